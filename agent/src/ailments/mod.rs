@@ -1,0 +1,103 @@
+//! The ailments: ways in which the kernel stalls a node.
+//!
+//! Each is a folder with the same six files in the order of the flow: `mod`
+//! (what it is), `support` (what this kernel offers), `measure`, `judge`,
+//! `metrics`, `treat`.
+
+pub mod udp_conntrack;
+
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    kernel::{KernelFacts, Needs},
+    metrics::{MetricDef, Sample},
+    report::{Finding, Missing, ProbeReport, ProgramStats},
+};
+
+/// One way in which the kernel stalls a node.
+///
+/// `support`, `judge` and `samples` are pure: no I/O, no clock. A reading that
+/// was saved therefore replays to the same verdict.
+pub trait Ailment: Send + Sync + 'static {
+    /// Folder, label, configuration table, argument on the command line.
+    const NAME: &'static str;
+    /// One sentence: what it does to a node.
+    const SUMMARY: &'static str;
+    /// What has to be known of the kernel before `support` can answer.
+    const NEEDS: Needs;
+    /// Its metrics, the only definition.
+    const METRICS: &'static [MetricDef];
+    /// What can be changed against it.
+    const TREATMENTS: &'static [Treatment];
+
+    /// Its table of the configuration: limits of the verdict, sizes of maps.
+    type Settings: Clone + Default + Serialize + DeserializeOwned + Send + Sync;
+    /// What `support` decided to attach.
+    type Plan: Send;
+    /// The running measurement. Dropping it detaches all.
+    type Probe: Send;
+    /// What one tick measured.
+    type Reading: Clone + Serialize + DeserializeOwned + Send;
+
+    /// Which probes this kernel supports.
+    fn support(facts: &KernelFacts) -> Support<Self::Plan>;
+
+    /// Attaches what the plan names. A probe that the kernel refuses in spite of
+    /// the plan is reported by [`Self::probes`], not an error: the baseline goes on.
+    ///
+    /// # Errors
+    ///
+    /// When not even the baseline can be read.
+    fn attach(plan: Self::Plan, settings: &Self::Settings) -> anyhow::Result<Self::Probe>;
+
+    /// Each probe, with the hook in use or the reason for none.
+    fn probes(probe: &Self::Probe) -> Vec<ProbeReport>;
+
+    /// Reads all counters. Called once a tick, on a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// When the baseline cannot be read; the next tick tries again.
+    fn measure(probe: &mut Self::Probe, window: Duration) -> anyhow::Result<Self::Reading>;
+
+    /// What is wrong, worst first.
+    fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding>;
+
+    /// The reading as metrics.
+    fn samples(reading: &Self::Reading) -> Vec<Sample>;
+
+    /// Events that the probes lost since they were attached, by reason.
+    fn lost_events(reading: &Self::Reading) -> Vec<(String, u64)>;
+
+    /// Run statistics of the BPF programs; empty unless they are switched on.
+    fn programs(probe: &Self::Probe) -> Vec<ProgramStats>;
+}
+
+/// How far a kernel supports an ailment.
+#[derive(Debug)]
+pub enum Support<P> {
+    /// At least the baseline. `missing` says what could not be planned, by probe.
+    Yes(P),
+    /// Nothing to measure until this module is loaded.
+    Waiting {
+        /// Its name.
+        module: &'static str,
+    },
+    /// Nothing can be measured.
+    No(Missing),
+}
+
+/// A setting of the kernel that may help, described for a person to decide.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Treatment {
+    /// Name on the command line and in the configuration.
+    pub name: &'static str,
+    /// The sysctl, dots between its parts.
+    pub sysctl: &'static str,
+    /// What it does.
+    pub effect: &'static str,
+    /// What it costs, and whom.
+    pub cost: &'static str,
+}

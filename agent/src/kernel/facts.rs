@@ -1,0 +1,172 @@
+//! What the running kernel is and has: facts only, no decisions.
+//!
+//! Facts are plain data. They can be saved on one machine and replayed on
+//! another, and what an ailment makes of them is a pure function.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that was looked up. "Could not find out" is not "no".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact<T> {
+    /// It was found out.
+    Known(T),
+    /// It could not be found out, for this reason.
+    Unknown(String),
+}
+
+impl<T> Fact<T> {
+    /// The value, where it is known.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+impl<T, E: std::fmt::Display> From<Result<T, E>> for Fact<T> {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(value) => Self::Known(value),
+            Err(error) => Self::Unknown(format!("{error:#}")),
+        }
+    }
+}
+
+/// What an ailment needs to be told of the kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needs {
+    /// Modules whose presence matters.
+    pub modules: &'static [&'static str],
+    /// Functions to be probed.
+    pub functions: &'static [Function],
+    /// Members of structures to be read, see [`KernelFacts::members`].
+    pub members: &'static [MemberPath],
+    /// Sysctls, dots between the parts.
+    pub sysctls: &'static [&'static str],
+}
+
+/// A kernel function and the module that holds it (or that it is built in from).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Name of the symbol.
+    pub name: &'static str,
+    /// Module, as in `/sys/module`.
+    pub module: &'static str,
+}
+
+/// A member, by a path such as `nf_conn.ct_net.net`: the structure's name, then
+/// members. Anonymous structures are looked through, arrays stand for their
+/// first element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberPath {
+    /// The path.
+    pub path: &'static str,
+    /// Module whose types know the structure.
+    pub module: &'static str,
+}
+
+/// Everything that decides what can be measured on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelFacts {
+    /// `uname -r`. For people: nothing is decided by it.
+    pub release: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// Of `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: Fact<String>,
+    /// CPUs that could be there: the size of every per-CPU structure.
+    pub possible_cpus: Fact<u32>,
+    /// CPUs that are.
+    pub online_cpus: Fact<u32>,
+    /// Jiffies a second (`CONFIG_HZ`).
+    pub hz: Fact<u32>,
+    /// The mode in force of `/sys/kernel/security/lockdown`.
+    pub lockdown: Fact<String>,
+    /// Capabilities of this process that matter, by name: `CAP_BPF` and the like.
+    pub capabilities: Fact<BTreeMap<String, bool>>,
+    /// Whether pressure stall information is there and switched on.
+    pub psi: Fact<bool>,
+    /// Whether bpffs is mounted at its usual place.
+    pub bpffs: Fact<bool>,
+    /// Whether tracefs is mounted at one of its usual places.
+    pub tracefs: Fact<bool>,
+    /// Whether `/sys/kernel/btf/vmlinux` can be read and parsed.
+    pub btf: Fact<bool>,
+    /// Whether the kernel takes BPF programs of a type from this process.
+    pub program_types: BTreeMap<ProgramType, Fact<bool>>,
+    /// The modules that were asked for.
+    pub modules: BTreeMap<String, Module>,
+    /// The functions that were asked for.
+    pub functions: BTreeMap<String, FunctionFacts>,
+    /// The members that were asked for, by path. `Unknown` says which part is missing.
+    pub members: BTreeMap<String, Fact<Member>>,
+    /// The sysctls that were asked for; `None` where the kernel has no such key.
+    pub sysctls: BTreeMap<String, Fact<Option<String>>>,
+}
+
+/// Types of BPF program whose acceptance differs by kernel and lockdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProgramType {
+    /// kprobe and kretprobe.
+    Kprobe,
+    /// fentry, fexit and BTF tracepoints.
+    Tracing,
+    /// Classic tracepoints.
+    Tracepoint,
+    /// Raw tracepoints.
+    RawTracepoint,
+}
+
+/// A module, loaded or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Where its code is.
+    pub state: ModuleState,
+    /// Whether the types of its structures can be read (its own BTF, or
+    /// vmlinux's where it is built in).
+    pub btf: Fact<bool>,
+}
+
+/// Where a module's code is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleState {
+    /// Part of the kernel image.
+    BuiltIn,
+    /// Loaded.
+    Loaded,
+    /// Not loaded now.
+    Absent,
+}
+
+/// What is known of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionFacts {
+    /// Whether `/proc/kallsyms` has it, which is what a kprobe needs.
+    pub symbol: Fact<bool>,
+    /// Its type in BTF, which is what fentry and fexit need.
+    pub btf: Fact<BtfFunction>,
+}
+
+/// A function's type: where to find it, and in which BTF.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BtfFunction {
+    /// `vmlinux` or the module's name.
+    pub object: String,
+    /// Id of the type in that BTF.
+    pub type_id: u32,
+}
+
+/// A member of a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Bytes from the structure's begin.
+    pub offset: u32,
+    /// Bytes; of the whole array for an array.
+    pub size: u32,
+}

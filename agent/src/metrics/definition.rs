@@ -1,0 +1,77 @@
+//! A metric as data: what `/metrics`, the reference page and the checks of the
+//! dashboards are all made from.
+
+use serde::Serialize;
+
+/// The only place where a metric's name, kind, help and labels stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MetricDef {
+    /// Full name, base unit included, `_total` for counters alone.
+    pub name: &'static str,
+    /// How it behaves over time.
+    pub kind: Kind,
+    /// One sentence, with the unit.
+    pub help: &'static str,
+    /// Names of the labels, in the order of [`Sample::labels`].
+    pub labels: &'static [&'static str],
+}
+
+/// The kinds of metric in use here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Only rises while the agent runs.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Cumulative buckets with inclusive upper bounds.
+    Histogram,
+}
+
+/// One series of a metric at one time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its definition.
+    pub metric: &'static MetricDef,
+    /// A value for each of [`MetricDef::labels`].
+    pub labels: Vec<String>,
+    /// What was measured.
+    pub value: Value,
+}
+
+/// The value of a [`Sample`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a histogram.
+    Histogram {
+        /// Upper bounds (inclusive) and the *cumulative* count up to each; the
+        /// bucket `+Inf` is `count`.
+        buckets: Vec<(f64, u64)>,
+        /// All events.
+        count: u64,
+        /// Sum of all values, in the metric's unit.
+        sum: f64,
+    },
+}
+
+impl Sample {
+    /// A counter's or gauge's value.
+    pub fn number(
+        metric: &'static MetricDef,
+        labels: impl IntoIterator<Item = impl Into<String>>,
+        value: f64,
+    ) -> Self {
+        Self {
+            metric,
+            labels: labels.into_iter().map(Into::into).collect(),
+            value: Value::Number(value),
+        }
+    }
+
+    /// A value of a metric without labels.
+    pub fn plain(metric: &'static MetricDef, value: f64) -> Self {
+        Self { metric, labels: Vec::new(), value: Value::Number(value) }
+    }
+}

@@ -1,0 +1,190 @@
+//! What the agent knows of its node at one tick: all that the front ends
+//! (text, JSON, metrics, status page) may see.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Sample;
+
+/// Version of the format of a saved report. A reader refuses any other.
+pub const VERSION: u32 = 1;
+
+/// One tick's findings on one node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// The agent's version.
+    pub agent: String,
+    /// Host name of the node, or what the configuration calls it.
+    pub node: String,
+    /// When the tick ended, seconds since the epoch.
+    pub unix_seconds: f64,
+    /// Release of the running kernel, as `uname -r` has it.
+    pub kernel: String,
+    /// One entry an ailment, in the order of the list of ailments.
+    pub ailments: Vec<AilmentReport>,
+}
+
+/// What one ailment's tick gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AilmentReport {
+    /// Its folder, label, config table and argument.
+    pub name: String,
+    /// How far it is measured on this kernel.
+    pub coverage: Coverage,
+    /// Each probe, with the hook in use or the reason for none.
+    pub probes: Vec<ProbeReport>,
+    /// What came out.
+    pub verdict: Verdict,
+    /// Why, in the order of severity; empty when healthy.
+    pub findings: Vec<Finding>,
+    /// Wall time that the measuring took, seconds.
+    pub measure_seconds: f64,
+    /// When the reading was taken, seconds since the epoch; absent before the first.
+    pub reading_unix_seconds: Option<f64>,
+    /// Events that the probes lost since they were attached, by reason.
+    pub lost_events: Vec<(String, u64)>,
+    /// Run count and run time of each BPF program, while they are asked for.
+    pub programs: Vec<ProgramStats>,
+    /// The ailment's own reading; replays to the same verdict.
+    pub reading: serde_json::Value,
+    /// The metrics of the ailment. Made again from the reading where needed.
+    #[serde(skip)]
+    pub samples: Vec<Sample>,
+}
+
+/// How far an ailment is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Coverage {
+    /// All probes are attached.
+    Full,
+    /// The baseline works, some or all probes do not.
+    Partial,
+    /// A kernel module is not loaded, so there is nothing to measure yet.
+    Waiting {
+        /// Its name.
+        module: String,
+    },
+    /// Not even the baseline can be read.
+    Failed {
+        /// The error, whole.
+        why: String,
+    },
+    /// Switched off in the configuration.
+    Off,
+}
+
+/// One probe of an ailment on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// What it counts, as the table of probes calls it.
+    pub name: String,
+    /// The hook in use, as `fexit`, `kprobe`.
+    pub hook: Option<String>,
+    /// The reasons for which a cheaper hook, or any, is not in use.
+    pub missing: Vec<Missing>,
+}
+
+/// Something that this kernel, or this process, does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// What is missing.
+    pub what: String,
+    /// Why that is so, or how it was found out.
+    pub why: String,
+    /// What an operator can do about it.
+    pub remedy: String,
+}
+
+/// Run statistics of one BPF program, as the kernel keeps them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgramStats {
+    /// Name of the program.
+    pub name: String,
+    /// How often it ran while statistics were on.
+    pub runs: u64,
+    /// Total time of those runs, seconds.
+    pub run_seconds: f64,
+    /// Runs that the kernel left out because the program was running already.
+    pub recursion_misses: u64,
+}
+
+/// The state of an ailment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Measured, and nothing was found.
+    Healthy,
+    /// Not measured, so nothing can be said.
+    Unknown,
+    /// Something will hurt if it goes on.
+    Warning,
+    /// Something hurts now.
+    Sick,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Short name, unique in the ailment; the label of metrics and alerts.
+    pub kind: String,
+    /// How bad.
+    pub severity: Severity,
+    /// One sentence for an SRE.
+    pub summary: String,
+    /// What it rests on.
+    pub evidence: Vec<Evidence>,
+    /// Who causes it, worst first.
+    pub culprits: Vec<Party>,
+    /// Who suffers, worst first.
+    pub victims: Vec<Party>,
+    /// What can be done, safest first.
+    pub remedies: Vec<String>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It will hurt if it goes on.
+    Warning,
+    /// It hurts now.
+    Critical,
+}
+
+/// A measured value beside the limit that it passed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The metric, or the file and field it was read from.
+    pub metric: String,
+    /// The value in the metric's unit.
+    pub value: f64,
+    /// The limit it was held against, if any.
+    pub limit: Option<f64>,
+}
+
+/// Who causes or suffers: an address, a port, a namespace, later a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Party {
+    /// What it is, in words an SRE can look up.
+    pub who: String,
+    /// How much, in words with the unit.
+    pub share: String,
+}
+
+impl From<Severity> for Verdict {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::Warning => Self::Warning,
+            Severity::Critical => Self::Sick,
+        }
+    }
+}
+
+impl NodeReport {
+    /// The worst verdict of all ailments; healthy where there is none.
+    pub fn verdict(&self) -> Verdict {
+        self.ailments.iter().map(|ailment| ailment.verdict).max().unwrap_or(Verdict::Healthy)
+    }
+}

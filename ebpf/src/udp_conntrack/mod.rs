@@ -1,0 +1,187 @@
+//! ABI of `udp_conntrack`: the creation and the removal of UDP entries in the
+//! connection tracking table.
+
+use crate::shared::histogram::Histogram;
+
+/// Buckets of the lifetime histogram: 1 s, 2 s, … 16,384 s, and all above.
+pub const LIFETIME_BUCKETS: usize = 16;
+
+/// The unit of the lifetime histogram's bounds, nanoseconds.
+pub const LIFETIME_UNIT_NS: u64 = 1_000_000_000;
+
+/// Destination ports from here on are counted as one class, port 0: it is where
+/// `net.ipv4.ip_local_port_range` begins by default, so a port above names a
+/// client's socket rather than a service.
+pub const EPHEMERAL_PORT: u16 = 32_768;
+
+/// Where the members lie in the structures of the running kernel, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Offsets {
+    /// `sk_buff._nfct`: pointer to the entry, its low three bits hold other things.
+    pub skb_nfct: u32,
+    /// `nf_conn.status`: bits of `enum ip_conntrack_status`.
+    pub ct_status: u32,
+    /// `nf_conn.timeout`: jiffies at which the entry expires, 32 bits.
+    pub ct_timeout: u32,
+    /// `nf_conn.ct_net.net`: pointer to the network namespace.
+    pub ct_net: u32,
+    /// `nf_conn.tuplehash[ORIGINAL].tuple.src.u3`: source address, 16 bytes.
+    pub source_address: u32,
+    /// `nf_conn.tuplehash[ORIGINAL].tuple.src.l3num`: address family, 16 bits.
+    pub family: u32,
+    /// `nf_conn.tuplehash[ORIGINAL].tuple.dst.u`: destination port, big endian.
+    pub destination_port: u32,
+    /// `nf_conn.tuplehash[ORIGINAL].tuple.dst.protonum`: protocol, 8 bits.
+    pub protocol: u32,
+    /// `net.ns.inum`: the number that `/proc/<pid>/ns/net` shows.
+    pub net_inum: u32,
+    /// `net.ct.nf_ct_proto.udp.timeouts[UDP_CT_UNREPLIED]`: jiffies, 32 bits.
+    pub net_udp_timeout: u32,
+}
+
+/// To whom an entry is ascribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Flow {
+    /// Inode number of the network namespace whose table holds the entry.
+    pub netns: u32,
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub family: u16,
+    /// Destination port, host order; 0 for [`EPHEMERAL_PORT`] and above.
+    pub port: u16,
+    /// Source address of the original direction; IPv4 takes the first 4 bytes.
+    pub source: [u8; 16],
+}
+
+/// What was counted for one [`Flow`] since its key entered the map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowCounts {
+    /// Entries made.
+    pub created: u64,
+    /// Entries removed.
+    pub removed: u64,
+    /// Jiffies that entries stood in the table after the last packet of a flow
+    /// that was never assured.
+    pub wasted_jiffies: u64,
+}
+
+/// When an entry was made, by the address of its `nf_conn`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Birth {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub ns: u64,
+}
+
+/// How an entry ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum End {
+    /// Its timeout had passed.
+    Expired = 0,
+    /// Pushed out by a new entry, the table being full.
+    EarlyDrop = 1,
+    /// Deleted by ctnetlink.
+    Userspace = 2,
+    /// Everything else: an interface or namespace went, IPVS, a clash.
+    Other = 3,
+}
+
+impl End {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Expired, Self::EarlyDrop, Self::Userspace, Self::Other];
+
+    /// The value of the metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::EarlyDrop => "early_drop",
+            Self::Userspace => "userspace",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What a flow had become when its entry was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum State {
+    /// Nothing came back.
+    Unreplied = 0,
+    /// An answer came, and the flow was over before it counted as a stream.
+    Replied = 1,
+    /// A stream: kept for `nf_conntrack_udp_timeout_stream`, and never pushed out.
+    Assured = 2,
+}
+
+impl State {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Unreplied, Self::Replied, Self::Assured];
+
+    /// The value of the metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unreplied => "unreplied",
+            Self::Replied => "replied",
+            Self::Assured => "assured",
+        }
+    }
+}
+
+/// Why an event, or a part of one, is missing from the counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Loss {
+    /// Kernel memory could not be read: the event is not counted at all.
+    Read = 0,
+    /// An entry's return probe found no entry probe, or there was no room to
+    /// remember it: the event is not counted at all.
+    Call = 1,
+    /// The map of flows took no more: counted, but in no flow.
+    Flow = 2,
+    /// The map of births took no more: the entry's lifetime will be unknown.
+    Birth = 3,
+    /// Removed without a birth on record: made before the probes were attached,
+    /// or pushed out of the map of births. Its lifetime is unknown.
+    Lifetime = 4,
+}
+
+impl Loss {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Read, Self::Call, Self::Flow, Self::Birth, Self::Lifetime];
+
+    /// The value of the metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Call => "call",
+            Self::Flow => "flow",
+            Self::Birth => "birth",
+            Self::Lifetime => "lifetime",
+        }
+    }
+}
+
+/// All counts of one CPU since the probes were attached.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Totals {
+    /// UDP entries made.
+    pub created: u64,
+    /// Entries of other protocols made.
+    pub created_other: u64,
+    /// UDP entries removed, by [`End`] and [`State`].
+    pub removed: [[u64; State::ALL.len()]; End::ALL.len()],
+    /// Entries of other protocols removed.
+    pub removed_other: u64,
+    /// See [`FlowCounts::wasted_jiffies`].
+    pub wasted_jiffies: u64,
+    /// Lifetimes of removed UDP entries whose birth was seen.
+    pub lifetimes: Histogram<LIFETIME_BUCKETS>,
+    /// Events lost, by [`Loss`].
+    pub lost: [u64; Loss::ALL.len()],
+}
+
+crate::abi!(Offsets, Flow, FlowCounts, Birth, Totals);
