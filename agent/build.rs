@@ -3,17 +3,31 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+fn main() -> ExitCode {
+    match include_objects() {
+        Ok(()) => ExitCode::SUCCESS,
+        // By way of a failure, and not of `cargo::error`: cargo then shows the compiler's output.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn include_objects() -> Result<()> {
+    let agent = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = agent
+        .parent()
+        .context("find the workspace around the agent")?;
     let out = PathBuf::from(env::var_os("OUT_DIR").context("read OUT_DIR: cargo has not set it")?);
-    announce_inputs(&root);
-    for object in bpf_build::build(&root)? {
+    announce_inputs(root);
+    for object in bpf_build::build(root)? {
         let to = out.join(&object.name);
-        fs::copy(&object.path, &to)
-            .with_context(|| format!("copy {} to {}", object.path.display(), to.display()))?;
+        fs::write(&to, object.bytes()?).with_context(|| format!("write {}", to.display()))?;
     }
     Ok(())
 }

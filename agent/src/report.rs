@@ -23,6 +23,9 @@ pub struct NodeReport {
     pub kernel: String,
     /// One entry an ailment, in the order of the list of ailments.
     pub ailments: Vec<AilmentReport>,
+    /// Series that the cap on a scrape has cut since the agent started, each
+    /// counted once a tick.
+    pub series_cut: u64,
 }
 
 /// What one ailment's tick gave.
@@ -44,6 +47,8 @@ pub struct AilmentReport {
     pub reading_unix_seconds: Option<f64>,
     /// Events that the probes lost since they were attached, by reason.
     pub lost_events: Vec<(String, u64)>,
+    /// What went wrong since the agent started.
+    pub errors: Errors,
     /// Run count and run time of each BPF program, while they are asked for.
     pub programs: Vec<ProgramStats>,
     /// The ailment's own reading; replays to the same verdict.
@@ -57,6 +62,8 @@ pub struct AilmentReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum Coverage {
+    /// The probes are being attached for the first time.
+    Starting,
     /// All probes are attached.
     Full,
     /// The baseline works, some or all probes do not.
@@ -73,6 +80,17 @@ pub enum Coverage {
     },
     /// Switched off in the configuration.
     Off,
+}
+
+/// How often an ailment could not be observed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Attaching failed.
+    pub attach: u64,
+    /// A reading failed.
+    pub measure: u64,
+    /// The tick was over before the reading was there.
+    pub late: u64,
 }
 
 /// One probe of an ailment on this kernel.
@@ -173,11 +191,46 @@ pub struct Party {
     pub share: String,
 }
 
+impl Verdict {
+    /// All, best first.
+    pub const ALL: [Self; 4] = [Self::Healthy, Self::Unknown, Self::Warning, Self::Sick];
+
+    /// What reports and labels call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
+            Self::Sick => "sick",
+        }
+    }
+}
+
 impl From<Severity> for Verdict {
     fn from(severity: Severity) -> Self {
         match severity {
             Severity::Warning => Self::Warning,
             Severity::Critical => Self::Sick,
+        }
+    }
+}
+
+impl AilmentReport {
+    /// A report without a reading.
+    pub fn unmeasured(name: &str, coverage: Coverage, probes: Vec<ProbeReport>) -> Self {
+        Self {
+            name: name.to_owned(),
+            coverage,
+            probes,
+            verdict: Verdict::Unknown,
+            findings: Vec::new(),
+            measure_seconds: 0.0,
+            reading_unix_seconds: None,
+            lost_events: Vec::new(),
+            errors: Errors::default(),
+            programs: Vec::new(),
+            reading: serde_json::Value::Null,
+            samples: Vec::new(),
         }
     }
 }

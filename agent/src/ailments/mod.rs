@@ -27,6 +27,9 @@ pub trait Ailment: Send + Sync + 'static {
     const SUMMARY: &'static str;
     /// What has to be known of the kernel before `support` can answer.
     const NEEDS: Needs;
+    /// The module whose functions it probes; waited for while it is absent or
+    /// nobody uses it.
+    const MODULE: &'static str;
     /// Its metrics, the only definition.
     const METRICS: &'static [MetricDef];
     /// What can be changed against it.
@@ -40,6 +43,13 @@ pub trait Ailment: Send + Sync + 'static {
     type Probe: Send;
     /// What one tick measured.
     type Reading: Clone + Serialize + DeserializeOwned + Send;
+
+    /// Whether the settings are possible; the error names a key of the table.
+    ///
+    /// # Errors
+    ///
+    /// The first key whose value is not, and what is allowed.
+    fn check(settings: &Self::Settings) -> Result<(), Impossible>;
 
     /// Which probes this kernel supports.
     fn support(facts: &KernelFacts) -> Support<Self::Plan>;
@@ -71,6 +81,10 @@ pub trait Ailment: Send + Sync + 'static {
     /// Events that the probes lost since they were attached, by reason.
     fn lost_events(reading: &Self::Reading) -> Vec<(String, u64)>;
 
+    /// Whether nothing but these probes uses the module any more. They are detached
+    /// then, since a program on a module's function keeps it from being unloaded.
+    fn idle(probe: &Self::Probe) -> bool;
+
     /// Run statistics of the BPF programs; empty unless they are switched on.
     fn programs(probe: &Self::Probe) -> Vec<ProgramStats>;
 }
@@ -78,15 +92,21 @@ pub trait Ailment: Send + Sync + 'static {
 /// How far a kernel supports an ailment.
 #[derive(Debug)]
 pub enum Support<P> {
-    /// At least the baseline. `missing` says what could not be planned, by probe.
+    /// At least the baseline; the plan says which probes.
     Yes(P),
-    /// Nothing to measure until this module is loaded.
-    Waiting {
-        /// Its name.
-        module: &'static str,
-    },
+    /// Nothing to measure until [`Ailment::MODULE`] is loaded, and used.
+    Waiting,
     /// Nothing can be measured.
     No(Missing),
+}
+
+/// A setting that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impossible {
+    /// The key, in the ailment's table.
+    pub key: &'static str,
+    /// What is allowed, as the end of a sentence that begins with the value.
+    pub why: String,
 }
 
 /// A setting of the kernel that may help, described for a person to decide.

@@ -127,6 +127,8 @@ pub enum ProgramType {
 pub struct Module {
     /// Where its code is.
     pub state: ModuleState,
+    /// How many others use it, where it is loaded.
+    pub users: Option<u32>,
     /// Whether the types of its structures can be read (its own BTF, or
     /// vmlinux's where it is built in).
     pub btf: Fact<bool>,

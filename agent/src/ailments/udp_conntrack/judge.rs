@@ -1,0 +1,298 @@
+//! The verdict: a pure function of a reading and the limits.
+
+use super::{
+    Settings,
+    measure::{Drops, FlowReading, Reading},
+    treat,
+};
+use crate::report::{Evidence, Finding, Party, Severity};
+
+/// Parties that a finding names.
+const NAMED: usize = 5;
+
+/// With fewer lifetimes than this in a window, the timeout stands for them.
+const ENOUGH_LIFETIMES: u64 = 100;
+
+/// What is wrong, worst first. A table that is full is not also called filling.
+pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
+    let pressed = full(reading).or_else(|| filling(reading, settings));
+    pressed.into_iter().chain(wasteful(reading, settings)).collect()
+}
+
+/// Drops were seen in the window, or a table has no room left.
+fn full(reading: &Reading) -> Option<Finding> {
+    let Drops { drop, early_drop, .. } = reading.window_drops;
+    let (dropped, pushed_out) = (drop.unwrap_or(0), early_drop.unwrap_or(0));
+    let tight = tightest(reading);
+    let no_room = tight.as_ref().is_some_and(|table| table.entries >= table.limit);
+    if dropped == 0 && pushed_out == 0 && !no_room {
+        return None;
+    }
+    let mut evidence = Vec::new();
+    for (reason, count) in [("drop", dropped), ("early_drop", pushed_out)] {
+        if count > 0 {
+            evidence.push(Evidence {
+                metric: format!("nodemedic_conntrack_drops_total{{reason={reason:?}}} in the window"),
+                value: count as f64,
+                limit: Some(0.0),
+            });
+        }
+    }
+    evidence.extend(tight.as_ref().map(usage));
+    let victims = victims(reading, dropped, pushed_out, no_room, tight.as_ref());
+    Some(Finding {
+        kind: "full".to_owned(),
+        severity: Severity::Critical,
+        summary: match (dropped, pushed_out) {
+            (0, 0) => "the connection tracking table has no room left".to_owned(),
+            (0, pushed_out) => format!(
+                "the connection tracking table is full: {pushed_out} entries of others were pushed \
+                 out to make room"
+            ),
+            (dropped, _) => format!(
+                "the connection tracking table is full: {dropped} packets were dropped for want of \
+                 an entry"
+            ),
+        },
+        evidence,
+        culprits: culprits(reading),
+        victims,
+        remedies: treat::remedies(reading),
+    })
+}
+
+fn victims(
+    reading: &Reading,
+    dropped: u64,
+    pushed_out: u64,
+    no_room: bool,
+    tight: Option<&Table>,
+) -> Vec<Party> {
+    let mut victims = Vec::new();
+    if dropped > 0 {
+        victims.push(Party {
+            who: format!("new connections in network namespace {}", reading.netns),
+            share: format!("{dropped} packets dropped"),
+        });
+    }
+    if pushed_out > 0 {
+        victims.push(Party {
+            who: format!("flows that are not assured in network namespace {}", reading.netns),
+            share: format!("{pushed_out} lost their entry, and with it their translation"),
+        });
+    }
+    if let (true, true, Some(table)) = (victims.is_empty(), no_room, tight) {
+        victims.push(Party {
+            who: format!("new connections in network namespace {}", table.netns),
+            share: "each pushes another out, or is dropped".to_owned(),
+        });
+    }
+    victims
+}
+
+/// The table will be full soon, or nearly is.
+fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
+    let table = tightest(reading)?;
+    let forecast = seconds_to_full(reading).filter(|_| will_overflow(reading));
+    let soon = forecast.filter(|seconds| *seconds < settings.filling_within.as_secs_f64());
+    let nearly = table.share() > settings.filling_ratio;
+    if soon.is_none() && !nearly {
+        return None;
+    }
+    let mut evidence = Vec::new();
+    if let Some(seconds) = soon {
+        evidence.push(Evidence {
+            metric: "nodemedic_conntrack_seconds_to_full".to_owned(),
+            value: seconds,
+            limit: Some(settings.filling_within.as_secs_f64()),
+        });
+    }
+    evidence.push(usage(&table));
+    Some(Finding {
+        kind: "filling".to_owned(),
+        severity: Severity::Warning,
+        summary: match soon {
+            Some(seconds) => format!(
+                "the connection tracking table will be full in {seconds:.0} s if it grows on like \
+                 this"
+            ),
+            None => format!(
+                "{:.0} % of the connection tracking table is in use",
+                table.share() * 100.0
+            ),
+        },
+        evidence,
+        culprits: culprits(reading),
+        victims: vec![Party {
+            who: format!("new connections in network namespace {}", table.netns),
+            share: "none yet".to_owned(),
+        }],
+        remedies: treat::remedies(reading),
+    })
+}
+
+/// Most of the table stands idle after exchanges that are over.
+fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
+    let limit = reading.limit.filter(|limit| *limit > 0)?;
+    let idle = idle_entries(reading)?;
+    let share = idle / (reading.entries.max(1) as f64);
+    let used = reading.entries as f64 / limit as f64;
+    if share <= settings.wasteful_ratio || used <= settings.wasteful_usage_ratio {
+        return None;
+    }
+    let whose = if reading.dns_dominates() { "DNS queries" } else { "short UDP exchanges" };
+    Some(Finding {
+        kind: "wasteful".to_owned(),
+        severity: Severity::Warning,
+        summary: format!(
+            "about {idle:.0} of {} entries stand idle after {whose} that are over",
+            reading.entries
+        ),
+        evidence: vec![
+            Evidence {
+                metric: "idle UDP entries / nodemedic_conntrack_entries".to_owned(),
+                value: share,
+                limit: Some(settings.wasteful_ratio),
+            },
+            Evidence {
+                metric: "nodemedic_conntrack_entries / nodemedic_conntrack_entries_limit".to_owned(),
+                value: used,
+                limit: Some(settings.wasteful_usage_ratio),
+            },
+        ],
+        culprits: culprits(reading),
+        victims: Vec::new(),
+        remedies: treat::remedies(reading),
+    })
+}
+
+/// Entries that stand idle now. By Little's law it is the rate at which idle time
+/// is measured; without probes, the entries that a walk found not assured.
+fn idle_entries(reading: &Reading) -> Option<f64> {
+    let measured = reading.probed.as_ref().and_then(|probed| {
+        let wasted = probed.window.wasted_seconds.filter(|_| probed.removals)?;
+        (wasted > 0.0 && reading.window_seconds > 0.0).then(|| wasted / reading.window_seconds)
+    });
+    let walked = reading
+        .snapshot
+        .as_ref()
+        .filter(|snapshot| snapshot.complete)
+        .map(|snapshot| (snapshot.udp.unreplied + snapshot.udp.replied) as f64);
+    // The kernel removes in batches, so that the rate of one window may be far off
+    // either way; the walk is exact, but a minute old.
+    match (measured, walked) {
+        (_, Some(walked)) => Some(walked.min(reading.entries as f64)),
+        (Some(measured), None) => Some(measured.min(reading.entries as f64)),
+        (None, None) => None,
+    }
+}
+
+/// One namespace's table against the limit.
+struct Table {
+    netns: u32,
+    entries: u64,
+    limit: u64,
+    growth: Option<f64>,
+}
+
+impl Table {
+    fn share(&self) -> f64 {
+        self.entries as f64 / self.limit as f64
+    }
+
+    fn seconds_to_full(&self) -> Option<f64> {
+        let growth = self.growth.filter(|growth| *growth > 0.0)?;
+        Some(self.limit.saturating_sub(self.entries) as f64 / growth)
+    }
+}
+
+fn tables(reading: &Reading) -> impl Iterator<Item = Table> {
+    let limit = reading.limit.unwrap_or(0);
+    let own = (reading.netns, reading.entries, reading.growth);
+    let others = reading
+        .namespaces
+        .iter()
+        .map(|(namespace, growth)| (namespace.netns, namespace.entries, *growth));
+    std::iter::once(own)
+        .chain(others)
+        .map(move |(netns, entries, growth)| Table { netns, entries, limit, growth })
+        // Up to 6.12 zero means no limit.
+        .filter(|table| table.limit > 0)
+}
+
+fn tightest(reading: &Reading) -> Option<Table> {
+    tables(reading).max_by_key(|table| table.entries)
+}
+
+/// Seconds until the first table is full if it goes on growing; `None` while none
+/// grows, or there is no limit.
+pub(super) fn seconds_to_full(reading: &Reading) -> Option<f64> {
+    tables(reading).filter_map(|table| table.seconds_to_full()).min_by(f64::total_cmp)
+}
+
+/// Whether growth would end above the limit rather than level off below it: a new
+/// load fills the table in a straight line until its first entries expire.
+///
+/// By Little's law UDP entries level off at rate of creation x time they stand.
+/// Without probes there is no rate, and the straight line is believed.
+fn will_overflow(reading: &Reading) -> bool {
+    let (Some(probed), Some(limit)) = (&reading.probed, reading.limit) else { return true };
+    let Some(timeout) = reading.timeouts.unreplied else { return true };
+    let lifetimes: u64 = probed.window.lifetimes.iter().sum();
+    let stands = if lifetimes >= ENOUGH_LIFETIMES {
+        (probed.window.lifetime_seconds / lifetimes as f64).max(timeout as f64)
+    } else {
+        timeout as f64
+    };
+    let rate = probed.window.created as f64 / reading.window_seconds.max(f64::EPSILON);
+    let udp_now = reading.snapshot.as_ref().map_or(0, |snapshot| snapshot.udp.total());
+    let others = reading.entries.saturating_sub(udp_now) as f64;
+    others + rate * stands > limit as f64
+}
+
+fn usage(table: &Table) -> Evidence {
+    Evidence {
+        metric: format!("nodemedic_conntrack_entries{{netns=\"{}\"}}", table.netns),
+        value: table.entries as f64,
+        limit: Some(table.limit as f64),
+    }
+}
+
+/// Who makes the entries: by the probes' counts of the window, else by what stands
+/// in the table.
+fn culprits(reading: &Reading) -> Vec<Party> {
+    match (&reading.probed, &reading.snapshot) {
+        (Some(probed), _) if !probed.top.is_empty() => probed
+            .top
+            .iter()
+            .take(NAMED)
+            .map(|flow| maker(flow, probed.window.created, reading.window_seconds))
+            .collect(),
+        (_, Some(snapshot)) => snapshot
+            .udp_sources
+            .iter()
+            .take(NAMED)
+            .map(|(source, entries)| Party {
+                who: format!("source {source}"),
+                share: format!("{entries} of {} UDP entries", snapshot.udp.total()),
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn maker(flow: &FlowReading, all: u64, window_seconds: f64) -> Party {
+    let port = match flow.port {
+        0 => "ephemeral ports".to_owned(),
+        53 => "port 53 (DNS)".to_owned(),
+        port => format!("port {port}"),
+    };
+    Party {
+        who: format!("source {} to {port} in network namespace {}", flow.source, flow.netns),
+        share: format!(
+            "{:.1} entries/s, {:.0} % of all UDP",
+            flow.created as f64 / window_seconds.max(f64::EPSILON),
+            100.0 * flow.created as f64 / all.max(1) as f64
+        ),
+    }
+}

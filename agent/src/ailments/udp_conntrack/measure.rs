@@ -1,0 +1,196 @@
+//! Measuring: the baseline that needs no BPF, and what the probes count.
+
+mod baseline;
+mod flows;
+mod probed;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::flows::FlowReading;
+use self::{baseline::Baseline, probed::Probed};
+use super::{Settings, support::Plan};
+use crate::{
+    kernel::conntrack::{Namespace, Snapshot},
+    report::{Missing, ProbeReport, ProgramStats},
+};
+
+/// The port of DNS.
+pub(super) const DNS: u16 = 53;
+
+/// What one tick measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Time since the reading before, seconds: what `window` counts were counted in.
+    pub window_seconds: f64,
+    /// Our own network namespace, for which the counters below are.
+    pub netns: u32,
+    /// Entries in its table now.
+    pub entries: u64,
+    /// `nf_conntrack_max`; `None` where it could not be read, 0 for no limit.
+    pub limit: Option<u64>,
+    /// Timeouts in force in our namespace.
+    pub timeouts: Timeouts,
+    /// Packets dropped and entries pushed out since boot.
+    pub drops: Drops,
+    /// The same since the reading before.
+    pub window_drops: Drops,
+    /// Growth of our own table, entries a second, over the last minute or as long
+    /// as it has been watched; `None` at the first reading.
+    pub growth: Option<f64>,
+    /// Entries of other namespaces, with their growth.
+    pub namespaces: Vec<(Namespace, Option<f64>)>,
+    /// The last walk of the table.
+    pub snapshot: Option<Snapshot>,
+    /// How long ago that was, seconds.
+    pub snapshot_age_seconds: Option<f64>,
+    /// What the probes counted; absent where none is attached.
+    pub probed: Option<ProbedReading>,
+}
+
+/// `nf_conntrack_udp_timeout` and `_stream`, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Of a flow that is not assured.
+    pub unreplied: Option<u64>,
+    /// Of one that is.
+    pub stream: Option<u64>,
+}
+
+/// Counters of `/proc/net/stat/nf_conntrack`; `None` where there is no such column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// Packets without entry.
+    pub drop: Option<u64>,
+    /// Entries pushed out.
+    pub early_drop: Option<u64>,
+    /// Entries that met an equal one.
+    pub insert_failed: Option<u64>,
+}
+
+/// What the probes counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbedReading {
+    /// Since the agent began.
+    pub total: Counts,
+    /// Since the reading before.
+    pub window: Counts,
+    /// Flows that metrics show, with their counts since they are shown.
+    pub shown: Vec<FlowReading>,
+    /// Creations in all other flows, since the agent began.
+    pub other_created: u64,
+    /// Flows with most creations in the window, most first.
+    pub top: Vec<FlowReading>,
+    /// Events lost since the agent began, by reason.
+    pub lost: Vec<(String, u64)>,
+    /// Whether lifetimes and ends are known, not creations alone.
+    pub removals: bool,
+}
+
+/// Counts of all flows together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// UDP entries made.
+    pub created: u64,
+    /// Entries of other protocols made.
+    pub created_other: u64,
+    /// UDP entries removed, by end and state, in the order of the ABI.
+    pub removed: Vec<Vec<u64>>,
+    /// Entries of other protocols removed.
+    pub removed_other: u64,
+    /// Seconds for which entries stood in the table after the last packet of a flow
+    /// that was never assured; `None` where the length of a jiffy is unknown.
+    pub wasted_seconds: Option<f64>,
+    /// Lifetimes by bucket of the ABI, not cumulative.
+    pub lifetimes: Vec<u64>,
+    /// Sum of the lifetimes, seconds.
+    pub lifetime_seconds: f64,
+}
+
+impl Counts {
+    /// UDP entries removed.
+    pub fn removed_total(&self) -> u64 {
+        self.removed.iter().flatten().sum()
+    }
+}
+
+impl Reading {
+    /// Events that the probes lost since the agent began, by reason.
+    pub fn lost_events(&self) -> Vec<(String, u64)> {
+        self.probed.as_ref().map(|probed| probed.lost.clone()).unwrap_or_default()
+    }
+
+    /// Whether most UDP entries are of DNS: among those made in the window where
+    /// probes count them, else among those in the table.
+    pub fn dns_dominates(&self) -> bool {
+        let (dns, all) = match (&self.probed, &self.snapshot) {
+            (Some(probed), _) if probed.window.created > 0 => {
+                let dns = probed.top.iter().filter(|flow| flow.port == DNS);
+                (dns.map(|flow| flow.created).sum(), probed.window.created)
+            }
+            (_, Some(snapshot)) => {
+                let dns = snapshot.udp_ports.iter().filter(|(port, _)| *port == DNS);
+                (dns.map(|(_, entries)| *entries).sum(), snapshot.udp.total())
+            }
+            _ => (0, 0),
+        };
+        all > 0 && dns * 2 > all
+    }
+}
+
+/// The running measurement.
+#[derive(Debug)]
+pub struct Measurement {
+    baseline: Baseline,
+    probed: Result<Probed, Missing>,
+    missing: Vec<ProbeReport>,
+}
+
+impl Measurement {
+    /// Attaches what the plan names, as far as the kernel lets it.
+    pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
+        let mut missing = Vec::new();
+        if let Err(why) = &plan.snapshot {
+            missing.push(not_measured("table_walk", why));
+        }
+        if let Err(why) = &plan.hz {
+            missing.push(not_measured("idle_time", why));
+        }
+        let baseline = Baseline::new(settings, plan.snapshot.is_ok())?;
+        let probed = Probed::attach(&plan, settings).map_err(|error| Missing {
+            what: "all probes".to_owned(),
+            why: format!("{error:#}"),
+            remedy: "see the error; the baseline stands in".to_owned(),
+        });
+        if let Err(why) = &probed {
+            missing.extend(plan.probes.iter().map(|planned| not_measured(planned.probe.name, why)));
+        }
+        Ok(Self { baseline, probed, missing })
+    }
+
+    pub(super) fn probes(&self) -> Vec<ProbeReport> {
+        let attached = self.probed.iter().flat_map(Probed::reports).cloned();
+        attached.chain(self.missing.iter().cloned()).collect()
+    }
+
+    pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
+        let mut reading = self.baseline.read(window)?;
+        if let Ok(probed) = &mut self.probed {
+            reading.probed = probed.read()?;
+        }
+        Ok(reading)
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        self.probed.as_ref().is_ok_and(Probed::idle)
+    }
+
+    pub(super) fn programs(&self) -> Vec<ProgramStats> {
+        self.probed.iter().flat_map(Probed::programs).collect()
+    }
+}
+
+fn not_measured(name: &str, missing: &Missing) -> ProbeReport {
+    ProbeReport { name: name.to_owned(), hook: None, missing: vec![missing.clone()] }
+}

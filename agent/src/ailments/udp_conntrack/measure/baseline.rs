@@ -1,0 +1,197 @@
+//! What procfs and ctnetlink say: works on every kernel and without privileges
+//! for BPF.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+use super::{Drops, Reading, Timeouts};
+use crate::{
+    ailments::udp_conntrack::Settings,
+    kernel::{
+        conntrack::{self, Namespaces, Snapshot, Stat},
+        sysctl,
+    },
+};
+
+/// Growth is taken over this long: the kernel sweeps expired entries out by the
+/// batch, and a shorter look would see waves.
+const GROWTH_WINDOW: Duration = Duration::from_secs(60);
+
+/// A walk may take this part of the time, so that it costs half a percent of one
+/// CPU at the most.
+const WALK_SHARE: u32 = 200;
+
+/// Reads the table's counters, and walks it now and then.
+#[derive(Debug)]
+pub(super) struct Baseline {
+    netns: u32,
+    namespaces: Namespaces,
+    /// Entries over the last minute, by namespace.
+    history: BTreeMap<u32, History>,
+    before: Option<Drops>,
+    walk: Option<Walk>,
+}
+
+#[derive(Debug)]
+struct Walk {
+    interval: Duration,
+    limit: Duration,
+    last: Option<(Instant, Snapshot)>,
+    next: Instant,
+}
+
+/// Numbers of entries, each with its time, oldest first.
+#[derive(Debug, Default)]
+struct History(VecDeque<(Instant, u64)>);
+
+impl Baseline {
+    pub(super) fn new(settings: &Settings, can_walk: bool) -> anyhow::Result<Self> {
+        let walk = (can_walk && !settings.snapshot_interval.is_zero()).then(|| Walk {
+            interval: settings.snapshot_interval,
+            limit: settings.snapshot_limit,
+            last: None,
+            next: Instant::now(),
+        });
+        let netns = conntrack::own_namespace().context("find our own network namespace")?;
+        Ok(Self { netns, namespaces: Namespaces::default(), history: BTreeMap::new(), before: None, walk })
+    }
+
+    pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
+        let stat = stat()?;
+        let now = Instant::now();
+        let drops = Drops {
+            drop: stat.drop,
+            early_drop: stat.early_drop,
+            insert_failed: stat.insert_failed,
+        };
+        let before = self.before.replace(drops).unwrap_or(drops);
+        let others: Vec<_> =
+            self.namespaces.count().into_iter().filter(|other| other.netns != self.netns).collect();
+        let namespaces = others
+            .iter()
+            .map(|other| (*other, self.grown(other.netns, now, other.entries)))
+            .collect();
+        self.history.retain(|netns, _| {
+            *netns == self.netns || others.iter().any(|other| other.netns == *netns)
+        });
+        let growth = self.grown(self.netns, now, stat.entries);
+        if let Some(walk) = &mut self.walk {
+            walk.take_if_due();
+        }
+        let last = self.walk.as_ref().and_then(|walk| walk.last.as_ref());
+        Ok(Reading {
+            window_seconds: window.as_secs_f64(),
+            netns: self.netns,
+            entries: stat.entries,
+            limit: number("net.netfilter.nf_conntrack_max")?,
+            timeouts: Timeouts {
+                unreplied: number("net.netfilter.nf_conntrack_udp_timeout")?,
+                stream: number("net.netfilter.nf_conntrack_udp_timeout_stream")?,
+            },
+            drops,
+            window_drops: drops.since(before),
+            growth,
+            namespaces,
+            snapshot: last.map(|(_, snapshot)| snapshot.clone()),
+            snapshot_age_seconds: last.map(|(at, _)| at.elapsed().as_secs_f64()),
+            probed: None,
+        })
+    }
+
+    fn grown(&mut self, netns: u32, now: Instant, entries: u64) -> Option<f64> {
+        self.history.entry(netns).or_default().grown(now, entries)
+    }
+}
+
+/// The counters of our namespace. Without procfs's file the count alone is left.
+fn stat() -> anyhow::Result<Stat> {
+    match conntrack::read_stat("self") {
+        Ok(stat) => Ok(stat),
+        Err(error) => {
+            let entries = number("net.netfilter.nf_conntrack_count")?.ok_or(error)?;
+            Ok(Stat { entries, ..Stat::default() })
+        }
+    }
+}
+
+fn number(key: &str) -> anyhow::Result<Option<u64>> {
+    Ok(sysctl::read_number(key)?)
+}
+
+impl Drops {
+    fn since(self, before: Self) -> Self {
+        let grown = |now: Option<u64>, before: Option<u64>| {
+            // Smaller than before: the module was loaded anew.
+            now.map(|now| now.checked_sub(before.unwrap_or(0)).unwrap_or(now))
+        };
+        Self {
+            drop: grown(self.drop, before.drop),
+            early_drop: grown(self.early_drop, before.early_drop),
+            insert_failed: grown(self.insert_failed, before.insert_failed),
+        }
+    }
+}
+
+impl History {
+    /// Notes a number and returns its growth a second since the oldest that is
+    /// within the window; `None` for the first.
+    fn grown(&mut self, now: Instant, entries: u64) -> Option<f64> {
+        while self.0.len() > 1 && self.0.front().is_some_and(|(at, _)| now - *at > GROWTH_WINDOW) {
+            self.0.pop_front();
+        }
+        let growth = self.0.front().map(|(at, before)| {
+            (entries as f64 - *before as f64) / (now - *at).as_secs_f64().max(f64::EPSILON)
+        });
+        self.0.push_back((now, entries));
+        growth
+    }
+}
+
+impl Walk {
+    fn take_if_due(&mut self) {
+        let now = Instant::now();
+        if now < self.next {
+            return;
+        }
+        let cost = match conntrack::snapshot(self.limit) {
+            Ok(snapshot) => {
+                let cost = Duration::from_secs_f64(snapshot.seconds);
+                self.last = Some((now, snapshot));
+                cost
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the conntrack table cannot be walked through ctnetlink");
+                Duration::ZERO
+            }
+        };
+        self.next = now + self.interval.max(cost * WALK_SHARE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_taken_over_a_minute_and_not_at_first() {
+        let begin = Instant::now();
+        let mut history = History::default();
+        assert_eq!(history.grown(begin, 100), None);
+        assert_eq!(history.grown(begin + Duration::from_secs(10), 300), Some(20.0));
+        assert_eq!(history.grown(begin + Duration::from_secs(60), 700), Some(10.0));
+        // The first is over a minute old now: 300 at 10 s is the oldest.
+        assert_eq!(history.grown(begin + Duration::from_secs(70), 900), Some(10.0));
+    }
+
+    #[test]
+    fn a_counter_that_began_anew_is_not_a_flood() {
+        let before = Drops { drop: Some(1_000), early_drop: None, insert_failed: Some(1) };
+        let now = Drops { drop: Some(3), early_drop: Some(2), insert_failed: Some(4) };
+        let wanted = Drops { drop: Some(3), early_drop: Some(2), insert_failed: Some(3) };
+        assert_eq!(now.since(before), wanted);
+    }
+}

@@ -1,0 +1,246 @@
+//! What the probes count in the kernel.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use aya::{
+    EbpfLoader, include_bytes_aligned,
+    maps::{HashMap, MapData, PerCpuArray},
+};
+use ebpf::udp_conntrack::{End, Flow, FlowCounts, Loss, Offsets, State, Totals};
+
+use super::{Counts, ProbedReading, flows::Flows};
+use crate::{
+    ailments::udp_conntrack::{
+        Settings,
+        support::{MODULE, Plan},
+    },
+    kernel::{
+        bpf::{Attached, Object, PlannedProbe, ProbeLog},
+        modules,
+    },
+    report::{ProbeReport, ProgramStats},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/udp_conntrack"));
+
+/// The probes that are attached, and their maps.
+#[derive(Debug)]
+pub(super) struct Probed {
+    hz: Option<u32>,
+    /// Absent where no probe could be attached.
+    running: Option<Running>,
+    reports: Vec<ProbeReport>,
+}
+
+struct Running {
+    programs: Vec<Attached>,
+    totals: PerCpuArray<MapData, Totals>,
+    map: HashMap<MapData, Flow, FlowCounts>,
+    _births: aya::maps::Map,
+    log: Option<ProbeLog>,
+    _object: Object,
+    flows: Flows,
+    before: Counts,
+    removals: bool,
+    /// References to the module that the programs hold.
+    held: u32,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { programs, held, .. } = self;
+        formatter.debug_struct("Running").field("programs", programs).field("held", held).finish()
+    }
+}
+
+impl Probed {
+    /// Attaches the probes that the plan has candidates for.
+    pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
+        let hz = plan.hz.as_ref().ok().copied();
+        let can_attach = plan.probes.iter().any(|probe| !probe.candidates.is_empty());
+        let (Some(offsets), true) = (plan.offsets, can_attach) else {
+            let reports = plan.probes.iter().map(unattached).collect();
+            return Ok(Self { hz, running: None, reports });
+        };
+        let users = modules::users(MODULE);
+        let mut object = load(&offsets, settings)?;
+        let (programs, reports): (Vec<_>, Vec<_>) =
+            plan.probes.iter().map(|probe| object.attach(probe)).unzip();
+        let attached = |name| {
+            reports.iter().any(|report: &ProbeReport| report.name == name && report.hook.is_some())
+        };
+        if !attached("creations") && !attached("removals") {
+            return Ok(Self { hz, running: None, reports });
+        }
+        let removals = attached("removals");
+        let held = modules::users(MODULE).unwrap_or(0).saturating_sub(users.unwrap_or(0));
+        let running = Running::new(object, programs, settings, removals, held)?;
+        Ok(Self { hz, running: Some(running), reports })
+    }
+
+    pub(super) fn reports(&self) -> &[ProbeReport] {
+        &self.reports
+    }
+
+    pub(super) fn read(&mut self) -> anyhow::Result<Option<ProbedReading>> {
+        let hz = self.hz;
+        self.running.as_mut().map(|running| running.read(hz)).transpose()
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        let Some(running) = &self.running else { return false };
+        running.held > 0 && modules::users(MODULE).is_some_and(|users| users <= running.held)
+    }
+
+    pub(super) fn programs(&self) -> Vec<ProgramStats> {
+        self.running.iter().flat_map(|running| &running.programs).flat_map(Attached::stats).collect()
+    }
+}
+
+fn unattached(planned: &PlannedProbe) -> ProbeReport {
+    ProbeReport {
+        name: planned.probe.name.to_owned(),
+        hook: None,
+        missing: planned.missing.clone(),
+    }
+}
+
+fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
+    let verbose = u32::from(tracing::enabled!(tracing::Level::DEBUG));
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("OFFSETS", offsets, true)
+        .override_global("VERBOSE", &verbose, true)
+        .map_max_entries("FLOWS", settings.max_flows)
+        .map_max_entries("BIRTHS", settings.max_births);
+    Object::load("udp_conntrack", OBJECT, &mut loader)
+}
+
+impl Running {
+    fn new(
+        mut object: Object,
+        programs: Vec<Attached>,
+        settings: &Settings,
+        removals: bool,
+        held: u32,
+    ) -> anyhow::Result<Self> {
+        let totals = object.take_map("TOTALS")?.try_into().context("open map TOTALS")?;
+        let map = object.take_map("FLOWS")?.try_into().context("open map FLOWS")?;
+        let births = object.take_map("BIRTHS")?;
+        let log = object
+            .logger()
+            .inspect_err(|error| tracing::warn!("the probes' own log is not read: {error:#}"))
+            .ok();
+        let flows = Flows::new(settings.top_flows as usize);
+        Ok(Self {
+            programs,
+            totals,
+            map,
+            _births: births,
+            log,
+            _object: object,
+            flows,
+            before: Counts::empty(),
+            removals,
+            held,
+        })
+    }
+
+    fn read(&mut self, hz: Option<u32>) -> anyhow::Result<ProbedReading> {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        // The flows first: what is made in between is counted as other, for one tick.
+        let map: Vec<_> =
+            self.map.iter().collect::<Result<_, _>>().context("read map FLOWS")?;
+        let per_cpu = self.totals.get(&0, 0).context("read map TOTALS")?;
+        let total = Counts::sum(per_cpu.iter(), hz);
+        let window = total.since(&self.before);
+        self.before = total.clone();
+        let top = self.flows.update(Instant::now(), map.into_iter());
+        Ok(ProbedReading {
+            shown: self.flows.shown(),
+            other_created: self.flows.other(total.created),
+            top,
+            lost: lost(per_cpu.iter(), &self.programs()),
+            removals: self.removals,
+            total,
+            window,
+        })
+    }
+
+    fn programs(&self) -> Vec<ProgramStats> {
+        self.programs.iter().flat_map(Attached::stats).collect()
+    }
+}
+
+/// Losses that the programs counted, and runs that the kernel left out.
+fn lost<'a>(
+    per_cpu: impl Iterator<Item = &'a Totals>,
+    programs: &[ProgramStats],
+) -> Vec<(String, u64)> {
+    let mut sums = [0; Loss::ALL.len()];
+    for totals in per_cpu {
+        for (sum, lost) in sums.iter_mut().zip(totals.lost) {
+            *sum += lost;
+        }
+    }
+    let recursion = programs.iter().map(|program| program.recursion_misses).sum();
+    Loss::ALL
+        .into_iter()
+        .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
+        .chain([("recursion".to_owned(), recursion)])
+        .collect()
+}
+
+impl Counts {
+    fn empty() -> Self {
+        Self::sum(std::iter::empty(), None)
+    }
+
+    /// Adds the counts of all CPUs.
+    fn sum<'a>(per_cpu: impl Iterator<Item = &'a Totals>, hz: Option<u32>) -> Self {
+        let mut counts = Self {
+            removed: vec![vec![0; State::ALL.len()]; End::ALL.len()],
+            lifetimes: vec![0; ebpf::udp_conntrack::LIFETIME_BUCKETS],
+            ..Self::default()
+        };
+        let (mut wasted_jiffies, mut lifetime_ns) = (0, 0);
+        for totals in per_cpu {
+            counts.created += totals.created;
+            counts.created_other += totals.created_other;
+            counts.removed_other += totals.removed_other;
+            wasted_jiffies += totals.wasted_jiffies;
+            lifetime_ns += totals.lifetimes.sum_ns;
+            add(counts.removed.iter_mut().flatten(), totals.removed.iter().flatten());
+            add(counts.lifetimes.iter_mut(), totals.lifetimes.buckets.iter());
+        }
+        counts.wasted_seconds = hz.map(|hz| wasted_jiffies as f64 / f64::from(hz));
+        counts.lifetime_seconds = lifetime_ns as f64 / 1e9;
+        counts
+    }
+
+    /// What was counted since `before`.
+    fn since(&self, before: &Self) -> Self {
+        let mut counts = self.clone();
+        counts.created -= before.created;
+        counts.created_other -= before.created_other;
+        counts.removed_other -= before.removed_other;
+        counts.lifetime_seconds -= before.lifetime_seconds;
+        counts.wasted_seconds = self
+            .wasted_seconds
+            .map(|seconds| seconds - before.wasted_seconds.unwrap_or_default());
+        subtract(counts.removed.iter_mut().flatten(), before.removed.iter().flatten());
+        subtract(counts.lifetimes.iter_mut(), before.lifetimes.iter());
+        counts
+    }
+}
+
+fn add<'a>(sums: impl Iterator<Item = &'a mut u64>, more: impl Iterator<Item = &'a u64>) {
+    sums.zip(more).for_each(|(sum, more)| *sum += more);
+}
+
+fn subtract<'a>(from: impl Iterator<Item = &'a mut u64>, less: impl Iterator<Item = &'a u64>) {
+    from.zip(less).for_each(|(from, less)| *from -= less);
+}

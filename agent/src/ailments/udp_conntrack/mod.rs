@@ -1,0 +1,81 @@
+//! UDP exchanges leave entries in the connection tracking table faster than they
+//! expire; when it is full, new flows are dropped and old ones pushed out.
+
+mod judge;
+mod measure;
+mod metrics;
+mod settings;
+mod support;
+mod treat;
+
+use std::time::Duration;
+
+pub use measure::Reading;
+use measure::Measurement;
+pub use settings::Settings;
+use support::Plan;
+
+use super::{Ailment, Impossible, Support, Treatment};
+use crate::{
+    kernel::{KernelFacts, Needs},
+    metrics::{MetricDef, Sample},
+    report::{Finding, ProbeReport, ProgramStats},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct UdpConntrack;
+
+impl Ailment for UdpConntrack {
+    const NAME: &'static str = "udp_conntrack";
+    const SUMMARY: &'static str = "short UDP exchanges fill the connection tracking table";
+    const NEEDS: Needs = support::NEEDS;
+    const MODULE: &'static str = support::MODULE;
+    const METRICS: &'static [MetricDef] = metrics::ALL;
+    const TREATMENTS: &'static [Treatment] = treat::ALL;
+
+    type Settings = Settings;
+    type Plan = Plan;
+    type Probe = Measurement;
+    type Reading = Reading;
+
+    fn check(settings: &Settings) -> Result<(), Impossible> {
+        settings.check()
+    }
+
+    fn support(facts: &KernelFacts) -> Support<Plan> {
+        support::support(facts)
+    }
+
+    fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Measurement> {
+        Measurement::attach(plan, settings)
+    }
+
+    fn probes(probe: &Measurement) -> Vec<ProbeReport> {
+        probe.probes()
+    }
+
+    fn measure(probe: &mut Measurement, window: Duration) -> anyhow::Result<Reading> {
+        probe.measure(window)
+    }
+
+    fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
+        judge::judge(reading, settings)
+    }
+
+    fn samples(reading: &Reading) -> Vec<Sample> {
+        metrics::samples(reading)
+    }
+
+    fn lost_events(reading: &Reading) -> Vec<(String, u64)> {
+        reading.lost_events()
+    }
+
+    fn idle(probe: &Measurement) -> bool {
+        probe.idle()
+    }
+
+    fn programs(probe: &Measurement) -> Vec<ProgramStats> {
+        probe.programs()
+    }
+}

@@ -1,0 +1,249 @@
+//! Loading an object and attaching its programs.
+
+use std::{
+    collections::HashSet,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{Ebpf, EbpfLoader, maps::Map};
+use aya_log::EbpfLogger;
+use aya_obj::generated::bpf_attach_type;
+
+use super::{
+    At, Hook, PlannedProbe,
+    plan::PlannedCandidate,
+    probe::Program,
+    sys::{self, TracingProgram},
+};
+use crate::{
+    kernel::facts::BtfFunction,
+    report::{Missing, ProbeReport, ProgramStats},
+};
+
+/// Reader of the log records that BPF programs write.
+pub type ProbeLog = EbpfLogger<&'static dyn log::Log>;
+
+/// An object whose maps exist; its programs are loaded when they are attached.
+#[derive(Debug)]
+pub struct Object {
+    maps: Ebpf,
+    code: aya_obj::Object,
+}
+
+/// A probe's programs, attached. Dropping it detaches them.
+#[derive(Debug, Default)]
+pub struct Attached {
+    programs: Vec<AttachedProgram>,
+}
+
+#[derive(Debug)]
+struct AttachedProgram {
+    name: &'static str,
+    program: OwnedFd,
+    _link: Link,
+}
+
+/// What holds a program in its place.
+#[derive(Debug)]
+enum Link {
+    Tracing { _link: OwnedFd },
+    Kprobe { _link: aya::programs::kprobe::KProbeLink },
+}
+
+impl Object {
+    /// Creates the maps of an object. The loader brings the values of its read-only
+    /// globals and the sizes of its maps.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses a map, or the object lacks one that is named.
+    pub fn load(name: &str, bytes: &[u8], loader: &mut EbpfLoader<'_>) -> anyhow::Result<Self> {
+        // Nothing here is relocated by BTF; reading vmlinux's would cost megabytes.
+        let maps =
+            loader.btf(None).load(bytes).with_context(|| format!("load BPF object {name}"))?;
+        let code = relocated(bytes, &maps).with_context(|| format!("relocate BPF object {name}"))?;
+        Ok(Self { maps, code })
+    }
+
+    /// Takes a map out, to be read by its type.
+    ///
+    /// # Errors
+    ///
+    /// Where the object has no map of that name.
+    pub fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
+        self.maps.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
+    }
+
+    /// The log records of the probes; each flush brings them into the agent's log.
+    ///
+    /// # Errors
+    ///
+    /// Where the object has no log, or its buffer cannot be mapped.
+    pub fn logger(&mut self) -> anyhow::Result<ProbeLog> {
+        EbpfLogger::init(&mut self.maps).context("map the log of the probes")
+    }
+
+    /// Attaches a probe by the first of its candidates that the kernel takes.
+    pub fn attach(&mut self, planned: &PlannedProbe) -> (Attached, ProbeReport) {
+        let mut report = ProbeReport {
+            name: planned.probe.name.to_owned(),
+            hook: None,
+            missing: planned.missing.clone(),
+        };
+        for candidate in &planned.candidates {
+            match self.attach_candidate(candidate) {
+                Ok(attached) => {
+                    report.hook = Some(candidate.hook.name().to_owned());
+                    return (attached, report);
+                }
+                Err(error) => report.missing.push(Missing {
+                    what: format!("{} for {}", candidate.hook.name(), planned.probe.name),
+                    why: format!("{error:#}"),
+                    remedy: "the next hook is tried; with none left, the baseline stands in"
+                        .to_owned(),
+                }),
+            }
+        }
+        (Attached::default(), report)
+    }
+
+    fn attach_candidate(&mut self, candidate: &PlannedCandidate) -> anyhow::Result<Attached> {
+        let mut attached = Attached::default();
+        for (program, btf) in &candidate.programs {
+            let (fd, link) = match (candidate.hook, btf) {
+                (Hook::Fentry, Some(btf)) => self.attach_tracing(program, btf)?,
+                (Hook::Fentry, None) => {
+                    return Err(anyhow!("no BTF is known of function {}", program.function));
+                }
+                (Hook::Kprobe, _) => self.attach_kprobe(program)?,
+            };
+            attached.programs.push(AttachedProgram { name: program.name, program: fd, _link: link });
+        }
+        Ok(attached)
+    }
+
+    fn attach_tracing(
+        &self,
+        program: &Program,
+        function: &BtfFunction,
+    ) -> anyhow::Result<(OwnedFd, Link)> {
+        let code = self
+            .code
+            .programs
+            .get(program.name)
+            .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?;
+        let instructions = &self.code.functions[&code.function_key()].instructions;
+        let btf = match function.object.as_str() {
+            "vmlinux" => None,
+            module => Some(
+                sys::kernel_btf(module).with_context(|| format!("find the BTF of module {module}"))?,
+            ),
+        };
+        let tracing = TracingProgram {
+            name: program.name,
+            license: &code.license,
+            instructions,
+            attach: match program.at {
+                At::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
+                At::Return => bpf_attach_type::BPF_TRACE_FEXIT,
+            },
+            type_id: function.type_id,
+            btf: btf.as_ref().map(|btf| btf.as_fd()),
+        };
+        let fd = sys::load_tracing(&tracing, None).or_else(|error| {
+            let mut log = Vec::new();
+            sys::load_tracing(&tracing, Some(&mut log)).with_context(|| {
+                format!("load program {} ({error}){}", program.name, last_words(&log))
+            })
+        })?;
+        let link = sys::attach_tracing(fd.as_fd())
+            .with_context(|| format!("attach program {} to {}", program.name, program.function))?;
+        Ok((fd, Link::Tracing { _link: link }))
+    }
+
+    fn attach_kprobe(&mut self, program: &Program) -> anyhow::Result<(OwnedFd, Link)> {
+        let kprobe: &mut aya::programs::KProbe = self
+            .maps
+            .program_mut(program.name)
+            .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?
+            .try_into()
+            .with_context(|| format!("program {} is no kprobe", program.name))?;
+        if kprobe.fd().is_err() {
+            kprobe.load().with_context(|| format!("load program {}", program.name))?;
+        }
+        let id = kprobe
+            .attach(program.function, 0)
+            .with_context(|| format!("attach program {} to {}", program.name, program.function))?;
+        let link = kprobe.take_link(id).with_context(|| format!("keep program {}", program.name))?;
+        let fd = kprobe
+            .fd()
+            .with_context(|| format!("descriptor of program {}", program.name))?
+            .as_fd()
+            .try_clone_to_owned()
+            .with_context(|| format!("descriptor of program {}", program.name))?;
+        Ok((fd, Link::Kprobe { _link: link }))
+    }
+}
+
+impl Attached {
+    /// Run statistics of the programs. Zero unless somebody has them switched on.
+    pub fn stats(&self) -> Vec<ProgramStats> {
+        self.programs
+            .iter()
+            .filter_map(|attached| {
+                let info = sys::program_info(attached.program.as_fd()).ok()?;
+                Some(ProgramStats {
+                    name: attached.name.to_owned(),
+                    runs: info.run_cnt,
+                    run_seconds: info.run_time_ns as f64 / 1e9,
+                    recursion_misses: info.recursion_misses,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The object's code with the addresses of the maps in it, for programs that aya
+/// does not load.
+fn relocated(bytes: &[u8], maps: &Ebpf) -> anyhow::Result<aya_obj::Object> {
+    let mut code = aya_obj::Object::parse(bytes)?;
+    let text: HashSet<usize> = code.functions.keys().map(|(section, _)| *section).collect();
+    let definitions = std::mem::take(&mut code.maps);
+    let fds = definitions
+        .iter()
+        .map(|(name, definition)| {
+            let map = maps.map(name).ok_or_else(|| anyhow!("map {name} was not created"))?;
+            Ok((name.as_str(), map_fd(map)?, definition))
+        })
+        .collect::<anyhow::Result<Vec<(&str, RawFd, &aya_obj::Map)>>>()?;
+    code.relocate_maps(fds.into_iter(), &text)?;
+    code.relocate_calls(&text)?;
+    Ok(code)
+}
+
+fn map_fd(map: &Map) -> anyhow::Result<RawFd> {
+    let data = match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::PerCpuHashMap(data)
+        | Map::PerCpuLruHashMap(data)
+        | Map::RingBuf(data)
+        | Map::StackTraceMap(data) => data,
+        other => return Err(anyhow!("no probe uses maps like {other:?}")),
+    };
+    let fd: BorrowedFd<'_> = data.fd().as_fd();
+    Ok(fd.as_raw_fd())
+}
+
+/// The end of the verifier's log: its complaint stands last.
+fn last_words(log: &[u8]) -> String {
+    let text = String::from_utf8_lossy(log);
+    let lines: Vec<_> = text.trim_end_matches('\0').trim().lines().rev().take(3).collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("; the verifier: {}", lines.into_iter().rev().collect::<Vec<_>>().join(" / "))
+}

@@ -1,0 +1,13 @@
+//! BPF objects: loaded with the facts of this kernel, attached by the first hook
+//! that it takes.
+
+mod attach;
+mod plan;
+mod probe;
+mod support;
+mod sys;
+
+pub use attach::{Attached, Object, ProbeLog};
+pub use plan::{PlannedProbe, plan};
+pub use probe::{At, Candidate, Hook, Probe, Program};
+pub use support::program_types;

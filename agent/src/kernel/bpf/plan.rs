@@ -1,0 +1,144 @@
+//! Which hooks are worth trying on a kernel: a pure function of its facts.
+
+use super::{At, Candidate, Hook, Probe, Program};
+use crate::{
+    kernel::facts::{BtfFunction, Fact, KernelFacts, ModuleState, ProgramType},
+    report::Missing,
+};
+
+/// A probe with the candidates that this kernel should take, in order.
+#[derive(Clone, Debug)]
+pub struct PlannedProbe {
+    /// The probe.
+    pub probe: &'static Probe,
+    /// What to try.
+    pub candidates: Vec<PlannedCandidate>,
+    /// Why other candidates are not tried.
+    pub missing: Vec<Missing>,
+}
+
+/// A candidate with what its programs attach to.
+#[derive(Clone, Debug)]
+pub struct PlannedCandidate {
+    /// Kind of hook.
+    pub hook: Hook,
+    /// Each program, with its function's BTF for fentry and fexit.
+    pub programs: Vec<(Program, Option<BtfFunction>)>,
+}
+
+/// Sorts a probe's candidates into those to try and those that cannot work here.
+pub fn plan(probe: &'static Probe, facts: &KernelFacts) -> PlannedProbe {
+    let mut planned = PlannedProbe { probe, candidates: Vec::new(), missing: Vec::new() };
+    for candidate in probe.candidates {
+        match plan_candidate(candidate, facts) {
+            Ok(candidate) => planned.candidates.push(candidate),
+            Err(missing) => planned.missing.push(missing),
+        }
+    }
+    planned
+}
+
+fn plan_candidate(candidate: &Candidate, facts: &KernelFacts) -> Result<PlannedCandidate, Missing> {
+    accepts(candidate.hook, facts)?;
+    let programs = candidate
+        .programs
+        .iter()
+        .map(|program| Ok((*program, target(candidate.hook, program, facts)?)))
+        .collect::<Result<_, _>>()?;
+    Ok(PlannedCandidate { hook: candidate.hook, programs })
+}
+
+/// Whether the kernel takes programs of the hook's type from this process.
+fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
+    if let Some(missing) = capabilities_missing(facts) {
+        return Err(missing);
+    }
+    let program_type = match hook {
+        Hook::Fentry => ProgramType::Tracing,
+        Hook::Kprobe => ProgramType::Kprobe,
+    };
+    match facts.program_types.get(&program_type) {
+        Some(Fact::Known(false)) => Err(Missing {
+            what: format!("BPF programs for {}", hook.name()),
+            why: refusal(facts),
+            remedy: match facts.lockdown.known().map(String::as_str) {
+                Some("integrity" | "confidentiality") => {
+                    "boot without lockdown= (or with Secure Boot off) if the node's policy allows it"
+                        .to_owned()
+                }
+                _ => "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT, CONFIG_KPROBES and \
+                      CONFIG_DEBUG_INFO_BTF"
+                    .to_owned(),
+            },
+        }),
+        // Unknown is not no: the attempt itself will tell.
+        Some(Fact::Known(true) | Fact::Unknown(_)) | None => Ok(()),
+    }
+}
+
+fn refusal(facts: &KernelFacts) -> String {
+    match facts.lockdown.known() {
+        Some(mode) if mode != "none" => {
+            format!("the kernel refuses them; it is locked down ({mode})")
+        }
+        _ => "the kernel refuses them".to_owned(),
+    }
+}
+
+/// Loading a tracing program needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN
+/// (kernel/bpf/syscall.c; before 5.8 CAP_SYS_ADMIN alone).
+fn capabilities_missing(facts: &KernelFacts) -> Option<Missing> {
+    let capabilities = facts.capabilities.known()?;
+    let has = |name: &str| capabilities.get(name).copied().unwrap_or(false);
+    if has("CAP_SYS_ADMIN") {
+        return None;
+    }
+    let absent: Vec<_> = ["CAP_BPF", "CAP_PERFMON"].into_iter().filter(|name| !has(name)).collect();
+    (!absent.is_empty()).then(|| Missing {
+        what: absent.join(" and "),
+        why: "this process may not load BPF programs".to_owned(),
+        remedy: "run as root, or give the binary or container CAP_BPF and CAP_PERFMON".to_owned(),
+    })
+}
+
+fn target(
+    hook: Hook,
+    program: &Program,
+    facts: &KernelFacts,
+) -> Result<Option<BtfFunction>, Missing> {
+    let function = facts.functions.get(program.function);
+    match hook {
+        Hook::Fentry => match function.map(|function| &function.btf) {
+            Some(Fact::Known(btf)) => Ok(Some(btf.clone())),
+            Some(Fact::Unknown(why)) => Err(no_btf(program, why, facts)),
+            None => Err(no_btf(program, "it was not looked up", facts)),
+        },
+        Hook::Kprobe => match function.map(|function| &function.symbol) {
+            Some(Fact::Known(false)) => Err(Missing {
+                what: format!("function {}", program.function),
+                why: format!("{} has no such symbol: inlined, or not in this kernel", program.module),
+                remedy: "none needed where another hook is in use; else please report the kernel"
+                    .to_owned(),
+            }),
+            Some(Fact::Known(true) | Fact::Unknown(_)) | None => Ok(None),
+        },
+    }
+}
+
+fn no_btf(program: &Program, why: &str, facts: &KernelFacts) -> Missing {
+    let at = match program.at {
+        At::Entry => "fentry",
+        At::Return => "fexit",
+    };
+    let remedy = match facts.modules.get(program.module).map(|module| &module.state) {
+        Some(ModuleState::Loaded) => {
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF_MODULES (Linux 5.11 or later)"
+        }
+        _ => "use a kernel built with CONFIG_DEBUG_INFO_BTF",
+    };
+    Missing {
+        what: format!("{at} on {}", program.function),
+        why: why.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}

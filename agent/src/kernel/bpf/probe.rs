@@ -1,0 +1,63 @@
+//! What can be attached, as data: an ailment lists its probes, each with hooks
+//! in the order of their cost, and the first that this kernel takes is used.
+
+/// One thing to be counted, and the ways to hook it.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Name in the table of probes.
+    pub name: &'static str,
+    /// What is lost to the user without it.
+    pub gives: &'static str,
+    /// Ways to hook it, cheapest first.
+    pub candidates: &'static [Candidate],
+}
+
+/// Programs that together hook one probe; all of them attach, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Kind of hook.
+    pub hook: Hook,
+    /// The programs, in the order of attaching.
+    pub programs: &'static [Program],
+}
+
+/// Kinds of hook, as `nodemedic probes` and the metrics name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// fentry and fexit: a call from the function itself, through BTF.
+    Fentry,
+    /// kprobe and kretprobe: through a trap or ftrace.
+    Kprobe,
+}
+
+impl Hook {
+    /// Name in tables and labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
+/// A BPF program and the function it is attached to.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Name of the program in the object.
+    pub name: &'static str,
+    /// At the function's entry or its return.
+    pub at: At,
+    /// Name of the kernel function.
+    pub function: &'static str,
+    /// Module of the function; it may be built in.
+    pub module: &'static str,
+}
+
+/// Where in a function a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Before its first instruction.
+    Entry,
+    /// After its last.
+    Return,
+}

@@ -1,0 +1,56 @@
+//! Whether the kernel takes BPF programs of a type, found out by offering one.
+
+use std::{collections::BTreeMap, io};
+
+use aya_obj::generated::{bpf_attach_type, bpf_insn};
+
+use super::sys::{self, TracingProgram};
+use crate::kernel::facts::{Fact, ProgramType};
+
+/// `ENOTSUPP` of include/linux/errno.h, which is no errno of user space.
+const ENOTSUPP: i32 = 524;
+
+/// Offers the kernel a smallest program of each type.
+///
+/// `tracing_target` is the id of a function's type in vmlinux's BTF, if one is known.
+pub fn program_types(tracing_target: Option<u32>) -> BTreeMap<ProgramType, Fact<bool>> {
+    use aya::{programs::ProgramType as Type, sys::is_program_supported};
+    let offered = |program_type| Fact::from(is_program_supported(program_type));
+    BTreeMap::from([
+        (ProgramType::Kprobe, offered(Type::KProbe)),
+        (ProgramType::Tracepoint, offered(Type::TracePoint)),
+        (ProgramType::RawTracepoint, offered(Type::RawTracePoint)),
+        (ProgramType::Tracing, tracing(tracing_target)),
+    ])
+}
+
+fn tracing(target: Option<u32>) -> Fact<bool> {
+    let Some(type_id) = target else {
+        return Fact::Unknown("no function to try it on: vmlinux has no BTF".to_owned());
+    };
+    // r0 = 0; exit
+    let instructions = [insn(0xb7), insn(0x95)];
+    let program = TracingProgram {
+        name: "offer",
+        license: c"Dual MIT/GPL",
+        instructions: &instructions,
+        attach: bpf_attach_type::BPF_TRACE_FENTRY,
+        type_id,
+        btf: None,
+    };
+    match sys::load_tracing(&program, None) {
+        Ok(_) => Fact::Known(true),
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &io::Error) -> Fact<bool> {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::E2BIG | libc::EPERM | libc::EACCES | ENOTSUPP) => Fact::Known(false),
+        _ => Fact::Unknown(format!("load a tracing program: {error}")),
+    }
+}
+
+fn insn(code: u8) -> bpf_insn {
+    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm: 0 }
+}

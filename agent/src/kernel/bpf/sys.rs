@@ -1,0 +1,153 @@
+//! The few bpf(2) commands that aya has no door to: programs on functions of a
+//! *module* want the BTF of that module, and aya's loader knows vmlinux's alone.
+
+use std::{
+    ffi::CStr,
+    io, mem,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type,
+};
+
+/// A program of type tracing, ready for the verifier.
+#[derive(Debug)]
+pub(super) struct TracingProgram<'a> {
+    pub(super) name: &'a str,
+    pub(super) license: &'a CStr,
+    pub(super) instructions: &'a [bpf_insn],
+    pub(super) attach: bpf_attach_type,
+    /// Id of the function's type.
+    pub(super) type_id: u32,
+    /// BTF of the module that has the function; `None` for vmlinux.
+    pub(super) btf: Option<BorrowedFd<'a>>,
+}
+
+/// Loads a program of type tracing.
+///
+/// # Errors
+///
+/// The kernel's error. Where `log` is given it holds the verifier's words after.
+pub(super) fn load_tracing(
+    program: &TracingProgram<'_>,
+    log: Option<&mut Vec<u8>>,
+) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    // SAFETY: the member that BPF_PROG_LOAD reads; all zero is a valid value of it.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+    load.expected_attach_type = program.attach as u32;
+    load.insns = program.instructions.as_ptr() as u64;
+    load.insn_cnt = program.instructions.len() as u32;
+    load.license = program.license.as_ptr() as u64;
+    load.attach_btf_id = program.type_id;
+    if let Some(btf) = program.btf {
+        load.__bindgen_anon_1.attach_btf_obj_fd = btf.as_raw_fd() as u32;
+    }
+    // The last byte stays zero, as a C string needs.
+    let length = load.prog_name.len() - 1;
+    for (to, from) in load.prog_name.iter_mut().zip(program.name.bytes().take(length)) {
+        *to = from as _;
+    }
+    if let Some(log) = log {
+        log.resize(64 * 1024, 0);
+        load.log_level = 1;
+        load.log_buf = log.as_mut_ptr() as u64;
+        load.log_size = log.len() as u32;
+    }
+    bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+}
+
+/// Attaches a tracing program to the function it was loaded for. Closing the
+/// descriptor detaches it.
+pub(super) fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
+    bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)
+}
+
+/// The BTF that the kernel keeps under a name: `vmlinux` or a module's.
+///
+/// # Errors
+///
+/// `NotFound` where there is none, else the kernel's error.
+pub(super) fn kernel_btf(name: &str) -> io::Result<OwnedFd> {
+    let mut id = 0;
+    loop {
+        id = match next_btf_id(id) {
+            Ok(id) => id,
+            // ENOENT: that was the last.
+            Err(error) => return Err(error),
+        };
+        let btf = match btf_by_id(id) {
+            Ok(btf) => btf,
+            // It went while we were looking.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let mut found = [0_u8; 64];
+        let mut info = bpf_btf_info {
+            btf: 0,
+            btf_size: 0,
+            id: 0,
+            name: found.as_mut_ptr() as u64,
+            name_len: found.len() as u32,
+            kernel_btf: 0,
+        };
+        object_info(btf.as_fd(), &mut info)?;
+        let found = CStr::from_bytes_until_nul(&found).unwrap_or_default();
+        if info.kernel_btf != 0 && found.to_bytes() == name.as_bytes() {
+            return Ok(btf);
+        }
+    }
+}
+
+/// Run statistics and the like of a loaded program.
+pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
+    // SAFETY: integers and arrays of them.
+    let mut info = unsafe { mem::zeroed::<bpf_prog_info>() };
+    object_info(program, &mut info)?;
+    Ok(info)
+}
+
+fn next_btf_id(id: u32) -> io::Result<u32> {
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+    bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr)?;
+    // SAFETY: the kernel has written it.
+    Ok(unsafe { attr.__bindgen_anon_6.next_id })
+}
+
+fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
+    bpf_fd(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)
+}
+
+fn object_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = object.as_raw_fd() as u32;
+    attr.info.info = std::ptr::from_mut(info) as u64;
+    attr.info.info_len = size_of::<T>() as u32;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+fn empty_attr() -> bpf_attr {
+    // SAFETY: a union of integers, for which the kernel wants unused bytes zero.
+    unsafe { mem::zeroed() }
+}
+
+fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)? as RawFd;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: `attr` is valid for its whole size, and what it points to outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as u32, std::ptr::from_mut(attr), size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,168 @@
+//! Types of the running kernel: where the members of its structures lie, and the
+//! ids of its functions, out of BTF of vmlinux and of modules.
+
+use std::{collections::BTreeMap, path::Path};
+
+use btf_rs::{Btf, BtfType, Type};
+
+use super::facts::{BtfFunction, Fact, Member};
+
+const BTF_FOLDER: &str = "/sys/kernel/btf";
+
+/// The kernel's types, opened once and dropped once the facts are collected.
+pub(super) struct Types {
+    vmlinux: Result<Btf, String>,
+    modules: BTreeMap<String, Result<Btf, String>>,
+}
+
+impl Types {
+    /// Opens the types of vmlinux and of the modules named.
+    pub(super) fn open<'a>(modules: impl Iterator<Item = &'a str>) -> Self {
+        let vmlinux = open_vmlinux(&Path::new(BTF_FOLDER).join("vmlinux"));
+        let modules = modules
+            .map(|module| {
+                let types = match &vmlinux {
+                    Ok(base) => open_module(&Path::new(BTF_FOLDER).join(module), base),
+                    Err(why) => Err(why.clone()),
+                };
+                (module.to_owned(), types)
+            })
+            .collect();
+        Self { vmlinux, modules }
+    }
+
+    /// Whether the types of vmlinux are there.
+    pub(super) fn has_vmlinux(&self) -> Fact<bool> {
+        self.vmlinux.as_ref().map(|_| true).into()
+    }
+
+    /// Whether a module's own types are there.
+    pub(super) fn has_module(&self, module: &str) -> Fact<bool> {
+        match self.modules.get(module) {
+            Some(types) => types.as_ref().map(|_| true).into(),
+            None => self.has_vmlinux(),
+        }
+    }
+
+    /// Finds a function's type: in the module's BTF if it was opened, else in
+    /// vmlinux's.
+    pub(super) fn function(&self, name: &str, module: &str) -> Fact<BtfFunction> {
+        let (object, types) = match self.modules.get(module) {
+            Some(types) => (module, types),
+            None => ("vmlinux", &self.vmlinux),
+        };
+        let types = match types {
+            Ok(types) => types,
+            Err(why) => return Fact::Unknown(why.clone()),
+        };
+        let ids = types.resolve_ids_by_name(name).unwrap_or_default();
+        let id = ids.into_iter().find(|id| {
+            matches!(types.resolve_type_by_id(*id), Ok(Type::Func(_)))
+        });
+        match id {
+            Some(type_id) => Fact::Known(BtfFunction { object: object.to_owned(), type_id }),
+            None => Fact::Unknown(format!("the BTF of {object} has no function {name}")),
+        }
+    }
+
+    /// Finds a member by its path. A structure that the module's own types do not
+    /// have is looked for in vmlinux's: both are made from one source.
+    pub(super) fn member(&self, path: &str, module: &str) -> Fact<Member> {
+        let types = match (self.modules.get(module), &self.vmlinux) {
+            (Some(Ok(types)), _) | (_, Ok(types)) => types,
+            (Some(Err(why)), Err(_)) | (None, Err(why)) => return Fact::Unknown(why.clone()),
+        };
+        member(types, path).into()
+    }
+}
+
+fn open_vmlinux(path: &Path) -> Result<Btf, String> {
+    Btf::from_file(path).map_err(|error| format!("read {}: {error}", path.display()))
+}
+
+fn open_module(path: &Path, base: &Btf) -> Result<Btf, String> {
+    if !path.exists() {
+        return Err(format!("{} does not exist: the module was built without BTF", path.display()));
+    }
+    Btf::from_split_file(path, base).map_err(|error| format!("read {}: {error}", path.display()))
+}
+
+/// Follows a path of members from a structure.
+fn member(types: &Btf, path: &str) -> Result<Member, String> {
+    let mut names = path.split('.');
+    let structure = names.next().unwrap_or_default();
+    let mut at = named_structure(types, structure)
+        .ok_or_else(|| format!("no structure {structure} in BTF"))?;
+    let mut offset = 0;
+    for name in names {
+        let (bits, next) = find(types, &at, name)
+            .ok_or_else(|| format!("structure {structure} has no member {name} (in {path})"))?;
+        offset += bits;
+        at = next;
+    }
+    if offset % 8 != 0 {
+        return Err(format!("{path} is a bit field"));
+    }
+    let size = size(types, &at).ok_or_else(|| format!("{path} has no size"))?;
+    Ok(Member { offset: offset / 8, size })
+}
+
+fn named_structure(types: &Btf, name: &str) -> Option<Type> {
+    types
+        .resolve_types_by_name(name)
+        .ok()?
+        .into_iter()
+        .find(|found| matches!(found, Type::Struct(_) | Type::Union(_)))
+}
+
+/// A member of a structure, union or array of them, by its name: its distance in
+/// bits and its type without qualifiers. Looks into anonymous members.
+fn find(types: &Btf, within: &Type, name: &str) -> Option<(u32, Type)> {
+    let structure = match within {
+        Type::Struct(structure) | Type::Union(structure) => structure,
+        Type::Array(array) => return find(types, &plain(types, array)?, name),
+        _ => return None,
+    };
+    for member in &structure.members {
+        let member_name = types.resolve_name(member).unwrap_or_default();
+        if member_name == name {
+            return Some((member.bit_offset(), plain(types, member)?));
+        }
+        if member_name.is_empty()
+            && let Some(inner) = plain(types, member)
+            && let Some((bits, found)) = find(types, &inner, name)
+        {
+            return Some((member.bit_offset() + bits, found));
+        }
+    }
+    None
+}
+
+/// The type that another refers to, behind typedefs and qualifiers.
+fn plain(types: &Btf, from: &dyn BtfType) -> Option<Type> {
+    let mut at = types.resolve_chained_type(from).ok()?;
+    loop {
+        at = match &at {
+            Type::Typedef(inner) => types.resolve_chained_type(inner).ok()?,
+            Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => {
+                types.resolve_chained_type(inner).ok()?
+            }
+            Type::TypeTag(inner) => types.resolve_chained_type(inner).ok()?,
+            _ => return Some(at),
+        };
+    }
+}
+
+/// Bytes that a value of a type takes.
+fn size(types: &Btf, of: &Type) -> Option<u32> {
+    let bytes = match of {
+        Type::Int(int) => int.size(),
+        Type::Ptr(_) => size_of::<usize>(),
+        Type::Struct(structure) | Type::Union(structure) => structure.size(),
+        Type::Enum(value) => value.size(),
+        Type::Enum64(value) => value.size(),
+        Type::Array(array) => array.len() * size(types, &plain(types, array)?)? as usize,
+        _ => return None,
+    };
+    u32::try_from(bytes).ok()
+}

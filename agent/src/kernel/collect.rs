@@ -1,0 +1,211 @@
+//! Collecting the facts. What cannot be found out is noted with its reason and
+//! stops nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+};
+
+use super::{
+    bpf,
+    btf::Types,
+    facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, Needs},
+    jiffies, modules, symbols, sysctl,
+};
+
+/// Capabilities that decide what the agent can do (include/uapi/linux/capability.h).
+const CAPABILITIES: [(&str, u32); 6] = [
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SYS_PTRACE", 19),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_SYS_RESOURCE", 24),
+    ("CAP_PERFMON", 38),
+    ("CAP_BPF", 39),
+];
+
+/// Collects what all the given needs ask for.
+pub fn collect(needs: &[Needs]) -> KernelFacts {
+    let functions: Vec<_> = needs.iter().flat_map(|needs| needs.functions).collect();
+    let wanted: BTreeSet<_> = functions.iter().map(|function| function.name).collect();
+    let symbols = symbols::find(&wanted);
+    let states = module_states(needs, &symbols);
+    let loaded = states.iter().filter(|(_, state)| **state == ModuleState::Loaded);
+    let types = Types::open(loaded.map(|(module, _)| module.as_str()));
+
+    KernelFacts {
+        release: uname("osrelease"),
+        machine: std::env::consts::ARCH.to_owned(),
+        boot_id: trimmed("/proc/sys/kernel/random/boot_id").into(),
+        possible_cpus: cpus("possible"),
+        online_cpus: cpus("online"),
+        hz: jiffies::per_second().into(),
+        lockdown: lockdown(),
+        capabilities: capabilities().into(),
+        psi: psi(),
+        bpffs: mounted("bpf", &["/sys/fs/bpf"]),
+        tracefs: mounted("tracefs", &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]),
+        btf: types.has_vmlinux(),
+        program_types: bpf::program_types(
+            types.function("bpf_fentry_test1", "vmlinux").known().map(|function| function.type_id),
+        ),
+        functions: functions
+            .iter()
+            .map(|function| {
+                let facts = FunctionFacts {
+                    symbol: symbols[function.name].clone(),
+                    btf: types.function(function.name, function.module),
+                };
+                (function.name.to_owned(), facts)
+            })
+            .collect(),
+        members: needs
+            .iter()
+            .flat_map(|needs| needs.members)
+            .map(|member| (member.path.to_owned(), types.member(member.path, member.module)))
+            .collect(),
+        modules: states
+            .into_iter()
+            .map(|(module, state)| {
+                let btf = types.has_module(&module);
+                let users = modules::users(&module);
+                (module, Module { state, users, btf })
+            })
+            .collect(),
+        sysctls: needs
+            .iter()
+            .flat_map(|needs| needs.sysctls)
+            .map(|key| ((*key).to_owned(), sysctl::read(key).into()))
+            .collect(),
+    }
+}
+
+fn module_states(
+    needs: &[Needs],
+    symbols: &BTreeMap<String, Fact<bool>>,
+) -> BTreeMap<String, ModuleState> {
+    needs
+        .iter()
+        .flat_map(|needs| needs.modules.iter().map(move |module| (needs, *module)))
+        .map(|(needs, module)| {
+            let has_symbol = needs
+                .functions
+                .iter()
+                .filter(|function| function.module == module)
+                .any(|function| symbols.get(function.name) == Some(&Fact::Known(true)));
+            (module.to_owned(), modules::state(module, has_symbol))
+        })
+        .collect()
+}
+
+fn uname(field: &str) -> String {
+    trimmed(&format!("/proc/sys/kernel/{field}")).unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// Counts the CPUs of a list such as `0-3,8`.
+fn cpus(list: &str) -> Fact<u32> {
+    let path = format!("/sys/devices/system/cpu/{list}");
+    match trimmed(&path) {
+        Ok(text) => match count_list(&text) {
+            Some(count) => Fact::Known(count),
+            None => Fact::Unknown(format!("read {path}: {text:?} is no list of CPUs")),
+        },
+        Err(why) => Fact::Unknown(why),
+    }
+}
+
+fn count_list(list: &str) -> Option<u32> {
+    list.split(',')
+        .map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+            last.checked_sub(first).map(|distance| distance + 1)
+        })
+        .sum()
+}
+
+/// The word in brackets of `none [integrity] confidentiality`.
+fn lockdown() -> Fact<String> {
+    const PATH: &str = "/sys/kernel/security/lockdown";
+    match fs::read_to_string(PATH) {
+        Ok(text) => match text.split_once('[').and_then(|(_, rest)| rest.split_once(']')) {
+            Some((mode, _)) => Fact::Known(mode.to_owned()),
+            None => Fact::Unknown(format!("read {PATH}: {:?} names no mode", text.trim())),
+        },
+        // A kernel with securityfs and no lockdown has no such file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && securityfs() => {
+            Fact::Known("none".to_owned())
+        }
+        Err(error) => Fact::Unknown(format!("read {PATH}: {error}")),
+    }
+}
+
+fn securityfs() -> bool {
+    Path::new("/sys/kernel/security/lsm").exists()
+}
+
+fn capabilities() -> Result<BTreeMap<String, bool>, String> {
+    const PATH: &str = "/proc/self/status";
+    let status = fs::read_to_string(PATH).map_err(|error| format!("read {PATH}: {error}"))?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .ok_or_else(|| format!("read {PATH}: it has no line CapEff"))?;
+    Ok(CAPABILITIES
+        .into_iter()
+        .map(|(name, bit)| (name.to_owned(), effective & (1 << bit) != 0))
+        .collect())
+}
+
+/// Reading is the test: with PSI switched off the files may be there and fail.
+fn psi() -> Fact<bool> {
+    match fs::read_to_string("/proc/pressure/cpu") {
+        Ok(_) => Fact::Known(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::EOPNOTSUPP) => Fact::Known(false),
+            _ => Fact::Unknown(format!("read /proc/pressure/cpu: {error}")),
+        },
+    }
+}
+
+/// Whether a file system of a type is mounted at one of the places.
+fn mounted(kind: &str, places: &[&str]) -> Fact<bool> {
+    const PATH: &str = "/proc/self/mounts";
+    match fs::read_to_string(PATH) {
+        Ok(mounts) => Fact::Known(mounts.lines().any(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (place, found) = (fields.next(), fields.next());
+            found == Some(kind) && place.is_some_and(|place| places.contains(&place))
+        })),
+        Err(error) => Fact::Unknown(format!("read {PATH}: {error}")),
+    }
+}
+
+fn trimmed(path: &str) -> Result<String, String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) => Err(format!("read {path}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_counted_in_ranges_and_alone() {
+        assert_eq!(count_list("0"), Some(1));
+        assert_eq!(count_list("0-127"), Some(128));
+        assert_eq!(count_list("0-3,8,10-11"), Some(7));
+        assert_eq!(count_list(""), None);
+        assert_eq!(count_list("3-1"), None);
+    }
+
+    #[test]
+    fn this_machine_has_facts_and_no_panic() {
+        let facts = collect(&[Needs::default()]);
+        assert_ne!(facts.release, "unknown");
+        assert!(facts.online_cpus.known() <= facts.possible_cpus.known());
+    }
+}
