@@ -1,1 +1,27 @@
-fn main() {}
+//! nodemedic finds the ways in which the kernel stalls a node.
+
+pub mod ailments;
+pub mod cmd;
+pub mod config;
+pub mod http;
+pub mod identity;
+pub mod kernel;
+pub mod logging;
+pub mod metrics;
+pub mod monitor;
+pub mod render;
+pub mod report;
+pub mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cmd::{Arguments, exit};
+
+fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => exit::code(arguments.run()),
+        Err(error) => exit::usage(&error),
+    }
+}

@@ -82,6 +82,16 @@ pub enum Coverage {
     Off,
 }
 
+impl Coverage {
+    /// Whether there is, or soon will be, a reading.
+    pub fn is_attached(&self) -> bool {
+        match self {
+            Self::Full | Self::Partial => true,
+            Self::Starting | Self::Waiting { .. } | Self::Failed { .. } | Self::Off => false,
+        }
+    }
+}
+
 /// How often an ailment could not be observed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
@@ -215,6 +225,21 @@ impl From<Severity> for Verdict {
     }
 }
 
+/// The probes that are not attached, those with the same reasons together.
+pub fn missing_by_probe(probes: &[ProbeReport]) -> Vec<(Vec<&str>, &[Missing])> {
+    let mut groups: Vec<(Vec<&str>, &[Missing])> = Vec::new();
+    for probe in probes.iter().filter(|probe| probe.hook.is_none()) {
+        match groups
+            .iter_mut()
+            .find(|(_, missing)| *missing == probe.missing)
+        {
+            Some((names, _)) => names.push(&probe.name),
+            None => groups.push((vec![&probe.name], &probe.missing)),
+        }
+    }
+    groups
+}
+
 impl AilmentReport {
     /// A report without a reading.
     pub fn unmeasured(name: &str, coverage: Coverage, probes: Vec<ProbeReport>) -> Self {
@@ -238,6 +263,10 @@ impl AilmentReport {
 impl NodeReport {
     /// The worst verdict of all ailments; healthy where there is none.
     pub fn verdict(&self) -> Verdict {
-        self.ailments.iter().map(|ailment| ailment.verdict).max().unwrap_or(Verdict::Healthy)
+        self.ailments
+            .iter()
+            .map(|ailment| ailment.verdict)
+            .max()
+            .unwrap_or(Verdict::Healthy)
     }
 }

@@ -5,16 +5,27 @@
 //! `metrics`, `treat`.
 
 pub mod udp_conntrack;
+mod ward;
 
 use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    config::Key,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     report::{Finding, Missing, ProbeReport, ProgramStats},
 };
+
+#[cfg(test)]
+pub use ward::sham;
+pub use ward::{About, Host, RunningKernel, Ward};
+
+/// All ailments there are, in the order of reports.
+pub fn all() -> Vec<Box<dyn Ward>> {
+    vec![ward::of::<udp_conntrack::UdpConntrack>()]
+}
 
 /// One way in which the kernel stalls a node.
 ///
@@ -32,6 +43,10 @@ pub trait Ailment: Send + Sync + 'static {
     const MODULE: &'static str;
     /// Its metrics, the only definition.
     const METRICS: &'static [MetricDef];
+    /// The kinds of its findings.
+    const FINDINGS: &'static [&'static str];
+    /// The keys of its table of the configuration.
+    const KEYS: &'static [Key];
     /// What can be changed against it.
     const TREATMENTS: &'static [Treatment];
 
@@ -43,13 +58,6 @@ pub trait Ailment: Send + Sync + 'static {
     type Probe: Send;
     /// What one tick measured.
     type Reading: Clone + Serialize + DeserializeOwned + Send;
-
-    /// Whether the settings are possible; the error names a key of the table.
-    ///
-    /// # Errors
-    ///
-    /// The first key whose value is not, and what is allowed.
-    fn check(settings: &Self::Settings) -> Result<(), Impossible>;
 
     /// Which probes this kernel supports.
     fn support(facts: &KernelFacts) -> Support<Self::Plan>;
@@ -98,15 +106,6 @@ pub enum Support<P> {
     Waiting,
     /// Nothing can be measured.
     No(Missing),
-}
-
-/// A setting that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Impossible {
-    /// The key, in the ailment's table.
-    pub key: &'static str,
-    /// What is allowed, as the end of a sentence that begins with the value.
-    pub why: String,
 }
 
 /// A setting of the kernel that may help, described for a person to decide.

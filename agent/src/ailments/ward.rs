@@ -8,6 +8,8 @@ mod pause;
 #[cfg(test)]
 pub mod sham;
 
+use std::fmt;
+
 use toml::de::ValueDeserializer;
 
 pub use self::host::{Host, RunningKernel};
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// An ailment with its settings and, once attached, its probes.
-pub trait Ward: Send {
+pub trait Ward: fmt::Debug + Send {
     /// What does not change.
     fn about(&self) -> About;
 
@@ -75,6 +77,12 @@ impl About {
         AilmentReport::unmeasured(self.name, Coverage::Starting, Vec::new())
     }
 
+    /// What there is to report when it cannot be observed any more.
+    pub fn failed(&self, why: &str) -> AilmentReport {
+        let why = why.to_owned();
+        AilmentReport::unmeasured(self.name, Coverage::Failed { why }, Vec::new())
+    }
+
     /// What there is to report of an ailment that is switched off.
     pub fn off(&self) -> AilmentReport {
         AilmentReport::unmeasured(self.name, Coverage::Off, Vec::new())
@@ -82,6 +90,6 @@ impl About {
 }
 
 /// A ward of an ailment, with its default settings.
-pub fn of<A: Ailment>() -> Box<dyn Ward> {
+pub(super) fn of<A: Ailment>() -> Box<dyn Ward> {
     Box::new(Observed::<A>::default())
 }

@@ -56,11 +56,14 @@ impl Types {
             Err(why) => return Fact::Unknown(why.clone()),
         };
         let ids = types.resolve_ids_by_name(name).unwrap_or_default();
-        let id = ids.into_iter().find(|id| {
-            matches!(types.resolve_type_by_id(*id), Ok(Type::Func(_)))
-        });
+        let id = ids
+            .into_iter()
+            .find(|id| matches!(types.resolve_type_by_id(*id), Ok(Type::Func(_))));
         match id {
-            Some(type_id) => Fact::Known(BtfFunction { object: object.to_owned(), type_id }),
+            Some(type_id) => Fact::Known(BtfFunction {
+                object: object.to_owned(),
+                type_id,
+            }),
             None => Fact::Unknown(format!("the BTF of {object} has no function {name}")),
         }
     }
@@ -82,7 +85,10 @@ fn open_vmlinux(path: &Path) -> Result<Btf, String> {
 
 fn open_module(path: &Path, base: &Btf) -> Result<Btf, String> {
     if !path.exists() {
-        return Err(format!("{} does not exist: the module was built without BTF", path.display()));
+        return Err(format!(
+            "{} does not exist: the module was built without BTF",
+            path.display()
+        ));
     }
     Btf::from_split_file(path, base).map_err(|error| format!("read {}: {error}", path.display()))
 }
@@ -104,7 +110,10 @@ fn member(types: &Btf, path: &str) -> Result<Member, String> {
         return Err(format!("{path} is a bit field"));
     }
     let size = size(types, &at).ok_or_else(|| format!("{path} has no size"))?;
-    Ok(Member { offset: offset / 8, size })
+    Ok(Member {
+        offset: offset / 8,
+        size,
+    })
 }
 
 fn named_structure(types: &Btf, name: &str) -> Option<Type> {

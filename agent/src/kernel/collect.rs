@@ -30,7 +30,9 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
     let wanted: BTreeSet<_> = functions.iter().map(|function| function.name).collect();
     let symbols = symbols::find(&wanted);
     let states = module_states(needs, &symbols);
-    let loaded = states.iter().filter(|(_, state)| **state == ModuleState::Loaded);
+    let loaded = states
+        .iter()
+        .filter(|(_, state)| **state == ModuleState::Loaded);
     let types = Types::open(loaded.map(|(module, _)| module.as_str()));
 
     KernelFacts {
@@ -44,10 +46,17 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
         capabilities: capabilities().into(),
         psi: psi(),
         bpffs: mounted("bpf", &["/sys/fs/bpf"]),
-        tracefs: mounted("tracefs", &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]),
+        tracefs: mounted(
+            "tracefs",
+            &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"],
+        ),
+        kprobes: kprobes(),
         btf: types.has_vmlinux(),
         program_types: bpf::program_types(
-            types.function("bpf_fentry_test1", "vmlinux").known().map(|function| function.type_id),
+            types
+                .function("bpf_fentry_test1", "vmlinux")
+                .known()
+                .map(|function| function.type_id),
         ),
         functions: functions
             .iter()
@@ -62,7 +71,12 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
         members: needs
             .iter()
             .flat_map(|needs| needs.members)
-            .map(|member| (member.path.to_owned(), types.member(member.path, member.module)))
+            .map(|member| {
+                (
+                    member.path.to_owned(),
+                    types.member(member.path, member.module),
+                )
+            })
             .collect(),
         modules: states
             .into_iter()
@@ -128,7 +142,10 @@ fn count_list(list: &str) -> Option<u32> {
 fn lockdown() -> Fact<String> {
     const PATH: &str = "/sys/kernel/security/lockdown";
     match fs::read_to_string(PATH) {
-        Ok(text) => match text.split_once('[').and_then(|(_, rest)| rest.split_once(']')) {
+        Ok(text) => match text
+            .split_once('[')
+            .and_then(|(_, rest)| rest.split_once(']'))
+        {
             Some((mode, _)) => Fact::Known(mode.to_owned()),
             None => Fact::Unknown(format!("read {PATH}: {:?} names no mode", text.trim())),
         },
@@ -166,6 +183,16 @@ fn psi() -> Fact<bool> {
             Some(libc::ENOENT | libc::EOPNOTSUPP) => Fact::Known(false),
             _ => Fact::Unknown(format!("read /proc/pressure/cpu: {error}")),
         },
+    }
+}
+
+/// Whether perf events offer kprobes (`CONFIG_KPROBE_EVENTS`).
+fn kprobes() -> Fact<bool> {
+    const SOURCES: &str = "/sys/bus/event_source/devices";
+    match Path::new(SOURCES).try_exists() {
+        Ok(true) => Fact::Known(Path::new(SOURCES).join("kprobe/type").exists()),
+        Ok(false) => Fact::Unknown(format!("{SOURCES} does not exist: is sysfs mounted?")),
+        Err(error) => Fact::Unknown(format!("look for {SOURCES}: {error}")),
     }
 }
 

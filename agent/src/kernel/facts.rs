@@ -94,6 +94,8 @@ pub struct KernelFacts {
     pub bpffs: Fact<bool>,
     /// Whether tracefs is mounted at one of its usual places.
     pub tracefs: Fact<bool>,
+    /// Whether kprobes can be placed through perf events.
+    pub kprobes: Fact<bool>,
     /// Whether `/sys/kernel/btf/vmlinux` can be read and parsed.
     pub btf: Fact<bool>,
     /// Whether the kernel takes BPF programs of a type from this process.

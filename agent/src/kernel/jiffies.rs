@@ -31,10 +31,13 @@ fn from_timer_list(list: &str) -> Option<u32> {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("jiffies: ")?.parse().ok())
         .max()?;
-    CHOICES.into_iter().min_by_key(|hz| deviation(*hz, jiffies, now_ns)).filter(|hz| {
-        // A second of error, and one percent for the ticks that a VM lost.
-        deviation(*hz, jiffies, now_ns) <= 1_000_000_000 + now_ns / 100
-    })
+    CHOICES
+        .into_iter()
+        .min_by_key(|hz| deviation(*hz, jiffies, now_ns))
+        .filter(|hz| {
+            // A second of error, and one percent for the ticks that a VM lost.
+            deviation(*hz, jiffies, now_ns) <= 1_000_000_000 + now_ns / 100
+        })
 }
 
 /// How far the clock is from where it would be at this rate, nanoseconds.
@@ -53,7 +56,9 @@ mod tests {
     use super::*;
 
     fn list(now_ns: u64, jiffies: u64) -> String {
-        format!("Timer List Version: v0.10\nnow at {now_ns} nsecs\n\ncpu: 0\n  jiffies: {jiffies}\n")
+        format!(
+            "Timer List Version: v0.10\nnow at {now_ns} nsecs\n\ncpu: 0\n  jiffies: {jiffies}\n"
+        )
     }
 
     #[test]
@@ -62,7 +67,11 @@ mod tests {
             for seconds in [20, 3_600, 86_400 * 90] {
                 let jiffies = (1_u64 << 32) - 300 * u64::from(hz) + seconds * u64::from(hz);
                 let list = list(seconds * 1_000_000_000, jiffies);
-                assert_eq!(from_timer_list(&list), Some(hz), "{hz} Hz after {seconds} s");
+                assert_eq!(
+                    from_timer_list(&list),
+                    Some(hz),
+                    "{hz} Hz after {seconds} s"
+                );
             }
         }
     }

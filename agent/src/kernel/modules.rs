@@ -19,31 +19,25 @@ pub fn state(module: &str, has_symbol: bool) -> ModuleState {
     }
 }
 
-/// A module that is there, as seen at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Presence {
-    /// Differs for each load of the module: the inode of its folder, which sysfs
-    /// makes anew.
-    pub instance: u64,
-    /// References held by other modules, sockets and attached programs; `None`
-    /// where it is built in or cannot be unloaded.
-    pub users: Option<u32>,
-}
-
-/// Looks whether a module is there and ready. Cheap enough for each tick. `None`
-/// for one that is absent, on its way in or out, or built in without parameters.
-pub fn presence(module: &str) -> Option<Presence> {
+/// A number that differs for each load of a module: the inode of its folder, which
+/// sysfs makes anew. `None` for one that is absent, on its way in or out, or built
+/// in without parameters. Cheap enough for each tick.
+pub fn instance(module: &str) -> Option<u64> {
     let folder = folder(module);
     let instance = fs::metadata(&folder).ok()?.ino();
     match fs::read_to_string(folder.join("initstate")) {
         Ok(state) if state.trim() != "live" => None,
-        Ok(_) | Err(_) => Some(Presence { instance, users: users(module) }),
+        Ok(_) | Err(_) => Some(instance),
     }
 }
 
-/// How many others use a module that is loaded.
+/// How many others use a module that is loaded: modules, sockets, attached programs.
 pub fn users(module: &str) -> Option<u32> {
-    fs::read_to_string(folder(module).join("refcnt")).ok()?.trim().parse().ok()
+    fs::read_to_string(folder(module).join("refcnt"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn folder(module: &str) -> PathBuf {

@@ -18,9 +18,10 @@ pub fn read(key: &str) -> io::Result<Option<String>> {
     match fs::read_to_string(&path) {
         Ok(value) => Ok(Some(value.trim_end().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(io::Error::new(error.kind(), format!("read {}: {error}", path.display())))
-        }
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("read {}: {error}", path.display()),
+        )),
     }
 }
 
@@ -30,18 +31,24 @@ pub fn read(key: &str) -> io::Result<Option<String>> {
 ///
 /// As [`read`], and where the value is no such number.
 pub fn read_number(key: &str) -> io::Result<Option<u64>> {
-    let Some(value) = read(key)? else { return Ok(None) };
+    let Some(value) = read(key)? else {
+        return Ok(None);
+    };
     value.parse().map(Some).map_err(|error| {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("read {}: {value:?} is no number: {error}", path(key).display()),
+            format!(
+                "read {}: {value:?} is no number: {error}",
+                path(key).display()
+            ),
         )
     })
 }
 
 /// `net.netfilter.nf_conntrack_max` is `/proc/sys/net/netfilter/nf_conntrack_max`.
 fn path(key: &str) -> PathBuf {
-    key.split('.').fold(Path::new(ROOT).to_owned(), |path, part| path.join(part))
+    key.split('.')
+        .fold(Path::new(ROOT).to_owned(), |path, part| path.join(part))
 }
 
 #[cfg(test)]
@@ -50,17 +57,26 @@ mod tests {
 
     #[test]
     fn a_key_becomes_a_path() {
-        assert_eq!(path("net.netfilter.nf_conntrack_max"), Path::new("/proc/sys/net/netfilter/nf_conntrack_max"));
+        assert_eq!(
+            path("net.netfilter.nf_conntrack_max"),
+            Path::new("/proc/sys/net/netfilter/nf_conntrack_max")
+        );
     }
 
     #[test]
     fn a_key_that_does_not_exist_is_no_error() {
-        assert_eq!(read("kernel.no_such_key_at_all").expect("nothing else is wrong"), None);
+        assert_eq!(
+            read("kernel.no_such_key_at_all").expect("nothing else is wrong"),
+            None
+        );
     }
 
     #[test]
     fn a_value_that_is_no_number_is_an_error_that_names_the_file() {
         let error = read_number("kernel.ostype").expect_err("it says Linux");
-        assert!(error.to_string().contains("/proc/sys/kernel/ostype"), "{error}");
+        assert!(
+            error.to_string().contains("/proc/sys/kernel/ostype"),
+            "{error}"
+        );
     }
 }

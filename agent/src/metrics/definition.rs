@@ -72,6 +72,10 @@ impl Sample {
 
     /// A value of a metric without labels.
     pub fn plain(metric: &'static MetricDef, value: f64) -> Self {
-        Self { metric, labels: Vec::new(), value: Value::Number(value) }
+        Self {
+            metric,
+            labels: Vec::new(),
+            value: Value::Number(value),
+        }
     }
 }

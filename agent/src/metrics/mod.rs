@@ -1,5 +1,48 @@
 //! Metrics: their definitions, and how a report becomes a page.
 
+mod agent;
+mod cap;
+mod collector;
 mod definition;
+mod process;
+#[cfg(test)]
+mod rules;
 
+pub use cap::cap;
+pub use collector::Page;
 pub use definition::{Kind, MetricDef, Sample, Value};
+
+use crate::ailments::About;
+
+/// Metrics that belong together.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// The ailment's name, or what part of the agent they are of.
+    pub name: &'static str,
+    /// What they are about, the middle of a sentence.
+    pub about: &'static str,
+    /// Their definitions.
+    pub metrics: &'static [MetricDef],
+}
+
+/// Every metric that a scrape can show while these ailments are observed.
+pub fn sections(ailments: &[About]) -> Vec<Section> {
+    let mut sections = vec![
+        Section {
+            name: "agent",
+            about: "how well the agent itself observes, ailment by ailment",
+            metrics: agent::METRICS,
+        },
+        Section {
+            name: "process",
+            about: "what the agent's process takes",
+            metrics: process::METRICS,
+        },
+    ];
+    sections.extend(ailments.iter().map(|about| Section {
+        name: about.name,
+        about: about.summary,
+        metrics: about.metrics,
+    }));
+    sections
+}

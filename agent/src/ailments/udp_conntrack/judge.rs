@@ -7,6 +7,12 @@ use super::{
 };
 use crate::report::{Evidence, Finding, Party, Severity};
 
+/// The kinds of finding, worst first.
+pub(super) const KINDS: &[&str] = &[FULL, FILLING, WASTEFUL];
+const FULL: &str = "full";
+const FILLING: &str = "filling";
+const WASTEFUL: &str = "wasteful";
+
 /// Parties that a finding names.
 const NAMED: usize = 5;
 
@@ -16,15 +22,22 @@ const ENOUGH_LIFETIMES: u64 = 100;
 /// What is wrong, worst first. A table that is full is not also called filling.
 pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
     let pressed = full(reading).or_else(|| filling(reading, settings));
-    pressed.into_iter().chain(wasteful(reading, settings)).collect()
+    pressed
+        .into_iter()
+        .chain(wasteful(reading, settings))
+        .collect()
 }
 
 /// Drops were seen in the window, or a table has no room left.
 fn full(reading: &Reading) -> Option<Finding> {
-    let Drops { drop, early_drop, .. } = reading.window_drops;
+    let Drops {
+        drop, early_drop, ..
+    } = reading.window_drops;
     let (dropped, pushed_out) = (drop.unwrap_or(0), early_drop.unwrap_or(0));
     let tight = tightest(reading);
-    let no_room = tight.as_ref().is_some_and(|table| table.entries >= table.limit);
+    let no_room = tight
+        .as_ref()
+        .is_some_and(|table| table.entries >= table.limit);
     if dropped == 0 && pushed_out == 0 && !no_room {
         return None;
     }
@@ -32,7 +45,9 @@ fn full(reading: &Reading) -> Option<Finding> {
     for (reason, count) in [("drop", dropped), ("early_drop", pushed_out)] {
         if count > 0 {
             evidence.push(Evidence {
-                metric: format!("nodemedic_conntrack_drops_total{{reason={reason:?}}} in the window"),
+                metric: format!(
+                    "nodemedic_conntrack_drops_total{{reason={reason:?}}} in the window"
+                ),
                 value: count as f64,
                 limit: Some(0.0),
             });
@@ -41,7 +56,7 @@ fn full(reading: &Reading) -> Option<Finding> {
     evidence.extend(tight.as_ref().map(usage));
     let victims = victims(reading, dropped, pushed_out, no_room, tight.as_ref());
     Some(Finding {
-        kind: "full".to_owned(),
+        kind: FULL.to_owned(),
         severity: Severity::Critical,
         summary: match (dropped, pushed_out) {
             (0, 0) => "the connection tracking table has no room left".to_owned(),
@@ -77,7 +92,10 @@ fn victims(
     }
     if pushed_out > 0 {
         victims.push(Party {
-            who: format!("flows that are not assured in network namespace {}", reading.netns),
+            who: format!(
+                "flows that are not assured in network namespace {}",
+                reading.netns
+            ),
             share: format!("{pushed_out} lost their entry, and with it their translation"),
         });
     }
@@ -109,7 +127,7 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
     }
     evidence.push(usage(&table));
     Some(Finding {
-        kind: "filling".to_owned(),
+        kind: FILLING.to_owned(),
         severity: Severity::Warning,
         summary: match soon {
             Some(seconds) => format!(
@@ -140,9 +158,13 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
     if share <= settings.wasteful_ratio || used <= settings.wasteful_usage_ratio {
         return None;
     }
-    let whose = if reading.dns_dominates() { "DNS queries" } else { "short UDP exchanges" };
+    let whose = if reading.dns_dominates() {
+        "DNS queries"
+    } else {
+        "short UDP exchanges"
+    };
     Some(Finding {
-        kind: "wasteful".to_owned(),
+        kind: WASTEFUL.to_owned(),
         severity: Severity::Warning,
         summary: format!(
             "about {idle:.0} of {} entries stand idle after {whose} that are over",
@@ -155,7 +177,8 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
                 limit: Some(settings.wasteful_ratio),
             },
             Evidence {
-                metric: "nodemedic_conntrack_entries / nodemedic_conntrack_entries_limit".to_owned(),
+                metric: "nodemedic_conntrack_entries / nodemedic_conntrack_entries_limit"
+                    .to_owned(),
                 value: used,
                 limit: Some(settings.wasteful_usage_ratio),
             },
@@ -215,7 +238,12 @@ fn tables(reading: &Reading) -> impl Iterator<Item = Table> {
         .map(|(namespace, growth)| (namespace.netns, namespace.entries, *growth));
     std::iter::once(own)
         .chain(others)
-        .map(move |(netns, entries, growth)| Table { netns, entries, limit, growth })
+        .map(move |(netns, entries, growth)| Table {
+            netns,
+            entries,
+            limit,
+            growth,
+        })
         // Up to 6.12 zero means no limit.
         .filter(|table| table.limit > 0)
 }
@@ -227,7 +255,9 @@ fn tightest(reading: &Reading) -> Option<Table> {
 /// Seconds until the first table is full if it goes on growing; `None` while none
 /// grows, or there is no limit.
 pub(super) fn seconds_to_full(reading: &Reading) -> Option<f64> {
-    tables(reading).filter_map(|table| table.seconds_to_full()).min_by(f64::total_cmp)
+    tables(reading)
+        .filter_map(|table| table.seconds_to_full())
+        .min_by(f64::total_cmp)
 }
 
 /// Whether growth would end above the limit rather than level off below it: a new
@@ -236,8 +266,12 @@ pub(super) fn seconds_to_full(reading: &Reading) -> Option<f64> {
 /// By Little's law UDP entries level off at rate of creation x time they stand.
 /// Without probes there is no rate, and the straight line is believed.
 fn will_overflow(reading: &Reading) -> bool {
-    let (Some(probed), Some(limit)) = (&reading.probed, reading.limit) else { return true };
-    let Some(timeout) = reading.timeouts.unreplied else { return true };
+    let (Some(probed), Some(limit)) = (&reading.probed, reading.limit) else {
+        return true;
+    };
+    let Some(timeout) = reading.timeouts.unreplied else {
+        return true;
+    };
     let lifetimes: u64 = probed.window.lifetimes.iter().sum();
     let stands = if lifetimes >= ENOUGH_LIFETIMES {
         (probed.window.lifetime_seconds / lifetimes as f64).max(timeout as f64)
@@ -245,7 +279,10 @@ fn will_overflow(reading: &Reading) -> bool {
         timeout as f64
     };
     let rate = probed.window.created as f64 / reading.window_seconds.max(f64::EPSILON);
-    let udp_now = reading.snapshot.as_ref().map_or(0, |snapshot| snapshot.udp.total());
+    let udp_now = reading
+        .snapshot
+        .as_ref()
+        .map_or(0, |snapshot| snapshot.udp.total());
     let others = reading.entries.saturating_sub(udp_now) as f64;
     others + rate * stands > limit as f64
 }
@@ -288,11 +325,215 @@ fn maker(flow: &FlowReading, all: u64, window_seconds: f64) -> Party {
         port => format!("port {port}"),
     };
     Party {
-        who: format!("source {} to {port} in network namespace {}", flow.source, flow.netns),
+        who: format!(
+            "source {} to {port} in network namespace {}",
+            flow.source, flow.netns
+        ),
         share: format!(
             "{:.1} entries/s, {:.0} % of all UDP",
             flow.created as f64 / window_seconds.max(f64::EPSILON),
             100.0 * flow.created as f64 / all.max(1) as f64
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::{
+        ailments::udp_conntrack::measure::{Counts, ProbedReading, Timeouts},
+        kernel::conntrack::{Namespace, Snapshot, TableState},
+    };
+
+    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
+
+    /// A tenth of the table in use, DNS at 20 entries a second, nothing wrong.
+    fn healthy() -> Reading {
+        let created = 200;
+        let flow = FlowReading {
+            netns: 7,
+            port: 53,
+            source: SOURCE,
+            created,
+        };
+        let counts = Counts {
+            created,
+            ..Counts::default()
+        };
+        Reading {
+            window_seconds: 10.0,
+            netns: 7,
+            entries: 1_000,
+            limit: Some(10_000),
+            timeouts: Timeouts {
+                unreplied: Some(30),
+                stream: Some(120),
+            },
+            drops: Drops::default(),
+            window_drops: Drops {
+                drop: Some(0),
+                early_drop: Some(0),
+                insert_failed: Some(3),
+            },
+            growth: Some(0.0),
+            namespaces: Vec::new(),
+            snapshot: Some(Snapshot {
+                udp: TableState {
+                    unreplied: 0,
+                    replied: 600,
+                    assured: 10,
+                },
+                complete: true,
+                ..Snapshot::default()
+            }),
+            snapshot_age_seconds: Some(5.0),
+            probed: Some(ProbedReading {
+                total: counts.clone(),
+                window: counts,
+                shown: vec![flow.clone()],
+                other_created: 0,
+                top: vec![flow],
+                lost: Vec::new(),
+                removals: true,
+            }),
+        }
+    }
+
+    fn kinds(reading: &Reading) -> Vec<String> {
+        judge(reading, &Settings::default())
+            .into_iter()
+            .map(|finding| finding.kind)
+            .collect()
+    }
+
+    fn at_rate(reading: &mut Reading, a_second: u64) {
+        let probed = reading.probed.as_mut().expect("the healthy one has probes");
+        probed.window.created = a_second * 10;
+        probed.top[0].created = a_second * 10;
+    }
+
+    #[test]
+    fn an_ordinary_node_is_healthy() {
+        assert_eq!(kinds(&healthy()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn drops_make_it_full_and_name_who_fills_and_who_suffers() {
+        let mut reading = healthy();
+        reading.window_drops.drop = Some(12);
+        let findings = judge(&reading, &Settings::default());
+        assert_eq!(findings[0].kind, "full");
+        assert_eq!(findings[0].severity, Severity::Critical);
+        assert!(
+            findings[0].culprits[0].who.contains("10.0.0.7"),
+            "{findings:?}"
+        );
+        assert!(
+            findings[0].victims[0].share.contains("12 packets"),
+            "{findings:?}"
+        );
+        assert!(
+            findings[0]
+                .remedies
+                .iter()
+                .any(|remedy| remedy.contains("undo")),
+            "{findings:?}"
+        );
+    }
+
+    #[test]
+    fn early_drops_alone_make_it_full_as_well() {
+        let mut reading = healthy();
+        reading.window_drops.early_drop = Some(50);
+        assert_eq!(kinds(&reading), ["full"]);
+    }
+
+    #[test]
+    fn a_steep_rise_that_levels_off_below_the_limit_is_not_filling() {
+        let mut reading = healthy();
+        reading.growth = Some(100.0);
+        at_rate(&mut reading, 100);
+        // 100 a second x 30 s and 390 others: far below 10,000.
+        assert_eq!(kinds(&reading), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_rise_that_ends_above_the_limit_is_filling_with_its_forecast() {
+        let mut reading = healthy();
+        reading.growth = Some(400.0);
+        at_rate(&mut reading, 400);
+        let findings = judge(&reading, &Settings::default());
+        assert_eq!(findings[0].kind, "filling");
+        assert_eq!(findings[0].evidence[0].value, 22.5);
+    }
+
+    #[test]
+    fn without_probes_the_straight_line_is_believed() {
+        let mut reading = healthy();
+        reading.growth = Some(100.0);
+        reading.probed = None;
+        assert_eq!(kinds(&reading), ["filling"]);
+    }
+
+    #[test]
+    fn another_namespace_is_held_against_the_same_limit() {
+        let mut reading = healthy();
+        reading.namespaces = vec![(
+            Namespace {
+                netns: 9,
+                pid: 1,
+                entries: 9_500,
+            },
+            Some(0.0),
+        )];
+        let findings = judge(&reading, &Settings::default());
+        assert_eq!(findings[0].kind, "filling");
+        assert!(
+            findings[0].evidence[0].metric.contains("netns=\"9\""),
+            "{findings:?}"
+        );
+        reading.namespaces[0].0.entries = 10_000;
+        assert_eq!(kinds(&reading), ["full"]);
+    }
+
+    #[test]
+    fn no_limit_means_never_full() {
+        let mut reading = healthy();
+        reading.limit = Some(0);
+        reading.growth = Some(1_000.0);
+        reading.entries = 1_000_000;
+        assert_eq!(kinds(&reading), Vec::<String>::new());
+    }
+
+    #[test]
+    fn idle_entries_are_a_waste_only_where_they_dominate_a_table_in_use() {
+        let mut reading = healthy();
+        reading.entries = 2_000;
+        let udp = |reading: &mut Reading, replied| {
+            let snapshot = reading
+                .snapshot
+                .as_mut()
+                .expect("the healthy one has a walk");
+            snapshot.udp.replied = replied;
+        };
+        udp(&mut reading, 1_900);
+        assert_eq!(kinds(&reading), ["wasteful"]);
+        udp(&mut reading, 900);
+        assert_eq!(kinds(&reading), Vec::<String>::new());
+        udp(&mut reading, 1_900);
+        reading.limit = Some(262_144);
+        assert_eq!(kinds(&reading), Vec::<String>::new());
+    }
+
+    #[test]
+    fn without_a_walk_the_rate_of_idle_time_stands_for_the_idle_entries() {
+        let mut reading = healthy();
+        reading.entries = 2_000;
+        reading.snapshot = None;
+        let probed = reading.probed.as_mut().expect("the healthy one has probes");
+        probed.window.wasted_seconds = Some(15_000.0);
+        assert_eq!(kinds(&reading), ["wasteful"]);
     }
 }

@@ -118,7 +118,10 @@ impl Counts {
 impl Reading {
     /// Events that the probes lost since the agent began, by reason.
     pub fn lost_events(&self) -> Vec<(String, u64)> {
-        self.probed.as_ref().map(|probed| probed.lost.clone()).unwrap_or_default()
+        self.probed
+            .as_ref()
+            .map(|probed| probed.lost.clone())
+            .unwrap_or_default()
     }
 
     /// Whether most UDP entries are of DNS: among those made in the window where
@@ -164,9 +167,17 @@ impl Measurement {
             remedy: "see the error; the baseline stands in".to_owned(),
         });
         if let Err(why) = &probed {
-            missing.extend(plan.probes.iter().map(|planned| not_measured(planned.probe.name, why)));
+            missing.extend(
+                plan.probes
+                    .iter()
+                    .map(|planned| not_measured(planned.probe.name, why)),
+            );
         }
-        Ok(Self { baseline, probed, missing })
+        Ok(Self {
+            baseline,
+            probed,
+            missing,
+        })
     }
 
     pub(super) fn probes(&self) -> Vec<ProbeReport> {
@@ -192,5 +203,9 @@ impl Measurement {
 }
 
 fn not_measured(name: &str, missing: &Missing) -> ProbeReport {
-    ProbeReport { name: name.to_owned(), hook: None, missing: vec![missing.clone()] }
+    ProbeReport {
+        name: name.to_owned(),
+        hook: None,
+        missing: vec![missing.clone()],
+    }
 }

@@ -134,10 +134,15 @@ const SECONDS_TO_FULL: MetricDef = MetricDef {
 
 /// The reading as series.
 pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
-    let mut samples = vec![
-        Sample::plain(&SECONDS_TO_FULL, seconds_to_full(reading).unwrap_or(f64::INFINITY)),
-    ];
-    samples.extend(reading.limit.map(|limit| Sample::plain(&LIMIT, limit as f64)));
+    let mut samples = vec![Sample::plain(
+        &SECONDS_TO_FULL,
+        seconds_to_full(reading).unwrap_or(f64::INFINITY),
+    )];
+    samples.extend(
+        reading
+            .limit
+            .map(|limit| Sample::plain(&LIMIT, limit as f64)),
+    );
     samples.extend(entries(reading));
     let drops = [
         ("drop", reading.drops.drop),
@@ -145,8 +150,10 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
         ("insert_failed", reading.drops.insert_failed),
     ];
     samples.extend(known(&DROPS, drops));
-    let timeouts =
-        [("unreplied", reading.timeouts.unreplied), ("stream", reading.timeouts.stream)];
+    let timeouts = [
+        ("unreplied", reading.timeouts.unreplied),
+        ("stream", reading.timeouts.stream),
+    ];
     samples.extend(known(&TIMEOUT, timeouts));
     samples.extend(walk(reading));
     samples.extend(reading.probed.iter().flat_map(probed));
@@ -157,39 +164,58 @@ fn known<const N: usize>(
     metric: &'static MetricDef,
     values: [(&'static str, Option<u64>); N],
 ) -> impl Iterator<Item = Sample> {
-    values.into_iter().filter_map(move |(label, value)| {
-        Some(Sample::number(metric, [label], value? as f64))
-    })
+    values
+        .into_iter()
+        .filter_map(move |(label, value)| Some(Sample::number(metric, [label], value? as f64)))
 }
 
 fn entries(reading: &Reading) -> Vec<Sample> {
-    let mut others: Vec<_> = reading.namespaces.iter().map(|(namespace, _)| namespace).collect();
+    let mut others: Vec<_> = reading
+        .namespaces
+        .iter()
+        .map(|(namespace, _)| namespace)
+        .collect();
     others.sort_by_key(|namespace| std::cmp::Reverse(namespace.entries));
     let shown = others.len().min(MAX_NAMESPACES);
-    let rest: u64 = others[shown..].iter().map(|namespace| namespace.entries).sum();
+    let rest: u64 = others[shown..]
+        .iter()
+        .map(|namespace| namespace.entries)
+        .sum();
     let own = (reading.netns.to_string(), reading.entries);
     let rest = (others.len() > shown).then(|| ("other".to_owned(), rest));
     [own]
         .into_iter()
-        .chain(others[..shown].iter().map(|other| (other.netns.to_string(), other.entries)))
+        .chain(
+            others[..shown]
+                .iter()
+                .map(|other| (other.netns.to_string(), other.entries)),
+        )
         .chain(rest)
         .map(|(netns, entries)| Sample::number(&ENTRIES, [netns], entries as f64))
         .collect()
 }
 
 fn walk(reading: &Reading) -> Vec<Sample> {
-    let Some(snapshot) = &reading.snapshot else { return Vec::new() };
+    let Some(snapshot) = &reading.snapshot else {
+        return Vec::new();
+    };
     let mut samples = vec![Sample::plain(&WALK_SECONDS, snapshot.seconds)];
-    samples.extend(reading.snapshot_age_seconds.map(|age| Sample::plain(&WALK_AGE, age)));
+    samples.extend(
+        reading
+            .snapshot_age_seconds
+            .map(|age| Sample::plain(&WALK_AGE, age)),
+    );
     if snapshot.complete {
         let states = [
             (State::Unreplied, snapshot.udp.unreplied),
             (State::Replied, snapshot.udp.replied),
             (State::Assured, snapshot.udp.assured),
         ];
-        samples.extend(states.map(|(state, entries)| {
-            Sample::number(&UDP_ENTRIES, [state.name()], entries as f64)
-        }));
+        samples.extend(
+            states.map(|(state, entries)| {
+                Sample::number(&UDP_ENTRIES, [state.name()], entries as f64)
+            }),
+        );
     }
     samples
 }
@@ -200,11 +226,19 @@ fn probed(probed: &ProbedReading) -> Vec<Sample> {
         .shown
         .iter()
         .map(|flow| {
-            let labels = [flow.netns.to_string(), port(flow.port), flow.source.to_string()];
+            let labels = [
+                flow.netns.to_string(),
+                port(flow.port),
+                flow.source.to_string(),
+            ];
             Sample::number(&CREATED, labels, flow.created as f64)
         })
         .collect();
-    samples.push(Sample::number(&CREATED, ["other"; 3], probed.other_created as f64));
+    samples.push(Sample::number(
+        &CREATED,
+        ["other"; 3],
+        probed.other_created as f64,
+    ));
     let created = [("udp", total.created), ("other", total.created_other)];
     samples.extend(created.map(|(protocol, entries)| {
         Sample::number(&CREATED_BY_PROTOCOL, [protocol], entries as f64)
@@ -217,18 +251,23 @@ fn probed(probed: &ProbedReading) -> Vec<Sample> {
 
 fn removals(probed: &ProbedReading) -> Vec<Sample> {
     let total = &probed.total;
-    let removed = [("udp", total.removed_total()), ("other", total.removed_other)];
+    let removed = [
+        ("udp", total.removed_total()),
+        ("other", total.removed_other),
+    ];
     let mut samples: Vec<_> = removed
-        .map(|(protocol, entries)| {
-            Sample::number(&REMOVED_BY_PROTOCOL, [protocol], entries as f64)
-        })
+        .map(|(protocol, entries)| Sample::number(&REMOVED_BY_PROTOCOL, [protocol], entries as f64))
         .into();
     for (end, states) in End::ALL.into_iter().zip(&total.removed) {
         samples.extend(State::ALL.into_iter().zip(states).map(|(state, removed)| {
             Sample::number(&REMOVED, [end.name(), state.name()], *removed as f64)
         }));
     }
-    samples.extend(total.wasted_seconds.map(|seconds| Sample::plain(&WASTED, seconds)));
+    samples.extend(
+        total
+            .wasted_seconds
+            .map(|seconds| Sample::plain(&WASTED, seconds)),
+    );
     samples.push(Sample {
         metric: &LIFETIME,
         labels: Vec::new(),
@@ -247,11 +286,19 @@ fn lifetimes(buckets: &[u64], sum: f64) -> Value {
             cumulative.push((bound_ns(index, LIFETIME_UNIT_NS) as f64 / 1e9, count));
         }
     }
-    Value::Histogram { buckets: cumulative, count, sum }
+    Value::Histogram {
+        buckets: cumulative,
+        count,
+        sum,
+    }
 }
 
 fn port(port: u16) -> String {
-    if port == 0 { "ephemeral".to_owned() } else { port.to_string() }
+    if port == 0 {
+        "ephemeral".to_owned()
+    } else {
+        port.to_string()
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +309,13 @@ mod tests {
     fn a_histogram_is_cumulative_and_its_last_bucket_has_no_bound() {
         let value = lifetimes(&[1, 0, 2, 4], 100.0);
         let buckets = vec![(1.0, 1), (2.0, 1), (4.0, 3)];
-        assert_eq!(value, Value::Histogram { buckets, count: 7, sum: 100.0 });
+        assert_eq!(
+            value,
+            Value::Histogram {
+                buckets,
+                count: 7,
+                sum: 100.0
+            }
+        );
     }
 }

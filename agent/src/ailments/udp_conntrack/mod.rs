@@ -10,13 +10,14 @@ mod treat;
 
 use std::time::Duration;
 
-pub use measure::Reading;
 use measure::Measurement;
+pub use measure::Reading;
 pub use settings::Settings;
 use support::Plan;
 
-use super::{Ailment, Impossible, Support, Treatment};
+use super::{Ailment, Support, Treatment};
 use crate::{
+    config::Key,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     report::{Finding, ProbeReport, ProgramStats},
@@ -32,16 +33,14 @@ impl Ailment for UdpConntrack {
     const NEEDS: Needs = support::NEEDS;
     const MODULE: &'static str = support::MODULE;
     const METRICS: &'static [MetricDef] = metrics::ALL;
+    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const KEYS: &'static [Key] = Settings::KEYS;
     const TREATMENTS: &'static [Treatment] = treat::ALL;
 
     type Settings = Settings;
     type Plan = Plan;
     type Probe = Measurement;
     type Reading = Reading;
-
-    fn check(settings: &Settings) -> Result<(), Impossible> {
-        settings.check()
-    }
 
     fn support(facts: &KernelFacts) -> Support<Plan> {
         support::support(facts)

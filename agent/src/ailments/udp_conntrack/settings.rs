@@ -1,30 +1,32 @@
 //! The ailment's table of the configuration.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ailments::Impossible;
+use crate::{
+    config::{Allowed, Key},
+    kernel::bpf::Hook,
+};
 
-/// Sizes of the maps and limits of the verdict.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Hooks, sizes of the maps and limits of the verdict; [`Settings::KEYS`] says more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Flows (namespace, port, source) that are told apart in the kernel at one
-    /// time; 0.1 KiB of kernel memory each. Flows beyond it push out the least
-    /// used, and what those had since the last tick is counted as `other`.
+    /// Hooks that may be used, the preferred first.
+    pub hooks: Vec<Hook>,
+    /// Flows that the kernel tells apart at one time.
     pub max_flows: u32,
-    /// Entries whose time of creation is remembered, for lifetimes; 0.1 KiB of
-    /// kernel memory each.
+    /// Entries whose time of creation is remembered.
     pub max_births: u32,
-    /// Flows that `/metrics` shows; all others are one series, `other`.
+    /// Flows that metrics show.
     pub top_flows: u32,
-    /// Time between two walks of the whole table through ctnetlink. "0s" switches
-    /// them off.
+    /// Time between two walks of the table; zero for none.
     #[serde(with = "humantime_serde")]
     pub snapshot_interval: Duration,
-    /// The longest that one walk may take. After a walk the next waits for at
-    /// least 200 times as long as it took.
+    /// The longest that one walk may take.
     #[serde(with = "humantime_serde")]
     pub snapshot_limit: Duration,
     /// `filling` when the table will be full in less than this.
@@ -32,8 +34,7 @@ pub struct Settings {
     pub filling_within: Duration,
     /// `filling` when more than this share of the table is in use.
     pub filling_ratio: f64,
-    /// `wasteful` when more than this share of the entries stand idle after a flow
-    /// that is over.
+    /// `wasteful` when more than this share of the entries stand idle.
     pub wasteful_ratio: f64,
     /// `wasteful` only when more than this share of the table is in use.
     pub wasteful_usage_ratio: f64,
@@ -42,6 +43,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            hooks: vec![Hook::Fentry, Hook::Kprobe],
             max_flows: 8_192,
             max_births: 65_536,
             top_flows: 100,
@@ -56,45 +58,80 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether all values are possible.
-    pub fn check(&self) -> Result<(), Impossible> {
-        within("max_flows", self.max_flows, 16..=1_048_576)?;
-        within("max_births", self.max_births, 16..=4_194_304)?;
-        within("top_flows", self.top_flows, 0..=1_000)?;
-        within_seconds("snapshot_interval", self.snapshot_interval, 0..=86_400)?;
-        within_seconds("snapshot_limit", self.snapshot_limit, 0..=10)?;
-        within_seconds("filling_within", self.filling_within, 1..=86_400)?;
-        ratio("filling_ratio", self.filling_ratio)?;
-        ratio("wasteful_ratio", self.wasteful_ratio)?;
-        ratio("wasteful_usage_ratio", self.wasteful_usage_ratio)
-    }
+    /// What may stand in the table.
+    pub const KEYS: &'static [Key] = &[
+        Key {
+            name: "hooks",
+            allowed: Allowed::SomeOf(&["fentry", "kprobe"]),
+            help: "Hooks that may be used, the preferred first. With none the ailment is measured \
+                   by its baseline alone.",
+        },
+        Key {
+            name: "max_flows",
+            allowed: Allowed::Count { min: 16, max: 1_048_576 },
+            help: "Flows (network namespace, port, source) that the kernel tells apart at one \
+                   time, about 0.1 KiB of kernel memory each. Beyond it the least used is \
+                   forgotten, and what it made since the last tick is counted as other.",
+        },
+        Key {
+            name: "max_births",
+            allowed: Allowed::Count { min: 16, max: 4_194_304 },
+            help: "Entries whose time of creation is remembered, for their lifetimes, about 0.1 \
+                   KiB of kernel memory each. Lifetimes beyond it are counted as lost.",
+        },
+        Key {
+            name: "top_flows",
+            allowed: Allowed::Count { min: 0, max: 1_000 },
+            help: "Flows that metrics show; all others are one series, other.",
+        },
+        Key {
+            name: "snapshot_interval",
+            allowed: Allowed::Time { min: Duration::ZERO, max: SECOND.saturating_mul(86_400) },
+            help: "Time between two walks of the whole table through ctnetlink; \"0s\" switches \
+                   them off.",
+        },
+        Key {
+            name: "snapshot_limit",
+            allowed: Allowed::Time {
+                min: Duration::from_millis(1),
+                max: SECOND.saturating_mul(10),
+            },
+            help: "The longest that one walk may take. The next waits for at least 200 times as \
+                   long as a walk took.",
+        },
+        Key {
+            name: "filling_within",
+            allowed: Allowed::Time { min: SECOND, max: SECOND.saturating_mul(86_400) },
+            help: "The verdict is filling when the table will be full in less than this.",
+        },
+        Key {
+            name: "filling_ratio",
+            allowed: Allowed::Share,
+            help: "The verdict is filling when more than this share of the table is in use.",
+        },
+        Key {
+            name: "wasteful_ratio",
+            allowed: Allowed::Share,
+            help: "The verdict is wasteful when more than this share of the entries stand idle \
+                   after a flow that is over,",
+        },
+        Key {
+            name: "wasteful_usage_ratio",
+            allowed: Allowed::Share,
+            help: "and more than this share of the table is in use.",
+        },
+    ];
 }
 
-fn within(key: &'static str, value: u32, range: RangeInclusive<u32>) -> Result<(), Impossible> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    let why = format!("is not within {} to {}", range.start(), range.end());
-    Err(Impossible { key, why })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn within_seconds(
-    key: &'static str,
-    value: Duration,
-    range: RangeInclusive<u64>,
-) -> Result<(), Impossible> {
-    let (shortest, longest) =
-        (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
-    if (shortest..=longest).contains(&value) {
-        return Ok(());
+    #[test]
+    fn every_setting_has_its_key() {
+        let table = toml::Table::try_from(Settings::default()).expect("has a form in TOML");
+        let mut keys: Vec<_> = Settings::KEYS.iter().map(|key| key.name).collect();
+        keys.sort_unstable();
+        assert_eq!(table.keys().map(String::as_str).collect::<Vec<_>>(), keys);
     }
-    let why = format!("is not within {}s to {}s", range.start(), range.end());
-    Err(Impossible { key, why })
-}
-
-fn ratio(key: &'static str, value: f64) -> Result<(), Impossible> {
-    if value > 0.0 && value <= 1.0 {
-        return Ok(());
-    }
-    Err(Impossible { key, why: "is not a share: above 0, at most 1".to_owned() })
 }

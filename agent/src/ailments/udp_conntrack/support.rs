@@ -24,7 +24,16 @@ pub(super) const NEEDS: Needs = Needs {
         function("early_drop"),
     ],
     members: &[
-        SKB_NFCT, STATUS, TIMEOUT, NET, SOURCE, FAMILY, PORT, PROTOCOL, INUM, UDP_TIMEOUTS,
+        SKB_NFCT,
+        STATUS,
+        TIMEOUT,
+        NET,
+        SOURCE,
+        FAMILY,
+        PORT,
+        PROTOCOL,
+        INUM,
+        UDP_TIMEOUTS,
     ],
     sysctls: &[
         "net.netfilter.nf_conntrack_max",
@@ -45,15 +54,26 @@ const INUM: MemberPath = member("net.ns.inum");
 const UDP_TIMEOUTS: MemberPath = member("net.ct.nf_ct_proto.udp.timeouts");
 
 const fn function(name: &'static str) -> Function {
-    Function { name, module: MODULE }
+    Function {
+        name,
+        module: MODULE,
+    }
 }
 
 const fn member(path: &'static str) -> MemberPath {
-    MemberPath { path, module: MODULE }
+    MemberPath {
+        path,
+        module: MODULE,
+    }
 }
 
 const fn program(name: &'static str, at: At, function: &'static str) -> Program {
-    Program { name, at, function, module: MODULE }
+    Program {
+        name,
+        at,
+        function,
+        module: MODULE,
+    }
 }
 
 const CREATIONS: Probe = Probe {
@@ -136,7 +156,11 @@ pub struct Plan {
 
 /// Pure: the same facts give the same plan.
 pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
-    match facts.modules.get(MODULE).map(|module| (&module.state, module.users)) {
+    match facts
+        .modules
+        .get(MODULE)
+        .map(|module| (&module.state, module.users))
+    {
         None | Some((ModuleState::Absent, _)) => return Support::Waiting,
         // Without a user (nf_nat, a rule, a socket) the module tracks nothing.
         Some((ModuleState::Loaded, Some(0))) => return Support::Waiting,
@@ -145,9 +169,11 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
     let offsets = offsets(facts);
     let probes = PROBES.iter().map(|probe| match &offsets {
         Ok(_) => bpf::plan(probe, facts),
-        Err(missing) => {
-            PlannedProbe { probe, candidates: Vec::new(), missing: vec![missing.clone()] }
-        }
+        Err(missing) => PlannedProbe {
+            probe,
+            candidates: Vec::new(),
+            missing: vec![missing.clone()],
+        },
     });
     Support::Yes(Plan {
         probes: probes.collect(),
@@ -190,17 +216,24 @@ fn offset(facts: &KernelFacts, member: MemberPath, size: u32) -> Result<u32, Mis
             .to_owned(),
     };
     match facts.members.get(member.path) {
-        Some(Fact::Known(Member { offset, size: found })) if *found == size => Ok(*offset),
-        Some(Fact::Known(Member { size: found, .. })) => {
-            Err(missing(format!("it has {found} bytes here, the probes know it with {size}")))
-        }
+        Some(Fact::Known(Member {
+            offset,
+            size: found,
+        })) if *found == size => Ok(*offset),
+        Some(Fact::Known(Member { size: found, .. })) => Err(missing(format!(
+            "it has {found} bytes here, the probes know it with {size}"
+        ))),
         Some(Fact::Unknown(why)) => Err(missing(why.clone())),
         None => Err(missing("it was not looked up".to_owned())),
     }
 }
 
 fn snapshot(facts: &KernelFacts) -> Result<(), Missing> {
-    match facts.modules.get(NETLINK_MODULE).map(|module| &module.state) {
+    match facts
+        .modules
+        .get(NETLINK_MODULE)
+        .map(|module| &module.state)
+    {
         Some(ModuleState::Loaded | ModuleState::BuiltIn) => {}
         Some(ModuleState::Absent) | None => {
             return Err(Missing {
@@ -210,7 +243,11 @@ fn snapshot(facts: &KernelFacts) -> Result<(), Missing> {
             });
         }
     }
-    match facts.capabilities.known().and_then(|held| held.get("CAP_NET_ADMIN")) {
+    match facts
+        .capabilities
+        .known()
+        .and_then(|held| held.get("CAP_NET_ADMIN"))
+    {
         Some(false) => Err(Missing {
             what: "walks of the table (ctnetlink)".to_owned(),
             why: "this process lacks CAP_NET_ADMIN".to_owned(),

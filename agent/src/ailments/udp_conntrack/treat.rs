@@ -49,7 +49,10 @@ pub(super) fn remedies(reading: &Reading) -> Vec<String> {
     {
         let more = limit.saturating_mul(2);
         let memory = (more - limit).saturating_mul(ENTRY_BYTES).div_ceil(1 << 20);
-        remedies.push(format!("{} (up to {memory} MiB more)", change(&MAX, limit, more)));
+        remedies.push(format!(
+            "{} (up to {memory} MiB more)",
+            change(&MAX, limit, more)
+        ));
     }
     if reading.dns_dominates() {
         remedies.push(
@@ -61,6 +64,11 @@ pub(super) fn remedies(reading: &Reading) -> Vec<String> {
 }
 
 fn change(treatment: &Treatment, from: u64, to: u64) -> String {
-    let Treatment { sysctl, effect, cost, .. } = treatment;
+    let Treatment {
+        sysctl,
+        effect,
+        cost,
+        ..
+    } = treatment;
     format!("sysctl -w {sysctl}={to}: {effect}; costs: {cost}; undo: sysctl -w {sysctl}={from}")
 }

@@ -1,9 +1,11 @@
 //! The kernel as a ward asks it, so that a test can be one.
 
+use std::fmt;
+
 use crate::kernel::{self, KernelFacts, Needs};
 
 /// Answers what an ailment has to know before it attaches, and when to do so anew.
-pub trait Host: Send + Sync {
+pub trait Host: fmt::Debug + Send + Sync {
     /// Collects facts. Takes a good part of a second.
     fn facts(&self, needs: &[Needs]) -> KernelFacts;
 

@@ -1,7 +1,7 @@
 //! The one implementation of [`Ward`].
 
 use std::{
-    mem,
+    fmt, mem,
     time::{Instant, SystemTime},
 };
 
@@ -226,7 +226,7 @@ impl Absence {
 
     /// The kernel lacks even what the baseline needs.
     fn unsupported(missing: Missing) -> Self {
-        let why = format!("{}: {}", missing.what, missing.why);
+        let why = "not even its baseline can be read".to_owned();
         let baseline =
             ProbeReport { name: "baseline".to_owned(), hook: None, missing: vec![missing] };
         Self { coverage: Coverage::Failed { why }, probes: vec![baseline] }
@@ -238,6 +238,12 @@ impl Absence {
 
     fn report<A: Ailment>(&self) -> AilmentReport {
         AilmentReport::unmeasured(A::NAME, self.coverage.clone(), self.probes.clone())
+    }
+}
+
+impl<A: Ailment> fmt::Debug for Observed<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observed").field("ailment", &A::NAME).finish_non_exhaustive()
     }
 }
 

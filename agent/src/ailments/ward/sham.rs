@@ -13,7 +13,7 @@ use std::{
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
-use super::Host;
+use super::{Host, Ward, of};
 use crate::{
     ailments::{Ailment, Support, Treatment},
     config::{Allowed, Key},
@@ -34,7 +34,7 @@ pub struct ShamHost {
 static BODIES: LazyLock<Mutex<HashMap<String, Arc<Body>>>> = LazyLock::new(Mutex::default);
 
 #[derive(Debug, Default)]
-struct Body {
+pub struct Body {
     module: AtomicU64,
     loads: AtomicU64,
     users: AtomicU64,
@@ -157,6 +157,7 @@ impl Host for ShamHost {
             capabilities: Fact::Unknown(unknown()),
             psi: Fact::Known(false),
             bpffs: Fact::Known(false),
+            kprobes: Fact::Known(false),
             tracefs: Fact::Known(false),
             btf: Fact::Known(false),
             program_types: BTreeMap::new(),
@@ -174,6 +175,11 @@ impl Host for ShamHost {
     fn module_users(&self, _: &str) -> Option<u32> {
         u32::try_from(self.body.users.load(SeqCst)).ok()
     }
+}
+
+/// A ward of [`Sham`].
+pub fn ward() -> Box<dyn Ward> {
+    of::<Sham>()
 }
 
 /// The ailment.
@@ -225,14 +231,12 @@ pub const PAUSE: MetricDef = MetricDef {
     labels: &[],
 };
 
-pub const METRICS: &[MetricDef] = &[BEATS, PRESSURE, PAUSE];
-
 impl Ailment for Sham {
     const NAME: &'static str = "sham";
     const SUMMARY: &'static str = "A pulse that races.";
     const NEEDS: Needs = Needs { modules: &["sham"], functions: &[], members: &[], sysctls: &[] };
     const MODULE: &'static str = "sham";
-    const METRICS: &'static [MetricDef] = METRICS;
+    const METRICS: &'static [MetricDef] = &[BEATS, PRESSURE, PAUSE];
     const FINDINGS: &'static [&'static str] = &["racing"];
     const KEYS: &'static [Key] = &[Key {
         name: "racing",

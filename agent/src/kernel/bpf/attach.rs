@@ -47,8 +47,12 @@ struct AttachedProgram {
 /// What holds a program in its place.
 #[derive(Debug)]
 enum Link {
-    Tracing { _link: OwnedFd },
-    Kprobe { _link: aya::programs::kprobe::KProbeLink },
+    Tracing {
+        _link: OwnedFd,
+    },
+    Kprobe {
+        _link: aya::programs::kprobe::KProbeLink,
+    },
 }
 
 impl Object {
@@ -60,9 +64,12 @@ impl Object {
     /// Where the kernel refuses a map, or the object lacks one that is named.
     pub fn load(name: &str, bytes: &[u8], loader: &mut EbpfLoader<'_>) -> anyhow::Result<Self> {
         // Nothing here is relocated by BTF; reading vmlinux's would cost megabytes.
-        let maps =
-            loader.btf(None).load(bytes).with_context(|| format!("load BPF object {name}"))?;
-        let code = relocated(bytes, &maps).with_context(|| format!("relocate BPF object {name}"))?;
+        let maps = loader
+            .btf(None)
+            .load(bytes)
+            .with_context(|| format!("load BPF object {name}"))?;
+        let code =
+            relocated(bytes, &maps).with_context(|| format!("relocate BPF object {name}"))?;
         Ok(Self { maps, code })
     }
 
@@ -72,7 +79,9 @@ impl Object {
     ///
     /// Where the object has no map of that name.
     pub fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
-        self.maps.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
+        self.maps
+            .take_map(name)
+            .ok_or_else(|| anyhow!("the BPF object has no map {name}"))
     }
 
     /// The log records of the probes; each flush brings them into the agent's log.
@@ -118,7 +127,11 @@ impl Object {
                 }
                 (Hook::Kprobe, _) => self.attach_kprobe(program)?,
             };
-            attached.programs.push(AttachedProgram { name: program.name, program: fd, _link: link });
+            attached.programs.push(AttachedProgram {
+                name: program.name,
+                program: fd,
+                _link: link,
+            });
         }
         Ok(attached)
     }
@@ -137,7 +150,8 @@ impl Object {
         let btf = match function.object.as_str() {
             "vmlinux" => None,
             module => Some(
-                sys::kernel_btf(module).with_context(|| format!("find the BTF of module {module}"))?,
+                sys::kernel_btf(module)
+                    .with_context(|| format!("find the BTF of module {module}"))?,
             ),
         };
         let tracing = TracingProgram {
@@ -154,7 +168,11 @@ impl Object {
         let fd = sys::load_tracing(&tracing, None).or_else(|error| {
             let mut log = Vec::new();
             sys::load_tracing(&tracing, Some(&mut log)).with_context(|| {
-                format!("load program {} ({error}){}", program.name, last_words(&log))
+                format!(
+                    "load program {} ({error}){}",
+                    program.name,
+                    last_words(&log)
+                )
             })
         })?;
         let link = sys::attach_tracing(fd.as_fd())
@@ -170,12 +188,16 @@ impl Object {
             .try_into()
             .with_context(|| format!("program {} is no kprobe", program.name))?;
         if kprobe.fd().is_err() {
-            kprobe.load().with_context(|| format!("load program {}", program.name))?;
+            kprobe
+                .load()
+                .with_context(|| format!("load program {}", program.name))?;
         }
         let id = kprobe
             .attach(program.function, 0)
             .with_context(|| format!("attach program {} to {}", program.name, program.function))?;
-        let link = kprobe.take_link(id).with_context(|| format!("keep program {}", program.name))?;
+        let link = kprobe
+            .take_link(id)
+            .with_context(|| format!("keep program {}", program.name))?;
         let fd = kprobe
             .fd()
             .with_context(|| format!("descriptor of program {}", program.name))?
@@ -213,7 +235,9 @@ fn relocated(bytes: &[u8], maps: &Ebpf) -> anyhow::Result<aya_obj::Object> {
     let fds = definitions
         .iter()
         .map(|(name, definition)| {
-            let map = maps.map(name).ok_or_else(|| anyhow!("map {name} was not created"))?;
+            let map = maps
+                .map(name)
+                .ok_or_else(|| anyhow!("map {name} was not created"))?;
             Ok((name.as_str(), map_fd(map)?, definition))
         })
         .collect::<anyhow::Result<Vec<(&str, RawFd, &aya_obj::Map)>>>()?;
@@ -241,9 +265,18 @@ fn map_fd(map: &Map) -> anyhow::Result<RawFd> {
 /// The end of the verifier's log: its complaint stands last.
 fn last_words(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
-    let lines: Vec<_> = text.trim_end_matches('\0').trim().lines().rev().take(3).collect();
+    let lines: Vec<_> = text
+        .trim_end_matches('\0')
+        .trim()
+        .lines()
+        .rev()
+        .take(3)
+        .collect();
     if lines.is_empty() {
         return String::new();
     }
-    format!("; the verifier: {}", lines.into_iter().rev().collect::<Vec<_>>().join(" / "))
+    format!(
+        "; the verifier: {}",
+        lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
+    )
 }

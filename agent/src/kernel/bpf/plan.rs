@@ -26,9 +26,31 @@ pub struct PlannedCandidate {
     pub programs: Vec<(Program, Option<BtfFunction>)>,
 }
 
+impl PlannedProbe {
+    /// Keeps the candidates whose hooks the operator wants, in the operator's order.
+    #[must_use]
+    pub fn with_hooks(mut self, wanted: &[Hook]) -> Self {
+        let place = |hook| wanted.iter().position(|wanted| *wanted == hook);
+        self.candidates.retain(|candidate| place(candidate.hook).is_some());
+        self.candidates.sort_by_key(|candidate| place(candidate.hook));
+        if self.candidates.is_empty() && self.missing.is_empty() {
+            self.missing.push(Missing {
+                what: format!("a hook for {}", self.probe.name),
+                why: "the configuration's `hooks` leave none that this kernel has".to_owned(),
+                remedy: "add one to `hooks`".to_owned(),
+            });
+        }
+        self
+    }
+}
+
 /// Sorts a probe's candidates into those to try and those that cannot work here.
 pub fn plan(probe: &'static Probe, facts: &KernelFacts) -> PlannedProbe {
-    let mut planned = PlannedProbe { probe, candidates: Vec::new(), missing: Vec::new() };
+    let mut planned = PlannedProbe {
+        probe,
+        candidates: Vec::new(),
+        missing: Vec::new(),
+    };
     for candidate in probe.candidates {
         match plan_candidate(candidate, facts) {
             Ok(candidate) => planned.candidates.push(candidate),
@@ -45,7 +67,10 @@ fn plan_candidate(candidate: &Candidate, facts: &KernelFacts) -> Result<PlannedC
         .iter()
         .map(|program| Ok((*program, target(candidate.hook, program, facts)?)))
         .collect::<Result<_, _>>()?;
-    Ok(PlannedCandidate { hook: candidate.hook, programs })
+    Ok(PlannedCandidate {
+        hook: candidate.hook,
+        programs,
+    })
 }
 
 /// Whether the kernel takes programs of the hook's type from this process.
@@ -55,6 +80,7 @@ fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
     }
     let program_type = match hook {
         Hook::Fentry => ProgramType::Tracing,
+        Hook::Kprobe if facts.kprobes == Fact::Known(false) => return Err(no_kprobes()),
         Hook::Kprobe => ProgramType::Kprobe,
     };
     match facts.program_types.get(&program_type) {
@@ -66,13 +92,21 @@ fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
                     "boot without lockdown= (or with Secure Boot off) if the node's policy allows it"
                         .to_owned()
                 }
-                _ => "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT, CONFIG_KPROBES and \
-                      CONFIG_DEBUG_INFO_BTF"
+                _ => "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT, CONFIG_BPF_EVENTS and \
+                      CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"
                     .to_owned(),
             },
         }),
         // Unknown is not no: the attempt itself will tell.
         Some(Fact::Known(true) | Fact::Unknown(_)) | None => Ok(()),
+    }
+}
+
+fn no_kprobes() -> Missing {
+    Missing {
+        what: "kprobes".to_owned(),
+        why: "the kernel has no perf event source for them".to_owned(),
+        remedy: "use a kernel with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS".to_owned(),
     }
 }
 
@@ -93,7 +127,10 @@ fn capabilities_missing(facts: &KernelFacts) -> Option<Missing> {
     if has("CAP_SYS_ADMIN") {
         return None;
     }
-    let absent: Vec<_> = ["CAP_BPF", "CAP_PERFMON"].into_iter().filter(|name| !has(name)).collect();
+    let absent: Vec<_> = ["CAP_BPF", "CAP_PERFMON"]
+        .into_iter()
+        .filter(|name| !has(name))
+        .collect();
     (!absent.is_empty()).then(|| Missing {
         what: absent.join(" and "),
         why: "this process may not load BPF programs".to_owned(),
@@ -116,7 +153,10 @@ fn target(
         Hook::Kprobe => match function.map(|function| &function.symbol) {
             Some(Fact::Known(false)) => Err(Missing {
                 what: format!("function {}", program.function),
-                why: format!("{} has no such symbol: inlined, or not in this kernel", program.module),
+                why: format!(
+                    "{} has no such symbol: inlined, or not in this kernel",
+                    program.module
+                ),
                 remedy: "none needed where another hook is in use; else please report the kernel"
                     .to_owned(),
             }),
@@ -130,7 +170,11 @@ fn no_btf(program: &Program, why: &str, facts: &KernelFacts) -> Missing {
         At::Entry => "fentry",
         At::Return => "fexit",
     };
-    let remedy = match facts.modules.get(program.module).map(|module| &module.state) {
+    let remedy = match facts
+        .modules
+        .get(program.module)
+        .map(|module| &module.state)
+    {
         Some(ModuleState::Loaded) => {
             "use a kernel built with CONFIG_DEBUG_INFO_BTF_MODULES (Linux 5.11 or later)"
         }

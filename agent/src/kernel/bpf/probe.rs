@@ -1,6 +1,8 @@
 //! What can be attached, as data: an ailment lists its probes, each with hooks
 //! in the order of their cost, and the first that this kernel takes is used.
 
+use serde::{Deserialize, Serialize};
+
 /// One thing to be counted, and the ways to hook it.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
@@ -21,8 +23,9 @@ pub struct Candidate {
     pub programs: &'static [Program],
 }
 
-/// Kinds of hook, as `nodemedic probes` and the metrics name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Kinds of hook, as `nodemedic probes`, the metrics and the configuration name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Hook {
     /// fentry and fexit: a call from the function itself, through BTF.
     Fentry,

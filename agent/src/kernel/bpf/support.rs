@@ -46,11 +46,19 @@ fn tracing(target: Option<u32>) -> Fact<bool> {
 
 fn refused(error: &io::Error) -> Fact<bool> {
     match error.raw_os_error() {
-        Some(libc::EINVAL | libc::E2BIG | libc::EPERM | libc::EACCES | ENOTSUPP) => Fact::Known(false),
+        Some(libc::EINVAL | libc::E2BIG | libc::EPERM | libc::EACCES | ENOTSUPP) => {
+            Fact::Known(false)
+        }
         _ => Fact::Unknown(format!("load a tracing program: {error}")),
     }
 }
 
 fn insn(code: u8) -> bpf_insn {
-    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm: 0 }
+    bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm: 0,
+    }
 }

@@ -47,7 +47,11 @@ pub(super) fn load_tracing(
     }
     // The last byte stays zero, as a C string needs.
     let length = load.prog_name.len() - 1;
-    for (to, from) in load.prog_name.iter_mut().zip(program.name.bytes().take(length)) {
+    for (to, from) in load
+        .prog_name
+        .iter_mut()
+        .zip(program.name.bytes().take(length))
+    {
         *to = from as _;
     }
     if let Some(log) = log {
@@ -147,7 +151,16 @@ fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attr` is valid for its whole size, and what it points to outlives the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command as u32, std::ptr::from_mut(attr), size_of::<bpf_attr>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command as u32,
+            std::ptr::from_mut(attr),
+            size_of::<bpf_attr>(),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }

@@ -5,7 +5,7 @@ mod snapshot;
 mod stat;
 
 pub use namespaces::{Namespace, Namespaces};
-pub use snapshot::{Snapshot, snapshot};
+pub use snapshot::{Snapshot, TableState, snapshot};
 pub use stat::{Stat, read_stat};
 
 /// Inode number of this process's network namespace, as `/proc/self/ns/net` shows.

@@ -53,7 +53,11 @@ impl Namespaces {
             .filter(|(netns, pid)| of(&pid.to_string()).is_ok_and(|now| now == **netns))
             .filter_map(|(netns, pid)| {
                 let entries = read_entries(*pid).ok()?;
-                Some(Namespace { netns: *netns, pid: *pid, entries })
+                Some(Namespace {
+                    netns: *netns,
+                    pid: *pid,
+                    entries,
+                })
             })
             .collect()
     }
@@ -65,7 +69,10 @@ pub(super) fn of(process: &str) -> io::Result<u32> {
     let link = fs::read_link(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))?;
     parse(&link.to_string_lossy()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("read {path}: {link:?} names no namespace"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("read {path}: {link:?} names no namespace"),
+        )
     })
 }
 
@@ -75,13 +82,21 @@ fn parse(link: &str) -> Option<u32> {
 
 fn scan() -> BTreeMap<u32, u32> {
     let mut found = BTreeMap::new();
-    let Ok(processes) = fs::read_dir("/proc") else { return found };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return found;
+    };
     for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         // A process that has gone, or is not ours to look at, is no error.
-        let Ok(netns) = of(&format!("{pid}")) else { continue };
+        let Ok(netns) = of(&format!("{pid}")) else {
+            continue;
+        };
         if found.len() < MAX_NAMESPACES || found.contains_key(&netns) {
             found.entry(netns).or_insert(pid);
         }

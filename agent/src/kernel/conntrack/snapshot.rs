@@ -153,7 +153,9 @@ impl Count {
                 _ => self.entry(&entry(message.payload())?),
             }
             // Messages are aligned to four bytes; the last may end without padding.
-            let length = (message.length() as usize).next_multiple_of(4).min(bytes.len());
+            let length = (message.length() as usize)
+                .next_multiple_of(4)
+                .min(bytes.len());
             bytes = &bytes[length..];
         }
         Ok(false)
@@ -199,7 +201,9 @@ fn top<K: Ord>(counts: impl IntoIterator<Item = (K, u64)>) -> Vec<(K, u64)> {
 }
 
 fn entry(payload: &[u8]) -> io::Result<Entry> {
-    let attributes = payload.get(NFGENMSG..).ok_or_else(|| invalid("a message without header"))?;
+    let attributes = payload
+        .get(NFGENMSG..)
+        .ok_or_else(|| invalid("a message without header"))?;
     let mut entry = Entry::default();
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute.map_err(invalid)?;
@@ -236,16 +240,24 @@ fn tuple(value: &[u8], entry: &mut Entry) -> io::Result<()> {
 }
 
 fn bytes<const N: usize>(value: &[u8]) -> io::Result<[u8; N]> {
-    value.try_into().map_err(|_| invalid(format!("an attribute of {} bytes, not {N}", value.len())))
+    value
+        .try_into()
+        .map_err(|_| invalid(format!("an attribute of {} bytes, not {N}", value.len())))
 }
 
 fn invalid(why: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("an answer of ctnetlink is malformed: {why}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("an answer of ctnetlink is malformed: {why}"),
+    )
 }
 
 /// `struct nlmsgerr` begins with the negative error number.
 fn refusal(payload: &[u8]) -> io::Error {
-    match payload.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
+    match payload
+        .first_chunk::<4>()
+        .map(|code| i32::from_ne_bytes(*code))
+    {
         Some(code) => io::Error::from_raw_os_error(code.wrapping_neg()),
         None => invalid("an error without a number"),
     }
@@ -297,9 +309,20 @@ mod tests {
         ];
         let mut count = Count::default();
         assert!(!count.messages(&dump.concat()).expect("well formed"));
-        assert!(count.messages(&message(NLMSG_DONE, &[0; 4])).expect("well formed"));
+        assert!(
+            count
+                .messages(&message(NLMSG_DONE, &[0; 4]))
+                .expect("well formed")
+        );
         let snapshot = count.finish(Duration::from_millis(1), true);
-        assert_eq!(snapshot.udp, TableState { unreplied: 1, replied: 1, assured: 1 });
+        assert_eq!(
+            snapshot.udp,
+            TableState {
+                unreplied: 1,
+                replied: 1,
+                assured: 1
+            }
+        );
         assert_eq!(snapshot.other.total(), 0);
         assert_eq!(snapshot.udp_ports, [(53, 2), (443, 1)]);
         assert_eq!(snapshot.udp_sources[0], (IpAddr::from([10, 0, 0, 1]), 2));
@@ -309,7 +332,10 @@ mod tests {
     fn a_refusal_is_the_kernels_error_and_a_torn_answer_is_one_too() {
         let mut count = Count::default();
         let refused = count.messages(&message(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes()));
-        assert_eq!(refused.expect_err("EPERM").raw_os_error(), Some(libc::EPERM));
+        assert_eq!(
+            refused.expect_err("EPERM").raw_os_error(),
+            Some(libc::EPERM)
+        );
         let whole = udp_entry([10, 0, 0, 1], 53, 0);
         assert!(count.messages(&whole[..whole.len() - 6]).is_err());
     }

@@ -39,7 +39,10 @@ pub fn read_stat(process: &str) -> io::Result<Stat> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("read {path}: {error}"));
     let text = fs::read_to_string(&path).map_err(named)?;
     parse(&text).ok_or_else(|| {
-        named(io::Error::new(io::ErrorKind::InvalidData, "no header with a column entries, or no line of hexadecimal numbers"))
+        named(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "no header with a column entries, or no line of hexadecimal numbers",
+        ))
     })
 }
 
@@ -52,11 +55,16 @@ pub fn read_stat(process: &str) -> io::Result<Stat> {
 pub fn read_entries(process: u32) -> io::Result<u64> {
     let path = format!("/proc/{process}/net/stat/nf_conntrack");
     let mut begin = String::new();
-    File::open(&path)?.take(ENTRIES_BYTES).read_to_string(&mut begin)?;
+    File::open(&path)?
+        .take(ENTRIES_BYTES)
+        .read_to_string(&mut begin)?;
     // The last line may be cut.
     let whole = begin.rsplit_once('\n').map_or("", |(lines, _)| lines);
     parse(whole).map(|stat| stat.entries).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("read {path}: no column entries"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("read {path}: no column entries"),
+        )
     })
 }
 
@@ -72,7 +80,9 @@ fn parse(text: &str) -> Option<Stat> {
         .collect::<Option<Vec<_>>>()?;
     let column = |name: &str| {
         let index = header.iter().position(|title| *title == name)?;
-        rows.iter().map(|row| row.get(index).copied()).collect::<Option<Vec<_>>>()
+        rows.iter()
+            .map(|row| row.get(index).copied())
+            .collect::<Option<Vec<_>>>()
     };
     let sum = |name| column(name).map(|values| values.into_iter().sum());
     Some(Stat {
@@ -113,12 +123,25 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
     fn columns_are_found_by_name_whatever_stands_before_them() {
         assert_eq!(parse(LINUX_6_12).map(|stat| stat.entries), Some(10));
         let without_drop = parse("early_drop entries\n2 1\n").expect("has entries");
-        assert_eq!(without_drop, Stat { entries: 1, early_drop: Some(2), ..Stat::default() });
+        assert_eq!(
+            without_drop,
+            Stat {
+                entries: 1,
+                early_drop: Some(2),
+                ..Stat::default()
+            }
+        );
     }
 
     #[test]
     fn a_torn_file_is_no_stat() {
-        for text in ["", "entries\n", "entries\nxyz\n", "drop\n1\n", "drop entries\n1\n"] {
+        for text in [
+            "",
+            "entries\n",
+            "entries\nxyz\n",
+            "drop\n1\n",
+            "drop entries\n1\n",
+        ] {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }

@@ -57,7 +57,13 @@ impl Baseline {
             next: Instant::now(),
         });
         let netns = conntrack::own_namespace().context("find our own network namespace")?;
-        Ok(Self { netns, namespaces: Namespaces::default(), history: BTreeMap::new(), before: None, walk })
+        Ok(Self {
+            netns,
+            namespaces: Namespaces::default(),
+            history: BTreeMap::new(),
+            before: None,
+            walk,
+        })
     }
 
     pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
@@ -69,8 +75,12 @@ impl Baseline {
             insert_failed: stat.insert_failed,
         };
         let before = self.before.replace(drops).unwrap_or(drops);
-        let others: Vec<_> =
-            self.namespaces.count().into_iter().filter(|other| other.netns != self.netns).collect();
+        let others: Vec<_> = self
+            .namespaces
+            .count()
+            .into_iter()
+            .filter(|other| other.netns != self.netns)
+            .collect();
         let namespaces = others
             .iter()
             .map(|other| (*other, self.grown(other.netns, now, other.entries)))
@@ -113,7 +123,10 @@ fn stat() -> anyhow::Result<Stat> {
         Ok(stat) => Ok(stat),
         Err(error) => {
             let entries = number("net.netfilter.nf_conntrack_count")?.ok_or(error)?;
-            Ok(Stat { entries, ..Stat::default() })
+            Ok(Stat {
+                entries,
+                ..Stat::default()
+            })
         }
     }
 }
@@ -140,7 +153,12 @@ impl History {
     /// Notes a number and returns its growth a second since the oldest that is
     /// within the window; `None` for the first.
     fn grown(&mut self, now: Instant, entries: u64) -> Option<f64> {
-        while self.0.len() > 1 && self.0.front().is_some_and(|(at, _)| now - *at > GROWTH_WINDOW) {
+        while self.0.len() > 1
+            && self
+                .0
+                .front()
+                .is_some_and(|(at, _)| now - *at > GROWTH_WINDOW)
+        {
             self.0.pop_front();
         }
         let growth = self.0.front().map(|(at, before)| {
@@ -181,17 +199,38 @@ mod tests {
         let begin = Instant::now();
         let mut history = History::default();
         assert_eq!(history.grown(begin, 100), None);
-        assert_eq!(history.grown(begin + Duration::from_secs(10), 300), Some(20.0));
-        assert_eq!(history.grown(begin + Duration::from_secs(60), 700), Some(10.0));
+        assert_eq!(
+            history.grown(begin + Duration::from_secs(10), 300),
+            Some(20.0)
+        );
+        assert_eq!(
+            history.grown(begin + Duration::from_secs(60), 700),
+            Some(10.0)
+        );
         // The first is over a minute old now: 300 at 10 s is the oldest.
-        assert_eq!(history.grown(begin + Duration::from_secs(70), 900), Some(10.0));
+        assert_eq!(
+            history.grown(begin + Duration::from_secs(70), 900),
+            Some(10.0)
+        );
     }
 
     #[test]
     fn a_counter_that_began_anew_is_not_a_flood() {
-        let before = Drops { drop: Some(1_000), early_drop: None, insert_failed: Some(1) };
-        let now = Drops { drop: Some(3), early_drop: Some(2), insert_failed: Some(4) };
-        let wanted = Drops { drop: Some(3), early_drop: Some(2), insert_failed: Some(3) };
+        let before = Drops {
+            drop: Some(1_000),
+            early_drop: None,
+            insert_failed: Some(1),
+        };
+        let now = Drops {
+            drop: Some(3),
+            early_drop: Some(2),
+            insert_failed: Some(4),
+        };
+        let wanted = Drops {
+            drop: Some(3),
+            early_drop: Some(2),
+            insert_failed: Some(3),
+        };
         assert_eq!(now.since(before), wanted);
     }
 }

@@ -49,7 +49,13 @@ struct Shown {
 
 impl Flows {
     pub(super) fn new(places: usize) -> Self {
-        Self { seen: HashMap::new(), shown: HashMap::new(), places, other: 0, attributed: 0 }
+        Self {
+            seen: HashMap::new(),
+            shown: HashMap::new(),
+            places,
+            other: 0,
+            attributed: 0,
+        }
     }
 
     /// Takes in the kernel's map as it is now, and returns the flows that made most
@@ -71,13 +77,18 @@ impl Flows {
             self.count(now, *flow, *made);
         }
         made.truncate(TOP);
-        made.into_iter().map(|(flow, created)| reading(&flow, created)).collect()
+        made.into_iter()
+            .map(|(flow, created)| reading(&flow, created))
+            .collect()
     }
 
     fn count(&mut self, now: Instant, flow: Flow, made: u64) {
         self.attributed += made;
         if self.shown.contains_key(&flow) || self.find_place(now) {
-            let shown = self.shown.entry(flow).or_insert(Shown { created: 0, active: now });
+            let shown = self.shown.entry(flow).or_insert(Shown {
+                created: 0,
+                active: now,
+            });
             shown.created += made;
             shown.active = now;
         } else {
@@ -101,10 +112,16 @@ impl Flows {
 
     /// The flows that metrics show.
     pub(super) fn shown(&self) -> Vec<FlowReading> {
-        let mut shown: Vec<_> =
-            self.shown.iter().map(|(flow, shown)| (*flow, shown.created)).collect();
+        let mut shown: Vec<_> = self
+            .shown
+            .iter()
+            .map(|(flow, shown)| (*flow, shown.created))
+            .collect();
         shown.sort_unstable_by_key(|(flow, _)| *flow);
-        shown.into_iter().map(|(flow, created)| reading(&flow, created)).collect()
+        shown
+            .into_iter()
+            .map(|(flow, created)| reading(&flow, created))
+            .collect()
     }
 
     /// Creations in no flow that was ever shown, out of all that there were:
@@ -123,7 +140,12 @@ fn made(now: &FlowCounts, before: Option<&FlowCounts>) -> u64 {
 }
 
 fn reading(flow: &Flow, created: u64) -> FlowReading {
-    FlowReading { netns: flow.netns, port: flow.port, source: source(flow), created }
+    FlowReading {
+        netns: flow.netns,
+        port: flow.port,
+        source: source(flow),
+        created,
+    }
 }
 
 /// The address, as its family says it is to be read.
@@ -142,20 +164,37 @@ mod tests {
     fn flow(last: u8) -> Flow {
         let mut source = [0; 16];
         source[..4].copy_from_slice(&[10, 0, 0, last]);
-        Flow { netns: 1, family: libc::AF_INET as u16, port: 53, source }
+        Flow {
+            netns: 1,
+            family: libc::AF_INET as u16,
+            port: 53,
+            source,
+        }
     }
 
     fn counts(created: u64) -> FlowCounts {
-        FlowCounts { created, ..FlowCounts::default() }
+        FlowCounts {
+            created,
+            ..FlowCounts::default()
+        }
     }
 
     #[test]
     fn counts_are_differences_and_the_most_active_come_first() {
         let (mut flows, now) = (Flows::new(10), Instant::now());
         flows.update(now, [(flow(1), counts(5))].into_iter());
-        let top = flows.update(now, [(flow(1), counts(7)), (flow(2), counts(3))].into_iter());
+        let top = flows.update(
+            now,
+            [(flow(1), counts(7)), (flow(2), counts(3))].into_iter(),
+        );
         let made: Vec<_> = top.iter().map(|flow| (flow.source, flow.created)).collect();
-        assert_eq!(made, [(IpAddr::from([10, 0, 0, 2]), 3), (IpAddr::from([10, 0, 0, 1]), 2)]);
+        assert_eq!(
+            made,
+            [
+                (IpAddr::from([10, 0, 0, 2]), 3),
+                (IpAddr::from([10, 0, 0, 1]), 2)
+            ]
+        );
         assert_eq!(flows.shown()[0].created, 7);
     }
 
@@ -170,7 +209,10 @@ mod tests {
     #[test]
     fn what_has_no_place_is_other_and_all_add_up() {
         let (mut flows, now) = (Flows::new(1), Instant::now());
-        flows.update(now, [(flow(1), counts(5)), (flow(2), counts(3))].into_iter());
+        flows.update(
+            now,
+            [(flow(1), counts(5)), (flow(2), counts(3))].into_iter(),
+        );
         // Two more were made by flows that the map forgot before this tick.
         assert_eq!(flows.shown().len(), 1);
         assert_eq!(flows.shown()[0].created + flows.other(10), 10);
@@ -180,12 +222,21 @@ mod tests {
     fn an_idle_flow_gives_its_place_up_and_an_active_one_does_not() {
         let (mut flows, begin) = (Flows::new(1), Instant::now());
         flows.update(begin, [(flow(1), counts(5))].into_iter());
-        flows.update(begin + IDLE / 2, [(flow(1), counts(5)), (flow(2), counts(1))].into_iter());
+        flows.update(
+            begin + IDLE / 2,
+            [(flow(1), counts(5)), (flow(2), counts(1))].into_iter(),
+        );
         assert_eq!(flows.shown()[0].source, IpAddr::from([10, 0, 0, 1]));
-        flows.update(begin + IDLE, [(flow(1), counts(5)), (flow(2), counts(3))].into_iter());
+        flows.update(
+            begin + IDLE,
+            [(flow(1), counts(5)), (flow(2), counts(3))].into_iter(),
+        );
         let shown = flows.shown();
         // What it had made before it got the place stays in `other`.
-        assert_eq!((shown[0].source, shown[0].created), (IpAddr::from([10, 0, 0, 2]), 2));
+        assert_eq!(
+            (shown[0].source, shown[0].created),
+            (IpAddr::from([10, 0, 0, 2]), 2)
+        );
         assert_eq!(flows.other(8), 1);
     }
 }

@@ -50,7 +50,11 @@ struct Running {
 impl std::fmt::Debug for Running {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { programs, held, .. } = self;
-        formatter.debug_struct("Running").field("programs", programs).field("held", held).finish()
+        formatter
+            .debug_struct("Running")
+            .field("programs", programs)
+            .field("held", held)
+            .finish()
     }
 }
 
@@ -58,25 +62,43 @@ impl Probed {
     /// Attaches the probes that the plan has candidates for.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
         let hz = plan.hz.as_ref().ok().copied();
-        let can_attach = plan.probes.iter().any(|probe| !probe.candidates.is_empty());
+        let probes: Vec<_> =
+            plan.probes.iter().map(|probe| probe.clone().with_hooks(&settings.hooks)).collect();
+        let can_attach = probes.iter().any(|probe| !probe.candidates.is_empty());
         let (Some(offsets), true) = (plan.offsets, can_attach) else {
-            let reports = plan.probes.iter().map(unattached).collect();
-            return Ok(Self { hz, running: None, reports });
+            let reports = probes.iter().map(unattached).collect();
+            return Ok(Self {
+                hz,
+                running: None,
+                reports,
+            });
         };
         let users = modules::users(MODULE);
         let mut object = load(&offsets, settings)?;
         let (programs, reports): (Vec<_>, Vec<_>) =
-            plan.probes.iter().map(|probe| object.attach(probe)).unzip();
+            probes.iter().map(|probe| object.attach(probe)).unzip();
         let attached = |name| {
-            reports.iter().any(|report: &ProbeReport| report.name == name && report.hook.is_some())
+            reports
+                .iter()
+                .any(|report: &ProbeReport| report.name == name && report.hook.is_some())
         };
         if !attached("creations") && !attached("removals") {
-            return Ok(Self { hz, running: None, reports });
+            return Ok(Self {
+                hz,
+                running: None,
+                reports,
+            });
         }
         let removals = attached("removals");
-        let held = modules::users(MODULE).unwrap_or(0).saturating_sub(users.unwrap_or(0));
+        let held = modules::users(MODULE)
+            .unwrap_or(0)
+            .saturating_sub(users.unwrap_or(0));
         let running = Running::new(object, programs, settings, removals, held)?;
-        Ok(Self { hz, running: Some(running), reports })
+        Ok(Self {
+            hz,
+            running: Some(running),
+            reports,
+        })
     }
 
     pub(super) fn reports(&self) -> &[ProbeReport] {
@@ -85,16 +107,25 @@ impl Probed {
 
     pub(super) fn read(&mut self) -> anyhow::Result<Option<ProbedReading>> {
         let hz = self.hz;
-        self.running.as_mut().map(|running| running.read(hz)).transpose()
+        self.running
+            .as_mut()
+            .map(|running| running.read(hz))
+            .transpose()
     }
 
     pub(super) fn idle(&self) -> bool {
-        let Some(running) = &self.running else { return false };
+        let Some(running) = &self.running else {
+            return false;
+        };
         running.held > 0 && modules::users(MODULE).is_some_and(|users| users <= running.held)
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        self.running.iter().flat_map(|running| &running.programs).flat_map(Attached::stats).collect()
+        self.running
+            .iter()
+            .flat_map(|running| &running.programs)
+            .flat_map(Attached::stats)
+            .collect()
     }
 }
 
@@ -125,8 +156,14 @@ impl Running {
         removals: bool,
         held: u32,
     ) -> anyhow::Result<Self> {
-        let totals = object.take_map("TOTALS")?.try_into().context("open map TOTALS")?;
-        let map = object.take_map("FLOWS")?.try_into().context("open map FLOWS")?;
+        let totals = object
+            .take_map("TOTALS")?
+            .try_into()
+            .context("open map TOTALS")?;
+        let map = object
+            .take_map("FLOWS")?
+            .try_into()
+            .context("open map FLOWS")?;
         let births = object.take_map("BIRTHS")?;
         let log = object
             .logger()
@@ -152,8 +189,11 @@ impl Running {
             log.flush();
         }
         // The flows first: what is made in between is counted as other, for one tick.
-        let map: Vec<_> =
-            self.map.iter().collect::<Result<_, _>>().context("read map FLOWS")?;
+        let map: Vec<_> = self
+            .map
+            .iter()
+            .collect::<Result<_, _>>()
+            .context("read map FLOWS")?;
         let per_cpu = self.totals.get(&0, 0).context("read map TOTALS")?;
         let total = Counts::sum(per_cpu.iter(), hz);
         let window = total.since(&self.before);
@@ -186,7 +226,10 @@ fn lost<'a>(
             *sum += lost;
         }
     }
-    let recursion = programs.iter().map(|program| program.recursion_misses).sum();
+    let recursion = programs
+        .iter()
+        .map(|program| program.recursion_misses)
+        .sum();
     Loss::ALL
         .into_iter()
         .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
@@ -213,7 +256,10 @@ impl Counts {
             counts.removed_other += totals.removed_other;
             wasted_jiffies += totals.wasted_jiffies;
             lifetime_ns += totals.lifetimes.sum_ns;
-            add(counts.removed.iter_mut().flatten(), totals.removed.iter().flatten());
+            add(
+                counts.removed.iter_mut().flatten(),
+                totals.removed.iter().flatten(),
+            );
             add(counts.lifetimes.iter_mut(), totals.lifetimes.buckets.iter());
         }
         counts.wasted_seconds = hz.map(|hz| wasted_jiffies as f64 / f64::from(hz));
@@ -231,7 +277,10 @@ impl Counts {
         counts.wasted_seconds = self
             .wasted_seconds
             .map(|seconds| seconds - before.wasted_seconds.unwrap_or_default());
-        subtract(counts.removed.iter_mut().flatten(), before.removed.iter().flatten());
+        subtract(
+            counts.removed.iter_mut().flatten(),
+            before.removed.iter().flatten(),
+        );
         subtract(counts.lifetimes.iter_mut(), before.lifetimes.iter());
         counts
     }

@@ -1,0 +1,40 @@
+//! `nodemedic config`
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::Exit;
+use crate::{config, render::print};
+
+/// Exactly one of `--default` and `--check`.
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false, args = ["default", "check"])]
+pub(super) struct Config {
+    /// Print every default, with what each key means, as a file to begin with.
+    #[arg(long)]
+    default: bool,
+    /// Print the defaults as tables in Markdown.
+    #[arg(long, requires = "default")]
+    markdown: bool,
+    /// Check a file, and tell all that is wrong with it.
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+impl Config {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        if let Some(file) = &self.check {
+            config::load(Some(file))?;
+            print(&format!("{}: the configuration is valid\n", file.display()))?;
+            return Ok(Exit::Healthy);
+        }
+        let defaults = config::Config::default();
+        print(&if self.markdown {
+            config::markdown(&defaults)
+        } else {
+            config::toml(&defaults)
+        }?)?;
+        Ok(Exit::Healthy)
+    }
+}

@@ -1,0 +1,90 @@
+//! `nodemedic probes`
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+
+use super::{ConfigFile, exit::Exit};
+use crate::{
+    ailments::{Host as _, RunningKernel, Ward},
+    logging,
+    render::{Terminal, print, probes_as_text},
+    report::{AilmentReport, Coverage, ProbeReport},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Probes {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// As JSON.
+    #[arg(long, conflicts_with = "facts")]
+    json: bool,
+    /// Attach nothing; print as JSON what is known of this kernel.
+    #[arg(long)]
+    facts: bool,
+}
+
+/// An ailment in the JSON form.
+#[derive(Serialize)]
+struct Entry<'a> {
+    ailment: &'a str,
+    coverage: &'a Coverage,
+    probes: &'a [ProbeReport],
+}
+
+impl Probes {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        logging::for_a_person();
+        let wards = self
+            .config
+            .load()?
+            .ailments
+            .into_iter()
+            .map(|case| case.ward)
+            .collect();
+        if self.facts {
+            print(&facts(wards)?)?;
+            return Ok(Exit::Healthy);
+        }
+        let reports = attach(wards);
+        print(&if self.json {
+            json(&reports)?
+        } else {
+            probes_as_text(&reports, Terminal::of_stdout())
+        })?;
+        Ok(Exit::Healthy)
+    }
+}
+
+fn facts(wards: Vec<Box<dyn Ward>>) -> anyhow::Result<String> {
+    let needs: Vec<_> = wards.iter().map(|ward| ward.about().needs).collect();
+    let facts = RunningKernel.facts(&needs);
+    Ok(serde_json::to_string_pretty(&facts).context("write the facts as JSON")? + "\n")
+}
+
+/// Attaches each in turn, and detaches it again.
+fn attach(wards: Vec<Box<dyn Ward>>) -> Vec<AilmentReport> {
+    wards
+        .into_iter()
+        .map(|mut ward| ward.tick(&RunningKernel))
+        .collect()
+}
+
+fn json(reports: &[AilmentReport]) -> anyhow::Result<String> {
+    let entries: Vec<_> = reports
+        .iter()
+        .map(
+            |AilmentReport {
+                 name,
+                 coverage,
+                 probes,
+                 ..
+             }| Entry {
+                ailment: name,
+                coverage,
+                probes,
+            },
+        )
+        .collect();
+    Ok(serde_json::to_string_pretty(&entries).context("write the probes as JSON")? + "\n")
+}

@@ -1,0 +1,150 @@
+//! `nodemedic run`
+
+mod lock;
+mod signals;
+
+use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use aya::sys::{Stats, enable_stats};
+use clap::Args;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use self::{lock::Lock, signals::Signals};
+use super::{ConfigFile, exit::Exit};
+use crate::{
+    ailments::RunningKernel,
+    config::{Agent, Config, Format, Level},
+    http::{Pages, Server},
+    identity::Identity,
+    logging,
+    metrics::Page,
+    monitor::Monitor,
+    render::print,
+};
+
+/// Its flags go before what the file says.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Where the HTTP server listens; port 0 takes a free port.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Time from one reading to the next.
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    interval: Option<Duration>,
+    /// What reports call this node.
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Directory of the lock that keeps a second agent away.
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+    /// The least important log records that are written.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<Level>,
+    /// The form of log records.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+    /// Have the kernel count and time the runs of BPF programs.
+    #[arg(long)]
+    bpf_stats: bool,
+}
+
+impl Run {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let mut config = self.config.load()?;
+        self.override_file(&mut config);
+        if self.check_config {
+            print("the configuration is valid\n")?;
+            return Ok(Exit::Healthy);
+        }
+        logging::start(config.log);
+        log_panics();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(config.ailments.len() + 1)
+            .build()
+            .context("start the runtime")?;
+        let outcome = runtime.block_on(agent(config));
+        // A thread that a kernel call holds must not hold the exit too.
+        runtime.shutdown_background();
+        outcome.map(|()| Exit::Healthy)
+    }
+
+    fn override_file(&self, config: &mut Config) {
+        fn set<T: Clone>(value: &mut T, flag: &Option<T>) {
+            if let Some(flag) = flag {
+                value.clone_from(flag);
+            }
+        }
+        set(&mut config.agent.listen, &self.listen);
+        set(&mut config.agent.interval, &self.interval);
+        set(&mut config.agent.node_name, &self.node_name);
+        set(&mut config.agent.state_dir, &self.state_dir);
+        set(&mut config.log.level, &self.log_level);
+        set(&mut config.log.format, &self.log_format);
+        config.metrics.bpf_stats |= self.bpf_stats;
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let value = toml::de::DeValue::String(text.into());
+    Agent::INTERVAL.check(&value)?;
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Until a signal comes. Signals are taken before anything is attached, so that
+/// one that comes while the probes are being attached finds the way out too.
+async fn agent(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::take()?;
+    let _lock = Lock::take(&config.agent.state_dir)?;
+    let server = Server::bind(config.agent.listen).await?;
+    let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
+    let identity = Identity::of_this_node(&config.agent.node_name);
+    let (interval, drain) = (config.agent.interval, config.agent.drain);
+    let host = Arc::new(RunningKernel);
+    let max_series = config.metrics.max_series;
+    let mut monitor = Monitor::new(config.ailments, host, identity, interval, max_series);
+    let metrics =
+        Page::new(monitor.reports(), monitor.ailments().to_vec()).context("define the metrics")?;
+    let pages = Arc::new(Pages::new(monitor.reports(), metrics, interval));
+    info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
+
+    let signal = tokio::select! {
+        never = monitor.run() => match never {},
+        never = server.serve(pages) => match never {},
+        signal = signals.next() => signal,
+    };
+    info!("{signal}: detaching the probes, finishing the answers under way");
+    let done = async { tokio::join!(server.drain(), monitor.stop()) };
+    tokio::select! {
+        done = timeout(drain, done) => match done {
+            Ok(_) => info!("done"),
+            Err(_) => warn!("not done within {}; exiting", humantime::format_duration(drain)),
+        },
+        signal = signals.next() => warn!("{signal} again: exiting at once"),
+    }
+    Ok(())
+}
+
+/// The kernel counts and times BPF programs as long as the descriptor is open, so
+/// it stops when the agent does, however it ends.
+fn statistics() -> Option<OwnedFd> {
+    match enable_stats(Stats::RunTime) {
+        Ok(descriptor) => Some(descriptor),
+        Err(error) => {
+            warn!("metrics.bpf_stats: the kernel counts no runs of BPF programs: {error}");
+            None
+        }
+    }
+}
+
+/// A panic is a log record like every other.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+}

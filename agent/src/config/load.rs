@@ -1,0 +1,284 @@
+//! Reads a file, holds all of it against the lists of keys, and only then makes
+//! values of it: so every fault is reported at once, each at its place.
+
+use std::{fs, ops::Range, path::Path};
+
+use serde::Deserialize;
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics};
+
+/// The tables that are not an ailment's, and the table of those.
+const TABLES: [&str; 4] = ["agent", "log", "metrics", "ailments"];
+
+/// The file's configuration, or the defaults where there is none.
+///
+/// # Errors
+///
+/// When the file cannot be read, or anything in it is not allowed.
+pub fn load(file: Option<&Path>) -> Result<Config, Error> {
+    let Some(file) = file else {
+        return Ok(Config::default());
+    };
+    let text = fs::read_to_string(file).map_err(|cause| Error::Unreadable {
+        file: file.to_owned(),
+        cause,
+    })?;
+    parse(&text).map_err(|mut faults| {
+        faults.sort_by_key(|fault| (fault.line, fault.column));
+        Error::Faulty {
+            file: file.to_owned(),
+            faults,
+        }
+    })
+}
+
+pub(super) fn parse(text: &str) -> Result<Config, Vec<Fault>> {
+    let document = DeTable::parse(text).map_err(|error| vec![misread(text, 0..0, &error)])?;
+    let mut reader = Reader {
+        text,
+        faults: Vec::new(),
+    };
+    let config = reader.document(document.into_inner());
+    if reader.faults.is_empty() {
+        Ok(config)
+    } else {
+        Err(reader.faults)
+    }
+}
+
+/// What the parser or serde says, at the place it names, else at the given one.
+fn misread(text: &str, fallback: Range<usize>, error: &toml::de::Error) -> Fault {
+    Fault::at(text, error.span().unwrap_or(fallback), error.message())
+}
+
+type Name<'i> = Spanned<DeString<'i>>;
+type Value<'i> = Spanned<DeValue<'i>>;
+
+struct Reader<'i> {
+    text: &'i str,
+    faults: Vec<Fault>,
+}
+
+impl<'i> Reader<'i> {
+    fn document(&mut self, document: DeTable<'i>) -> Config {
+        let mut config = Config::default();
+        for (name, value) in document {
+            match name.get_ref().as_ref() {
+                "agent" => self.table("agent", Agent::KEYS, value, &mut config.agent),
+                "log" => self.table("log", Log::KEYS, value, &mut config.log),
+                "metrics" => self.table("metrics", Metrics::KEYS, value, &mut config.metrics),
+                "ailments" => self.ailments(value, &mut config.ailments),
+                _ => self.unknown("table", &name, TABLES),
+            }
+        }
+        config
+    }
+
+    fn table<T: Deserialize<'i>>(
+        &mut self,
+        path: &str,
+        keys: &[Key],
+        value: Value<'i>,
+        into: &mut T,
+    ) {
+        let Some((table, span)) = self.checked(path, keys, &[], value) else {
+            return;
+        };
+        match T::deserialize(deserializer(table, span.clone())) {
+            Ok(read) => *into = read,
+            Err(error) => self.faults.push(misread(self.text, span, &error)),
+        }
+    }
+
+    fn ailments(&mut self, value: Value<'i>, cases: &mut [Case]) {
+        let Some((tables, _)) = self.as_table("ailments", value) else {
+            return;
+        };
+        for (name, value) in tables {
+            match cases
+                .iter_mut()
+                .find(|case| case.ward.about().name == name.get_ref())
+            {
+                Some(case) => self.ailment(value, case),
+                None => {
+                    let names: Vec<_> = cases.iter().map(|case| case.ward.about().name).collect();
+                    self.unknown("ailment", &name, names);
+                }
+            }
+        }
+    }
+
+    fn ailment(&mut self, value: Value<'i>, case: &mut Case) {
+        let about = case.ward.about();
+        let path = format!("ailments.{}", about.name);
+        let checked = self.checked(&path, about.keys, &[Case::ENABLED], value);
+        let Some((mut table, span)) = checked else {
+            return;
+        };
+        if let Some(enabled) = table.remove(Case::ENABLED.name) {
+            case.enabled = enabled.get_ref().as_bool().unwrap_or(case.enabled);
+        }
+        if let Err(error) = case.ward.configure(deserializer(table, span.clone())) {
+            self.faults.push(misread(self.text, span, &error));
+        }
+    }
+
+    /// The table, if it has none but known keys with allowed values.
+    fn checked(
+        &mut self,
+        path: &str,
+        keys: &[Key],
+        more_keys: &[Key],
+        value: Value<'i>,
+    ) -> Option<(DeTable<'i>, Range<usize>)> {
+        let (table, span) = self.as_table(path, value)?;
+        let faults_before = self.faults.len();
+        let keys = || more_keys.iter().chain(keys);
+        for (name, value) in &table {
+            match keys().find(|key| key.name == name.get_ref()) {
+                Some(key) => self.check(path, key, value),
+                None => self.unknown("key", name, keys().map(|key| key.name)),
+            }
+        }
+        (self.faults.len() == faults_before).then_some((table, span))
+    }
+
+    fn check(&mut self, path: &str, key: &Key, value: &Value<'i>) {
+        if let Err(message) = key.allowed.check(value.get_ref()) {
+            let message = format!("{path}.{}: {message}", key.name);
+            self.faults
+                .push(Fault::at(self.text, value.span(), message));
+        }
+    }
+
+    fn as_table(&mut self, path: &str, value: Value<'i>) -> Option<(DeTable<'i>, Range<usize>)> {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => Some((table, span)),
+            other => {
+                let message = format!("{path}: {} is not a table", other.type_str());
+                self.faults.push(Fault::at(self.text, span, message));
+                None
+            }
+        }
+    }
+
+    fn unknown(
+        &mut self,
+        what: &str,
+        name: &Name<'_>,
+        allowed: impl IntoIterator<Item = &'static str>,
+    ) {
+        let allowed: Vec<_> = allowed.into_iter().collect();
+        let message = format!(
+            "unknown {what} `{}`, allowed are: {}",
+            name.get_ref(),
+            allowed.join(", ")
+        );
+        self.faults.push(Fault::at(self.text, name.span(), message));
+    }
+}
+
+fn deserializer(table: DeTable<'_>, span: Range<usize>) -> ValueDeserializer<'_> {
+    Spanned::new(span, DeValue::Table(table)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn faults(text: &str) -> Vec<String> {
+        let faults = parse(text).expect_err("the text is faulty");
+        let shown = |fault: &Fault| format!("{}:{}: {}", fault.line, fault.column, fault.message);
+        faults.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn what_stands_in_the_file_wins_over_the_default() {
+        let config = parse(
+            "[agent]\nlisten = '[::1]:1'\ninterval = '7s'\n[log]\nformat = 'json'\n\
+             [ailments.udp_conntrack]\nenabled = false\n",
+        )
+        .unwrap();
+        assert_eq!(config.agent.listen.port(), 1);
+        assert_eq!(config.agent.interval, Duration::from_secs(7));
+        assert_eq!(config.agent.drain, Agent::default().drain);
+        assert_eq!(config.log.format, crate::config::Format::Json);
+        assert!(!config.ailments[0].enabled);
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(parse("").unwrap().agent, Agent::default());
+    }
+
+    #[test]
+    fn broken_toml_is_placed() {
+        assert_eq!(
+            faults("[agent]\nlisten = \n")[0].split(": ").next(),
+            Some("2:10")
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_known_ones() {
+        assert_eq!(
+            faults("[agent]\n  intervall = '5s'\n"),
+            ["2:3: unknown key `intervall`, allowed are: \
+                 listen, interval, node_name, drain, state_dir"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_table_is_refused_with_the_known_ones() {
+        assert_eq!(
+            faults("[agents]\n"),
+            ["1:2: unknown table `agents`, allowed are: agent, log, metrics, ailments"]
+        );
+        assert_eq!(
+            faults("interval = '5s'\n"),
+            ["1:1: unknown table `interval`, allowed are: agent, log, metrics, ailments"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_ailment_is_refused() {
+        let fault = &faults("[ailments.flu]\n")[0];
+        assert!(fault.starts_with("1:11: unknown ailment `flu`"), "{fault}");
+        assert!(fault.contains("udp_conntrack"), "{fault}");
+    }
+
+    #[test]
+    fn a_wrong_type_is_refused() {
+        assert_eq!(
+            faults("agent = 5\n"),
+            ["1:9: agent: integer is not a table"]
+        );
+        assert_eq!(
+            faults("[metrics]\nbpf_stats = 'yes'\n"),
+            ["2:13: metrics.bpf_stats: \"yes\" is not true or false"]
+        );
+    }
+
+    #[test]
+    fn an_impossible_value_is_refused_with_its_range() {
+        assert_eq!(
+            faults("[agent]\ninterval = '1ms'\n"),
+            ["2:12: agent.interval: \"1ms\" is not a time from \"1s\" to \"1h\""]
+        );
+    }
+
+    #[test]
+    fn all_faults_are_found_at_once() {
+        assert_eq!(
+            faults("[agent]\nx = 1\nlisten = 1\n[log]\nlevel = 'loud'\n").len(),
+            3
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! The configuration: a TOML file over the defaults, the flags of `run` over both.
+//!
+//! Each table is a type with a `Default`, and beside it a list of [`Key`]s from
+//! which a file is checked, the defaults are printed and the reference is made.
+
+mod error;
+mod key;
+mod load;
+mod reference;
+mod tables;
+
+pub use error::{Error, Fault};
+pub use key::{Allowed, Key};
+pub use load::load;
+pub use reference::{markdown, toml};
+pub use tables::{Agent, Format, Level, Log, Metrics};
+
+use crate::ailments::{self, Ward};
+
+/// All that can be configured, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The agent itself.
+    pub agent: Agent,
+    /// What it writes to standard error.
+    pub log: Log,
+    /// What it exports.
+    pub metrics: Metrics,
+    /// All ailments in their order, each with its settings.
+    pub ailments: Vec<Case>,
+}
+
+/// An ailment, and whether it is to be observed.
+#[derive(Debug)]
+pub struct Case {
+    /// The key `enabled` of its table.
+    pub enabled: bool,
+    /// Carries the other keys.
+    pub ward: Box<dyn Ward>,
+}
+
+impl Case {
+    /// The key that the configuration adds to each ailment's own.
+    const ENABLED: Key = Key {
+        name: "enabled",
+        allowed: Allowed::Switch,
+        help: "Whether this ailment is observed.",
+    };
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            agent: Agent::default(),
+            log: Log::default(),
+            metrics: Metrics::default(),
+            ailments: ailments::all()
+                .into_iter()
+                .map(|ward| Case {
+                    enabled: true,
+                    ward,
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Prints a configuration with what each key means: as TOML that loads again, and
+//! as the page of the documentation.
+
+use serde::Serialize;
+
+use super::{Agent, Case, Config, Key, Log, Metrics};
+use crate::render::wrap;
+
+const WIDTH: usize = 80;
+
+/// A table of the configuration with its keys and values.
+struct Section {
+    name: String,
+    help: String,
+    entries: Vec<(Key, ::toml::Value)>,
+}
+
+/// The configuration as a file of its own.
+///
+/// # Errors
+///
+/// When a value has no form in TOML.
+pub fn toml(config: &Config) -> Result<String, ::toml::ser::Error> {
+    let mut page = String::new();
+    for (i, section) in sections(config)?.into_iter().enumerate() {
+        if i > 0 {
+            page.push('\n');
+        }
+        comment(&mut page, &section.help);
+        page.push_str(&format!("[{}]\n", section.name));
+        for (key, value) in section.entries {
+            page.push('\n');
+            comment(&mut page, key.help);
+            comment(&mut page, &format!("Allowed: {}.", key.allowed));
+            page.push_str(&format!("{} = {value}\n", key.name));
+        }
+    }
+    Ok(page)
+}
+
+/// The configuration as tables in Markdown.
+///
+/// # Errors
+///
+/// When a value has no form in TOML.
+pub fn markdown(config: &Config) -> Result<String, ::toml::ser::Error> {
+    let mut page = String::new();
+    for (i, section) in sections(config)?.into_iter().enumerate() {
+        if i > 0 {
+            page.push('\n');
+        }
+        page.push_str(&format!("## `[{}]`\n\n{}\n\n", section.name, section.help));
+        page.push_str("| Key | Default | Allowed | What it does |\n|---|---|---|---|\n");
+        for (
+            Key {
+                name,
+                allowed,
+                help,
+            },
+            value,
+        ) in section.entries
+        {
+            page.push_str(&format!("| `{name}` | `{value}` | {allowed} | {help} |\n"));
+        }
+    }
+    Ok(page)
+}
+
+fn sections(config: &Config) -> Result<Vec<Section>, ::toml::ser::Error> {
+    let mut sections = vec![
+        section("agent", "The agent itself.", Agent::KEYS, &config.agent)?,
+        section(
+            "log",
+            "What the agent writes to standard error.",
+            Log::KEYS,
+            &config.log,
+        )?,
+        section(
+            "metrics",
+            "What it exports.",
+            Metrics::KEYS,
+            &config.metrics,
+        )?,
+    ];
+    for case in &config.ailments {
+        sections.push(ailment(case)?);
+    }
+    Ok(sections)
+}
+
+fn section<T: Serialize>(
+    name: &str,
+    help: &str,
+    keys: &[Key],
+    values: &T,
+) -> Result<Section, ::toml::ser::Error> {
+    let values = ::toml::Table::try_from(values)?;
+    let entries = keys
+        .iter()
+        .filter_map(|key| Some((*key, values.get(key.name)?.clone())));
+    Ok(Section {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        entries: entries.collect(),
+    })
+}
+
+fn ailment(case: &Case) -> Result<Section, ::toml::ser::Error> {
+    let about = case.ward.about();
+    let name = format!("ailments.{}", about.name);
+    let mut section = section(
+        &name,
+        &format!("The ailment: {}.", about.summary),
+        about.keys,
+        &case.ward.settings()?,
+    )?;
+    section
+        .entries
+        .insert(0, (Case::ENABLED, case.enabled.into()));
+    Ok(section)
+}
+
+fn comment(page: &mut String, text: &str) {
+    for line in wrap(text, WIDTH - 2) {
+        page.push_str(&format!("# {line}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::load::parse, *};
+
+    #[test]
+    fn the_defaults_load_again_to_the_same() {
+        let printed = toml(&Config::default()).unwrap();
+        let loaded = parse(&printed).unwrap_or_else(|faults| panic!("{faults:?}\n{printed}"));
+        assert_eq!(toml(&loaded).unwrap(), printed);
+        assert_eq!(loaded.agent, Agent::default());
+        assert_eq!(loaded.log, Log::default());
+        assert_eq!(loaded.metrics, Metrics::default());
+    }
+
+    /// A key without a field would be refused when it is used, a field without a
+    /// key could not be set.
+    #[test]
+    fn each_field_has_its_key() {
+        let config = Config::default();
+        let mut tables = vec![
+            (
+                "agent",
+                Agent::KEYS,
+                ::toml::Table::try_from(&config.agent).unwrap(),
+            ),
+            (
+                "log",
+                Log::KEYS,
+                ::toml::Table::try_from(config.log).unwrap(),
+            ),
+            (
+                "metrics",
+                Metrics::KEYS,
+                ::toml::Table::try_from(config.metrics).unwrap(),
+            ),
+        ];
+        for case in &config.ailments {
+            let about = case.ward.about();
+            tables.push((about.name, about.keys, case.ward.settings().unwrap()));
+        }
+        for (table, keys, fields) in tables {
+            let mut keys: Vec<_> = keys.iter().map(|key| key.name).collect();
+            keys.sort_unstable();
+            let mut fields: Vec<_> = fields.keys().map(String::as_str).collect();
+            fields.sort_unstable();
+            assert_eq!(keys, fields, "[{table}]");
+        }
+    }
+
+    #[test]
+    fn every_word_that_a_key_allows_can_be_read() {
+        for (table, keys) in [("log", Log::KEYS)] {
+            for key in keys {
+                let super::super::Allowed::OneOf(words) = key.allowed else {
+                    continue;
+                };
+                for word in words {
+                    assert!(parse(&format!("[{table}]\n{} = '{word}'\n", key.name)).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_of_the_page_holds_no_bar() {
+        let page = markdown(&Config::default()).unwrap();
+        for line in page.lines().filter(|line| line.starts_with('|')) {
+            assert_eq!(line.matches('|').count(), 5, "{line}");
+        }
+    }
+}

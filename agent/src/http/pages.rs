@@ -1,0 +1,279 @@
+//! From a request to its answer.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue},
+};
+use prometheus::TEXT_FORMAT;
+use tracing::error;
+
+use super::health;
+use crate::{
+    metrics::Page,
+    monitor::{Reports, Snapshot},
+    render,
+};
+
+/// An answer, whole in memory.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// All pages.
+#[derive(Debug)]
+pub struct Pages {
+    reports: Reports,
+    metrics: Page,
+    /// Time between two reports.
+    interval: Duration,
+}
+
+impl Pages {
+    /// Pages of these reports, which come at this interval.
+    pub fn new(reports: Reports, metrics: Page, interval: Duration) -> Self {
+        Self {
+            reports,
+            metrics,
+            interval,
+        }
+    }
+
+    /// Answers a request. Its body is never read.
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let page = match request.uri().path() {
+            "/" => Self::status,
+            "/metrics" => Self::metrics,
+            "/report" => Self::report,
+            "/healthz" => Self::health,
+            "/readyz" => Self::readiness,
+            _ => {
+                return text(
+                    StatusCode::NOT_FOUND,
+                    "no such page; / lists those that are\n",
+                );
+            }
+        };
+        if [Method::GET, Method::HEAD].contains(request.method()) {
+            page(self)
+        } else {
+            not_allowed()
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let last = self.last();
+        let page = render::status_page(last.as_ref().map(|snapshot| &*snapshot.report));
+        let mut answer = answer(StatusCode::OK, HTML, page);
+        let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+        answer.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+        answer
+    }
+
+    fn metrics(&self) -> Answer {
+        match self.metrics.text() {
+            Ok(page) => answer(StatusCode::OK, TEXT_FORMAT, page),
+            Err(error) => failed("/metrics", &error),
+        }
+    }
+
+    fn report(&self) -> Answer {
+        let Some(snapshot) = self.last() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "no report yet\n");
+        };
+        match serde_json::to_vec(&*snapshot.report) {
+            Ok(json) => answer(StatusCode::OK, JSON, json),
+            Err(error) => failed("/report", &error),
+        }
+    }
+
+    fn health(&self) -> Answer {
+        let last = self.last().map(|snapshot| snapshot.taken);
+        state(health::alive(last, Instant::now(), self.interval))
+    }
+
+    fn readiness(&self) -> Answer {
+        let last = self.last();
+        state(health::ready(
+            last.as_ref().map(|snapshot| &*snapshot.report),
+        ))
+    }
+
+    fn last(&self) -> Option<Snapshot> {
+        self.reports.borrow().clone()
+    }
+}
+
+/// 200, or 503 with what is wrong.
+fn state(state: Result<(), String>) -> Answer {
+    match state {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+fn not_allowed() -> Answer {
+    let mut answer = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this page takes GET and HEAD\n",
+    );
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer
+}
+
+fn failed(page: &str, error: &dyn std::error::Error) -> Answer {
+    error!(page, "cannot be written: {error}");
+    text(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("{page} cannot be written: {error}\n"),
+    )
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    answer(status, TEXT, text)
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+    use hyper::body::Body as _;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{
+        ailments::sham::{ShamHost, ward},
+        identity::Identity,
+    };
+
+    /// Pages of a node whose pulse races.
+    fn pages() -> (Pages, watch::Sender<Option<Snapshot>>) {
+        let host = ShamHost::default();
+        host.pulse(120);
+        let mut ward = ward();
+        ward.tick(&host);
+        let report = Arc::new(Identity::sham().report(vec![ward.tick(&host)], 0));
+        let snapshot = Snapshot {
+            report,
+            taken: Instant::now(),
+        };
+        let (sender, reports) = watch::channel(Some(snapshot));
+        let metrics = Page::new(reports.clone(), vec![ward.about()]).unwrap();
+        (Pages::new(reports, metrics, Duration::from_secs(5)), sender)
+    }
+
+    fn ask(method: Method, path: &str) -> Answer {
+        pages().0.answer(
+            &Request::builder()
+                .method(method)
+                .uri(path)
+                .body(())
+                .unwrap(),
+        )
+    }
+
+    async fn body(answer: Answer) -> String {
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    /// The paths that a source file names in lines of one form.
+    fn paths<'s>(source: &'s str, before: &str, after: &str) -> Vec<&'s str> {
+        let path = |line: &'s str| line.trim().strip_prefix(before)?.split_once(after);
+        source
+            .lines()
+            .filter_map(|line| Some(path(line)?.0))
+            .collect()
+    }
+
+    #[test]
+    fn the_list_of_routes_is_the_list_of_routes() {
+        let mut listed = paths(include_str!("mod.rs"), "//! - `", "`:");
+        let mut matched = paths(include_str!("pages.rs"), "\"", "\" => Self::");
+        listed.sort_unstable();
+        matched.sort_unstable();
+        assert_eq!(listed, matched);
+        assert_eq!(listed.len(), 5);
+    }
+
+    #[test]
+    fn every_page_is_there() {
+        for path in [
+            "/",
+            "/metrics",
+            "/report",
+            "/healthz",
+            "/readyz",
+            "/metrics?x=1",
+        ] {
+            let answer = ask(Method::GET, path);
+            assert_eq!(answer.status(), StatusCode::OK, "{path}");
+            assert!(answer.body().size_hint().exact() > Some(0), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_other_page_is() {
+        for path in ["/metric", "/metrics/", "/../etc/passwd", "/%6detrics"] {
+            assert_eq!(
+                ask(Method::GET, path).status(),
+                StatusCode::NOT_FOUND,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_methods_are_refused_with_those_allowed() {
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            let answer = ask(method, "/metrics");
+            assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!(answer.headers()[ALLOW], "GET, HEAD");
+        }
+        assert_eq!(ask(Method::HEAD, "/metrics").status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn the_report_reads_back() {
+        let json = body(ask(Method::GET, "/report")).await;
+        let report: crate::report::NodeReport = serde_json::from_str(&json).unwrap();
+        assert_eq!(report.ailments[0].findings[0].kind, "racing");
+    }
+
+    #[tokio::test]
+    async fn before_the_first_report_the_pages_say_so() {
+        let (pages, reports) = pages();
+        reports.send_replace(None);
+        for (path, status) in [
+            ("/", 200),
+            ("/metrics", 200),
+            ("/healthz", 200),
+            ("/report", 503),
+            ("/readyz", 503),
+        ] {
+            let request = Request::builder().uri(path).body(()).unwrap();
+            assert_eq!(pages.answer(&request).status(), status, "{path}");
+        }
+    }
+}

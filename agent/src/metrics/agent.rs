@@ -1,0 +1,200 @@
+//! What the agent says of its own work.
+
+use super::{Kind, MetricDef, Sample};
+use crate::{
+    ailments::About,
+    report::{AilmentReport, Coverage, Errors, NodeReport, ProbeReport, Verdict},
+};
+
+const BUILD_INFO: MetricDef = MetricDef {
+    name: "nodemedic_build_info",
+    kind: Kind::Gauge,
+    help: "Always 1; the label tells the version of the agent.",
+    labels: &["version"],
+};
+const SERIES_CUT: MetricDef = MetricDef {
+    name: "nodemedic_series_cut_total",
+    kind: Kind::Counter,
+    help: "Series that were left out as there would have been more than metrics.max_series, each \
+           counted once a reading.",
+    labels: &[],
+};
+const UP: MetricDef = MetricDef {
+    name: "nodemedic_ailment_up",
+    kind: Kind::Gauge,
+    help: "1 if the last tick measured the ailment, at least on its baseline, else 0.",
+    labels: &["ailment"],
+};
+const VERDICT: MetricDef = MetricDef {
+    name: "nodemedic_ailment_verdict",
+    kind: Kind::Gauge,
+    help: "1 for the verdict in force, 0 for the others.",
+    labels: &["ailment", "verdict"],
+};
+const FINDINGS: MetricDef = MetricDef {
+    name: "nodemedic_ailment_findings",
+    kind: Kind::Gauge,
+    help: "Findings of the last reading, by kind.",
+    labels: &["ailment", "kind"],
+};
+const PROBE_INFO: MetricDef = MetricDef {
+    name: "nodemedic_ailment_probe_info",
+    kind: Kind::Gauge,
+    help: "Always 1; the label hook tells how the probe is attached, none if it is not.",
+    labels: &["ailment", "probe", "hook"],
+};
+const MEASURE_SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_ailment_measure_seconds",
+    kind: Kind::Gauge,
+    help: "Wall time that the last tick took for the ailment, seconds.",
+    labels: &["ailment"],
+};
+const READING_AGE: MetricDef = MetricDef {
+    name: "nodemedic_ailment_reading_age_seconds",
+    kind: Kind::Gauge,
+    help: "Time since the last successful reading, seconds. Absent before the first.",
+    labels: &["ailment"],
+};
+const LOST_EVENTS: MetricDef = MetricDef {
+    name: "nodemedic_ailment_lost_events_total",
+    kind: Kind::Counter,
+    help: "Events that the probes could not count in full since they were attached, by reason.",
+    labels: &["ailment", "reason"],
+};
+const ERRORS: MetricDef = MetricDef {
+    name: "nodemedic_ailment_errors_total",
+    kind: Kind::Counter,
+    help: "Failures to attach the probes, to take a reading, or to have it before the tick was \
+           over.",
+    labels: &["ailment", "stage"],
+};
+const PROGRAM_RUNS: MetricDef = MetricDef {
+    name: "nodemedic_bpf_program_runs_total",
+    kind: Kind::Counter,
+    help: "Runs of a BPF program, while metrics.bpf_stats is on.",
+    labels: &["ailment", "program"],
+};
+const PROGRAM_SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_bpf_program_run_seconds_total",
+    kind: Kind::Counter,
+    help: "Time that a BPF program ran, seconds, while metrics.bpf_stats is on.",
+    labels: &["ailment", "program"],
+};
+const PROGRAM_MISSES: MetricDef = MetricDef {
+    name: "nodemedic_bpf_program_recursion_misses_total",
+    kind: Kind::Counter,
+    help: "Runs that the kernel left out as the program was running on that CPU already.",
+    labels: &["ailment", "program"],
+};
+
+pub(super) const METRICS: &[MetricDef] = &[
+    BUILD_INFO,
+    SERIES_CUT,
+    UP,
+    VERDICT,
+    FINDINGS,
+    PROBE_INFO,
+    MEASURE_SECONDS,
+    READING_AGE,
+    LOST_EVENTS,
+    ERRORS,
+    PROGRAM_RUNS,
+    PROGRAM_SECONDS,
+    PROGRAM_MISSES,
+];
+
+/// What can be said before there is a report.
+pub(super) fn build_info() -> Sample {
+    Sample::number(&BUILD_INFO, [env!("CARGO_PKG_VERSION")], 1.0)
+}
+
+/// What a report on these ailments says of the agent's work, at a time in seconds
+/// since the epoch. An ailment that is switched off has no series.
+pub(super) fn samples(report: &NodeReport, ailments: &[About], now: f64) -> Vec<Sample> {
+    let mut samples = vec![Sample::plain(&SERIES_CUT, report.series_cut as f64)];
+    for ailment in report
+        .ailments
+        .iter()
+        .filter(|ailment| ailment.coverage != Coverage::Off)
+    {
+        let about = ailments.iter().find(|about| about.name == ailment.name);
+        let kinds = about.map_or(&[][..], |about| about.findings);
+        Observer {
+            samples: &mut samples,
+            ailment,
+        }
+        .all(kinds, now);
+    }
+    samples
+}
+
+struct Observer<'a> {
+    samples: &'a mut Vec<Sample>,
+    ailment: &'a AilmentReport,
+}
+
+impl Observer<'_> {
+    fn all(&mut self, kinds: &[&'static str], now: f64) {
+        let ailment = self.ailment;
+        let measured = !ailment.reading.is_null();
+        self.put(&UP, [], f64::from(u8::from(measured)));
+        self.put(&MEASURE_SECONDS, [], ailment.measure_seconds);
+        if let Some(read) = ailment.reading_unix_seconds {
+            self.put(&READING_AGE, [], (now - read).max(0.0));
+        }
+        self.verdict();
+        self.findings(kinds);
+        self.errors();
+        for ProbeReport { name, hook, .. } in &ailment.probes {
+            self.put(&PROBE_INFO, [name, hook.as_deref().unwrap_or("none")], 1.0);
+        }
+        for (reason, count) in &ailment.lost_events {
+            self.put(&LOST_EVENTS, [reason], *count as f64);
+        }
+        for program in &ailment.programs {
+            self.put(&PROGRAM_RUNS, [&program.name], program.runs as f64);
+            self.put(&PROGRAM_SECONDS, [&program.name], program.run_seconds);
+            self.put(
+                &PROGRAM_MISSES,
+                [&program.name],
+                program.recursion_misses as f64,
+            );
+        }
+    }
+
+    fn verdict(&mut self) {
+        for verdict in Verdict::ALL {
+            let holds = self.ailment.verdict == verdict;
+            self.put(&VERDICT, [verdict.name()], f64::from(u8::from(holds)));
+        }
+    }
+
+    fn findings(&mut self, kinds: &[&'static str]) {
+        for kind in kinds {
+            let found = self
+                .ailment
+                .findings
+                .iter()
+                .filter(|finding| finding.kind == *kind);
+            let count = found.count() as f64;
+            self.put(&FINDINGS, [kind], count);
+        }
+    }
+
+    fn errors(&mut self) {
+        let Errors {
+            attach,
+            measure,
+            late,
+        } = self.ailment.errors;
+        for (stage, count) in [("attach", attach), ("measure", measure), ("late", late)] {
+            self.put(&ERRORS, [stage], count as f64);
+        }
+    }
+
+    /// A sample whose first label is the ailment.
+    fn put<const N: usize>(&mut self, metric: &'static MetricDef, rest: [&str; N], value: f64) {
+        let labels = [self.ailment.name.as_str()].into_iter().chain(rest);
+        self.samples.push(Sample::number(metric, labels, value));
+    }
+}

@@ -1,0 +1,182 @@
+//! Turns the last report into the families of a scrape. Nothing is measured here,
+//! so a scrape costs the node nothing but its text.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use prometheus::{
+    Registry, TextEncoder,
+    core::{Collector, Desc},
+    proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use super::{Kind, MetricDef, Sample, Value, agent, process, sections};
+use crate::{ailments::About, monitor::Reports, time::unix_seconds};
+
+/// The page `/metrics`.
+#[derive(Debug)]
+pub struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    /// The page of reports on these ailments.
+    ///
+    /// # Errors
+    ///
+    /// When two metrics have one name but another help or other labels.
+    pub fn new(reports: Reports, ailments: Vec<About>) -> prometheus::Result<Self> {
+        // A prefix would rename the process metrics, which all dashboards know.
+        let registry = Registry::new();
+        registry.register(Box::new(ReportCollector::new(reports, ailments)?))?;
+        Ok(Self { registry })
+    }
+
+    /// The text of the page as it is now.
+    ///
+    /// # Errors
+    ///
+    /// When a family cannot be written.
+    pub fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+struct ReportCollector {
+    reports: Reports,
+    ailments: Vec<About>,
+    descriptions: Vec<Desc>,
+}
+
+impl ReportCollector {
+    fn new(reports: Reports, ailments: Vec<About>) -> prometheus::Result<Self> {
+        let definitions = sections(&ailments)
+            .into_iter()
+            .flat_map(|section| section.metrics);
+        let descriptions = definitions
+            .map(describe)
+            .collect::<prometheus::Result<_>>()?;
+        Ok(Self {
+            reports,
+            ailments,
+            descriptions,
+        })
+    }
+}
+
+impl Collector for ReportCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        families.add(&agent::build_info());
+        process::samples()
+            .iter()
+            .for_each(|sample| families.add(sample));
+        let last = self.reports.borrow().clone();
+        if let Some(snapshot) = last {
+            let report = &snapshot.report;
+            let now = unix_seconds(SystemTime::now());
+            let own = agent::samples(report, &self.ailments, now);
+            own.iter().for_each(|sample| families.add(sample));
+            let ailments = report.ailments.iter().flat_map(|ailment| &ailment.samples);
+            ailments.for_each(|sample| families.add(sample));
+        }
+        families.0.into_values().collect()
+    }
+}
+
+/// Families by name.
+#[derive(Default)]
+struct Families(BTreeMap<&'static str, MetricFamily>);
+
+impl Families {
+    fn add(&mut self, sample: &Sample) {
+        let family = self
+            .0
+            .entry(sample.metric.name)
+            .or_insert_with(|| family(sample.metric));
+        family.mut_metric().push(metric(sample));
+    }
+}
+
+fn describe(definition: &MetricDef) -> prometheus::Result<Desc> {
+    let labels = definition
+        .labels
+        .iter()
+        .map(|label| (*label).to_owned())
+        .collect();
+    Desc::new(
+        definition.name.to_owned(),
+        definition.help.to_owned(),
+        labels,
+        Default::default(),
+    )
+}
+
+fn family(definition: &MetricDef) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(definition.name.to_owned());
+    family.set_help(definition.help.to_owned());
+    family.set_field_type(match definition.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    family
+}
+
+fn metric(sample: &Sample) -> Metric {
+    let names = sample.metric.labels.iter();
+    let mut metric = Metric::from_label(
+        names
+            .zip(&sample.labels)
+            .map(|(name, value)| label(name, value))
+            .collect(),
+    );
+    match &sample.value {
+        Value::Number(number) => match sample.metric.kind {
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(*number);
+                metric.set_counter(counter);
+            }
+            Kind::Gauge | Kind::Histogram => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(*number);
+                metric.set_gauge(gauge);
+            }
+        },
+        Value::Histogram {
+            buckets,
+            count,
+            sum,
+        } => {
+            metric.set_histogram(histogram(buckets, *count, *sum));
+        }
+    }
+    metric
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}
+
+/// The encoder adds the bucket `+Inf` from the count.
+fn histogram(buckets: &[(f64, u64)], count: u64, sum: f64) -> Histogram {
+    let bucket = |(bound, cumulative): &(f64, u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*cumulative);
+        bucket
+    };
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.iter().map(bucket).collect());
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(sum);
+    histogram
+}

@@ -1,0 +1,17 @@
+//! Renderings of the report and of what the agent knows of itself.
+
+mod html;
+mod metrics;
+mod number;
+mod probes;
+mod report;
+mod terminal;
+mod wrap;
+
+pub use html::status_page;
+pub use metrics::{metrics_as_markdown, metrics_as_text};
+pub use number::number;
+pub use probes::probes_as_text;
+pub use report::report_as_text;
+pub use terminal::{Terminal, print};
+pub use wrap::wrap;

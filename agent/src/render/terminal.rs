@@ -1,0 +1,85 @@
+//! Where text goes: how wide it may be, and whether it may have colours.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use crate::report::Verdict;
+
+/// Standard output, as seen by whoever formats for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal {
+    width: usize,
+    colour: bool,
+}
+
+impl Terminal {
+    /// For text that goes to a file or a pipe.
+    const PLAIN: Self = Self {
+        width: 80,
+        colour: false,
+    };
+    /// Lines longer than this are hard to read.
+    const WIDEST: usize = 100;
+    const NARROWEST: usize = 40;
+
+    /// What standard output is. `NO_COLOR` set to anything is respected.
+    pub fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return Self::PLAIN;
+        }
+        let columns = rustix::termios::tcgetwinsize(&stdout)
+            .map_or(Self::PLAIN.width, |size| usize::from(size.ws_col));
+        Self {
+            width: columns.clamp(Self::NARROWEST, Self::WIDEST),
+            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+
+    /// Columns that a line may have.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// A verdict's name, in its colour where there are colours.
+    pub fn verdict(&self, verdict: Verdict) -> String {
+        let name = verdict.name();
+        if !self.colour {
+            return name.to_owned();
+        }
+        let colour = match verdict {
+            Verdict::Healthy => 32,
+            Verdict::Unknown => 36,
+            Verdict::Warning => 33,
+            Verdict::Sick => 31,
+        };
+        format!("\x1b[1;{colour}m{name}\x1b[0m")
+    }
+
+    /// A terminal of this width for tests.
+    #[cfg(test)]
+    pub fn plain(width: usize) -> Self {
+        Self {
+            width,
+            colour: false,
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away, as `head` does, has
+/// what it wanted.
+///
+/// # Errors
+///
+/// Every other error of writing.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("write to standard output"))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,43 @@
+//! Checks of what users get beside the agent: dashboards, alert rules, manifests, pages.
+//!
+//! All of these name metrics, labels, flags and files in text that no compiler reads, so a test
+//! has to: it holds them against the list of metrics that the agent itself prints, and against
+//! Prometheus' and Kubernetes' own checkers.
+//!
+//! | Variable | Effect |
+//! |---|---|
+//! | `NODEMEDIC_BIN` | the agent; without it the checks that ask it are ignored |
+//! | `NODEMEDIC_CACHE` | where promtool and the schemas of Kubernetes are kept |
+
+mod agent;
+mod check;
+mod dashboard;
+mod deploy;
+mod expression;
+mod kubernetes;
+mod layout;
+mod pages;
+mod promtool;
+mod rules;
+mod shape;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use crate::check::Check;
+
+const CHECKS: [&[Check]; 7] = [
+    expression::CHECKS,
+    dashboard::CHECKS,
+    layout::CHECKS,
+    rules::CHECKS,
+    promtool::CHECKS,
+    deploy::CHECKS,
+    pages::CHECKS,
+];
+
+fn main() -> ExitCode {
+    let trials = CHECKS.concat().into_iter().map(Check::trial).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

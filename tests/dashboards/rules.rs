@@ -1,0 +1,221 @@
+//! The alert rules: what they ask for, and what they tell whom they wake.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::agent::{self, Metrics};
+use crate::check::{self, Check, Verdict, files_of, found, none, read};
+use crate::dashboard::between;
+use crate::expression;
+use crate::pages;
+use crate::shape::Shape;
+
+/// Where the rules and their tests are.
+pub(crate) const FOLDER: &str = "dashboards/alerts";
+
+/// What the tests of `x.yaml` are called.
+const TESTS: &str = "_test.yaml";
+
+const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
+
+/// What every alert tells: what is the matter, and with whom; what it does to them; what to do.
+const TOLD: [&str; 3] = ["summary", "description", "action"];
+
+#[derive(Debug, Deserialize)]
+struct RuleFile {
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rule {
+    alert: String,
+    expr: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TestFile {
+    tests: Vec<Test>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Test {
+    #[serde(default)]
+    alert_rule_test: Vec<AlertTest>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AlertTest {
+    alertname: String,
+    #[serde(default)]
+    exp_alerts: Vec<Value>,
+}
+
+/// The files with rules.
+pub(crate) fn files() -> Result<Vec<PathBuf>> {
+    let mut files = files_of(FOLDER, ".yaml")?;
+    files.retain(|path| !check::name(path).ends_with(TESTS));
+    Ok(files)
+}
+
+/// The tests of a file with rules.
+pub(crate) fn tests_of(rules: &Path) -> PathBuf {
+    let stem = rules.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    rules.with_file_name(stem + TESTS)
+}
+
+fn rules_of(text: &str) -> Result<Vec<Rule>> {
+    let file: RuleFile = serde_saphyr::from_str(text).context("parse rules")?;
+    Ok(file.groups.into_iter().flat_map(|group| group.rules).collect())
+}
+
+impl Rule {
+    fn faults(&self, known: &Metrics) -> Vec<String> {
+        let checked = expression::check(&self.expr, known);
+        let mut faults = checked.faults;
+        for text in self.annotations.values() {
+            faults.extend(template_faults(text, &checked.shape, known));
+        }
+        let told = TOLD.into_iter().filter(|name| !self.annotations.contains_key(*name));
+        faults.extend(told.map(|name| format!("no annotation {name}")));
+        let severity = self.labels.get("severity").map(String::as_str).unwrap_or_default();
+        if !SEVERITIES.contains(&severity) {
+            faults.push(format!("severity {severity:?} is none of {}", SEVERITIES.join(", ")));
+        }
+        faults.extend(self.page().err().map(|error| format!("{error:#}")));
+        faults.into_iter().map(|fault| format!("{}: {fault}", self.alert)).collect()
+    }
+
+    /// The page that it sends its reader to, with the section.
+    fn page(&self) -> Result<()> {
+        let page = self.annotations.get("page").context("no annotation page")?;
+        pages::resolve(&check::root(), page)
+    }
+}
+
+/// Labels that the template takes from the alert, and expressions that it asks Prometheus for.
+fn template_faults(text: &str, shape: &Shape, known: &Metrics) -> Vec<String> {
+    let labels = text.split("$labels.").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        &rest[..end.unwrap_or(rest.len())]
+    });
+    let missing = labels.filter(|label| !shape.carries(label));
+    let missing = missing.map(|label| format!("it tells label {label}, which is not there"));
+    let queries = between(text, "`", "`").step_by(2);
+    let asked = queries.flat_map(|query| {
+        expression::check(&query.replace("%q", "\"x\""), known).faults
+    });
+    missing.chain(asked).collect()
+}
+
+/// Alerts that lack a test in which they fire, or one in which they do not.
+fn untested(rules: &[Rule], tests: &[Test]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for Rule { alert, .. } in rules {
+        let all = tests.iter().flat_map(|test| &test.alert_rule_test);
+        let (healthy, sick): (Vec<_>, Vec<_>) = all
+            .filter(|test| test.alertname == *alert)
+            .partition(|test| test.exp_alerts.is_empty());
+        if sick.is_empty() {
+            faults.push(format!("{alert}: no test in which it fires"));
+        }
+        if healthy.is_empty() {
+            faults.push(format!("{alert}: no test in which it stays silent"));
+        }
+    }
+    faults
+}
+
+fn every_rule_asks_for_what_the_agent_has() -> Result<Verdict> {
+    agent::program().then(|program| {
+        let known = Metrics::of(&program)?;
+        let mut faults = Vec::new();
+        for file in files()? {
+            let rules = rules_of(&read(&file)?).with_context(|| check::name(&file))?;
+            faults.extend(rules.iter().flat_map(|rule| rule.faults(&known)));
+        }
+        none(faults)
+    })
+}
+
+fn every_alert_is_tested_sick_and_healthy() -> Result<Verdict> {
+    let mut faults = Vec::new();
+    for file in files()? {
+        let rules = rules_of(&read(&file)?).with_context(|| check::name(&file))?;
+        let tests: TestFile = serde_saphyr::from_str(&read(&tests_of(&file))?)
+            .with_context(|| format!("parse the tests of {}", check::name(&file)))?;
+        faults.extend(untested(&rules, &tests.tests));
+    }
+    none(faults)
+}
+
+#[rustfmt::skip]
+pub(crate) const CHECKS: &[Check] = &[
+    Check::new("rules::every_rule_asks_for_what_the_agent_has", every_rule_asks_for_what_the_agent_has),
+    Check::new("rules::every_alert_is_tested_sick_and_healthy", every_alert_is_tested_sick_and_healthy),
+    Check::new("rules::each_fault_is_found", tests::each_fault_is_found),
+    Check::new("rules::an_alert_without_a_pair_of_tests_is_found", tests::an_alert_without_a_pair_of_tests_is_found),
+];
+
+mod tests {
+    use super::*;
+    use crate::agent::sham;
+
+    const SOUND: &str = r#"
+groups:
+  - name: sham
+    rules:
+      - alert: HeartRaces
+        expr: sum by (instance) (rate(beats_total[5m])) > 3
+        labels: {severity: warning}
+        annotations:
+          summary: The heart of {{ $labels.instance }} races.
+          description: "{{ range query `topk(1, pressure{side=%q})` }}{{ end }}"
+          action: Rest.
+          page: README.md
+"#;
+
+    pub(super) fn each_fault_is_found() -> Result<Verdict> {
+        let faults = |text: &str| -> Result<Vec<String>> {
+            Ok(rules_of(text)?.iter().flat_map(|rule| rule.faults(&sham::metrics())).collect())
+        };
+        ensure!(faults(SOUND)?.is_empty(), "{:?}", faults(SOUND)?);
+        let cases = [
+            ("beats_total", "beat_total", "no metric beat_total"),
+            ("by (instance)", "by (instanze)", "no label instanze"),
+            ("$labels.instance", "$labels.side", "tells label side"),
+            ("pressure{", "presure{", "no metric presure"),
+            ("severity: warning", "severity: bad", "\"bad\" is none of"),
+            ("action: Rest.", "", "no annotation action"),
+            ("page: README.md", "", "no annotation page"),
+            ("page: README.md", "page: READYOU.md", "READYOU.md"),
+        ];
+        for (sound, spoilt, wanted) in cases {
+            found(&faults(&SOUND.replace(sound, spoilt))?, wanted)?;
+        }
+        Ok(Verdict::Passed)
+    }
+
+    pub(super) fn an_alert_without_a_pair_of_tests_is_found() -> Result<Verdict> {
+        let rules = rules_of(SOUND)?;
+        let test = |exp_alerts| Test {
+            alert_rule_test: vec![AlertTest { alertname: "HeartRaces".to_owned(), exp_alerts }],
+        };
+        let (sick, healthy) = (test(vec![Value::Null]), test(Vec::new()));
+        found(&untested(&rules, &[]), "no test in which it fires")?;
+        found(&untested(&rules, std::slice::from_ref(&sick)), "no test in which it stays silent")?;
+        none(untested(&rules, &[sick, healthy]))
+    }
+}

@@ -1,0 +1,109 @@
+//! The agent in a guest, as its users see it: its pages, its log, its exit code.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::guest::{Guest, Output, Process};
+use nodemedic_tests::http;
+use nodemedic_tests::metrics::Metrics;
+use serde_json::Value;
+
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 19_110);
+
+/// The agent reads once a second here; this is several readings, on an emulated CPU.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// A running agent. Dropping it kills it and shows its log.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    process: Process,
+}
+
+impl Agent {
+    /// Starts it with a reading a second and these lines in `[ailments.udp_conntrack]`, and waits
+    /// until it says that it is ready.
+    pub(crate) fn start(guest: &Guest, settings: &str) -> Result<Self> {
+        let file = "/tmp/nodemedic.toml";
+        let config = format!(
+            "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"1s\"\n[ailments.udp_conntrack]\n{settings}\n"
+        );
+        std::fs::write(file, config).with_context(|| format!("write {file}"))?;
+        let process = guest.start("agent", &mut guest.agent(&["run", "--config", file])?)?;
+        let agent = Self { process };
+        eventually(2 * SOON, "the agent is ready", || {
+            http::get(ADDRESS, "/readyz")
+        })?;
+        Ok(agent)
+    }
+
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    pub(crate) fn metrics(&self) -> Result<Metrics> {
+        Metrics::parse(&http::get(ADDRESS, "/metrics")?)
+    }
+
+    /// The part of the report that is `udp_conntrack`'s.
+    pub(crate) fn report(&self) -> Result<Value> {
+        let report: Value = serde_json::from_str(&http::get(ADDRESS, "/report")?)?;
+        let ailment = report["ailments"]
+            .get(0)
+            .context("the report has no ailment")?;
+        Ok(ailment.clone())
+    }
+
+    /// Waits until the metrics are as they should be.
+    pub(crate) fn shows(
+        &self,
+        what: &str,
+        limit: Duration,
+        check: impl Fn(&Metrics) -> Result<()>,
+    ) -> Result<()> {
+        eventually(limit, what, || check(&self.metrics()?))
+    }
+
+    /// Waits until the report has just these findings.
+    pub(crate) fn finds(&self, kinds: &[&str], limit: Duration) -> Result<Value> {
+        eventually(limit, &format!("the findings are {kinds:?}"), || {
+            let report = self.report()?;
+            let found = findings(&report);
+            ensure!(
+                found == kinds,
+                "they are {found:?}; the reading: {}",
+                report["reading"]
+            );
+            Ok(report)
+        })
+    }
+
+    /// Waits until a finding of this kind is among those of the report.
+    pub(crate) fn finds_one(&self, kind: &str, limit: Duration) -> Result<Value> {
+        eventually(limit, &format!("{kind} is found"), || {
+            let report = self.report()?;
+            let finding = report["findings"]
+                .as_array()
+                .and_then(|findings| findings.iter().find(|finding| finding["kind"] == kind))
+                .with_context(|| {
+                    format!("findings: {:?}; {}", findings(&report), report["reading"])
+                })?;
+            Ok(finding.clone())
+        })
+    }
+}
+
+/// The kinds of a report's findings.
+fn findings(report: &Value) -> Vec<&str> {
+    let findings = report["findings"].as_array().into_iter().flatten();
+    findings
+        .filter_map(|finding| finding["kind"].as_str())
+        .collect()
+}
+
+/// A few seconds of `nodemedic check`.
+pub(crate) fn check(guest: &Guest, arguments: &[&str]) -> Result<Output> {
+    let mut command = guest.agent(&["check", "--window", "3s"])?;
+    guest.run(command.args(arguments), 4 * SOON)
+}

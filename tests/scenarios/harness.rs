@@ -1,0 +1,88 @@
+//! That the guests are what the other scenarios take for granted.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::guest::Guest;
+use nodemedic_tests::scenario::Verdict;
+
+pub(crate) fn the_kernel_describes_its_types(guest: &Guest) -> Result<Verdict> {
+    ensure!(guest.has_btf("vmlinux"), "no BTF of the kernel");
+    ensure!(
+        guest.has_symbol("do_exit")?,
+        "no symbol do_exit in kallsyms"
+    );
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn nf_conntrack_comes_and_goes(guest: &Guest) -> Result<Verdict> {
+    ensure!(!guest.is_loaded("nf_conntrack")?, "it is loaded already");
+    guest.modprobe("nf_conntrack")?;
+    ensure!(guest.is_loaded("nf_conntrack")?, "it is not loaded");
+    guest.sysctl("net.netfilter.nf_conntrack_max")?;
+    guest.rmmod("nf_conntrack")?;
+    ensure!(!guest.is_loaded("nf_conntrack")?, "it is still loaded");
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn two_namespaces_reach_each_other(guest: &Guest) -> Result<Verdict> {
+    let (a, b) = (guest.netns("a")?, guest.netns("b")?);
+    a.connect(("eth0", "10.0.0.1/24"), &b, ("eth0", "10.0.0.2/24"))?;
+    let printed = a.sh("ping -c 3 -i 0.2 -W 5 10.0.0.2")?;
+    ensure!(printed.contains(" 0% packet loss"), "{printed}");
+    let address = a.within(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").context("open a socket")?;
+        socket.connect("10.0.0.2:9").context("choose a way")?;
+        Ok(socket.local_addr()?.ip().to_string())
+    })?;
+    ensure!(
+        address == "10.0.0.1",
+        "a socket in the namespace is at {address}"
+    );
+    Ok(Verdict::Passed)
+}
+
+/// Both kinds of iptables ask the kernel, and the kernel asks modprobe.
+pub(crate) fn masquerade_loads_what_it_needs(guest: &Guest) -> Result<Verdict> {
+    let client = guest.netns("client")?;
+    client.connect_to_guest(("eth0", "10.0.0.2/24"), ("client", "10.0.0.1/24"))?;
+    for iptables in ["iptables", "iptables-legacy"] {
+        guest.sh(&format!(
+            "{iptables} -t nat -A POSTROUTING -s 10.0.0.0/24 -j MASQUERADE"
+        ))?;
+        ensure!(
+            guest.is_loaded("nf_conntrack")?,
+            "{iptables} has not loaded nf_conntrack"
+        );
+    }
+    client.sh("ping -c 1 -W 5 10.0.0.1")?;
+    eventually(Duration::from_secs(10), "the ping in the table", || {
+        let table = guest.sh("conntrack -L -p icmp 2>/dev/null")?;
+        ensure!(table.contains("src=10.0.0.2"), "conntrack lists: {table}");
+        Ok(())
+    })?;
+    // The next scenario looks whether this is put back.
+    guest.set_sysctl("net.ipv4.ip_forward", "1")?;
+    std::mem::forget(client);
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn nothing_is_left_of_the_ones_before(guest: &Guest) -> Result<Verdict> {
+    ensure!(
+        guest.sysctl("net.ipv4.ip_forward")? == "0",
+        "ip_forward is still set"
+    );
+    ensure!(
+        !guest.is_loaded("nf_conntrack")?,
+        "nf_conntrack is still loaded"
+    );
+    let namespaces = guest.sh("ip netns list")?;
+    ensure!(namespaces.is_empty(), "namespaces are left: {namespaces}");
+    let interfaces = guest.sh("ip -brief link")?;
+    ensure!(
+        interfaces.lines().count() == 1,
+        "interfaces are left: {interfaces}"
+    );
+    Ok(Verdict::Passed)
+}

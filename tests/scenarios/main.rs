@@ -1,0 +1,46 @@
+//! The scenarios, and the one list of them.
+
+mod agent;
+mod faulty;
+mod harness;
+mod udp_conntrack;
+
+use std::process::ExitCode;
+
+use nodemedic_tests::scenario::{Faulty, Registry, Scenario};
+
+#[rustfmt::skip]
+const MATRIX: &[Scenario] = &[
+    Scenario::new("harness::the_kernel_describes_its_types", harness::the_kernel_describes_its_types),
+    Scenario::new("harness::nf_conntrack_comes_and_goes", harness::nf_conntrack_comes_and_goes),
+    Scenario::new("harness::two_namespaces_reach_each_other", harness::two_namespaces_reach_each_other),
+    Scenario::new("harness::masquerade_loads_what_it_needs", harness::masquerade_loads_what_it_needs),
+    Scenario::new("harness::nothing_is_left_of_the_ones_before", harness::nothing_is_left_of_the_ones_before),
+    Scenario::new("udp_conntrack::the_hook_fits_the_kernel", udp_conntrack::the_hook_fits_the_kernel),
+    Scenario::new("udp_conntrack::one_shots_are_counted_exactly", udp_conntrack::one_shots_are_counted_exactly).limit(240),
+    Scenario::new("udp_conntrack::one_shots_are_counted_exactly_by_kprobes", udp_conntrack::one_shots_are_counted_exactly_by_kprobes).limit(240),
+    Scenario::new("udp_conntrack::a_flow_is_counted_as_what_it_became", udp_conntrack::a_flow_is_counted_as_what_it_became).limit(180),
+    Scenario::new("udp_conntrack::a_deleted_entry_is_counted_as_deleted", udp_conntrack::a_deleted_entry_is_counted_as_deleted),
+    Scenario::new("udp_conntrack::a_small_table_fills_is_full_and_recovers", udp_conntrack::a_small_table_fills_is_full_and_recovers).limit(240),
+    Scenario::new("udp_conntrack::idle_entries_are_a_waste_until_the_timeout_is_short", udp_conntrack::idle_entries_are_a_waste_until_the_timeout_is_short).limit(240),
+    Scenario::new("udp_conntrack::the_module_comes_goes_and_comes_back", udp_conntrack::the_module_comes_goes_and_comes_back).limit(240),
+    Scenario::new("udp_conntrack::without_hooks_the_baseline_stands_in", udp_conntrack::without_hooks_the_baseline_stands_in),
+    Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends),
+];
+
+/// The first of them kills its kernel, so the others prove that the next ones still run.
+#[rustfmt::skip]
+const FAULTY: &[Faulty] = &[
+    Faulty { scenario: Scenario::new("harness::a_dead_kernel_fails", faulty::kernel_panic), fails_with: "Kernel panic" },
+    Faulty { scenario: Scenario::new("harness::an_error_fails", faulty::error), fails_with: "an error: on purpose" },
+    Faulty { scenario: Scenario::new("harness::a_panic_fails", faulty::panic), fails_with: "it panicked" },
+    Faulty { scenario: Scenario::new("harness::no_verdict_fails", faulty::killed), fails_with: "without a verdict" },
+    Faulty { scenario: Scenario::new("harness::a_hanging_one_fails", faulty::hang).limit(2), fails_with: "no verdict within 2s" },
+];
+
+fn main() -> ExitCode {
+    nodemedic_tests::main(&Registry {
+        matrix: MATRIX,
+        faulty: FAULTY,
+    })
+}

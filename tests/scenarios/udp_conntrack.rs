@@ -1,0 +1,461 @@
+//! `udp_conntrack`: what the agent counts against what the kernel and the clients know.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::guest::Guest;
+use nodemedic_tests::maladies::dns::{CLIENT, Site};
+use nodemedic_tests::metrics::Metrics;
+use nodemedic_tests::scenario::Verdict;
+
+use crate::agent::{Agent, SOON, check};
+
+const UDP_TIMEOUT: &str = "net.netfilter.nf_conntrack_udp_timeout";
+const UDP_TIMEOUT_STREAM: &str = "net.netfilter.nf_conntrack_udp_timeout_stream";
+const MAX: &str = "net.netfilter.nf_conntrack_max";
+
+const CREATED: &str = "nodemedic_udp_conntrack_created_total";
+const REMOVED: &str = "nodemedic_udp_conntrack_removed_total";
+const LIFETIME_COUNT: &str = "nodemedic_udp_conntrack_lifetime_seconds_count";
+const LIFETIME_SUM: &str = "nodemedic_udp_conntrack_lifetime_seconds_sum";
+const WASTED: &str = "nodemedic_udp_conntrack_wasted_entry_seconds_total";
+const ENTRIES: &str = "nodemedic_conntrack_entries";
+const LOST: &str = "nodemedic_ailment_lost_events_total";
+
+/// The kernel sweeps for expired entries every two minutes at the latest up to 5.10, every one
+/// after; `conntrack -L` makes it look at once.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// The walk of the agent is off: it makes the kernel drop what has expired, and a test that looks
+/// at lifetimes wants to know who did it.
+const NO_WALK: &str = "snapshot_interval = \"0s\"";
+
+pub(crate) fn one_shots_are_counted_exactly(guest: &Guest) -> Result<Verdict> {
+    counted_exactly(guest, NO_WALK)
+}
+
+/// The same through the dearer hook, which kernels without BTF of modules need.
+pub(crate) fn one_shots_are_counted_exactly_by_kprobes(guest: &Guest) -> Result<Verdict> {
+    counted_exactly(guest, &format!("{NO_WALK}\nhooks = [\"kprobe\"]"))
+}
+
+fn counted_exactly(guest: &Guest, settings: &str) -> Result<Verdict> {
+    const EXCHANGES: u16 = 5_000;
+    let wanted = f64::from(EXCHANGES);
+    let site = Site::build(guest)?;
+    guest.set_sysctl(MAX, "20000")?;
+    guest.set_sysctl(UDP_TIMEOUT, "8")?;
+    let agent = Agent::start(guest, settings)?;
+    let before = agent.metrics()?;
+    ensure!(
+        before.sum(CREATED, &[]) == 0.0,
+        "entries were counted before there were any"
+    );
+
+    let events = guest.start("events", &mut new_udp_entries())?;
+    listens(guest)?;
+    site.one_shots(20_000..20_000 + EXCHANGES)?;
+
+    let client = CLIENT.to_string();
+    agent.shows(
+        "every exchange is counted, and nothing else",
+        SOON,
+        |metrics| {
+            let dns = metrics.value(CREATED, &[("source", &client), ("port", "53")])?;
+            let all = metrics.sum(CREATED, &[]);
+            ensure!(
+                dns == wanted && all == wanted,
+                "DNS of the client {dns}, all {all}"
+            );
+            Ok(())
+        },
+    )?;
+    eventually(SOON, "the kernel's own events agree", || {
+        let seen = events.log().matches("[NEW]").count();
+        ensure!(seen == usize::from(EXCHANGES), "conntrack -E shows {seen}");
+        Ok(())
+    })?;
+
+    eventually(SWEEP, "the kernel has dropped the entries", || {
+        let left: u32 = guest
+            .sh("conntrack -L 2>/dev/null >&2; conntrack -C")?
+            .trim()
+            .parse()?;
+        ensure!(left == 0, "{left} entries are left");
+        Ok(())
+    })?;
+    agent.shows(
+        "every removal is counted with its end and lifetime",
+        SOON,
+        |metrics| {
+            ends(metrics, "expired", "replied", wanted)?;
+            let lifetimes = metrics.value(LIFETIME_COUNT, &[])?;
+            ensure!(lifetimes == wanted, "{lifetimes} lifetimes");
+            Ok(())
+        },
+    )?;
+    let after = agent.metrics()?;
+    lifetimes_are_of_idle_entries(&after, 8.0)?;
+    nothing_is_lost(&after)?;
+    Ok(Verdict::Passed)
+}
+
+fn new_udp_entries() -> std::process::Command {
+    let mut command = std::process::Command::new("conntrack");
+    command.args(["-E", "-e", "NEW", "-p", "udp", "-b", "16777216"]);
+    command
+}
+
+/// Waits until somebody has joined a group of netfilter's events.
+fn listens(guest: &Guest) -> Result<()> {
+    eventually(SOON, "conntrack -E listens", || {
+        let sockets = guest.sh("cat /proc/net/netlink")?;
+        // Protocol 12 is netfilter; a group mask tells a listener from a dump.
+        let listening = sockets
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut listening = listening.filter(|fields| fields.get(1) == Some(&"12"));
+        let joined =
+            listening.any(|fields| fields.get(3).is_some_and(|groups| *groups != "00000000"));
+        ensure!(joined, "nobody listens: {sockets}");
+        Ok(())
+    })
+}
+
+/// A one-shot entry stands idle for nearly all of its life, and at least for the timeout.
+fn lifetimes_are_of_idle_entries(metrics: &Metrics, timeout: f64) -> Result<()> {
+    let count = metrics.value(LIFETIME_COUNT, &[])?;
+    let mean = metrics.value(LIFETIME_SUM, &[])? / count;
+    ensure!(
+        mean >= timeout * 0.98,
+        "a mean lifetime of {mean} s under a timeout of {timeout} s"
+    );
+    let idle = metrics.value(WASTED, &[])? / count;
+    ensure!(
+        idle <= mean * 1.02 && idle >= mean * 0.9,
+        "entries stood idle for {idle} s of {mean} s"
+    );
+    Ok(())
+}
+
+fn ends(metrics: &Metrics, end: &str, state: &str, wanted: f64) -> Result<()> {
+    let matching = metrics.value(REMOVED, &[("end", end), ("state", state)])?;
+    let all = metrics.sum(REMOVED, &[]);
+    ensure!(
+        matching == wanted && all == wanted,
+        "{end}, {state}: {matching}; all: {all}"
+    );
+    Ok(())
+}
+
+fn nothing_is_lost(metrics: &Metrics) -> Result<()> {
+    let lost = metrics.sum(LOST, &[("ailment", "udp_conntrack")]);
+    ensure!(
+        lost == 0.0,
+        "{lost} events are lost: {:?}",
+        metrics.select(LOST, &[]).collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+/// Whether a kernel makes a flow a stream at once or after two seconds is for `conntrack` to say;
+/// the agent must agree with it, and tell all three apart.
+pub(crate) fn a_flow_is_counted_as_what_it_became(guest: &Guest) -> Result<Verdict> {
+    let site = Site::build(guest)?;
+    guest.set_sysctl(UDP_TIMEOUT, "6")?;
+    guest.set_sysctl(UDP_TIMEOUT_STREAM, "6")?;
+    let agent = Agent::start(guest, NO_WALK)?;
+    site.talk(20_001, Duration::from_millis(2_600))?;
+    site.one_shots(20_002..20_003)?;
+    site.ask_nobody(20_003)?;
+    let table = guest.sh("conntrack -L -p udp 2>/dev/null")?;
+    let (mut assured, mut unreplied) = (0_u32, 0_u32);
+    for line in table.lines() {
+        assured += u32::from(line.contains("[ASSURED]"));
+        unreplied += u32::from(line.contains("[UNREPLIED]"));
+    }
+    ensure!(
+        table.lines().count() == 3 && unreplied == 1,
+        "conntrack -L shows: {table}"
+    );
+    ensure!(assured >= 1, "no flow became a stream: {table}");
+    eventually(SWEEP, "the kernel has dropped the entries", || {
+        let left = guest.sh("conntrack -L -p udp 2>/dev/null")?;
+        ensure!(left.is_empty(), "left: {left}");
+        Ok(())
+    })?;
+    agent.shows("the agent agrees with conntrack -L", SOON, |metrics| {
+        let removed = |state| metrics.value(REMOVED, &[("end", "expired"), ("state", state)]);
+        let (streams, replied) = (removed("assured")?, removed("replied")?);
+        let nobody = removed("unreplied")?;
+        ensure!(
+            streams == f64::from(assured) && replied == f64::from(2 - assured) && nobody == 1.0,
+            "assured {streams}, replied {replied}, unreplied {nobody}; conntrack: {table}"
+        );
+        Ok(())
+    })?;
+    nothing_is_lost(&agent.metrics()?)?;
+    Ok(Verdict::Passed)
+}
+
+/// What user space deletes is told apart from what expires.
+pub(crate) fn a_deleted_entry_is_counted_as_deleted(guest: &Guest) -> Result<Verdict> {
+    let site = Site::build(guest)?;
+    let agent = Agent::start(guest, NO_WALK)?;
+    site.one_shots(20_000..20_010)?;
+    guest.sh("conntrack -D -p udp 2>/dev/null")?;
+    agent.shows("ten deletions", SOON, |metrics| {
+        ends(metrics, "userspace", "replied", 10.0)
+    })?;
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn a_small_table_fills_is_full_and_recovers(guest: &Guest) -> Result<Verdict> {
+    let site = Site::build(guest)?;
+    guest.set_sysctl(MAX, "1000")?;
+    guest.set_sysctl(UDP_TIMEOUT, "60")?;
+    let agent = Agent::start(
+        guest,
+        "snapshot_interval = \"1s\"\nwasteful_usage_ratio = 1.0",
+    )?;
+    agent.finds(&[], SOON).context("before any load")?;
+
+    site.one_shots(20_000..20_400)?;
+    let finding = agent.finds_one("filling", SOON)?;
+    names_the_client(&finding)?;
+
+    site.one_shots(20_400..21_100)?;
+    let finding = agent.finds_one("full", SOON)?;
+    names_the_client(&finding)?;
+    let stat = guest.sh("cat /proc/net/stat/nf_conntrack")?;
+    let metrics = agent.metrics()?;
+    let pushed_out = metrics.value(
+        "nodemedic_conntrack_drops_total",
+        &[("reason", "early_drop")],
+    )?;
+    ensure!(
+        pushed_out == f64::from(early_drops(&stat)?),
+        "{pushed_out} early drops; {stat}"
+    );
+    let seen = metrics.sum(REMOVED, &[("end", "early_drop")]);
+    ensure!(
+        seen == pushed_out,
+        "the probes saw {seen} early drops, the kernel {pushed_out}"
+    );
+    let status = check(guest, &[])?.status;
+    ensure!(
+        status.code() == Some(1),
+        "check ends with {status} while the table is full"
+    );
+
+    guest.sh("conntrack -F 2>/dev/null")?;
+    agent
+        .finds(&[], 3 * SOON)
+        .context("after the table was emptied")?;
+    let status = check(guest, &[])?.status;
+    ensure!(
+        status.code() == Some(0),
+        "check ends with {status} after all is over"
+    );
+    Ok(Verdict::Passed)
+}
+
+fn names_the_client(finding: &serde_json::Value) -> Result<()> {
+    let culprit = finding["culprits"][0]["who"].as_str().unwrap_or_default();
+    ensure!(
+        culprit.contains(&CLIENT.to_string()),
+        "the culprit is {culprit:?}: {finding}"
+    );
+    Ok(())
+}
+
+/// The sum of a column in hexadecimal, found by its name.
+fn early_drops(stat: &str) -> Result<u32> {
+    let mut lines = stat
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let header = lines.next().context("an empty file")?;
+    let column = header
+        .iter()
+        .position(|name| *name == "early_drop")
+        .context("no such column")?;
+    lines
+        .map(|line| Ok(u32::from_str_radix(line[column], 16)?))
+        .sum()
+}
+
+/// DNS entries that stand idle are called a waste where they are most of a table that is in use,
+/// and the remedy works: with a shorter timeout the same load is healthy.
+pub(crate) fn idle_entries_are_a_waste_until_the_timeout_is_short(
+    guest: &Guest,
+) -> Result<Verdict> {
+    let site = Site::build(guest)?;
+    guest.set_sysctl(MAX, "4000")?;
+    guest.set_sysctl(UDP_TIMEOUT, "600")?;
+    let agent = Agent::start(guest, "snapshot_interval = \"1s\"\nfilling_within = \"1s\"")?;
+    site.one_shots(20_000..21_000)?;
+    let finding = agent.finds_one("wasteful", SOON)?;
+    names_the_client(&finding)?;
+    let remedies = finding["remedies"].to_string();
+    ensure!(
+        remedies.contains("sysctl -w net.netfilter.nf_conntrack_udp_timeout=10"),
+        "{remedies}"
+    );
+
+    guest.sh("conntrack -F 2>/dev/null")?;
+    guest.set_sysctl(UDP_TIMEOUT, "2")?;
+    site.one_shots(20_000..21_000)?;
+    agent.finds(&[], SWEEP).context("with a short timeout")?;
+    Ok(Verdict::Passed)
+}
+
+/// The module comes after the agent, goes, and comes back; what is counted is exact each time.
+pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verdict> {
+    let site = Site::without_rules(guest)?;
+    ensure!(
+        !guest.is_loaded("nf_conntrack")?,
+        "nf_conntrack is loaded already"
+    );
+    let agent = Agent::start(guest, NO_WALK)?;
+    waits_for_the_module(&agent)?;
+    for round in 1..=2 {
+        site.masquerade(guest)?;
+        let measured = format!("round {round}: the ailment is measured");
+        eventually(2 * SOON, &measured, || {
+            let report = agent.report()?;
+            let attached = report["probes"][0]["hook"].is_string();
+            ensure!(attached, "{} {}", report["coverage"], report["probes"]);
+            Ok(())
+        })?;
+        let before = agent.metrics()?.sum(CREATED, &[]);
+        site.one_shots(20_000..20_100)?;
+        agent.shows("a hundred more", SOON, |metrics| {
+            let counted = metrics.sum(CREATED, &[]) - before;
+            ensure!(
+                counted == 100.0,
+                "round {round}: {counted} entries are counted"
+            );
+            Ok(())
+        })?;
+        site.forget_rules(guest)?;
+        eventually(2 * SOON, "the agent does not keep the module", || {
+            unload(guest)
+        })?;
+        waits_for_the_module(&agent)?;
+    }
+    Ok(Verdict::Passed)
+}
+
+fn waits_for_the_module(agent: &Agent) -> Result<()> {
+    eventually(SOON, "the agent waits for the module", || {
+        let coverage = agent.report()?["coverage"].clone();
+        ensure!(
+            coverage["state"] == "waiting" && coverage["module"] == "nf_conntrack",
+            "{coverage}"
+        );
+        Ok(())
+    })
+}
+
+/// As an operator would: whatever is loaded on top of it first.
+fn unload(guest: &Guest) -> Result<()> {
+    for module in [
+        "nft_chain_nat",
+        "xt_MASQUERADE",
+        "nf_nat",
+        "nf_conntrack_netlink",
+        "nf_conntrack",
+    ] {
+        if guest.is_loaded(module)? {
+            guest.rmmod(module)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the module has no types of its own, the agent says so and takes the next hook; elsewhere
+/// it takes the cheapest and has nothing to say.
+pub(crate) fn the_hook_fits_the_kernel(guest: &Guest) -> Result<Verdict> {
+    let _site = Site::build(guest)?;
+    let agent = Agent::start(guest, "")?;
+    let report = agent.report()?;
+    let (hook, why) = match guest.has_btf("nf_conntrack") {
+        true => ("fentry", ""),
+        false => ("kprobe", "/sys/kernel/btf/nf_conntrack does not exist"),
+    };
+    for probe in report["probes"].as_array().context("probes")? {
+        if probe["name"] == "table_walk" {
+            continue;
+        }
+        ensure!(probe["hook"] == hook, "{probe}");
+        let said = probe["missing"].to_string();
+        ensure!(
+            said.contains(why) && (said == "[]") == why.is_empty(),
+            "{probe}"
+        );
+    }
+    let table = guest.run(&mut guest.agent(&["probes"])?, SOON)?.ok()?;
+    ensure!(
+        table.contains("creations") && table.contains(hook),
+        "{table}"
+    );
+    Ok(Verdict::Passed)
+}
+
+/// The baseline alone agrees with the kernel.
+pub(crate) fn without_hooks_the_baseline_stands_in(guest: &Guest) -> Result<Verdict> {
+    let site = Site::build(guest)?;
+    guest.modprobe("nf_conntrack_netlink")?;
+    let agent = Agent::start(guest, "hooks = []\nsnapshot_interval = \"1s\"")?;
+    site.one_shots(20_000..20_300)?;
+    agent.shows("the entries, by count and by state", SOON, |metrics| {
+        let entries = metrics.sum(ENTRIES, &[]);
+        let replied = metrics.value("nodemedic_udp_conntrack_entries", &[("state", "replied")])?;
+        ensure!(
+            entries == 300.0 && replied == 300.0,
+            "{entries} entries, {replied} replied"
+        );
+        ensure!(
+            metrics.select(CREATED, &[]).next().is_none(),
+            "creations without a probe"
+        );
+        Ok(())
+    })?;
+    let said = agent.report()?["probes"].to_string();
+    ensure!(said.contains("hooks"), "{said}");
+    Ok(Verdict::Passed)
+}
+
+/// SIGTERM ends it in order, and nothing of it stays in the kernel; neither does after SIGKILL.
+pub(crate) fn nothing_stays_attached_when_it_ends(guest: &Guest) -> Result<Verdict> {
+    let _site = Site::build(guest)?;
+    let before = references(guest)?;
+    for signal in ["TERM", "KILL"] {
+        let mut agent = Agent::start(guest, "")?;
+        guest.sh(&format!("kill -{signal} {}", agent.process().id()))?;
+        let status = agent.process().wait(SOON)?;
+        ensure!(
+            signal == "KILL" || status.success(),
+            "after SIGTERM it ends with {status}"
+        );
+        eventually(SOON, "its programs are gone", || {
+            let left = guest.sh("cat /sys/kernel/debug/kprobes/list")?;
+            ensure!(left.trim().is_empty(), "kprobes are left: {left}");
+            let now = references(guest)?;
+            ensure!(
+                now == before,
+                "the module has {now} references, it had {before}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(Verdict::Passed)
+}
+
+fn references(guest: &Guest) -> Result<u32> {
+    Ok(guest
+        .sh("cat /sys/module/nf_conntrack/refcnt")?
+        .trim()
+        .parse()?)
+}

@@ -1,0 +1,101 @@
+//! The process that runs one scenario, as PID 1 starts it.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::Guest;
+use crate::protocol::{Outcome, SCENARIO_ENV, Task};
+use crate::scenario::{Registry, Verdict};
+
+const OUTCOME: &str = "/run/outcome.json";
+const LOG: &str = "/run/scenario.log";
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// In the child: runs the scenario and leaves its outcome. A panic leaves none.
+pub(crate) fn run(registry: &Registry, name: &str) -> ExitCode {
+    match scenario(registry, name) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn scenario(registry: &Registry, name: &str) -> Result<()> {
+    let scenario = registry
+        .find(name)
+        .with_context(|| format!("no scenario {name}"))?;
+    let outcome = match (scenario.run)(&Guest::new()) {
+        Ok(Verdict::Passed) => Outcome::Passed,
+        Ok(Verdict::Skipped(why)) => Outcome::Skipped(why),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    };
+    let json = serde_json::to_vec(&outcome).context("write the outcome as JSON")?;
+    fs::write(OUTCOME, json).with_context(|| format!("write {OUTCOME}"))
+}
+
+/// In PID 1: runs a scenario in a child, and gives its outcome and what was printed.
+pub(crate) fn supervise(task: &Task) -> Result<(Outcome, String)> {
+    // Absent before the first scenario.
+    let _ = fs::remove_file(OUTCOME);
+    let log = File::create(LOG).with_context(|| format!("create {LOG}"))?;
+    let child = Command::new("/proc/self/exe")
+        .env(SCENARIO_ENV, &task.name)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("share the log")?)
+        .stderr(log)
+        .spawn()
+        .context("start a scenario")?;
+    let end = wait(Pid::from_raw(child.id().cast_signed()), task.limit)?;
+    let outcome = match end {
+        Some(status) => outcome(Path::new(OUTCOME), status),
+        None => Outcome::Failed(format!("no verdict within {:?}", task.limit)),
+    };
+    let log = fs::read(LOG).with_context(|| format!("read {LOG}"))?;
+    Ok((outcome, String::from_utf8_lossy(&log).into_owned()))
+}
+
+/// Waits for one child, and buries every orphan that PID 1 has inherited.
+fn wait(child: Pid, limit: Duration) -> Result<Option<WaitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)).context("wait for a scenario")? {
+            WaitStatus::StillAlive if Instant::now() > deadline => return Ok(None),
+            WaitStatus::StillAlive => sleep(POLL),
+            status if status.pid() == Some(child) => return Ok(Some(status)),
+            _ => {}
+        }
+    }
+}
+
+fn outcome(path: &Path, status: WaitStatus) -> Outcome {
+    match (fs::read(path), status) {
+        (Ok(json), _) => serde_json::from_slice(&json)
+            .unwrap_or_else(|error| Outcome::Failed(format!("its outcome is garbled: {error}"))),
+        (Err(_), WaitStatus::Exited(_, 101)) => Outcome::Failed("it panicked".into()),
+        (Err(_), status) => Outcome::Failed(format!("it ended without a verdict: {status:?}")),
+    }
+}
+
+/// Waits until every child is dead and buried.
+pub(crate) fn bury_all() -> Result<()> {
+    loop {
+        match waitpid(None, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(()),
+            Err(error) => return Err(error).context("wait for the killed"),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! DNS behind NAT, as the pods of a node see it: a client and a resolver in network namespaces of
+//! their own, and the guest between them, whose table gets an entry for each exchange.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::eventually::eventually;
+use crate::guest::{Guest, NetNs, Process};
+
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 2);
+const CLIENT_SIDE: &str = "10.1.0.1";
+const RESOLVER_SIDE: &str = "10.2.0.1";
+
+/// How long an answer may take; under emulation, beside other work.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A client, a resolver (dnsmasq), and the guest that masquerades between them.
+#[derive(Debug)]
+pub struct Site {
+    client: NetNs,
+    resolver: NetNs,
+    _dnsmasq: Process,
+}
+
+impl Site {
+    /// Builds it. The kernel loads nf_conntrack for the rule, if it is not there yet.
+    pub fn build(guest: &Guest) -> Result<Self> {
+        let site = Self::without_rules(guest)?;
+        site.masquerade(guest)?;
+        Ok(site)
+    }
+
+    /// The network alone: nothing is tracked yet.
+    pub fn without_rules(guest: &Guest) -> Result<Self> {
+        let (client, resolver) = (guest.netns("client")?, guest.netns("resolver")?);
+        let inside = |address: Ipv4Addr| format!("{address}/24");
+        client.connect_to_guest(
+            ("eth0", &inside(CLIENT)),
+            ("client", &format!("{CLIENT_SIDE}/24")),
+        )?;
+        resolver.connect_to_guest(
+            ("eth0", &inside(RESOLVER)),
+            ("resolver", &format!("{RESOLVER_SIDE}/24")),
+        )?;
+        client.sh(&format!("ip route add default via {CLIENT_SIDE}"))?;
+        resolver.sh(&format!("ip route add default via {RESOLVER_SIDE}"))?;
+        guest.set_sysctl("net.ipv4.ip_forward", "1")?;
+        let dnsmasq = serve(guest, &resolver)?;
+        let site = Self {
+            client,
+            resolver,
+            _dnsmasq: dnsmasq,
+        };
+        eventually(Duration::from_secs(20), "an answer of dnsmasq", || {
+            // In its own namespace, where nothing is tracked.
+            site.resolver.within(|| exchange(&bind(0)?, RESOLVER))
+        })?;
+        Ok(site)
+    }
+
+    /// From now on every exchange is tracked and translated.
+    pub fn masquerade(&self, guest: &Guest) -> Result<()> {
+        guest
+            .sh(&format!(
+                "iptables -t nat -A POSTROUTING -s {CLIENT}/24 -d {RESOLVER}/24 -j MASQUERADE"
+            ))
+            .map(drop)
+    }
+
+    /// Takes the rule away again, and what it made the kernel load.
+    pub fn forget_rules(&self, guest: &Guest) -> Result<()> {
+        guest.sh("iptables -t nat -F POSTROUTING").map(drop)
+    }
+
+    /// One exchange from each of these ports, one after the other; each makes an entry, and nothing
+    /// more is ever said on it.
+    pub fn one_shots(&self, ports: Range<u16>) -> Result<()> {
+        self.client.within(|| {
+            for port in ports {
+                let socket = bind(port)?;
+                exchange(&socket, RESOLVER).with_context(|| format!("from port {port}"))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// One flow that talks for this long.
+    pub fn talk(&self, port: u16, length: Duration) -> Result<()> {
+        self.client.within(|| {
+            let socket = bind(port)?;
+            let begin = Instant::now();
+            loop {
+                exchange(&socket, RESOLVER)?;
+                if begin.elapsed() > length {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        })
+    }
+
+    /// A query to a port where nobody answers, and no error comes back either.
+    pub fn ask_nobody(&self, port: u16) -> Result<()> {
+        self.resolver.sh("iptables -A OUTPUT -p icmp -j DROP")?;
+        self.client.within(|| {
+            let socket = bind(port)?;
+            socket
+                .send_to(b"?", (RESOLVER, 9))
+                .context("send to the port discard")?;
+            Ok(())
+        })
+    }
+
+    /// The namespace of the client.
+    pub fn client(&self) -> &NetNs {
+        &self.client
+    }
+}
+
+fn serve(guest: &Guest, resolver: &NetNs) -> Result<Process> {
+    let mut command = resolver.command("dnsmasq");
+    command.args([
+        "--keep-in-foreground",
+        "--no-resolv",
+        "--no-hosts",
+        "--conf-file=/dev/null",
+        "--pid-file=",
+        "--user=root",
+        "--group=root",
+        "--log-facility=-",
+        "--address=/test/192.0.2.1",
+    ]);
+    guest.start("dnsmasq", &mut command)
+}
+
+fn bind(port: u16) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
+        .with_context(|| format!("bind UDP port {port}"))?;
+    socket
+        .set_read_timeout(Some(ANSWER_LIMIT))
+        .context("set a time limit")?;
+    Ok(socket)
+}
+
+/// One question for the address of `a.test`, and its answer (RFC 1035, section 4.1).
+fn exchange(socket: &UdpSocket, resolver: Ipv4Addr) -> Result<()> {
+    const QUESTION: &[u8] =
+        b"\x4e\x6d\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
+    const ANSWERS: usize = 7;
+    socket.send_to(QUESTION, (resolver, 53)).context("ask")?;
+    let mut answer = [0; 512];
+    let (length, _) = socket
+        .recv_from(&mut answer)
+        .context("wait for an answer")?;
+    ensure!(
+        length > ANSWERS && answer[..2] == QUESTION[..2],
+        "the answer is to another question"
+    );
+    if answer[ANSWERS] != 1 {
+        bail!("{} answers instead of one", answer[ANSWERS]);
+    }
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! Makers of real, bounded faults. Each leaves traces only in the guest that it works in.
+
+pub mod dns;

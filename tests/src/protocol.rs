@@ -1,0 +1,68 @@
+//! What host and guest say to each other: a job at the start, then one JSON object a line.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the guest finds its [`Job`].
+pub(crate) const JOB: &str = "/job.json";
+
+/// Where the agent is in the guest.
+pub(crate) const AGENT: &str = "/usr/bin/nodemedic";
+
+/// Set for the child that runs one scenario.
+pub(crate) const SCENARIO_ENV: &str = "NODEMEDIC_SCENARIO";
+
+/// The name of the virtio-serial port that carries [`Event`]s.
+pub(crate) const PORT: &str = "events";
+
+/// What a guest is to do.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) scenarios: Vec<Task>,
+    /// Runs on the console after the scenarios; the guest lives as long as it does.
+    pub(crate) then: Option<Vec<String>>,
+    /// Bring up the interface to QEMU's user network.
+    pub(crate) network: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) name: String,
+    pub(crate) limit: Duration,
+}
+
+/// What a guest reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// The guest is ready.
+    Up {
+        release: String,
+    },
+    Start {
+        scenario: String,
+    },
+    End(ScenarioEnd),
+    /// Everything has been run.
+    Done,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ScenarioEnd {
+    pub(crate) scenario: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) seconds: f64,
+    /// What the scenario and all it started have printed.
+    pub(crate) log: String,
+    /// What could not be cleaned up after it.
+    pub(crate) left: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Passed,
+    Skipped(String),
+    Failed(String),
+}

@@ -1,0 +1,68 @@
+//! What a scenario is.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::guest::Guest;
+
+/// How a scenario ended without an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    /// It does not apply to this kernel; the reason is shown.
+    Skipped(String),
+}
+
+/// One experiment in a guest. An error or a panic is its failure.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// `ailment::what_must_hold`, the end of the test's name.
+    pub name: &'static str,
+    pub run: fn(&Guest) -> Result<Verdict>,
+    /// After this long without a verdict it is killed, and has failed.
+    pub limit: Duration,
+}
+
+impl Scenario {
+    pub const fn new(name: &'static str, run: fn(&Guest) -> Result<Verdict>) -> Self {
+        Self {
+            name,
+            run,
+            limit: Duration::from_secs(120),
+        }
+    }
+
+    /// For one that needs longer than the two minutes that are usual.
+    pub const fn limit(self, seconds: u64) -> Self {
+        Self {
+            limit: Duration::from_secs(seconds),
+            ..self
+        }
+    }
+}
+
+/// All scenarios there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Registry {
+    /// Each of these is a test on every kernel of the matrix.
+    pub matrix: &'static [Scenario],
+    /// The harness's tests of itself, on one kernel.
+    pub faulty: &'static [Faulty],
+}
+
+/// A scenario that goes wrong on purpose: the test is that its failure is noticed.
+#[derive(Debug, Clone, Copy)]
+pub struct Faulty {
+    pub scenario: Scenario,
+    /// Part of the failure's message.
+    pub fails_with: &'static str,
+}
+
+impl Registry {
+    pub fn find(&self, name: &str) -> Option<&'static Scenario> {
+        let faulty = self.faulty.iter().map(|faulty| &faulty.scenario);
+        let mut all = self.matrix.iter().chain(faulty);
+        all.find(|scenario| scenario.name == name)
+    }
+}

@@ -1,0 +1,123 @@
+//! The matrix, as `kernels.toml` has it.
+
+use std::env;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+/// Built in, so the test binary needs no file of the checkout.
+const FILE: &str = include_str!("../../kernels.toml");
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Matrix {
+    #[serde(rename = "kernel")]
+    pub(crate) kernels: Vec<Kernel>,
+    pub(crate) qemu: Packages,
+    pub(crate) guest: Packages,
+    pub(crate) bench: Packages,
+}
+
+#[derive(Debug, Clone, Hash, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernel {
+    /// What a test's name, and `--kernel`, says.
+    pub(crate) name: String,
+    pub(crate) suites: Vec<String>,
+    /// The pinned package and its version.
+    pub(crate) package: String,
+    pub(crate) version: String,
+    /// The names of all packages of the series, with a `*`: where to look when the pin is gone.
+    pub(crate) series: String,
+}
+
+/// Packages that are taken together with all that they depend on.
+#[derive(Debug, Clone, Hash, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Packages {
+    pub(crate) suites: Vec<String>,
+    pub(crate) packages: Vec<String>,
+}
+
+impl Matrix {
+    pub(crate) fn load() -> Result<Self> {
+        toml::from_str(FILE).context("parse tests/kernels.toml")
+    }
+
+    /// Leaves only the kernel of this name.
+    pub(crate) fn restrict(&mut self, name: &str) -> Result<()> {
+        let names = self.kernels.iter().map(|kernel| kernel.name.clone());
+        let names = names.collect::<Vec<_>>().join(", ");
+        self.kernels.retain(|kernel| kernel.name == name);
+        ensure!(
+            !self.kernels.is_empty(),
+            "no kernel {name:?} in tests/kernels.toml; there are {names}"
+        );
+        Ok(())
+    }
+}
+
+impl Kernel {
+    /// Whether a package is of this kernel's series.
+    pub(crate) fn fits(&self, package: &str) -> bool {
+        let (start, end) = self.series.split_once('*').unwrap_or((&self.series, ""));
+        package.starts_with(start) && package.ends_with(end)
+    }
+}
+
+/// Size and command line of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+    /// More words for the kernel's command line.
+    pub(crate) cmdline: String,
+}
+
+impl Machine {
+    /// The usual size, unless the environment says otherwise: `NODEMEDIC_VM_SMP`,
+    /// `NODEMEDIC_VM_MEM` (MiB), `NODEMEDIC_VM_CMDLINE`.
+    pub(crate) fn from_env() -> Result<Self> {
+        Ok(Self {
+            cpus: number("NODEMEDIC_VM_SMP", 1)?,
+            memory_mib: number("NODEMEDIC_VM_MEM", 768)?,
+            cmdline: env::var("NODEMEDIC_VM_CMDLINE").unwrap_or_default(),
+        })
+    }
+}
+
+fn number(variable: &str, usual: u32) -> Result<u32> {
+    match env::var(variable) {
+        Err(_) => Ok(usual),
+        Ok(text) => match text.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => bail!("{variable}={text:?}: a number above 0 is wanted"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pin_is_of_its_series() {
+        for kernel in Matrix::load().unwrap().kernels {
+            assert!(kernel.fits(&kernel.package), "{kernel:?}");
+            assert!(!kernel.fits(&format!("{}-dbg", kernel.package)));
+        }
+    }
+
+    #[test]
+    fn one_kernel_can_be_chosen() {
+        let mut matrix = Matrix::load().unwrap();
+        matrix.restrict("6.1").unwrap();
+        assert_eq!(matrix.kernels.len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_kernel_is_told_which_there_are() {
+        let error = Matrix::load().unwrap().restrict("2.4").unwrap_err();
+        assert!(error.to_string().contains("5.10, 6.1"), "{error}");
+    }
+}

@@ -1,0 +1,54 @@
+//! Builds the agent as it is shipped: one static file for any kernel of the matrix.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{cargo, elf, paths};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only the BPF objects.
+    #[arg(long)]
+    bpf: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    if !args.bpf {
+        return agent();
+    }
+    for object in bpf_build::build(&paths::root())? {
+        println!("{}", object.path.display());
+    }
+    Ok(())
+}
+
+/// Leaves the agent at [`paths::agent`].
+pub(crate) fn agent() -> Result<()> {
+    let mut build = cargo::cargo_static("build");
+    cargo::run(build.args(["--release", "--package=nodemedic", "--bin=nodemedic"]))?;
+    let built = paths::target_dir()
+        .join(cargo::TARGET)
+        .join("release/nodemedic");
+    ensure!(
+        elf::is_static(&built)?,
+        "{} needs an interpreter: it is not statically linked",
+        built.display()
+    );
+    link(&built, &paths::agent())
+}
+
+fn link(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", to.display()));
+        }
+        _ => {}
+    }
+    fs::hard_link(from, to).with_context(|| format!("link {} to {}", to.display(), from.display()))
+}

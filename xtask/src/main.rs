@@ -1,0 +1,61 @@
+//! The chores of the project, one verb a file: `cargo xtask --help`.
+
+mod build;
+mod cargo;
+mod docs;
+mod elf;
+mod lint;
+mod paths;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and tests nodemedic.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what the build needs and this machine lacks.
+    Setup(setup::Args),
+    /// Build the agent, statically linked, with the BPF objects inside.
+    Build(build::Args),
+    /// Set up, build, and start `nodemedic run` on this host.
+    Run(run::Args),
+    /// Set up, build, and run every test.
+    Test(test::Args),
+    /// Check format, lints, dependencies and generated pages.
+    Lint(lint::Args),
+    /// Write the pages that are generated from the agent.
+    Docs(docs::Args),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup(args) => setup::run(args),
+        Verb::Build(args) => build::run(args),
+        Verb::Run(args) => run::run(args),
+        Verb::Test(args) => test::run(args),
+        Verb::Lint(args) => lint::run(args),
+        Verb::Docs(args) => docs::run(args),
+    }
+}
