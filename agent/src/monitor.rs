@@ -134,3 +134,105 @@ impl Monitor {
         self.reports.send_replace(Some(snapshot));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ailments::sham::{self, ShamHost},
+        report::{AilmentReport, Coverage, Verdict},
+    };
+
+    /// So many beds with one kernel.
+    fn monitor(host: &Arc<ShamHost>, wards: usize, interval: Duration) -> Monitor {
+        let case = |_| Case {
+            enabled: true,
+            ward: sham::ward(),
+        };
+        let cases = (0..wards).map(case).collect();
+        let host = Arc::clone(host) as Arc<dyn Host>;
+        Monitor::new(cases, host, Identity::sham(), interval, 5_000)
+    }
+
+    fn ailment(monitor: &Monitor, i: usize) -> AilmentReport {
+        let last = monitor.reports.borrow().clone().unwrap();
+        last.report.ailments[i].clone()
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_tick_is_a_report() {
+        let host = Arc::new(ShamHost::default());
+        let mut monitor = monitor(&host, 2, LONG);
+        monitor.tick().await;
+        monitor.tick().await;
+        let last = monitor.reports.borrow().clone().unwrap();
+        assert_eq!(last.report.verdict(), Verdict::Healthy);
+        assert_eq!(last.report.ailments.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_ward_that_is_late_keeps_its_last_report_and_is_counted() {
+        let host = Arc::new(ShamHost::default());
+        let mut monitor = monitor(&host, 1, LONG);
+        monitor.tick().await;
+        monitor.tick().await;
+        let before = ailment(&monitor, 0);
+        monitor.interval = SHORT;
+        host.hang();
+        monitor.tick().await;
+        monitor.tick().await;
+        let late = ailment(&monitor, 0);
+        assert_eq!(late.errors.late, 2);
+        assert_eq!(late.reading_unix_seconds, before.reading_unix_seconds);
+        assert_eq!(late.samples, before.samples);
+        monitor.interval = LONG;
+        host.heal();
+        monitor.tick().await;
+        monitor.tick().await;
+        let back = ailment(&monitor, 0);
+        assert!(back.reading_unix_seconds > before.reading_unix_seconds);
+        assert_eq!(back.errors.late, 3, "it was late already at the first tick");
+    }
+
+    #[tokio::test]
+    async fn a_ward_that_is_late_to_attach_is_starting() {
+        let host = Arc::new(ShamHost::default());
+        host.hang();
+        let mut monitor = monitor(&host, 1, SHORT);
+        monitor.tick().await;
+        assert_eq!(ailment(&monitor, 0).coverage, Coverage::Starting);
+        host.heal();
+        monitor.stop().await;
+    }
+
+    #[tokio::test]
+    async fn stopping_detaches_all_even_in_the_middle_of_a_tick() {
+        let host = Arc::new(ShamHost::default());
+        let mut monitor = monitor(&host, 2, SHORT);
+        monitor.tick().await;
+        assert_eq!(host.attached(), 2);
+        host.hang();
+        monitor.tick().await;
+        host.heal();
+        monitor.stop().await;
+        assert_eq!(host.attached(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_cap_cuts_is_counted_once_a_tick() {
+        let host = Arc::new(ShamHost::default());
+        let mut monitor = monitor(&host, 1, LONG);
+        monitor.max_series = 0;
+        monitor.tick().await;
+        monitor.tick().await;
+        let cut = |monitor: &Monitor| monitor.reports.borrow().clone().unwrap().report.series_cut;
+        let once = cut(&monitor);
+        assert!(once > 0);
+        assert_eq!(cut(&monitor), once, "looking again changes nothing");
+        monitor.tick().await;
+        assert_eq!(cut(&monitor), 2 * once);
+    }
+}

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libtest_mimic::{Completion, Trial};
-use nodemedic_tests::vm::files;
 
 /// One test. Its name is a sentence.
 #[derive(Clone, Copy)]
@@ -75,8 +74,13 @@ pub(crate) fn root() -> PathBuf {
 
 /// The files of a folder of the checkout whose names end like this; none is an error.
 pub(crate) fn files_of(folder: &str, ending: &str) -> Result<Vec<PathBuf>> {
-    let mut paths = files::below(&root().join(folder))?;
+    let entries = fs::read_dir(root().join(folder)).with_context(|| format!("list {folder}"))?;
+    let paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>();
+    let mut paths = paths.with_context(|| format!("list {folder}"))?;
     paths.retain(|path| name(path).ends_with(ending));
+    paths.sort();
     ensure!(!paths.is_empty(), "{folder} has no file *{ending}");
     Ok(paths)
 }

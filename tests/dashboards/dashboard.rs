@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,8 +21,11 @@ const NOT_SHOWN: [(&str, &str); 1] = [(
 const COMMON: &str = "process_";
 
 /// What Grafana puts in the place of its own variables; any duration will do to parse.
-const BUILT_IN: [(&str, &str); 3] =
-    [("$__rate_interval", "5m"), ("$__interval", "1m"), ("$__range", "1h")];
+const BUILT_IN: [(&str, &str); 3] = [
+    ("$__rate_interval", "5m"),
+    ("$__interval", "1m"),
+    ("$__range", "1h"),
+];
 
 /// A file that Grafana imports: its classic format, which every version reads.
 #[derive(Debug, Deserialize)]
@@ -106,7 +109,10 @@ pub(crate) struct Query {
 
 /// All dashboards of the checkout.
 pub(crate) fn all() -> Result<Vec<Dashboard>> {
-    files_of("dashboards", ".json")?.iter().map(|path| Dashboard::load(path)).collect()
+    files_of("dashboards", ".json")?
+        .iter()
+        .map(|path| Dashboard::load(path))
+        .collect()
 }
 
 impl Dashboard {
@@ -122,7 +128,9 @@ impl Dashboard {
 
     /// Every panel, those in closed rows too, and the rows themselves.
     pub(crate) fn all_panels(&self) -> impl Iterator<Item = &Panel> {
-        self.panels.iter().flat_map(|panel| [panel].into_iter().chain(&panel.panels))
+        self.panels
+            .iter()
+            .flat_map(|panel| [panel].into_iter().chain(&panel.panels))
     }
 
     /// Every expression, as Prometheus would get it.
@@ -142,9 +150,15 @@ impl Dashboard {
         let (mut faults, mut used) = (Vec::new(), BTreeSet::new());
         for query in self.queries()? {
             let checked = expression::check(&query.expression, known);
-            let missing = query.shows.iter().filter(|label| !checked.shape.carries(label));
-            let missing = missing.map(|label| format!("it shows label {label}, which is not there"));
-            let undefined = self.undefined(&query.expression).map(|name| format!("no variable ${name}"));
+            let missing = query
+                .shows
+                .iter()
+                .filter(|label| !checked.shape.carries(label));
+            let missing =
+                missing.map(|label| format!("it shows label {label}, which is not there"));
+            let undefined = self
+                .undefined(&query.expression)
+                .map(|name| format!("no variable ${name}"));
             let all = checked.faults.into_iter().chain(missing).chain(undefined);
             faults.extend(all.map(|fault| format!("{}: {fault}", query.place)));
             used.extend(checked.metrics);
@@ -158,7 +172,12 @@ impl Dashboard {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
             rest[..end.unwrap_or(rest.len())].to_owned()
         });
-        names.filter(|name| self.templating.list.iter().all(|variable| variable.name != *name))
+        names.filter(|name| {
+            self.templating
+                .list
+                .iter()
+                .all(|variable| variable.name != *name)
+        })
     }
 }
 
@@ -169,7 +188,9 @@ impl Panel {
         self.targets.iter().map(move |target| Query {
             place: format!("{file}, {:?}, {}", self.title, target.ref_id),
             expression: with_built_in(&target.expr),
-            shows: between(&target.legend_format, "{{", "}}").chain(named.clone()).collect(),
+            shows: between(&target.legend_format, "{{", "}}")
+                .chain(named.clone())
+                .collect(),
         })
     }
 }
@@ -178,8 +199,12 @@ impl Transformation {
     /// The labels whose columns it renames.
     fn labels(&self) -> Vec<String> {
         let renamed = self.options["renameByName"].as_object();
-        let columns = renamed.into_iter().flat_map(|renamed| renamed.keys().cloned());
-        columns.filter(|column| !["Time", "Value"].contains(&column.as_str())).collect()
+        let columns = renamed
+            .into_iter()
+            .flat_map(|renamed| renamed.keys().cloned());
+        columns
+            .filter(|column| !["Time", "Value"].contains(&column.as_str()))
+            .collect()
     }
 }
 
@@ -189,11 +214,16 @@ impl Variable {
         if self.kind != "query" {
             return Ok(None);
         }
-        let text = self.query["query"].as_str().or(self.query.as_str()).unwrap_or_default();
-        let inner = text.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+        let text = self.query["query"]
+            .as_str()
+            .or(self.query.as_str())
+            .unwrap_or_default();
+        let inner = text
+            .strip_prefix("label_values(")
+            .and_then(|rest| rest.strip_suffix(')'));
         let parts = inner.and_then(|inner| inner.rsplit_once(','));
-        let (expression, label) =
-            parts.with_context(|| format!("{file}, ${}: no label_values in {text:?}", self.name))?;
+        let (expression, label) = parts
+            .with_context(|| format!("{file}, ${}: no label_values in {text:?}", self.name))?;
         Ok(Some(Query {
             place: format!("{file}, ${}", self.name),
             expression: expression.trim().to_owned(),
@@ -226,7 +256,11 @@ fn coverage(known: &Metrics, used: &BTreeSet<String>) -> Vec<String> {
     for metric in known.all().filter(|metric| metric.name != "up") {
         let left_out = NOT_SHOWN.iter().any(|(name, _)| *name == metric.name);
         if used.contains(&metric.name) == left_out && !metric.name.starts_with(COMMON) {
-            let is = if left_out { "is shown, and listed as not" } else { "is not shown" };
+            let is = if left_out {
+                "is shown, and listed as not"
+            } else {
+                "is not shown"
+            };
             faults.push(format!("{} {is}", metric.name));
         }
     }
@@ -251,7 +285,9 @@ fn every_metric_is_shown_or_left_out_for_a_reason() -> Result<Verdict> {
         for dashboard in all()? {
             used.extend(dashboard.check(&known)?.1);
         }
-        let gone = NOT_SHOWN.iter().filter(|(name, _)| known.series(name).is_err());
+        let gone = NOT_SHOWN
+            .iter()
+            .filter(|(name, _)| known.series(name).is_err());
         let gone = gone.map(|(name, _)| format!("{name}: listed as not shown, and no metric"));
         none(coverage(&known, &used).into_iter().chain(gone).collect())
     })
@@ -266,9 +302,13 @@ pub(crate) const CHECKS: &[Check] = &[
 ];
 
 pub(crate) mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
+
+    use anyhow::{Result, ensure};
+
+    use super::{Dashboard, coverage};
     use crate::agent::sham;
-    use crate::check::found;
+    use crate::check::{Verdict, found};
 
     /// A dashboard of one panel with one expression.
     pub(crate) fn with(expression: &str, legend: &str) -> Result<Dashboard> {
@@ -290,12 +330,20 @@ pub(crate) mod tests {
 
     pub(super) fn each_fault_is_found() -> Result<Verdict> {
         let known = sham::metrics();
-        let (faults, used) = with("rate(beats_total[$__rate_interval])", "{{chamber}}")?.check(&known)?;
+        let (faults, used) =
+            with("rate(beats_total[$__rate_interval])", "{{chamber}}")?.check(&known)?;
         ensure!(faults.is_empty(), "{faults:?}");
-        ensure!(used == BTreeSet::from(["beats_total".to_owned(), "pressure".to_owned()]), "{used:?}");
+        ensure!(
+            used == BTreeSet::from(["beats_total".to_owned(), "pressure".to_owned()]),
+            "{used:?}"
+        );
         let cases = [
             ("rate(beat_total[5m])", "", "no metric beat_total"),
-            ("rate(beats_total[$__rate_intervall])", "", "cannot be parsed"),
+            (
+                "rate(beats_total[$__rate_intervall])",
+                "",
+                "cannot be parsed",
+            ),
             ("pressure{side=~\"$sied\"}", "", "no variable $sied"),
             ("sum(pressure)", "{{side}}", "shows label side"),
         ];
@@ -308,7 +356,10 @@ pub(crate) mod tests {
     pub(super) fn a_metric_that_nobody_shows_is_found() -> Result<Verdict> {
         let faults = coverage(&sham::metrics(), &BTreeSet::from(["pressure".to_owned()]));
         found(&faults, "beats_total is not shown")?;
-        ensure!(!faults.iter().any(|fault| fault.starts_with("pressure ")), "{faults:?}");
+        ensure!(
+            !faults.iter().any(|fault| fault.starts_with("pressure ")),
+            "{faults:?}"
+        );
         Ok(Verdict::Passed)
     }
 }

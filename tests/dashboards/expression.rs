@@ -93,9 +93,17 @@ impl Checker<'_> {
 
     fn selector(&mut self, selector: &VectorSelector) -> Shape {
         let alternatives = selector.matchers.or_matchers.iter().flatten();
-        let matchers: Vec<_> = selector.matchers.matchers.iter().chain(alternatives).collect();
+        let matchers: Vec<_> = selector
+            .matchers
+            .matchers
+            .iter()
+            .chain(alternatives)
+            .collect();
         let by_matcher = matchers.iter().find(|matcher| matcher.name == METRIC_NAME);
-        let name = selector.name.as_ref().or(by_matcher.map(|matcher| &matcher.value));
+        let name = selector
+            .name
+            .as_ref()
+            .or(by_matcher.map(|matcher| &matcher.value));
         let Some(name) = name else {
             return self.fault("a selector names no metric".to_owned());
         };
@@ -145,9 +153,17 @@ impl Checker<'_> {
 
     fn call(&mut self, call: &Call) -> Shape {
         let name = call.func.name;
-        let shapes: Vec<_> = call.args.args.iter().map(|argument| self.shape(argument)).collect();
+        let shapes: Vec<_> = call
+            .args
+            .args
+            .iter()
+            .map(|argument| self.shape(argument))
+            .collect();
         self.kind(call);
-        let series = shapes.iter().find(|shape| **shape != Shape::Scalar).cloned();
+        let series = shapes
+            .iter()
+            .find(|shape| **shape != Shape::Scalar)
+            .cloned();
         let series = series.unwrap_or(Shape::Series(Labels::new()));
         match (name, text_arguments(call).as_slice()) {
             ("label_replace", [to, _, from, _]) => self.relabel(series, to, &[from]),
@@ -179,10 +195,12 @@ impl Checker<'_> {
             return;
         };
         if OF_COUNTERS.contains(&name) && !series.is_counter {
-            self.faults.push(format!("{name} of {metric}, which is a gauge"));
+            self.faults
+                .push(format!("{name} of {metric}, which is a gauge"));
         }
         if OF_GAUGES.contains(&name) && series.is_counter {
-            self.faults.push(format!("{name} of {metric}, which is a counter"));
+            self.faults
+                .push(format!("{name} of {metric}, which is a counter"));
         }
     }
 
@@ -211,9 +229,10 @@ impl Checker<'_> {
                 self.must_carry("on", on, &sides);
                 (set(on), set(on))
             }
-            Some(LabelModifier::Exclude(ignored)) => {
-                (without(left.clone(), ignored), without(right.clone(), ignored))
-            }
+            Some(LabelModifier::Exclude(ignored)) => (
+                without(left.clone(), ignored),
+                without(right.clone(), ignored),
+            ),
             None => (left.clone(), right.clone()),
         };
         if of_left != of_right {
@@ -246,7 +265,8 @@ impl Checker<'_> {
                     Shape::Series(labels) => listed(labels),
                     Shape::Scalar | Shape::Unknown => "a number".to_owned(),
                 };
-                self.faults.push(format!("{who}: no label {label}, there is {there}"));
+                self.faults
+                    .push(format!("{who}: no label {label}, there is {there}"));
             }
         }
     }
@@ -296,7 +316,7 @@ mod tests {
         "pressure / on (job, instance) group_left pressure_limit",
         "pressure > on (instance) group_left () (pressure_limit > 0)",
         "max by (job, instance) (pressure) / pressure_limit",
-        "label_replace(pressure, \"where\", \"$1\", \"side\", \"(.*)\") unless pressure offset 1h",
+        "label_replace(pressure, \"side\", \"$1\", \"side\", \"(.*)\") unless pressure offset 1h",
         "pressure{side=\"left\"} * 1 or pressure{side=~\"r.*\"} * 2",
         "up{job=\"nodemedic\"} == 0",
     ];
@@ -313,7 +333,10 @@ mod tests {
         ("sum by (side) (sum by (job) (pressure))", "no label side"),
         ("pressure / pressure_limit", "never meet"),
         ("pressure * on (side) pressure_limit", "no label side"),
-        ("histogram_quantile(0.9, sum(rate(pause_seconds_bucket[5m])))", "no label le"),
+        (
+            "histogram_quantile(0.9, sum(rate(pause_seconds_bucket[5m])))",
+            "no label le",
+        ),
         ("rate(pressure[5m])", "which is a gauge"),
         ("delta(beats_total[5m])", "which is a counter"),
     ];
@@ -340,7 +363,10 @@ mod tests {
             ("sum(pressure)", "no labels"),
             ("topk by (job) (3, pressure)", "instance, job, side"),
             ("sum without (side) (pressure)", "instance, job"),
-            ("pressure * on (job) group_left pressure_limit", "instance, job, side"),
+            (
+                "pressure * on (job) group_left pressure_limit",
+                "instance, job, side",
+            ),
             ("pressure_limit + ignoring (side) pressure", "instance, job"),
             ("vector(1)", "no labels"),
             ("count_values(\"value\", pressure)", "value"),

@@ -22,20 +22,31 @@ fn faults(dashboard: &Dashboard) -> Vec<String> {
     if dashboard.uid.is_empty() {
         faults.push("without a uid it cannot be imported again over itself".to_owned());
     }
-    faults.extend(repeated(dashboard.all_panels().map(|panel| panel.id.to_string()), "id"));
-    faults.extend(repeated(dashboard.all_panels().map(|panel| panel.title.clone()), "title"));
+    faults.extend(repeated(
+        dashboard.all_panels().map(|panel| panel.id.to_string()),
+        "id",
+    ));
+    faults.extend(repeated(
+        dashboard.all_panels().map(|panel| panel.title.clone()),
+        "title",
+    ));
     for panel in dashboard.all_panels() {
         let found = panel_faults(panel).into_iter();
         faults.extend(found.map(|fault| format!("panel {:?}: {fault}", panel.title)));
     }
     faults.extend(overlaps(&dashboard.panels));
-    faults.iter().map(|fault| format!("{}: {fault}", dashboard.file)).collect()
+    faults
+        .iter()
+        .map(|fault| format!("{}: {fault}", dashboard.file))
+        .collect()
 }
 
 fn repeated(values: impl Iterator<Item = String>, what: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let again = values.filter(|value| !seen.insert(value.clone()));
-    again.map(|value| format!("{what} {value:?} twice")).collect()
+    again
+        .map(|value| format!("{what} {value:?} twice"))
+        .collect()
 }
 
 fn panel_faults(panel: &Panel) -> Vec<String> {
@@ -52,14 +63,26 @@ fn panel_faults(panel: &Panel) -> Vec<String> {
         return faults;
     }
     rule(!panel.description.is_empty(), "no description");
-    rule(panel.field_config["defaults"]["unit"].is_string(), "no unit");
+    rule(
+        panel.field_config["defaults"]["unit"].is_string(),
+        "no unit",
+    );
     rule(is_chosen(&panel.datasource), "a data source of its own");
     rule(!panel.targets.is_empty(), "it asks for nothing");
     for target in &panel.targets {
-        rule(is_chosen(&target.datasource), "a target with a data source of its own");
-        rule(has_grafanas_ranges(&target.expr), "a range that does not follow the scrape interval");
+        rule(
+            is_chosen(&target.datasource),
+            "a target with a data source of its own",
+        );
+        rule(
+            has_grafanas_ranges(&target.expr),
+            "a range that does not follow the scrape interval",
+        );
     }
-    faults.extend(repeated(panel.targets.iter().map(|target| target.ref_id.clone()), "refId"));
+    faults.extend(repeated(
+        panel.targets.iter().map(|target| target.ref_id.clone()),
+        "refId",
+    ));
     faults
 }
 
@@ -93,16 +116,25 @@ fn every_dashboard_keeps_the_house_rules() -> Result<Verdict> {
     none(dashboard::all()?.iter().flat_map(faults).collect())
 }
 
+/// Makes a sound dashboard an unsound one.
+type Spoil = fn(&mut Dashboard);
+
 fn each_breach_is_found() -> Result<Verdict> {
     let sound = dashboard::tests::with("rate(beats_total[$__rate_interval])", "")?;
     ensure!(faults(&sound).is_empty(), "{:?}", faults(&sound));
-    let cases: [(fn(&mut Dashboard), &str); 8] = [
+    let cases: [(Spoil, &str); 8] = [
         (|it| it.id = Some(1), "overwrite"),
         (|it| it.panels[0].description.clear(), "no description"),
         (|it| it.panels[0].field_config = Value::Null, "no unit"),
-        (|it| it.panels[0].datasource = Value::Null, "a data source of its own"),
+        (
+            |it| it.panels[0].datasource = Value::Null,
+            "a data source of its own",
+        ),
         (|it| it.panels[0].targets.clear(), "asks for nothing"),
-        (|it| it.panels[0].targets[0].expr = "rate(x[5m])".to_owned(), "scrape interval"),
+        (
+            |it| it.panels[0].targets[0].expr = "rate(x[5m])".to_owned(),
+            "scrape interval",
+        ),
         (|it| it.panels[0].grid_pos.x = 20, "out of the grid"),
         (add_the_same_again, "covers"),
     ];

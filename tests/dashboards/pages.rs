@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use nodemedic_tests::vm::files;
 
-use crate::check::{Check, Verdict, found, none, read, root};
+use crate::check::{Check, Verdict, files_of, found, none, read, root};
 
 const AT_THE_ROOT: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
 
@@ -18,7 +17,9 @@ pub(crate) fn resolve(folder: &Path, target: &str) -> Result<()> {
     if heading.is_empty() {
         return Ok(());
     }
-    let there = read(&path)?.lines().any(|line| anchor(line).as_deref() == Some(heading));
+    let there = read(&path)?
+        .lines()
+        .any(|line| anchor(line).as_deref() == Some(heading));
     ensure!(there, "{file} has no heading #{heading}");
     Ok(())
 }
@@ -27,29 +28,47 @@ pub(crate) fn resolve(folder: &Path, target: &str) -> Result<()> {
 fn anchor(line: &str) -> Option<String> {
     let heading = line.strip_prefix('#')?.trim_start_matches('#').trim();
     let kept = heading.to_lowercase().replace(' ', "-");
-    Some(kept.chars().filter(|c| c.is_alphanumeric() || ['-', '_'].contains(c)).collect())
+    Some(
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || ['-', '_'].contains(c))
+            .collect(),
+    )
 }
 
 /// Targets of a page's links that are files of the checkout.
 fn links(page: &str) -> Vec<&str> {
-    let targets = page.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
-    targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
+    let targets = page
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once(')')?.0));
+    targets
+        .filter(|target| !target.contains("://") && !target.starts_with("mailto:"))
+        .collect()
 }
 
 fn faults(path: &Path, page: &str) -> Vec<String> {
     let folder = path.parent().unwrap_or(path);
     let own = path.file_name().unwrap_or_default().to_string_lossy();
     let broken = links(page).into_iter().filter_map(|link| {
-        let target = if link.starts_with('#') { format!("{own}{link}") } else { link.to_owned() };
-        Some(format!("{}: {:#}", path.display(), resolve(folder, &target).err()?))
+        let target = if link.starts_with('#') {
+            format!("{own}{link}")
+        } else {
+            link.to_owned()
+        };
+        Some(format!(
+            "{}: {:#}",
+            path.display(),
+            resolve(folder, &target).err()?
+        ))
     });
     broken.collect()
 }
 
 fn pages() -> Result<Vec<PathBuf>> {
     let mut pages: Vec<_> = AT_THE_ROOT.iter().map(|name| root().join(name)).collect();
-    let docs = files::below(&root().join("docs"))?;
-    pages.extend(docs.into_iter().filter(|path| path.extension().is_some_and(|it| it == "md")));
+    for folder in ["docs", "docs/ailments"] {
+        pages.extend(files_of(folder, ".md")?);
+    }
     Ok(pages)
 }
 

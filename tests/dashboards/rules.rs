@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::agent::{self, Metrics};
-use crate::check::{self, Check, Verdict, files_of, found, none, read};
+use crate::check::{self, Check, Verdict, files_of, none, read};
 use crate::dashboard::between;
 use crate::expression;
 use crate::pages;
@@ -21,6 +21,9 @@ pub(crate) const FOLDER: &str = "dashboards/alerts";
 const TESTS: &str = "_test.yaml";
 
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
+
+/// Where a template asks Prometheus for something.
+const QUERY_OPENS: [&str; 2] = ["query `", "printf `"];
 
 /// What every alert tells: what is the matter, and with whom; what it does to them; what to do.
 const TOLD: [&str; 3] = ["summary", "description", "action"];
@@ -72,13 +75,21 @@ pub(crate) fn files() -> Result<Vec<PathBuf>> {
 
 /// The tests of a file with rules.
 pub(crate) fn tests_of(rules: &Path) -> PathBuf {
-    let stem = rules.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = rules
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     rules.with_file_name(stem + TESTS)
 }
 
 fn rules_of(text: &str) -> Result<Vec<Rule>> {
     let file: RuleFile = serde_saphyr::from_str(text).context("parse rules")?;
-    Ok(file.groups.into_iter().flat_map(|group| group.rules).collect())
+    Ok(file
+        .groups
+        .into_iter()
+        .flat_map(|group| group.rules)
+        .collect())
 }
 
 impl Rule {
@@ -88,19 +99,34 @@ impl Rule {
         for text in self.annotations.values() {
             faults.extend(template_faults(text, &checked.shape, known));
         }
-        let told = TOLD.into_iter().filter(|name| !self.annotations.contains_key(*name));
+        let told = TOLD
+            .into_iter()
+            .filter(|name| !self.annotations.contains_key(*name));
         faults.extend(told.map(|name| format!("no annotation {name}")));
-        let severity = self.labels.get("severity").map(String::as_str).unwrap_or_default();
+        let severity = self
+            .labels
+            .get("severity")
+            .map(String::as_str)
+            .unwrap_or_default();
         if !SEVERITIES.contains(&severity) {
-            faults.push(format!("severity {severity:?} is none of {}", SEVERITIES.join(", ")));
+            faults.push(format!(
+                "severity {severity:?} is none of {}",
+                SEVERITIES.join(", ")
+            ));
         }
         faults.extend(self.page().err().map(|error| format!("{error:#}")));
-        faults.into_iter().map(|fault| format!("{}: {fault}", self.alert)).collect()
+        faults
+            .into_iter()
+            .map(|fault| format!("{}: {fault}", self.alert))
+            .collect()
     }
 
     /// The page that it sends its reader to, with the section.
     fn page(&self) -> Result<()> {
-        let page = self.annotations.get("page").context("no annotation page")?;
+        let page = self
+            .annotations
+            .get("runbook")
+            .context("no annotation runbook")?;
         pages::resolve(&check::root(), page)
     }
 }
@@ -113,10 +139,9 @@ fn template_faults(text: &str, shape: &Shape, known: &Metrics) -> Vec<String> {
     });
     let missing = labels.filter(|label| !shape.carries(label));
     let missing = missing.map(|label| format!("it tells label {label}, which is not there"));
-    let queries = between(text, "`", "`").step_by(2);
-    let asked = queries.flat_map(|query| {
-        expression::check(&query.replace("%q", "\"x\""), known).faults
-    });
+    let asked = QUERY_OPENS.iter().flat_map(|open| between(text, open, "`"));
+    let asked =
+        asked.flat_map(|query| expression::check(&query.replace("%q", "\"x\""), known).faults);
     missing.chain(asked).collect()
 }
 
@@ -170,8 +195,12 @@ pub(crate) const CHECKS: &[Check] = &[
 ];
 
 mod tests {
-    use super::*;
+    use anyhow::{Result, ensure};
+    use serde_json::Value;
+
+    use super::{AlertTest, Test, rules_of, untested};
     use crate::agent::sham;
+    use crate::check::{Verdict, found, none};
 
     const SOUND: &str = r#"
 groups:
@@ -184,12 +213,15 @@ groups:
           summary: The heart of {{ $labels.instance }} races.
           description: "{{ range query `topk(1, pressure{side=%q})` }}{{ end }}"
           action: Rest.
-          page: README.md
+          runbook: README.md
 "#;
 
     pub(super) fn each_fault_is_found() -> Result<Verdict> {
         let faults = |text: &str| -> Result<Vec<String>> {
-            Ok(rules_of(text)?.iter().flat_map(|rule| rule.faults(&sham::metrics())).collect())
+            Ok(rules_of(text)?
+                .iter()
+                .flat_map(|rule| rule.faults(&sham::metrics()))
+                .collect())
         };
         ensure!(faults(SOUND)?.is_empty(), "{:?}", faults(SOUND)?);
         let cases = [
@@ -199,8 +231,8 @@ groups:
             ("pressure{", "presure{", "no metric presure"),
             ("severity: warning", "severity: bad", "\"bad\" is none of"),
             ("action: Rest.", "", "no annotation action"),
-            ("page: README.md", "", "no annotation page"),
-            ("page: README.md", "page: READYOU.md", "READYOU.md"),
+            ("runbook: README.md", "", "no annotation runbook"),
+            ("runbook: README.md", "runbook: READYOU.md", "READYOU.md"),
         ];
         for (sound, spoilt, wanted) in cases {
             found(&faults(&SOUND.replace(sound, spoilt))?, wanted)?;
@@ -211,11 +243,17 @@ groups:
     pub(super) fn an_alert_without_a_pair_of_tests_is_found() -> Result<Verdict> {
         let rules = rules_of(SOUND)?;
         let test = |exp_alerts| Test {
-            alert_rule_test: vec![AlertTest { alertname: "HeartRaces".to_owned(), exp_alerts }],
+            alert_rule_test: vec![AlertTest {
+                alertname: "HeartRaces".to_owned(),
+                exp_alerts,
+            }],
         };
         let (sick, healthy) = (test(vec![Value::Null]), test(Vec::new()));
         found(&untested(&rules, &[]), "no test in which it fires")?;
-        found(&untested(&rules, std::slice::from_ref(&sick)), "no test in which it stays silent")?;
+        found(
+            &untested(&rules, std::slice::from_ref(&sick)),
+            "no test in which it stays silent",
+        )?;
         none(untested(&rules, &[sick, healthy]))
     }
 }

@@ -70,6 +70,7 @@ impl Agent {
         eventually(limit, &format!("the findings are {kinds:?}"), || {
             let report = self.report()?;
             let found = findings(&report);
+            ensure!(!report["reading"].is_null(), "there is no reading yet");
             ensure!(
                 found == kinds,
                 "they are {found:?}; the reading: {}",

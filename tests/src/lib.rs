@@ -23,6 +23,7 @@ mod vm;
 use std::process::ExitCode;
 
 use crate::scenario::Registry;
+pub use crate::vm::tools;
 
 /// `main` of the test binary.
 pub fn main(registry: &Registry) -> ExitCode {

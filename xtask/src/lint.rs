@@ -39,25 +39,26 @@ fn format() -> Result<()> {
     cargo::run(cargo::cargo("fmt").args(["--all", "--check"]))
 }
 
-fn bpf_clippy() -> Result<()> {
-    bpf_build::lint(&paths::root())
-}
-
 fn host_clippy() -> Result<()> {
     let mut clippy = cargo::cargo("clippy");
     cargo::run(clippy.args(["--workspace", "--all-targets", "--", "--deny=warnings"]))
 }
 
+fn bpf_clippy() -> Result<()> {
+    bpf_build::lint(&paths::root())
+}
+
 /// Licences, advisories, duplicates and sources, where the tool for it is installed: compiling it
 /// takes longer than all the rest.
 fn dependencies() -> Result<()> {
-    let quiet = || Stdio::null();
-    let version = Command::new("cargo-deny")
+    let mut version = Command::new("cargo-deny");
+    if version
         .arg("--version")
-        .stdout(quiet())
-        .status();
-    if version.is_err() {
-        eprintln!("skipped: `cargo install --locked cargo-deny` to have it");
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
+        eprintln!("skipped: no cargo-deny (`cargo install --locked cargo-deny`)");
         return Ok(());
     }
     cargo::run(cargo::cargo("deny").args(["--workspace", "check"]))

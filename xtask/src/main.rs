@@ -9,6 +9,7 @@ mod paths;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Verb {
     Run(run::Args),
     /// Set up, build, and run every test.
     Test(test::Args),
+    /// Run scenarios on the kernels of the matrix, or look around in one.
+    Vm(vm::Args),
     /// Check format, lints, dependencies and generated pages.
     Lint(lint::Args),
     /// Write the pages that are generated from the agent.
@@ -55,6 +58,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Build(args) => build::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Test(args) => test::run(args),
+        Verb::Vm(args) => vm::run(args),
         Verb::Lint(args) => lint::run(args),
         Verb::Docs(args) => docs::run(args),
     }

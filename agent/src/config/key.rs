@@ -62,7 +62,11 @@ impl Allowed {
             Self::OneOf(words) => text(value).is_some_and(|text| words.contains(&text)),
             Self::SomeOf(words) => list(value).is_some_and(|list| {
                 let known = list.iter().all(|word| words.contains(word));
-                known && list.iter().enumerate().all(|(i, word)| !list[..i].contains(word))
+                known
+                    && list
+                        .iter()
+                        .enumerate()
+                        .all(|(i, word)| !list[..i].contains(word))
             }),
             Self::Count { min, max } => {
                 count(value).is_some_and(|count| (min..=max).contains(&count))
@@ -106,7 +110,11 @@ fn quoted(words: &[&str]) -> String {
 }
 
 fn list<'v>(value: &'v DeValue<'_>) -> Option<Vec<&'v str>> {
-    value.as_array()?.iter().map(|word| word.get_ref().as_str()).collect()
+    value
+        .as_array()?
+        .iter()
+        .map(|word| word.get_ref().as_str())
+        .collect()
 }
 
 fn text<'v>(value: &'v DeValue<'_>) -> Option<&'v str> {

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use btf_rs::{Btf, BtfType, Type};
 
-use super::facts::{BtfFunction, Fact, Member};
+use super::{
+    facts::{BtfFunction, Fact, Member},
+    modules,
+};
 
 const BTF_FOLDER: &str = "/sys/kernel/btf";
 
@@ -68,11 +71,19 @@ impl Types {
         }
     }
 
-    /// Finds a member by its path. A structure that the module's own types do not
-    /// have is looked for in vmlinux's: both are made from one source.
+    /// Finds a member by its path, in the module's own types if it has any.
+    ///
+    /// A module without, as before 5.11, is read by the types of vmlinux where it was
+    /// built with it: the same header, configuration and compiler made both, and the
+    /// kernel loads no module of another version (`check_modinfo`, kernel/module.c).
+    /// One that was built out of tree may differ, so its members stay unknown.
     pub(super) fn member(&self, path: &str, module: &str) -> Fact<Member> {
         let types = match (self.modules.get(module), &self.vmlinux) {
-            (Some(Ok(types)), _) | (_, Ok(types)) => types,
+            (Some(Ok(types)), _) => types,
+            (Some(Err(why)), _) if modules::is_out_of_tree(module) => {
+                return Fact::Unknown(format!("module {module} was built out of tree, and {why}"));
+            }
+            (_, Ok(types)) => types,
             (Some(Err(why)), Err(_)) | (None, Err(why)) => return Fact::Unknown(why.clone()),
         };
         member(types, path).into()

@@ -131,8 +131,7 @@ pub struct Module {
     pub state: ModuleState,
     /// How many others use it, where it is loaded.
     pub users: Option<u32>,
-    /// Whether the types of its structures can be read (its own BTF, or
-    /// vmlinux's where it is built in).
+    /// Whether it has BTF of its own (vmlinux's where it is built in).
     pub btf: Fact<bool>,
 }
 

@@ -40,6 +40,12 @@ pub fn users(module: &str) -> Option<u32> {
         .ok()
 }
 
+/// Whether a module was built apart from the kernel it is loaded into (taint `O`,
+/// Documentation/admin-guide/tainted-kernels.rst).
+pub fn is_out_of_tree(module: &str) -> bool {
+    fs::read_to_string(folder(module).join("taint")).is_ok_and(|taint| taint.contains('O'))
+}
+
 fn folder(module: &str) -> PathBuf {
     PathBuf::from("/sys/module").join(module)
 }

@@ -46,13 +46,13 @@ const PROBE_INFO: MetricDef = MetricDef {
 const MEASURE_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_ailment_measure_seconds",
     kind: Kind::Gauge,
-    help: "Wall time that the last tick took for the ailment, seconds.",
+    help: "Wall time that the last tick took for the ailment.",
     labels: &["ailment"],
 };
 const READING_AGE: MetricDef = MetricDef {
     name: "nodemedic_ailment_reading_age_seconds",
     kind: Kind::Gauge,
-    help: "Time since the last successful reading, seconds. Absent before the first.",
+    help: "Time since the last successful reading. Absent before the first.",
     labels: &["ailment"],
 };
 const LOST_EVENTS: MetricDef = MetricDef {
@@ -77,7 +77,7 @@ const PROGRAM_RUNS: MetricDef = MetricDef {
 const PROGRAM_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_bpf_program_run_seconds_total",
     kind: Kind::Counter,
-    help: "Time that a BPF program ran, seconds, while metrics.bpf_stats is on.",
+    help: "Time that a BPF program ran, while metrics.bpf_stats is on.",
     labels: &["ailment", "program"],
 };
 const PROGRAM_MISSES: MetricDef = MetricDef {

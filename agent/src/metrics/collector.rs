@@ -180,3 +180,72 @@ fn histogram(buckets: &[(f64, u64)], count: u64, sum: f64) -> Histogram {
     histogram.set_sample_sum(sum);
     histogram
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{
+        ailments::sham::{ShamHost, ward},
+        identity::Identity,
+        monitor::Snapshot,
+    };
+
+    fn page() -> String {
+        let host = ShamHost::default();
+        let mut ward = ward();
+        ward.tick(&host);
+        let report = Arc::new(Identity::sham().report(vec![ward.tick(&host)], 3));
+        let snapshot = Snapshot {
+            report,
+            taken: Instant::now(),
+        };
+        let (_sender, reports) = watch::channel(Some(snapshot));
+        Page::new(reports, vec![ward.about()])
+            .unwrap()
+            .text()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_histogram_has_cumulative_buckets_up_to_infinity() {
+        let lines = "\
+# HELP nodemedic_sham_pause_seconds Time between two beats, seconds.
+# TYPE nodemedic_sham_pause_seconds histogram
+nodemedic_sham_pause_seconds_bucket{le=\"0.5\"} 0
+nodemedic_sham_pause_seconds_bucket{le=\"1\"} 60
+nodemedic_sham_pause_seconds_bucket{le=\"+Inf\"} 61
+nodemedic_sham_pause_seconds_sum 60
+nodemedic_sham_pause_seconds_count 61
+";
+        assert!(page().contains(lines), "{}", page());
+    }
+
+    #[test]
+    fn the_value_of_a_label_may_be_any_text() {
+        let line = r#"nodemedic_sham_beats_total{chamber="right \"upper\"\\\n"} 60"#;
+        assert!(page().contains(line), "{}", page());
+    }
+
+    #[test]
+    fn known_label_values_are_there_from_the_start() {
+        for line in [
+            r#"nodemedic_ailment_findings{ailment="sham",kind="racing"} 0"#,
+            r#"nodemedic_ailment_verdict{ailment="sham",verdict="sick"} 0"#,
+            r#"nodemedic_ailment_errors_total{ailment="sham",stage="late"} 0"#,
+            r#"nodemedic_ailment_probe_info{ailment="sham",probe="wrist",hook="finger"} 1"#,
+            r#"nodemedic_ailment_lost_events_total{ailment="sham",reason="skipped"} 2"#,
+            r#"nodemedic_bpf_program_runs_total{ailment="sham",program="feel"} 7"#,
+            "nodemedic_series_cut_total 3",
+        ] {
+            assert!(
+                page().contains(&format!("\n{line}\n")),
+                "{line}: {}",
+                page()
+            );
+        }
+    }
+}

@@ -10,7 +10,7 @@ pub struct MetricDef {
     pub name: &'static str,
     /// How it behaves over time.
     pub kind: Kind,
-    /// One sentence, with the unit.
+    /// What it is, in a sentence. The name says the unit.
     pub help: &'static str,
     /// Names of the labels, in the order of [`Sample::labels`].
     pub labels: &'static [&'static str],

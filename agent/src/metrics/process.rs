@@ -12,7 +12,7 @@ use super::{Kind, MetricDef, Sample};
 const CPU: MetricDef = MetricDef {
     name: "process_cpu_seconds_total",
     kind: Kind::Counter,
-    help: "CPU time of the agent, user and system, seconds.",
+    help: "CPU time of the agent, user and system.",
     labels: &[],
 };
 const OPEN_FDS: MetricDef = MetricDef {
@@ -30,13 +30,13 @@ const MAX_FDS: MetricDef = MetricDef {
 const VIRTUAL_MEMORY: MetricDef = MetricDef {
     name: "process_virtual_memory_bytes",
     kind: Kind::Gauge,
-    help: "Address space of the agent, bytes.",
+    help: "Address space of the agent.",
     labels: &[],
 };
 const RESIDENT_MEMORY: MetricDef = MetricDef {
     name: "process_resident_memory_bytes",
     kind: Kind::Gauge,
-    help: "Memory of the agent that is in RAM, bytes.",
+    help: "Memory of the agent that is in RAM.",
     labels: &[],
 };
 const START_TIME: MetricDef = MetricDef {

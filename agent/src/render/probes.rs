@@ -20,14 +20,24 @@ pub fn probes_as_text(ailments: &[AilmentReport], terminal: Terminal) -> String 
         missing,
     } in &rows
     {
-        let line = format!("{ailment:0$}  {probe:1$}  {hook}", widths[0], widths[1]);
+        let new: Vec<_> = missing
+            .iter()
+            .filter(|reason| !told.contains(reason))
+            .collect();
+        let as_above = if missing.len() > new.len() {
+            ", as above"
+        } else {
+            ""
+        };
+        let line = format!(
+            "{ailment:0$}  {probe:1$}  {hook}{as_above}",
+            widths[0], widths[1]
+        );
         text.push_str(line.trim_end());
         text.push('\n');
-        for missing in *missing {
-            if !told.contains(&missing) {
-                told.push(missing);
-                tell(&mut text, missing, terminal.width());
-            }
+        for reason in new {
+            tell(&mut text, reason, terminal.width());
+            told.push(reason);
         }
     }
     text
@@ -127,7 +137,7 @@ udp_conntrack  creations  kprobe
     no fexit: module nf_conntrack has no BTF.
       To have it: use a kernel with
       CONFIG_DEBUG_INFO_BTF_MODULES.
-udp_conntrack  removals   none
+udp_conntrack  removals   none, as above
 ipvs           -          waiting for its module to be loaded and used
 ";
         assert_eq!(probes_as_text(&ailments, Terminal::plain(50)), expected);

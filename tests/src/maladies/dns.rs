@@ -3,6 +3,9 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -62,8 +65,11 @@ impl Site {
         Ok(site)
     }
 
-    /// From now on every exchange is tracked and translated.
+    /// From now on every exchange is tracked and translated. What the guest says to itself, as a
+    /// test to the agent, is not.
     pub fn masquerade(&self, guest: &Guest) -> Result<()> {
+        guest.sh("iptables -t raw -A OUTPUT -o lo -j CT --notrack")?;
+        guest.sh("iptables -t raw -A PREROUTING -i lo -j CT --notrack")?;
         guest
             .sh(&format!(
                 "iptables -t nat -A POSTROUTING -s {CLIENT}/24 -d {RESOLVER}/24 -j MASQUERADE"
@@ -71,9 +77,9 @@ impl Site {
             .map(drop)
     }
 
-    /// Takes the rule away again, and what it made the kernel load.
+    /// Takes the rules away again, with their tables.
     pub fn forget_rules(&self, guest: &Guest) -> Result<()> {
-        guest.sh("iptables -t nat -F POSTROUTING").map(drop)
+        guest.sh("nft flush ruleset").map(drop)
     }
 
     /// One exchange from each of these ports, one after the other; each makes an entry, and nothing
@@ -88,6 +94,31 @@ impl Site {
         })
     }
 
+    /// Makes so many exchanges a second, each from a port of its own, while something else is done.
+    pub fn while_asking<T>(&self, a_second: u32, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        /// Each port once: a port that comes back before its entry has gone makes no new one.
+        const PORTS: Range<u16> = 2_000..20_000;
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                self.client.within(|| {
+                    for port in PORTS {
+                        if done.load(Ordering::Relaxed) {
+                            return Ok(());
+                        }
+                        exchange(&bind(port)?, RESOLVER)?;
+                        thread::sleep(Duration::from_secs(1) / a_second);
+                    }
+                    bail!("all ports are used up")
+                })
+            });
+            let result = f();
+            done.store(true, Ordering::Relaxed);
+            asking.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            result
+        })
+    }
+
     /// One flow that talks for this long.
     pub fn talk(&self, port: u16, length: Duration) -> Result<()> {
         self.client.within(|| {
@@ -98,7 +129,7 @@ impl Site {
                 if begin.elapsed() > length {
                     return Ok(());
                 }
-                std::thread::sleep(Duration::from_millis(100));
+                thread::sleep(Duration::from_millis(100));
             }
         })
     }

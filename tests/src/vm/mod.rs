@@ -40,6 +40,7 @@ mod run_folder;
 mod session;
 mod sources;
 mod tail;
+pub mod tools;
 mod trials;
 
 use std::env;

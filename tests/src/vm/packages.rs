@@ -90,7 +90,7 @@ impl Apt {
         self.unpack_exactly(&plan, target)
     }
 
-    fn unpack_exactly(&self, plan: &[String], target: &Path) -> Result<()> {
+    pub(super) fn unpack_exactly(&self, plan: &[String], target: &Path) -> Result<()> {
         let downloads = tempfile::tempdir_in(&self.archives)
             .with_context(|| format!("make a folder in {}", self.archives.display()))?;
         run(self

@@ -39,7 +39,8 @@ pub struct Object {
 impl Object {
     /// The object as the agent carries it: all that the kernel is given, and no more.
     pub fn bytes(&self) -> Result<Vec<u8>> {
-        let bytes = fs::read(&self.path).with_context(|| format!("read {}", self.path.display()))?;
+        let bytes =
+            fs::read(&self.path).with_context(|| format!("read {}", self.path.display()))?;
         strip::without_dwarf(&bytes).with_context(|| format!("strip {}", self.path.display()))
     }
 }

@@ -13,7 +13,10 @@ pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object).context("read the ELF file")?;
     for section in &mut builder.sections {
         let name = section.name.as_slice();
-        section.delete = name.strip_prefix(b".rel").unwrap_or(name).starts_with(b".debug_");
+        section.delete = name
+            .strip_prefix(b".rel")
+            .unwrap_or(name)
+            .starts_with(b".debug_");
     }
     builder.delete_orphans();
     // LLVM keeps the names of sections with those of symbols, the builder writes them apart.

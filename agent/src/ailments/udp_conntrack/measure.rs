@@ -3,13 +3,14 @@
 mod baseline;
 mod flows;
 mod probed;
+mod walk;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::flows::FlowReading;
-use self::{baseline::Baseline, probed::Probed};
+pub(super) use self::flows::FlowReading;
+use self::{baseline::Baseline, probed::Probed, walk::Walker};
 use super::{Settings, support::Plan};
 use crate::{
     kernel::conntrack::{Namespace, Snapshot},
@@ -154,13 +155,10 @@ impl Measurement {
     /// Attaches what the plan names, as far as the kernel lets it.
     pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
         let mut missing = Vec::new();
-        if let Err(why) = &plan.snapshot {
-            missing.push(not_measured("table_walk", why));
-        }
         if let Err(why) = &plan.hz {
             missing.push(not_measured("idle_time", why));
         }
-        let baseline = Baseline::new(settings, plan.snapshot.is_ok())?;
+        let baseline = Baseline::new(Walker::new(settings, &plan.walks))?;
         let probed = Probed::attach(&plan, settings).map_err(|error| Missing {
             what: "all probes".to_owned(),
             why: format!("{error:#}"),
@@ -182,7 +180,10 @@ impl Measurement {
 
     pub(super) fn probes(&self) -> Vec<ProbeReport> {
         let attached = self.probed.iter().flat_map(Probed::reports).cloned();
-        attached.chain(self.missing.iter().cloned()).collect()
+        attached
+            .chain([self.baseline.walks()])
+            .chain(self.missing.iter().cloned())
+            .collect()
     }
 
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
@@ -202,6 +203,7 @@ impl Measurement {
     }
 }
 
+/// The row of something that is not a probe of the plan.
 fn not_measured(name: &str, missing: &Missing) -> ProbeReport {
     ProbeReport {
         name: name.to_owned(),

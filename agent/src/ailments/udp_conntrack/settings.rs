@@ -68,14 +68,20 @@ impl Settings {
         },
         Key {
             name: "max_flows",
-            allowed: Allowed::Count { min: 16, max: 1_048_576 },
+            allowed: Allowed::Count {
+                min: 16,
+                max: 1_048_576,
+            },
             help: "Flows (network namespace, port, source) that the kernel tells apart at one \
                    time, about 0.1 KiB of kernel memory each. Beyond it the least used is \
                    forgotten, and what it made since the last tick is counted as other.",
         },
         Key {
             name: "max_births",
-            allowed: Allowed::Count { min: 16, max: 4_194_304 },
+            allowed: Allowed::Count {
+                min: 16,
+                max: 4_194_304,
+            },
             help: "Entries whose time of creation is remembered, for their lifetimes, about 0.1 \
                    KiB of kernel memory each. Lifetimes beyond it are counted as lost.",
         },
@@ -86,7 +92,10 @@ impl Settings {
         },
         Key {
             name: "snapshot_interval",
-            allowed: Allowed::Time { min: Duration::ZERO, max: SECOND.saturating_mul(86_400) },
+            allowed: Allowed::Time {
+                min: Duration::ZERO,
+                max: SECOND.saturating_mul(86_400),
+            },
             help: "Time between two walks of the whole table through ctnetlink; \"0s\" switches \
                    them off.",
         },
@@ -101,7 +110,10 @@ impl Settings {
         },
         Key {
             name: "filling_within",
-            allowed: Allowed::Time { min: SECOND, max: SECOND.saturating_mul(86_400) },
+            allowed: Allowed::Time {
+                min: SECOND,
+                max: SECOND.saturating_mul(86_400),
+            },
             help: "The verdict is filling when the table will be full in less than this.",
         },
         Key {

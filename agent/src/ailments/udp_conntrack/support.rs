@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) const MODULE: &str = "nf_conntrack";
-const NETLINK_MODULE: &str = "nf_conntrack_netlink";
+pub(super) const NETLINK_MODULE: &str = "nf_conntrack_netlink";
 
 pub(super) const NEEDS: Needs = Needs {
     modules: &[MODULE, NETLINK_MODULE],
@@ -22,6 +22,11 @@ pub(super) const NEEDS: Needs = Needs {
         function("nf_ct_resolve_clash"),
         function("nf_ct_delete"),
         function("early_drop"),
+        // Tells whether a module that shows itself nowhere is built in.
+        Function {
+            name: "ctnetlink_get_conntrack",
+            module: NETLINK_MODULE,
+        },
     ],
     members: &[
         SKB_NFCT,
@@ -150,8 +155,18 @@ pub struct Plan {
     pub offsets: Option<Offsets>,
     /// Jiffies a second, if known.
     pub hz: Result<u32, Missing>,
-    /// Whether the table can be walked through ctnetlink.
-    pub snapshot: Result<(), Missing>,
+    /// When the table can be walked through ctnetlink.
+    pub walks: Result<Walks, Missing>,
+}
+
+/// When the table can be walked through ctnetlink. Asking for a walk without the
+/// module would load it, and the agent changes nothing unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walks {
+    /// It is built in.
+    Always,
+    /// Whenever [`NETLINK_MODULE`] is loaded.
+    WhileLoaded,
 }
 
 /// Pure: the same facts give the same plan.
@@ -186,7 +201,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
                 remedy: "run as root; until then no idle time of entries is given".to_owned(),
             }),
         },
-        snapshot: snapshot(facts),
+        walks: walks(facts),
     })
 }
 
@@ -228,31 +243,24 @@ fn offset(facts: &KernelFacts, member: MemberPath, size: u32) -> Result<u32, Mis
     }
 }
 
-fn snapshot(facts: &KernelFacts) -> Result<(), Missing> {
+fn walks(facts: &KernelFacts) -> Result<Walks, Missing> {
+    let held = facts
+        .capabilities
+        .known()
+        .and_then(|held| held.get("CAP_NET_ADMIN"));
+    if held == Some(&false) {
+        return Err(Missing {
+            what: "walks of the table (ctnetlink)".to_owned(),
+            why: "this process lacks CAP_NET_ADMIN".to_owned(),
+            remedy: "run as root, or give it CAP_NET_ADMIN".to_owned(),
+        });
+    }
     match facts
         .modules
         .get(NETLINK_MODULE)
         .map(|module| &module.state)
     {
-        Some(ModuleState::Loaded | ModuleState::BuiltIn) => {}
-        Some(ModuleState::Absent) | None => {
-            return Err(Missing {
-                what: "walks of the table (ctnetlink)".to_owned(),
-                why: format!("module {NETLINK_MODULE} is not loaded, and the agent loads none"),
-                remedy: format!("modprobe {NETLINK_MODULE}"),
-            });
-        }
-    }
-    match facts
-        .capabilities
-        .known()
-        .and_then(|held| held.get("CAP_NET_ADMIN"))
-    {
-        Some(false) => Err(Missing {
-            what: "walks of the table (ctnetlink)".to_owned(),
-            why: "this process lacks CAP_NET_ADMIN".to_owned(),
-            remedy: "run as root, or give it CAP_NET_ADMIN".to_owned(),
-        }),
-        Some(true) | None => Ok(()),
+        Some(ModuleState::BuiltIn) => Ok(Walks::Always),
+        Some(ModuleState::Loaded | ModuleState::Absent) | None => Ok(Walks::WhileLoaded),
     }
 }

@@ -17,8 +17,8 @@ use crate::{
 
 pub(super) struct Observed<A: Ailment> {
     settings: A::Settings,
-    /// Which load of each needed module this is, as of the last tick.
-    modules: Vec<Option<u64>>,
+    /// Which load of the probed module this is, as of the last tick.
+    module: Option<u64>,
     /// Whether anybody used the probed module when it was last asked for.
     in_use: bool,
     state: State<A>,
@@ -70,7 +70,7 @@ impl<A: Ailment> Ward for Observed<A> {
 
     fn tick(&mut self, host: &dyn Host) -> AilmentReport {
         let began = Instant::now();
-        self.follow_modules(host);
+        self.follow_module(host);
         let (state, report) = match mem::take(&mut self.state) {
             State::Attached(attached) => self.measure(attached),
             State::Absent(absence) => self.attach_when_due(absence, host),
@@ -95,11 +95,10 @@ impl<A: Ailment> Ward for Observed<A> {
 
 impl<A: Ailment> Observed<A> {
     /// A module takes its probes with it, and a new load of it needs new ones.
-    fn follow_modules(&mut self, host: &dyn Host) {
-        let instance = |module: &&str| host.module_instance(module);
-        let modules: Vec<_> = A::NEEDS.modules.iter().map(instance).collect();
-        if self.modules != modules {
-            self.modules = modules;
+    fn follow_module(&mut self, host: &dyn Host) {
+        let module = host.module_instance(A::MODULE);
+        if self.module != module {
+            self.module = module;
             self.pause = Pause::default();
             self.state = State::default();
         }
@@ -114,11 +113,7 @@ impl<A: Ailment> Observed<A> {
         self.in_use = in_use;
     }
 
-    fn attach_when_due(
-        &mut self,
-        absence: Absence,
-        host: &dyn Host,
-    ) -> (State<A>, AilmentReport) {
+    fn attach_when_due(&mut self, absence: Absence, host: &dyn Host) -> (State<A>, AilmentReport) {
         self.follow_use(host);
         if !self.pause.is_over() {
             return Self::absent(absence);
@@ -141,7 +136,11 @@ impl<A: Ailment> Observed<A> {
         Ok(match A::support(&host.facts(&[A::NEEDS])) {
             Support::Yes(plan) => {
                 let probe = A::attach(plan, &self.settings)?;
-                Ok(Attached { probes: A::probes(&probe), probe, since: Instant::now() })
+                Ok(Attached {
+                    probes: A::probes(&probe),
+                    probe,
+                    since: Instant::now(),
+                })
             }
             Support::Waiting => Err(Absence::waiting(A::MODULE)),
             Support::No(missing) => Err(Absence::unsupported(missing)),
@@ -221,19 +220,35 @@ impl<A: Ailment> Attached<A> {
 
 impl Absence {
     fn waiting(module: &str) -> Self {
-        Self { coverage: Coverage::Waiting { module: module.to_owned() }, probes: Vec::new() }
+        Self {
+            coverage: Coverage::Waiting {
+                module: module.to_owned(),
+            },
+            probes: Vec::new(),
+        }
     }
 
     /// The kernel lacks even what the baseline needs.
     fn unsupported(missing: Missing) -> Self {
         let why = "not even its baseline can be read".to_owned();
-        let baseline =
-            ProbeReport { name: "baseline".to_owned(), hook: None, missing: vec![missing] };
-        Self { coverage: Coverage::Failed { why }, probes: vec![baseline] }
+        let baseline = ProbeReport {
+            name: "baseline".to_owned(),
+            hook: None,
+            missing: vec![missing],
+        };
+        Self {
+            coverage: Coverage::Failed { why },
+            probes: vec![baseline],
+        }
     }
 
     fn failed(error: &anyhow::Error, probes: Vec<ProbeReport>) -> Self {
-        Self { coverage: Coverage::Failed { why: format!("{error:#}") }, probes }
+        Self {
+            coverage: Coverage::Failed {
+                why: format!("{error:#}"),
+            },
+            probes,
+        }
     }
 
     fn report<A: Ailment>(&self) -> AilmentReport {
@@ -243,7 +258,9 @@ impl Absence {
 
 impl<A: Ailment> fmt::Debug for Observed<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observed").field("ailment", &A::NAME).finish_non_exhaustive()
+        f.debug_struct("Observed")
+            .field("ailment", &A::NAME)
+            .finish_non_exhaustive()
     }
 }
 
@@ -251,7 +268,7 @@ impl<A: Ailment> Default for Observed<A> {
     fn default() -> Self {
         Self {
             settings: A::Settings::default(),
-            modules: Vec::new(),
+            module: None,
             in_use: false,
             state: State::default(),
             pause: Pause::default(),
@@ -264,19 +281,27 @@ impl<A: Ailment> Default for Observed<A> {
 /// Nothing was tried yet.
 impl<A: Ailment> Default for State<A> {
     fn default() -> Self {
-        Self::Absent(Absence { coverage: Coverage::Starting, probes: Vec::new() })
+        Self::Absent(Absence {
+            coverage: Coverage::Starting,
+            probes: Vec::new(),
+        })
     }
 }
 
 fn worst(findings: &[Finding]) -> Verdict {
-    let severities = findings.iter().map(|finding| Verdict::from(finding.severity));
+    let severities = findings
+        .iter()
+        .map(|finding| Verdict::from(finding.severity));
     severities.max().unwrap_or(Verdict::Healthy)
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{of, sham::{Sham, ShamHost}},
+        super::{
+            of,
+            sham::{Sham, ShamHost},
+        },
         *,
     };
 
@@ -292,7 +317,10 @@ mod tests {
         let host = ShamHost::default();
         let mut ward = of::<Sham>();
         let first = ward.tick(&host);
-        assert_eq!((first.coverage, first.verdict), (Coverage::Full, Verdict::Unknown));
+        assert_eq!(
+            (first.coverage, first.verdict),
+            (Coverage::Full, Verdict::Unknown)
+        );
         assert_eq!(first.reading_unix_seconds, None);
         let second = ward.tick(&host);
         assert_eq!(second.verdict, Verdict::Healthy);
@@ -338,7 +366,9 @@ mod tests {
     fn a_module_that_is_missing_is_waited_for() {
         let host = ShamHost::without_module();
         let mut ward = of::<Sham>();
-        let waiting = Coverage::Waiting { module: "sham".to_owned() };
+        let waiting = Coverage::Waiting {
+            module: "sham".to_owned(),
+        };
         assert_eq!(ward.tick(&host).coverage, waiting);
         assert_eq!(ward.tick(&host).coverage, waiting);
         host.load_module();
@@ -351,7 +381,10 @@ mod tests {
         let mut ward = attached(&host);
         assert_eq!(host.attached(), 1);
         host.unload_module();
-        assert!(matches!(ward.tick(&host).coverage, Coverage::Waiting { .. }));
+        assert!(matches!(
+            ward.tick(&host).coverage,
+            Coverage::Waiting { .. }
+        ));
         assert_eq!(host.attached(), 0, "the probe is dropped");
         host.load_module();
         assert_eq!(ward.tick(&host).coverage, Coverage::Full);
@@ -365,7 +398,10 @@ mod tests {
         host.unload_module();
         host.load_module();
         let report = ward.tick(&host);
-        assert_eq!((report.coverage, report.verdict), (Coverage::Full, Verdict::Unknown));
+        assert_eq!(
+            (report.coverage, report.verdict),
+            (Coverage::Full, Verdict::Unknown)
+        );
     }
 
     #[test]
@@ -373,10 +409,17 @@ mod tests {
         let host = ShamHost::default();
         let mut ward = attached(&host);
         host.set_module_users(0);
-        assert_eq!(ward.tick(&host).verdict, Verdict::Healthy, "the last reading");
+        assert_eq!(
+            ward.tick(&host).verdict,
+            Verdict::Healthy,
+            "the last reading"
+        );
         assert_eq!(host.attached(), 0);
         for _ in 0..10 {
-            assert!(matches!(ward.tick(&host).coverage, Coverage::Waiting { .. }));
+            assert!(matches!(
+                ward.tick(&host).coverage,
+                Coverage::Waiting { .. }
+            ));
         }
         host.set_module_users(1);
         assert_eq!(ward.tick(&host).coverage, Coverage::Full);
@@ -388,7 +431,12 @@ mod tests {
         let mut ward = attached(&host);
         host.fail_measure("no pulse");
         let failed = ward.tick(&host);
-        assert_eq!(failed.coverage, Coverage::Failed { why: "no pulse".to_owned() });
+        assert_eq!(
+            failed.coverage,
+            Coverage::Failed {
+                why: "no pulse".to_owned()
+            }
+        );
         assert_eq!(failed.verdict, Verdict::Unknown);
         assert_eq!(failed.errors.measure, 1);
         assert_eq!(host.attached(), 1);
@@ -417,7 +465,12 @@ mod tests {
         let mut ward = of::<Sham>();
         for _ in 0..100 {
             let report = ward.tick(&host);
-            assert_eq!(report.coverage, Coverage::Failed { why: "refused".to_owned() });
+            assert_eq!(
+                report.coverage,
+                Coverage::Failed {
+                    why: "refused".to_owned()
+                }
+            );
         }
         let tries = ward.tick(&host).errors.attach;
         assert!((5..10).contains(&tries), "{tries} tries in 100 ticks");

@@ -75,7 +75,9 @@ impl ShamHost {
     }
 
     pub fn load_module(&self) {
-        self.body.module.store(self.body.loads.fetch_add(1, SeqCst) + 1, SeqCst);
+        self.body
+            .module
+            .store(self.body.loads.fetch_add(1, SeqCst) + 1, SeqCst);
     }
 
     pub fn unload_module(&self) {
@@ -121,7 +123,11 @@ impl ShamHost {
     }
 
     fn feel(&self, mood: Mood) {
-        *self.body.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        *self
+            .body
+            .mood
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = mood;
         self.body.mood_changed.notify_all();
     }
 }
@@ -234,7 +240,12 @@ pub const PAUSE: MetricDef = MetricDef {
 impl Ailment for Sham {
     const NAME: &'static str = "sham";
     const SUMMARY: &'static str = "A pulse that races.";
-    const NEEDS: Needs = Needs { modules: &["sham"], functions: &[], members: &[], sysctls: &[] };
+    const NEEDS: Needs = Needs {
+        modules: &["sham"],
+        functions: &[],
+        members: &[],
+        sysctls: &[],
+    };
     const MODULE: &'static str = "sham";
     const METRICS: &'static [MetricDef] = &[BEATS, PRESSURE, PAUSE];
     const FINDINGS: &'static [&'static str] = &["racing"];
@@ -275,14 +286,20 @@ impl Ailment for Sham {
 
     fn probes(_: &Self::Probe) -> Vec<ProbeReport> {
         let hook = Some("finger".to_owned());
-        vec![ProbeReport { name: "wrist".to_owned(), hook, missing: Vec::new() }]
+        vec![ProbeReport {
+            name: "wrist".to_owned(),
+            hook,
+            missing: Vec::new(),
+        }]
     }
 
     fn measure(probe: &mut Self::Probe, _: Duration) -> anyhow::Result<Self::Reading> {
         match probe.0.mood() {
             Mood::FailingMeasure(why) => bail!(why),
             Mood::Panicking(why) => panic!("{why}"),
-            _ => Ok(Reading { pulse: probe.0.pulse.load(SeqCst) }),
+            _ => Ok(Reading {
+                pulse: probe.0.pulse.load(SeqCst),
+            }),
         }
     }
 
@@ -299,8 +316,14 @@ impl Ailment for Sham {
                 value: reading.pulse as f64,
                 limit: Some(settings.racing as f64),
             }],
-            culprits: vec![Party { who: "a lion".to_owned(), share: "all of it".to_owned() }],
-            victims: vec![Party { who: "the heart".to_owned(), share: "120 beats".to_owned() }],
+            culprits: vec![Party {
+                who: "a lion".to_owned(),
+                share: "all of it".to_owned(),
+            }],
+            victims: vec![Party {
+                who: "the heart".to_owned(),
+                share: "120 beats".to_owned(),
+            }],
             remedies: vec!["Climb a tree.".to_owned(), "Wait.".to_owned()],
         }]
     }
@@ -316,7 +339,11 @@ impl Ailment for Sham {
             Sample::number(&BEATS, ["left"], beats),
             Sample::number(&BEATS, ["right \"upper\"\\\n"], beats),
             Sample::plain(&PRESSURE, 16_000.0),
-            Sample { metric: &PAUSE, labels: Vec::new(), value: pauses },
+            Sample {
+                metric: &PAUSE,
+                labels: Vec::new(),
+                value: pauses,
+            },
         ]
     }
 

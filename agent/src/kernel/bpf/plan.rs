@@ -31,8 +31,10 @@ impl PlannedProbe {
     #[must_use]
     pub fn with_hooks(mut self, wanted: &[Hook]) -> Self {
         let place = |hook| wanted.iter().position(|wanted| *wanted == hook);
-        self.candidates.retain(|candidate| place(candidate.hook).is_some());
-        self.candidates.sort_by_key(|candidate| place(candidate.hook));
+        self.candidates
+            .retain(|candidate| place(candidate.hook).is_some());
+        self.candidates
+            .sort_by_key(|candidate| place(candidate.hook));
         if self.candidates.is_empty() && self.missing.is_empty() {
             self.missing.push(Missing {
                 what: format!("a hook for {}", self.probe.name),

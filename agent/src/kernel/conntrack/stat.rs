@@ -52,7 +52,7 @@ pub fn read_stat(process: &str) -> io::Result<Stat> {
 /// # Errors
 ///
 /// As [`read_stat`].
-pub fn read_entries(process: u32) -> io::Result<u64> {
+pub(super) fn read_entries(process: u32) -> io::Result<u64> {
     let path = format!("/proc/{process}/net/stat/nf_conntrack");
     let mut begin = String::new();
     File::open(&path)?

@@ -8,22 +8,18 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Drops, Reading, Timeouts};
+use super::{Drops, Reading, Timeouts, walk::Walker};
 use crate::{
-    ailments::udp_conntrack::Settings,
     kernel::{
-        conntrack::{self, Namespaces, Snapshot, Stat},
+        conntrack::{self, Namespaces, Stat},
         sysctl,
     },
+    report::ProbeReport,
 };
 
 /// Growth is taken over this long: the kernel sweeps expired entries out by the
 /// batch, and a shorter look would see waves.
 const GROWTH_WINDOW: Duration = Duration::from_secs(60);
-
-/// A walk may take this part of the time, so that it costs half a percent of one
-/// CPU at the most.
-const WALK_SHARE: u32 = 200;
 
 /// Reads the table's counters, and walks it now and then.
 #[derive(Debug)]
@@ -33,15 +29,7 @@ pub(super) struct Baseline {
     /// Entries over the last minute, by namespace.
     history: BTreeMap<u32, History>,
     before: Option<Drops>,
-    walk: Option<Walk>,
-}
-
-#[derive(Debug)]
-struct Walk {
-    interval: Duration,
-    limit: Duration,
-    last: Option<(Instant, Snapshot)>,
-    next: Instant,
+    walker: Walker,
 }
 
 /// Numbers of entries, each with its time, oldest first.
@@ -49,20 +37,14 @@ struct Walk {
 struct History(VecDeque<(Instant, u64)>);
 
 impl Baseline {
-    pub(super) fn new(settings: &Settings, can_walk: bool) -> anyhow::Result<Self> {
-        let walk = (can_walk && !settings.snapshot_interval.is_zero()).then(|| Walk {
-            interval: settings.snapshot_interval,
-            limit: settings.snapshot_limit,
-            last: None,
-            next: Instant::now(),
-        });
+    pub(super) fn new(walker: Walker) -> anyhow::Result<Self> {
         let netns = conntrack::own_namespace().context("find our own network namespace")?;
         Ok(Self {
             netns,
             namespaces: Namespaces::default(),
             history: BTreeMap::new(),
             before: None,
-            walk,
+            walker,
         })
     }
 
@@ -89,10 +71,8 @@ impl Baseline {
             *netns == self.netns || others.iter().any(|other| other.netns == *netns)
         });
         let growth = self.grown(self.netns, now, stat.entries);
-        if let Some(walk) = &mut self.walk {
-            walk.take_if_due();
-        }
-        let last = self.walk.as_ref().and_then(|walk| walk.last.as_ref());
+        self.walker.walk_if_due();
+        let walk = self.walker.last();
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
             netns: self.netns,
@@ -106,10 +86,15 @@ impl Baseline {
             window_drops: drops.since(before),
             growth,
             namespaces,
-            snapshot: last.map(|(_, snapshot)| snapshot.clone()),
-            snapshot_age_seconds: last.map(|(at, _)| at.elapsed().as_secs_f64()),
+            snapshot: walk.map(|(_, snapshot)| snapshot.clone()),
+            snapshot_age_seconds: walk.map(|(age, _)| age.as_secs_f64()),
             probed: None,
         })
+    }
+
+    /// A row of the table of probes.
+    pub(super) fn walks(&self) -> ProbeReport {
+        self.walker.report()
     }
 
     fn grown(&mut self, netns: u32, now: Instant, entries: u64) -> Option<f64> {
@@ -166,27 +151,6 @@ impl History {
         });
         self.0.push_back((now, entries));
         growth
-    }
-}
-
-impl Walk {
-    fn take_if_due(&mut self) {
-        let now = Instant::now();
-        if now < self.next {
-            return;
-        }
-        let cost = match conntrack::snapshot(self.limit) {
-            Ok(snapshot) => {
-                let cost = Duration::from_secs_f64(snapshot.seconds);
-                self.last = Some((now, snapshot));
-                cost
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the conntrack table cannot be walked through ctnetlink");
-                Duration::ZERO
-            }
-        };
-        self.next = now + self.interval.max(cost * WALK_SHARE);
     }
 }
 

@@ -62,8 +62,11 @@ impl Probed {
     /// Attaches the probes that the plan has candidates for.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
         let hz = plan.hz.as_ref().ok().copied();
-        let probes: Vec<_> =
-            plan.probes.iter().map(|probe| probe.clone().with_hooks(&settings.hooks)).collect();
+        let probes: Vec<_> = plan
+            .probes
+            .iter()
+            .map(|probe| probe.clone().with_hooks(&settings.hooks))
+            .collect();
         let can_attach = probes.iter().any(|probe| !probe.candidates.is_empty());
         let (Some(offsets), true) = (plan.offsets, can_attach) else {
             let reports = probes.iter().map(unattached).collect();

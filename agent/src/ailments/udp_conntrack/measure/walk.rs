@@ -1,0 +1,115 @@
+//! Walks of the whole table, now and then.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    ailments::udp_conntrack::{
+        Settings,
+        support::{NETLINK_MODULE, Walks},
+    },
+    kernel::{
+        conntrack::{self, Snapshot},
+        modules,
+    },
+    report::{Missing, ProbeReport},
+};
+
+/// A walk may take this part of the time, so that it costs half a percent of one
+/// CPU at the most.
+const SHARE: u32 = 200;
+
+/// Takes walks when they are due, and keeps the last.
+#[derive(Debug)]
+pub(super) struct Walker {
+    interval: Duration,
+    limit: Duration,
+    when: Result<Walks, Missing>,
+    /// The error of the last try, if it failed.
+    failure: Option<String>,
+    last: Option<(Instant, Snapshot)>,
+    next: Instant,
+}
+
+impl Walker {
+    pub(super) fn new(settings: &Settings, when: &Result<Walks, Missing>) -> Self {
+        Self {
+            interval: settings.snapshot_interval,
+            limit: settings.snapshot_limit,
+            when: when.clone(),
+            failure: None,
+            last: None,
+            next: Instant::now(),
+        }
+    }
+
+    /// Walks the table if it is time to, and possible.
+    pub(super) fn walk_if_due(&mut self) {
+        let now = Instant::now();
+        if now < self.next || self.hindrance().is_some() {
+            return;
+        }
+        let cost = match conntrack::snapshot(self.limit) {
+            Ok(snapshot) => {
+                let cost = Duration::from_secs_f64(snapshot.seconds);
+                self.last = Some((now, snapshot));
+                self.failure = None;
+                cost
+            }
+            Err(error) => {
+                self.failure = Some(error.to_string());
+                Duration::ZERO
+            }
+        };
+        self.next = now + self.interval.max(cost * SHARE);
+    }
+
+    /// The last walk, and how long ago it was.
+    pub(super) fn last(&self) -> Option<(Duration, &Snapshot)> {
+        self.last
+            .as_ref()
+            .map(|(at, snapshot)| (at.elapsed(), snapshot))
+    }
+
+    /// A row of the table of probes.
+    pub(super) fn report(&self) -> ProbeReport {
+        let missing = self.hindrance().or_else(|| self.failed());
+        let hook = missing.is_none().then(|| "ctnetlink".to_owned());
+        ProbeReport {
+            name: "table_walk".to_owned(),
+            hook,
+            missing: missing.into_iter().collect(),
+        }
+    }
+
+    /// Why no walk is taken now.
+    fn hindrance(&self) -> Option<Missing> {
+        if self.interval.is_zero() {
+            return Some(missing(
+                "the configuration has them switched off".to_owned(),
+                "set `snapshot_interval`".to_owned(),
+            ));
+        }
+        match &self.when {
+            Err(missing) => Some(missing.clone()),
+            Ok(Walks::WhileLoaded) if modules::instance(NETLINK_MODULE).is_none() => Some(missing(
+                format!("module {NETLINK_MODULE} is not loaded, and the agent loads none"),
+                format!("modprobe {NETLINK_MODULE}"),
+            )),
+            Ok(Walks::Always | Walks::WhileLoaded) => None,
+        }
+    }
+
+    fn failed(&self) -> Option<Missing> {
+        let error = self.failure.as_ref()?;
+        let remedy = "run as root in the host's network namespace".to_owned();
+        Some(missing(error.clone(), remedy))
+    }
+}
+
+fn missing(why: String, remedy: String) -> Missing {
+    Missing {
+        what: "walks of the table (ctnetlink)".to_owned(),
+        why,
+        remedy,
+    }
+}

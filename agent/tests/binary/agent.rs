@@ -1,0 +1,190 @@
+//! Starts the program, and a running agent.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::ensure;
+use nodemedic_tests::{eventually::eventually, http::get};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// For what takes milliseconds on a machine that has nothing else to do.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_nodemedic");
+
+/// Runs the program to its end.
+pub(crate) fn nodemedic(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM).args(arguments).output().unwrap()
+}
+
+pub(crate) fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// `nodemedic run` on a free port, with a state directory of its own. Ends when it
+/// is dropped.
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    state: tempfile::TempDir,
+}
+
+impl Agent {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_program(Path::new(PROGRAM), None, arguments)
+    }
+
+    /// As another user, who needs a copy of the program that can be reached.
+    pub(crate) fn start_program(program: &Path, user: Option<u32>, arguments: &[&str]) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(state.path(), user, None).unwrap();
+        let mut command = Command::new(program);
+        command
+            .args([
+                "run",
+                "--listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+                "--state-dir",
+            ])
+            .arg(state.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let mut child = command.spawn().unwrap();
+        let log = Arc::default();
+        let address = follow(child.stderr.take().unwrap(), Arc::clone(&log));
+        let Ok(address) = address.recv_timeout(LIMIT) else {
+            let _ = child.kill();
+            panic!("the agent does not listen: {}", log.lock().unwrap());
+        };
+        Self {
+            child,
+            address,
+            log,
+            state,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn state_dir(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// All that it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until every ailment is attached or has said why not.
+    pub(crate) fn until_ready(&self) {
+        self.until("/readyz", |_| true);
+    }
+
+    /// Waits until there is a reading, or the reason why there is none.
+    pub(crate) fn until_read(&self) {
+        self.until("/report", |report| {
+            let report: Value = serde_json::from_str(report).unwrap_or_default();
+            let Value::String(state) = &report["ailments"][0]["coverage"]["state"] else {
+                return false;
+            };
+            let attached = ["starting", "full", "partial"].contains(&state.as_str());
+            !attached || !report["ailments"][0]["reading"].is_null()
+        });
+    }
+
+    /// Waits until a page is there and as it should be.
+    fn until(&self, path: &str, is_right: impl Fn(&str) -> bool) {
+        eventually(LIMIT, path, || {
+            let page = get(self.address, path)?;
+            ensure!(is_right(&page), "{page}");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// Waits until the log holds a text.
+    pub(crate) fn until_log(&self, text: &str) {
+        eventually(LIMIT, text, || {
+            ensure!(self.log().contains(text), "{}", self.log());
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// Waits for the end that a signal has brought about.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        eventually(LIMIT, "the agent's end", || {
+            self.child
+                .try_wait()?
+                .ok_or_else(|| anyhow::anyhow!("it runs: {}", self.log()))
+        })
+        .unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Collects the log until it ends; the address is sent once it is there.
+fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> mpsc::Receiver<SocketAddr> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if let Some(address) = address(&line) {
+                let _ = sender.send(address);
+            }
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    receiver
+}
+
+fn address(line: &str) -> Option<SocketAddr> {
+    let record: Value = serde_json::from_str(line).ok()?;
+    (record["message"] == "listening").then(|| record["address"].as_str()?.parse().ok())?
+}
+
+/// Reads a stream to its end, which the other side's closing makes.
+pub(crate) fn rest(stream: &mut std::net::TcpStream) -> String {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}

@@ -1,0 +1,128 @@
+//! `check`: observing, saving, judging again.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::agent::{code, nodemedic, stderr, stdout};
+
+/// A report of this node, saved.
+fn saved() -> (TempDir, PathBuf, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let save = [
+        "check",
+        "--window",
+        "200ms",
+        "--save",
+        path.to_str().unwrap(),
+    ];
+    let output = nodemedic(&save);
+    let report: Value = serde_json::from_slice(&fs::read(&path).unwrap())
+        .unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
+    (folder, path, report)
+}
+
+fn replay(path: &std::path::Path, report: &Value) -> std::process::Output {
+    fs::write(path, report.to_string()).unwrap();
+    nodemedic(&["check", "--json", "--from", path.to_str().unwrap()])
+}
+
+#[test]
+fn the_exit_code_is_the_verdict() {
+    let output = nodemedic(&["check", "--window", "200ms", "--json"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let verdict = report["ailments"][0]["verdict"].as_str().unwrap();
+    let expected = match verdict {
+        "healthy" => 0,
+        "warning" | "sick" => 1,
+        _ => 2,
+    };
+    assert_eq!(code(&output), Some(expected), "{verdict}");
+}
+
+#[test]
+fn a_saved_report_gives_the_same_again() {
+    let (_folder, path, report) = saved();
+    let output = replay(&path, &report);
+    let again: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(again, report);
+}
+
+#[test]
+fn the_verdict_comes_from_the_reading_not_from_the_file() {
+    let (_folder, path, mut report) = saved();
+    let ailment = &mut report["ailments"][0];
+    if ailment["reading"].is_null() {
+        // No connection tracking here: what was not measured stays unknown.
+        assert_eq!(code(&replay(&path, &report)), Some(2));
+        return;
+    }
+    ailment["reading"]["window_drops"]["drop"] = json!(7);
+    ailment["verdict"] = json!("healthy");
+    let output = replay(&path, &report);
+    assert_eq!(code(&output), Some(1), "{}", stderr(&output));
+    let again: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(again["ailments"][0]["findings"][0]["kind"], "full");
+}
+
+#[test]
+fn a_report_of_another_version_is_refused_with_both() {
+    let (_folder, path, mut report) = saved();
+    report["version"] = json!(99);
+    report["ailments"] = json!("as the future has it");
+    let output = replay(&path, &report);
+    assert_eq!(code(&output), Some(2));
+    for text in ["version 99", "version 1", path.to_str().unwrap()] {
+        assert!(
+            stderr(&output).contains(text),
+            "{text}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn what_is_no_report_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    for content in ["", "{}", "[1]", "{\"version\": 1}", "not JSON"] {
+        fs::write(&path, content).unwrap();
+        let output = nodemedic(&["check", "--from", path.to_str().unwrap()]);
+        assert_eq!(code(&output), Some(2), "{content}");
+        assert!(
+            stderr(&output).contains("report.json"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let absent = folder.path().join("absent.json");
+    let output = nodemedic(&["check", "--from", absent.to_str().unwrap()]);
+    assert_eq!(code(&output), Some(2));
+    assert!(
+        stderr(&output).contains("absent.json"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn an_ailment_that_this_agent_does_not_know_is_refused() {
+    let (_folder, path, mut report) = saved();
+    report["ailments"][0]["name"] = json!("flu");
+    let output = replay(&path, &report);
+    assert_eq!(code(&output), Some(2));
+    assert!(stderr(&output).contains("\"flu\""), "{}", stderr(&output));
+}
+
+#[test]
+fn a_report_that_cannot_be_saved_is_a_failure() {
+    let output = nodemedic(&["check", "--window", "200ms", "--save", "/proc/report.json"]);
+    assert_eq!(code(&output), Some(2));
+    assert!(
+        stderr(&output).contains("/proc/report.json"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,0 +1,147 @@
+//! Start, stop, and a second agent.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nodemedic_tests::http;
+use rustix::process::{Signal, geteuid};
+
+use crate::agent::{Agent, PROGRAM, code, nodemedic, rest, stderr};
+
+#[test]
+fn sigterm_and_sigint_end_it_well() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut agent = Agent::start(&[]);
+        agent.until_ready();
+        agent.signal(signal);
+        assert_eq!(agent.end().code(), Some(0));
+        assert!(agent.log().contains("\"done\""), "{}", agent.log());
+    }
+}
+
+#[test]
+fn sigterm_in_the_middle_of_attaching_ends_it_well() {
+    let mut agent = Agent::start(&[]);
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.end().code(), Some(0));
+}
+
+#[test]
+fn a_request_under_way_is_answered_before_the_end() {
+    let mut agent = Agent::start(&[]);
+    let mut client = TcpStream::connect(agent.address).unwrap();
+    client
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
+        .unwrap();
+    agent.until_ready();
+    agent.signal(Signal::TERM);
+    agent.until_log("SIGTERM");
+    client.write_all(b"\r\n").unwrap();
+    let answer = rest(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert_eq!(agent.end().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_hangs_holds_the_end_up_no_longer_than_the_drain() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    fs::write(&config, "[agent]\ndrain = \"200ms\"\n").unwrap();
+    let mut agent = Agent::start(&["--config", config.to_str().unwrap()]);
+    let mut client = TcpStream::connect(agent.address).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    agent.until_ready();
+    let asked = Instant::now();
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.end().code(), Some(0));
+    // The headers' own limit, after which the connection would have ended anyway.
+    assert!(asked.elapsed() < Duration::from_secs(5), "{}", agent.log());
+    assert!(
+        agent.log().contains("not done within 200ms"),
+        "{}",
+        agent.log()
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut agent = Agent::start(&[]);
+    let mut client = TcpStream::connect(agent.address).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    agent.until_ready();
+    agent.signal(Signal::TERM);
+    agent.until_log("SIGTERM");
+    agent.signal(Signal::INT);
+    assert_eq!(agent.end().code(), Some(0));
+    assert!(agent.log().contains("SIGINT again"), "{}", agent.log());
+}
+
+#[test]
+fn a_port_in_use_is_said_with_the_address_and_the_way_out() {
+    let first = Agent::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let address = first.address.to_string();
+    let state = folder.path().to_str().unwrap();
+    let second = nodemedic(&["run", "--listen", &address, "--state-dir", state]);
+    assert_eq!(code(&second), Some(2));
+    for text in [&address, "Address already in use", "--listen"] {
+        assert!(
+            stderr(&second).contains(text),
+            "{text}: {}",
+            stderr(&second)
+        );
+    }
+}
+
+#[test]
+fn a_state_directory_in_use_is_said_with_its_holder() {
+    let first = Agent::start(&[]);
+    let state = first.state_dir().to_str().unwrap();
+    let second = nodemedic(&["run", "--listen", "127.0.0.1:0", "--state-dir", state]);
+    assert_eq!(code(&second), Some(2));
+    for text in [state, &format!("process id {}", first.id())] {
+        assert!(
+            stderr(&second).contains(text),
+            "{text}: {}",
+            stderr(&second)
+        );
+    }
+}
+
+#[test]
+fn a_state_directory_is_free_again_after_a_kill() {
+    let mut first = Agent::start(&[]);
+    first.signal(Signal::KILL);
+    first.end();
+    let state = first.state_dir().to_str().unwrap();
+    let second = nodemedic(&["run", "--listen", "0.0.0.1:1", "--state-dir", state]);
+    // It gets past the lock, and fails at an address that is not this machine's.
+    assert!(stderr(&second).contains("0.0.0.1:1"), "{}", stderr(&second));
+}
+
+#[test]
+fn an_ordinary_user_gets_an_agent_that_says_what_is_missing() {
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("nodemedic");
+    fs::copy(PROGRAM, &program).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = if geteuid().is_root() {
+        Agent::start_program(&program, Some(NOBODY), &[])
+    } else {
+        Agent::start_program(Path::new(PROGRAM), None, &[])
+    };
+    agent.until_ready();
+    assert!(
+        http::get(agent.address, "/metrics")
+            .unwrap()
+            .contains("nodemedic_ailment_up")
+    );
+    agent.until_log("remedy");
+}

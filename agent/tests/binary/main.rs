@@ -1,0 +1,10 @@
+//! The program as its users meet it: started as a process, asked over HTTP.
+
+mod agent;
+mod check;
+mod command_line;
+mod configuration;
+mod exposition;
+mod life;
+mod pages;
+mod scrape;

@@ -1,0 +1,82 @@
+//! A real scrape, held against the agent's own list of metrics.
+
+use std::collections::BTreeMap;
+
+use nodemedic_tests::http::get;
+use serde::Deserialize;
+
+use crate::{
+    agent::{Agent, nodemedic, stdout},
+    exposition::{Family, parse},
+};
+
+#[derive(Debug, Deserialize)]
+struct Definition {
+    name: String,
+    kind: String,
+    help: String,
+    labels: Vec<String>,
+}
+
+fn definitions() -> BTreeMap<String, Definition> {
+    let json = stdout(&nodemedic(&["metrics", "--list", "--json"]));
+    let all: Vec<Definition> = serde_json::from_str(&json).unwrap();
+    all.into_iter()
+        .map(|definition| (definition.name.clone(), definition))
+        .collect()
+}
+
+fn scrape(agent: &Agent) -> Vec<Family> {
+    let page = get(agent.address, "/metrics").unwrap();
+    parse(&page).unwrap_or_else(|error| panic!("{error}\n{page}"))
+}
+
+#[test]
+fn every_series_of_a_scrape_is_as_it_is_listed() {
+    let agent = Agent::start(&["--interval", "1s"]);
+    agent.until_read();
+    let definitions = definitions();
+    for family in scrape(&agent) {
+        let definition = &definitions[&family.name];
+        assert_eq!(
+            (&family.kind, &family.help),
+            (&definition.kind, &definition.help)
+        );
+        for labels in family.label_names() {
+            assert_eq!(labels, definition.labels, "{}", family.name);
+        }
+    }
+}
+
+#[test]
+fn a_scrape_before_the_first_report_is_one() {
+    let agent = Agent::start(&[]);
+    let names: Vec<_> = scrape(&agent)
+        .into_iter()
+        .map(|family| family.name)
+        .collect();
+    assert!(
+        names.iter().any(|name| name == "nodemedic_build_info"),
+        "{names:?}"
+    );
+    assert!(
+        names.iter().any(|name| name == "process_cpu_seconds_total"),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn scrapes_start_no_reading() {
+    let agent = Agent::start(&["--interval", "1h"]);
+    agent.until_read();
+    let taken = || {
+        let report: serde_json::Value =
+            serde_json::from_str(&get(agent.address, "/report").unwrap()).unwrap();
+        report["unix_seconds"].as_f64().unwrap()
+    };
+    let first = taken();
+    for _ in 0..10 {
+        scrape(&agent);
+    }
+    assert_eq!(taken(), first);
+}

