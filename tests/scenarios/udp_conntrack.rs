@@ -205,24 +205,30 @@ pub(crate) fn a_small_table_fills_is_full_and_recovers(guest: &Guest) -> Result<
     let finding = site.while_asking(30, || agent.finds_one("filling", SOON))?;
     names_the_client(&finding)?;
 
-    site.one_shots(20_000..21_100)?;
+    site.flood(20_000..21_100)?;
     let finding = agent.finds_one("full", SOON)?;
     names_the_client(&finding)?;
-    let stat = guest.sh("cat /proc/net/stat/nf_conntrack")?;
-    let metrics = agent.metrics()?;
-    let pushed_out = metrics.value(
-        "nodemedic_conntrack_drops_total",
-        &[("reason", "early_drop")],
+    agent.shows(
+        "drops and early drops as the kernel counts them",
+        SOON,
+        |metrics| {
+            let stat = guest.sh("cat /proc/net/stat/nf_conntrack")?;
+            for reason in ["drop", "early_drop"] {
+                let shown =
+                    metrics.value("nodemedic_conntrack_drops_total", &[("reason", reason)])?;
+                ensure!(
+                    shown == f64::from(sum(&stat, reason)?),
+                    "{reason}: {shown}; {stat}"
+                );
+            }
+            let pushed_out = metrics.sum(REMOVED, &[("end", "early_drop")]);
+            ensure!(
+                pushed_out == f64::from(sum(&stat, "early_drop")?),
+                "{pushed_out} seen; {stat}"
+            );
+            Ok(())
+        },
     )?;
-    ensure!(
-        pushed_out == f64::from(early_drops(&stat)?),
-        "{pushed_out} early drops; {stat}"
-    );
-    let seen = metrics.sum(REMOVED, &[("end", "early_drop")]);
-    ensure!(
-        seen == pushed_out,
-        "the probes saw {seen} early drops, the kernel {pushed_out}"
-    );
     let status = check(guest, &[])?.status;
     ensure!(
         status.code() == Some(1),
@@ -251,14 +257,14 @@ fn names_the_client(finding: &serde_json::Value) -> Result<()> {
 }
 
 /// The sum of a column in hexadecimal, found by its name.
-fn early_drops(stat: &str) -> Result<u32> {
+fn sum(stat: &str, name: &str) -> Result<u32> {
     let mut lines = stat
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>());
     let header = lines.next().context("an empty file")?;
     let column = header
         .iter()
-        .position(|name| *name == "early_drop")
+        .position(|title| *title == name)
         .context("no such column")?;
     lines
         .map(|line| Ok(u32::from_str_radix(line[column], 16)?))

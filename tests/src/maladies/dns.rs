@@ -94,6 +94,19 @@ impl Site {
         })
     }
 
+    /// One query from each of these ports, answered or not: where the table is full, some are
+    /// dropped, and nobody waits for their answers.
+    pub fn flood(&self, ports: Range<u16>) -> Result<()> {
+        self.client.within(|| {
+            for port in ports {
+                bind(port)?
+                    .send_to(QUESTION, (RESOLVER, 53))
+                    .context("ask")?;
+            }
+            Ok(())
+        })
+    }
+
     /// Makes so many exchanges a second, each from a port of its own, while something else is done.
     pub fn while_asking<T>(&self, a_second: u32, f: impl FnOnce() -> Result<T>) -> Result<T> {
         /// Each port once: a port that comes back before its entry has gone makes no new one.
@@ -177,10 +190,12 @@ fn bind(port: u16) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// One question for the address of `a.test`, and its answer (RFC 1035, section 4.1).
+/// A question for the address of `a.test` (RFC 1035, section 4.1).
+const QUESTION: &[u8] =
+    b"\x4e\x6d\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
+
+/// One question and its answer.
 fn exchange(socket: &UdpSocket, resolver: Ipv4Addr) -> Result<()> {
-    const QUESTION: &[u8] =
-        b"\x4e\x6d\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x04test\x00\x00\x01\x00\x01";
     const ANSWERS: usize = 7;
     socket.send_to(QUESTION, (resolver, 53)).context("ask")?;
     let mut answer = [0; 512];
