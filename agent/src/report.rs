@@ -83,6 +83,21 @@ pub enum Coverage {
 }
 
 impl Coverage {
+    /// What labels call those that an ailment can have that is not switched off.
+    pub const NAMES: [&'static str; 5] = ["starting", "full", "partial", "waiting", "failed"];
+
+    /// What labels call it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Full => "full",
+            Self::Partial => "partial",
+            Self::Waiting { .. } => "waiting",
+            Self::Failed { .. } => "failed",
+            Self::Off => "off",
+        }
+    }
+
     /// Whether there is, or soon will be, a reading.
     pub fn is_attached(&self) -> bool {
         match self {

@@ -19,6 +19,7 @@ mod layout;
 mod pages;
 mod promtool;
 mod rules;
+mod scrape;
 mod shape;
 
 use std::process::ExitCode;
@@ -27,12 +28,13 @@ use libtest_mimic::Arguments;
 
 use crate::check::Check;
 
-const CHECKS: [&[Check]; 7] = [
+const CHECKS: [&[Check]; 8] = [
     expression::CHECKS,
     dashboard::CHECKS,
     layout::CHECKS,
     rules::CHECKS,
     promtool::CHECKS,
+    scrape::CHECKS,
     deploy::CHECKS,
     pages::CHECKS,
 ];

@@ -1,6 +1,6 @@
 //! Prometheus' own checker of rules, and of their tests.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use crate::rules;
 const PROMTOOL: &str = "promtool";
 
 /// On the path, else out of Debian's package of Prometheus, whose service is not installed.
-fn promtool() -> Available<PathBuf> {
+pub(crate) fn find() -> Available<PathBuf> {
     if Command::new(PROMTOOL).arg("--version").output().is_ok() {
         return Available::Yes(PROMTOOL.into());
     }
@@ -27,26 +27,27 @@ fn promtool() -> Available<PathBuf> {
     }
 }
 
-/// What it says if it is content.
+/// What it says of a file if it is content.
 fn run(promtool: &Path, arguments: &[&str], file: &Path) -> Result<String> {
-    let output = Command::new(promtool)
-        .args(arguments)
-        .arg(file)
-        .output()
-        .with_context(|| format!("start {}", promtool.display()))?;
+    said(Command::new(promtool).args(arguments).arg(file))
+}
+
+/// The same for what it reads from its standard input.
+pub(crate) fn feed(promtool: &Path, arguments: &[&str], file: &Path) -> Result<String> {
+    let file = File::open(file).with_context(|| format!("open {}", file.display()))?;
+    said(Command::new(promtool).args(arguments).stdin(file))
+}
+
+fn said(command: &mut Command) -> Result<String> {
+    let output = command.output().context("start promtool")?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
-    ensure!(
-        output.status.success(),
-        "`promtool {} {}`: {said}",
-        arguments.join(" "),
-        file.display()
-    );
+    ensure!(output.status.success(), "{command:?}: {said}");
     Ok(said)
 }
 
 fn the_rules_are_sound() -> Result<Verdict> {
-    promtool().then(|promtool| {
+    find().then(|promtool| {
         for file in rules::files()? {
             run(&promtool, &["check", "rules", "--lint-fatal"], &file)?;
         }
@@ -55,7 +56,7 @@ fn the_rules_are_sound() -> Result<Verdict> {
 }
 
 fn the_tests_of_the_rules_pass() -> Result<Verdict> {
-    promtool().then(|promtool| {
+    find().then(|promtool| {
         for file in rules::files()? {
             run(&promtool, &["test", "rules"], &rules::tests_of(&file))?;
         }
@@ -65,7 +66,7 @@ fn the_tests_of_the_rules_pass() -> Result<Verdict> {
 
 /// The dashboards' expressions as rules: then Prometheus' parser reads them, too.
 fn it_reads_every_expression_of_a_dashboard() -> Result<Verdict> {
-    promtool().then(|promtool| {
+    find().then(|promtool| {
         let mut faults = Vec::new();
         for dashboard in dashboard::all()? {
             for query in dashboard.queries()? {
@@ -87,7 +88,7 @@ fn reads(promtool: &Path, expression: &str) -> Result<()> {
 }
 
 fn it_refuses_what_is_broken() -> Result<Verdict> {
-    promtool().then(|promtool| {
+    find().then(|promtool| {
         reads(&promtool, "sum(rate(a[5m]))")?;
         if reads(&promtool, "sum(rate(a))").is_ok() {
             bail!("it reads a rate without a range");

@@ -1,6 +1,7 @@
 //! The agent in a guest, as its users see it: its pages, its log, its exit code.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,12 +26,26 @@ impl Agent {
     /// Starts it with a reading a second and these lines in `[ailments.udp_conntrack]`, and waits
     /// until it says that it is ready.
     pub(crate) fn start(guest: &Guest, settings: &str) -> Result<Self> {
+        Self::start_under(guest, &[], settings)
+    }
+
+    /// As [`Agent::start`], run by another program, which takes its privileges for instance.
+    pub(crate) fn start_under(guest: &Guest, runner: &[&str], settings: &str) -> Result<Self> {
         let file = "/tmp/nodemedic.toml";
         let config = format!(
             "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"1s\"\n[ailments.udp_conntrack]\n{settings}\n"
         );
         std::fs::write(file, config).with_context(|| format!("write {file}"))?;
-        let process = guest.start("agent", &mut guest.agent(&["run", "--config", file])?)?;
+        let mut command = guest.agent(&["run", "--config", file])?;
+        if let [program, arguments @ ..] = runner {
+            let mut under = Command::new(program);
+            under
+                .args(arguments)
+                .arg(command.get_program())
+                .args(command.get_args());
+            command = under;
+        }
+        let process = guest.start("agent", &mut command)?;
         let agent = Self { process };
         eventually(2 * SOON, "the agent is ready", || {
             http::get(ADDRESS, "/readyz")

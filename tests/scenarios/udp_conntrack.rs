@@ -386,6 +386,67 @@ pub(crate) fn the_hook_fits_the_kernel(guest: &Guest) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// With just the capabilities that deploy/daemonset.yaml gives, counts are as exact; the hook is
+/// the one that needs no CAP_SYS_ADMIN, and the agent says why.
+pub(crate) fn the_capabilities_of_the_daemonset_are_enough(guest: &Guest) -> Result<Verdict> {
+    const CAPABILITIES: &str = "--bounding-set=-all,+bpf,+perfmon,+net_admin,+sys_ptrace";
+    let site = Site::build(guest)?;
+    let agent = Agent::start_under(guest, &["setpriv", CAPABILITIES], NO_WALK)?;
+    let report = agent.report()?;
+    for probe in report["probes"].as_array().context("probes")? {
+        ensure!(
+            probe["name"] == "table_walk" || probe["hook"] == "kprobe",
+            "{probe}"
+        );
+    }
+    let why = if guest.has_btf("nf_conntrack") {
+        "CAP_SYS_ADMIN"
+    } else {
+        "without BTF"
+    };
+    ensure!(
+        report["probes"].to_string().contains(why),
+        "{}",
+        report["probes"]
+    );
+    site.one_shots(20_000..20_200)?;
+    agent.shows("all are counted", SOON, |metrics| {
+        let counted = metrics.sum(CREATED, &[]);
+        ensure!(counted == 200.0, "{counted} entries are counted");
+        Ok(())
+    })?;
+    nothing_is_lost(&agent.metrics()?)?;
+    Ok(Verdict::Passed)
+}
+
+/// Without any privilege the agent runs on, with what everybody may read, and says what it lacks.
+pub(crate) fn without_privileges_the_baseline_stands_in(guest: &Guest) -> Result<Verdict> {
+    let site = Site::build(guest)?;
+    let nobody = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let agent = Agent::start_under(guest, &nobody, "")?;
+    site.one_shots(20_000..20_100)?;
+    agent.shows("the entries", SOON, |metrics| {
+        let entries = metrics.sum(ENTRIES, &[]);
+        ensure!(entries == 100.0, "{entries} entries");
+        Ok(())
+    })?;
+    let said = agent.report()?["probes"].to_string();
+    for lacking in ["CAP_BPF and CAP_PERFMON", "CAP_NET_ADMIN"] {
+        ensure!(
+            said.contains(lacking),
+            "{lacking} is not said to be missing: {said}"
+        );
+    }
+    let status = check(guest, &[])?.status;
+    ensure!(status.code() == Some(0), "check by root ends with {status}");
+    Ok(Verdict::Passed)
+}
+
 /// The baseline alone agrees with the kernel.
 pub(crate) fn without_hooks_the_baseline_stands_in(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest)?;

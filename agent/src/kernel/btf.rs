@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use btf_rs::{Btf, BtfType, Type};
 
 use super::{
-    facts::{BtfFunction, Fact, Member},
+    facts::{BtfFunction, Fact, Member, VMLINUX},
     modules,
 };
 
@@ -21,7 +21,7 @@ pub(super) struct Types {
 impl Types {
     /// Opens the types of vmlinux and of the modules named.
     pub(super) fn open<'a>(modules: impl Iterator<Item = &'a str>) -> Self {
-        let vmlinux = open_vmlinux(&Path::new(BTF_FOLDER).join("vmlinux"));
+        let vmlinux = open_vmlinux(&Path::new(BTF_FOLDER).join(VMLINUX));
         let modules = modules
             .map(|module| {
                 let types = match &vmlinux {
@@ -52,7 +52,7 @@ impl Types {
     pub(super) fn function(&self, name: &str, module: &str) -> Fact<BtfFunction> {
         let (object, types) = match self.modules.get(module) {
             Some(types) => (module, types),
-            None => ("vmlinux", &self.vmlinux),
+            None => (VMLINUX, &self.vmlinux),
         };
         let types = match types {
             Ok(types) => types,

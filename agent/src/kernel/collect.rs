@@ -10,8 +10,8 @@ use std::{
 use super::{
     bpf,
     btf::Types,
-    facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, Needs},
-    jiffies, modules, symbols, sysctl,
+    facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, Needs, Symbol, VMLINUX},
+    modules, symbols, sysctl,
 };
 
 /// Capabilities that decide what the agent can do (include/uapi/linux/capability.h).
@@ -36,12 +36,15 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
     let types = Types::open(loaded.map(|(module, _)| module.as_str()));
 
     KernelFacts {
-        release: uname("osrelease"),
+        release: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         machine: std::env::consts::ARCH.to_owned(),
-        boot_id: trimmed("/proc/sys/kernel/random/boot_id").into(),
+        boot_id: kernel("random.boot_id"),
         possible_cpus: cpus("possible"),
         online_cpus: cpus("online"),
-        hz: jiffies::per_second().into(),
+        hz: jiffies_per_second(),
         lockdown: lockdown(),
         capabilities: capabilities().into(),
         psi: psi(),
@@ -54,7 +57,7 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
         btf: types.has_vmlinux(),
         program_types: bpf::program_types(
             types
-                .function("bpf_fentry_test1", "vmlinux")
+                .function("bpf_fentry_test1", VMLINUX)
                 .known()
                 .map(|function| function.type_id),
         ),
@@ -96,7 +99,7 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
 
 fn module_states(
     needs: &[Needs],
-    symbols: &BTreeMap<String, Fact<bool>>,
+    symbols: &BTreeMap<String, Fact<Symbol>>,
 ) -> BTreeMap<String, ModuleState> {
     needs
         .iter()
@@ -106,14 +109,38 @@ fn module_states(
                 .functions
                 .iter()
                 .filter(|function| function.module == module)
-                .any(|function| symbols.get(function.name) == Some(&Fact::Known(true)));
+                .any(|function| symbols.get(function.name).is_some_and(is_there));
             (module.to_owned(), modules::state(module, has_symbol))
         })
         .collect()
 }
 
-fn uname(field: &str) -> String {
-    trimmed(&format!("/proc/sys/kernel/{field}")).unwrap_or_else(|_| "unknown".to_owned())
+fn is_there(symbol: &Fact<Symbol>) -> bool {
+    symbol
+        .known()
+        .is_some_and(|symbol| *symbol != Symbol::Absent)
+}
+
+/// A key below `kernel.` that every kernel has.
+fn kernel(key: &str) -> Fact<String> {
+    let key = format!("kernel.{key}");
+    match sysctl::read(&key) {
+        Ok(Some(value)) => Fact::Known(value),
+        Ok(None) => Fact::Unknown(format!("the kernel has no sysctl {key}")),
+        Err(error) => Fact::Unknown(error.to_string()),
+    }
+}
+
+/// The coarse clocks advance once a jiffy, and say so (`hrtimer_resolution` does not
+/// matter to them; kernel/time/posix-timers.c, `posix_get_coarse_res`).
+fn jiffies_per_second() -> Fact<u32> {
+    let jiffy = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    match u32::try_from(jiffy.tv_nsec) {
+        Ok(nanoseconds) if nanoseconds > 0 => {
+            Fact::Known((1e9 / f64::from(nanoseconds)).round() as u32)
+        }
+        _ => Fact::Unknown(format!("the coarse clock claims a resolution of {jiffy:?}")),
+    }
 }
 
 /// Counts the CPUs of a list such as `0-3,8`.
@@ -232,7 +259,16 @@ mod tests {
     #[test]
     fn this_machine_has_facts_and_no_panic() {
         let facts = collect(&[Needs::default()]);
-        assert_ne!(facts.release, "unknown");
+        assert!(
+            facts
+                .release
+                .starts_with(|first: char| first.is_ascii_digit())
+        );
+        assert!(
+            matches!(facts.hz, Fact::Known(24..=1_200)),
+            "{:?}",
+            facts.hz
+        );
         assert!(facts.online_cpus.known() <= facts.possible_cpus.known());
     }
 }

@@ -147,11 +147,24 @@ pub enum ModuleState {
     Absent,
 }
 
+/// What the symbol table has of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Symbol {
+    /// No such symbol: inlined everywhere, or not in this kernel.
+    Absent,
+    /// All callers come through its entry.
+    Whole,
+    /// The compiler has inlined its beginning into some callers, which jump into the
+    /// rest (`.part.0`) and are seen by no probe on its entry.
+    Split,
+}
+
 /// What is known of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionFacts {
-    /// Whether `/proc/kallsyms` has it, which is what a kprobe needs.
-    pub symbol: Fact<bool>,
+    /// What `/proc/kallsyms` has of it.
+    pub symbol: Fact<Symbol>,
     /// Its type in BTF, which is what fentry and fexit need.
     pub btf: Fact<BtfFunction>,
 }
@@ -164,6 +177,16 @@ pub struct BtfFunction {
     /// Id of the type in that BTF.
     pub type_id: u32,
 }
+
+impl BtfFunction {
+    /// Whether its type is in the BTF of a module, not of the kernel image.
+    pub fn is_of_module(&self) -> bool {
+        self.object != VMLINUX
+    }
+}
+
+/// Name of the kernel image's own BTF.
+pub const VMLINUX: &str = "vmlinux";
 
 /// A member of a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,6 @@ mod btf;
 mod collect;
 pub mod conntrack;
 pub mod facts;
-mod jiffies;
 pub mod modules;
 mod symbols;
 pub mod sysctl;

@@ -1,18 +1,23 @@
-//! Which of the wanted symbols `/proc/kallsyms` has.
+//! Which of the wanted functions `/proc/kallsyms` has, whole or split.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     io::{self, BufRead, BufReader},
 };
 
-use super::facts::Fact;
+use super::facts::{Fact, Symbol};
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
+/// What the compiler adds to the name of the part that it has split off a function,
+/// before a number. Callers that have the other part inlined call this one, and a
+/// probe on the function itself misses them.
+const SPLIT: &str = ".part.";
+
 /// Looks the wanted functions up. The addresses, which are hidden from some
 /// readers, do not matter.
-pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<bool>> {
+pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
     let found = File::open(KALLSYMS)
         .and_then(|file| scan(BufReader::with_capacity(1 << 16, file), wanted))
         .map_err(|error| format!("read {KALLSYMS}: {error}"));
@@ -20,7 +25,7 @@ pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<bool>> {
         .iter()
         .map(|name| {
             let fact = match &found {
-                Ok(found) => Fact::Known(found.contains(*name)),
+                Ok(found) => Fact::Known(found.get(*name).copied().unwrap_or(Symbol::Absent)),
                 Err(why) => Fact::Unknown(why.clone()),
             };
             ((*name).to_owned(), fact)
@@ -30,15 +35,23 @@ pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<bool>> {
 
 /// Reads lines of `address type name [module]` and keeps the names wanted whose
 /// type says that they are code.
-fn scan(mut lines: impl BufRead, wanted: &BTreeSet<&str>) -> io::Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
+fn scan<'w>(
+    mut lines: impl BufRead,
+    wanted: &BTreeSet<&'w str>,
+) -> io::Result<HashMap<&'w str, Symbol>> {
+    let mut found = HashMap::new();
     let mut line = String::new();
-    while lines.read_line(&mut line)? > 0 && found.len() < wanted.len() {
+    while lines.read_line(&mut line)? > 0 {
         let mut fields = line.split_ascii_whitespace().skip(1);
-        if let (Some("t" | "T" | "w" | "W"), Some(name)) = (fields.next(), fields.next())
-            && wanted.contains(name)
-        {
-            found.insert(name.to_owned());
+        if let (Some("t" | "T" | "w" | "W"), Some(name)) = (fields.next(), fields.next()) {
+            if let Some(name) = wanted.get(name) {
+                found.entry(*name).or_insert(Symbol::Whole);
+            }
+            if let Some((whole, _)) = name.split_once(SPLIT)
+                && let Some(name) = wanted.get(whole)
+            {
+                found.insert(*name, Symbol::Split);
+            }
         }
         line.clear();
     }
@@ -59,6 +72,16 @@ mod tests {
     fn code_is_found_by_its_whole_name_and_data_is_not() {
         let wanted = BTreeSet::from(["nf_ct_delete", "early_drop", "init_conntrack"]);
         let found = scan(LINES.as_bytes(), &wanted).expect("a slice cannot fail to read");
-        assert_eq!(found, BTreeSet::from(["nf_ct_delete".to_owned()]));
+        assert_eq!(found, HashMap::from([("nf_ct_delete", Symbol::Whole)]));
+    }
+
+    #[test]
+    fn a_function_that_was_split_is_called_so_in_either_order() {
+        for lines in ["0 t a.part.0\n0 T a\n", "0 T a\n0 t a.part.0\n"] {
+            let wanted = BTreeSet::from(["a", "a.part.0"]);
+            let found = scan(lines.as_bytes(), &wanted).expect("a slice cannot fail to read");
+            let wanted = [("a", Symbol::Split), ("a.part.0", Symbol::Whole)];
+            assert_eq!(found, HashMap::from(wanted));
+        }
     }
 }

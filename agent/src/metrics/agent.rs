@@ -25,6 +25,13 @@ const UP: MetricDef = MetricDef {
     help: "1 if the last tick measured the ailment, at least on its baseline, else 0.",
     labels: &["ailment"],
 };
+const COVERAGE: MetricDef = MetricDef {
+    name: "nodemedic_ailment_coverage",
+    kind: Kind::Gauge,
+    help: "1 for how far the ailment is measured, 0 for the others: starting, full, partial, \
+           waiting for its module, failed.",
+    labels: &["ailment", "coverage"],
+};
 const VERDICT: MetricDef = MetricDef {
     name: "nodemedic_ailment_verdict",
     kind: Kind::Gauge,
@@ -91,6 +98,7 @@ pub(super) const METRICS: &[MetricDef] = &[
     BUILD_INFO,
     SERIES_CUT,
     UP,
+    COVERAGE,
     VERDICT,
     FINDINGS,
     PROBE_INFO,
@@ -142,6 +150,7 @@ impl Observer<'_> {
         if let Some(read) = ailment.reading_unix_seconds {
             self.put(&READING_AGE, [], (now - read).max(0.0));
         }
+        self.coverage();
         self.verdict();
         self.findings(kinds);
         self.errors();
@@ -159,6 +168,13 @@ impl Observer<'_> {
                 [&program.name],
                 program.recursion_misses as f64,
             );
+        }
+    }
+
+    fn coverage(&mut self) {
+        for name in Coverage::NAMES {
+            let holds = self.ailment.coverage.name() == name;
+            self.put(&COVERAGE, [name], f64::from(u8::from(holds)));
         }
     }
 

@@ -20,6 +20,9 @@ pub const EPHEMERAL_PORT: u16 = 32_768;
 pub struct Offsets {
     /// `sk_buff._nfct`: pointer to the entry, its low three bits hold other things.
     pub skb_nfct: u32,
+    /// `nf_conn.ct_general`: the reference count, by whose address an entry is
+    /// destroyed.
+    pub ct_general: u32,
     /// `nf_conn.status`: bits of `enum ip_conntrack_status`.
     pub ct_status: u32,
     /// `nf_conn.timeout`: jiffies at which the entry expires, 32 bits.

@@ -4,8 +4,9 @@
 //! - Made: `__nf_conntrack_confirm` returns `NF_ACCEPT` (nf_conntrack_core.c).
 //!   The packet may by then carry an entry that another packet had inserted
 //!   first; that one is not counted again.
-//! - Removed: `nf_ct_delete` returns true, the one place through which expiry,
-//!   early drop, ctnetlink and all others pass.
+//! - Removed: `nf_ct_destroy` (`destroy_conntrack` up to 5.10) runs once for each
+//!   entry, whatever way it went, while nobody can reuse it yet. `nf_ct_delete`
+//!   alone knows whether user space asked for it, so that is noted there.
 
 #![no_std]
 #![no_main]
@@ -46,6 +47,7 @@ const IPS_NAT_CLASH: u32 = 1 << 12;
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets {
     skb_nfct: 0,
+    ct_general: 0,
     ct_status: 0,
     ct_timeout: 0,
     ct_net: 0,
@@ -81,11 +83,12 @@ static CLASHES: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
 #[map]
 static EARLY_DROPS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
 
+/// Entries that user space has deleted and that are not destroyed yet.
 #[map]
-static CONFIRMS: CallMap = HashMap::with_max_entries(1024, 0);
+static DELETED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(4096, 0);
 
 #[map]
-static DELETES: CallMap = HashMap::with_max_entries(1024, 0);
+static CONFIRMS: CallMap = HashMap::with_max_entries(1024, 0);
 
 // Hooks: fentry and fexit.
 
@@ -111,14 +114,15 @@ fn clash_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
-#[fexit]
-fn delete_fexit(ctx: FExitContext) -> i32 {
-    let ct: u64 = ctx.arg(0);
-    let portid: u32 = ctx.arg(1);
-    let deleted: u8 = ctx.arg(3);
-    if deleted != 0 {
-        count_if_readable(&ctx, removed(ct, portid));
-    }
+#[fentry]
+fn delete_fentry(ctx: FEntryContext) -> i32 {
+    note_deletion(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[fentry]
+fn destroy_fentry(ctx: FEntryContext) -> i32 {
+    count_if_readable(&ctx, removed(ctx.arg(0)));
     0
 }
 
@@ -162,22 +166,16 @@ fn confirm_kretprobe(ctx: RetProbeContext) -> u32 {
 
 #[kprobe]
 fn delete_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(ct), Some(portid)) = (ctx.arg::<u64>(0), ctx.arg::<u32>(1))
-        && !calls::enter(&DELETES, &ctx, [ct, u64::from(portid)])
-    {
-        lost(Loss::Call);
+    if let (Some(ct), Some(portid)) = (ctx.arg(0), ctx.arg(1)) {
+        note_deletion(ct, portid);
     }
     0
 }
 
-#[kretprobe]
-fn delete_kretprobe(ctx: RetProbeContext) -> u32 {
-    match calls::leave(&DELETES, &ctx) {
-        Some([ct, portid]) if ctx.ret::<u8>() != 0 => {
-            count_if_readable(&ctx, removed(ct, portid as u32));
-        }
-        Some(_) => {}
-        None => lost(Loss::Call),
+#[kprobe]
+fn destroy_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(general) = ctx.arg(0) {
+        count_if_readable(&ctx, removed(general));
     }
     0
 }
@@ -246,27 +244,46 @@ fn lost_a_clash(skb: u64) -> bool {
     CLASHES.get_ptr(skb).is_some() && CLASHES.remove(skb).is_ok()
 }
 
+/// `nf_ct_delete(ct, portid, report)`: the port of the netlink socket that asked for
+/// it, 0 for the kernel itself.
 #[inline(always)]
-fn removed(address: u64, portid: u32) -> Result<(), i32> {
+fn note_deletion(ct: u64, portid: u32) {
+    if portid != 0 {
+        let _full = DELETED.insert(ct, 1, 0);
+    }
+}
+
+/// An entry that was never confirmed was in no table, and is not counted.
+#[inline(always)]
+fn removed(general: u64) -> Result<(), i32> {
+    let address = general.wrapping_sub(u64::from(global(&OFFSETS).ct_general));
     let entry = Entry(address);
+    let status = entry.status()?;
+    if status & IPS_CONFIRMED == 0 {
+        return Ok(());
+    }
+    // For every protocol: the address will be another entry's soon.
+    let by_userspace = DELETED.get_ptr(address).is_some() && DELETED.remove(address).is_ok();
     let Some(totals) = totals() else { return Ok(()) };
     if entry.protocol()? != IPPROTO_UDP {
         totals.removed_other += 1;
         return Ok(());
     }
     let flow = entry.flow()?;
-    let state = match entry.status()? {
-        status if status & IPS_ASSURED != 0 => State::Assured,
-        status if status & IPS_SEEN_REPLY != 0 => State::Replied,
-        _ => State::Unreplied,
+    let state = if status & IPS_ASSURED != 0 {
+        State::Assured
+    } else if status & IPS_SEEN_REPLY != 0 {
+        State::Replied
+    } else {
+        State::Unreplied
     };
     // SAFETY: takes no argument. The entry's own time stamps have 32 bits.
     let now = unsafe { bpf_jiffies64() } as u32;
     let timeout = entry.timeout()?;
-    let end = if now.wrapping_sub(timeout) as i32 >= 0 {
-        End::Expired
-    } else if portid != 0 {
+    let end = if by_userspace {
         End::Userspace
+    } else if now.wrapping_sub(timeout) as i32 >= 0 {
+        End::Expired
     } else if EARLY_DROPS.get_ptr(context_id()).is_some() {
         End::EarlyDrop
     } else {

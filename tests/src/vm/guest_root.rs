@@ -23,6 +23,7 @@ const PROGRAMS: &[&str] = &[
     "nft",
     "ping",
     "ps",
+    "setpriv",
     "ss",
     "sysctl",
     "tc",

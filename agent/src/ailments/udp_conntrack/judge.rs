@@ -2,7 +2,7 @@
 
 use super::{
     Settings,
-    measure::{Drops, FlowReading, Reading},
+    measure::{FlowReading, Reading},
     treat,
 };
 use crate::report::{Evidence, Finding, Party, Severity};
@@ -30,10 +30,8 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 
 /// Drops were seen in the window, or a table has no room left.
 fn full(reading: &Reading) -> Option<Finding> {
-    let Drops {
-        drop, early_drop, ..
-    } = reading.window_drops;
-    let (dropped, pushed_out) = (drop.unwrap_or(0), early_drop.unwrap_or(0));
+    let dropped = reading.window_drops.for_want_of_room();
+    let pushed_out = reading.window_drops.early_drop.unwrap_or(0);
     let tight = tightest(reading);
     let no_room = tight
         .as_ref()
@@ -343,7 +341,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ailments::udp_conntrack::measure::{Counts, ProbedReading, Timeouts},
+        ailments::udp_conntrack::measure::{Counts, Drops, ProbedReading, Timeouts},
         kernel::conntrack::{Namespace, Snapshot, TableState},
     };
 
@@ -422,7 +420,7 @@ mod tests {
     #[test]
     fn drops_make_it_full_and_name_who_fills_and_who_suffers() {
         let mut reading = healthy();
-        reading.window_drops.drop = Some(12);
+        reading.window_drops.drop = Some(15);
         let findings = judge(&reading, &Settings::default());
         assert_eq!(findings[0].kind, "full");
         assert_eq!(findings[0].severity, Severity::Critical);
@@ -441,6 +439,16 @@ mod tests {
                 .any(|remedy| remedy.contains("undo")),
             "{findings:?}"
         );
+    }
+
+    #[test]
+    fn packets_that_lose_a_clash_are_not_a_full_table() {
+        let mut reading = healthy();
+        reading.window_drops.drop = Some(12);
+        reading.window_drops.insert_failed = Some(12);
+        assert_eq!(kinds(&reading), Vec::<String>::new());
+        reading.window_drops.drop = Some(13);
+        assert_eq!(kinds(&reading), ["full"]);
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct Timeouts {
 /// Counters of `/proc/net/stat/nf_conntrack`; `None` where there is no such column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drops {
-    /// Packets without entry.
+    /// Packets dropped without an entry, or because theirs lost a clash.
     pub drop: Option<u64>,
     /// Entries pushed out.
     pub early_drop: Option<u64>,
@@ -107,6 +107,17 @@ pub struct Counts {
     pub lifetimes: Vec<u64>,
     /// Sum of the lifetimes, seconds.
     pub lifetime_seconds: f64,
+}
+
+impl Drops {
+    /// Packets dropped because no entry could be made. One that loses a clash is
+    /// counted as `drop` and as `insert_failed` (`nf_ct_resolve_clash`,
+    /// nf_conntrack_core.c), and says nothing of the table's room.
+    pub fn for_want_of_room(&self) -> u64 {
+        self.drop
+            .unwrap_or(0)
+            .saturating_sub(self.insert_failed.unwrap_or(0))
+    }
 }
 
 impl Counts {

@@ -118,9 +118,9 @@ const LIMIT: MetricDef = MetricDef {
 const DROPS: MetricDef = MetricDef {
     name: "nodemedic_conntrack_drops_total",
     kind: Kind::Counter,
-    help: "Packets dropped without an entry (drop), entries pushed out of a full table \
-           (early_drop) and entries that met an equal one (insert_failed), in the agent's network \
-           namespace since boot.",
+    help: "Packets dropped without an entry or in a clash (drop), entries pushed out of a full \
+           table (early_drop) and packets whose entry lost a clash (insert_failed, part of drop), \
+           in the agent's network namespace since boot.",
     labels: &["reason"],
 };
 

@@ -20,7 +20,10 @@ pub(super) const NEEDS: Needs = Needs {
     functions: &[
         function("__nf_conntrack_confirm"),
         function("nf_ct_resolve_clash"),
+        function("nf_ct_destroy"),
+        function("destroy_conntrack"),
         function("nf_ct_delete"),
+        function("nf_ct_delete.part.0"),
         function("early_drop"),
         // Tells whether a module that shows itself nowhere is built in.
         Function {
@@ -30,6 +33,7 @@ pub(super) const NEEDS: Needs = Needs {
     ],
     members: &[
         SKB_NFCT,
+        GENERAL,
         STATUS,
         TIMEOUT,
         NET,
@@ -48,6 +52,7 @@ pub(super) const NEEDS: Needs = Needs {
 };
 
 const SKB_NFCT: MemberPath = member("sk_buff._nfct");
+const GENERAL: MemberPath = member("nf_conn.ct_general");
 const STATUS: MemberPath = member("nf_conn.status");
 const TIMEOUT: MemberPath = member("nf_conn.timeout");
 const NET: MemberPath = member("nf_conn.ct_net.net");
@@ -102,19 +107,39 @@ const CREATIONS: Probe = Probe {
     ],
 };
 
+/// An entry is destroyed once, by whatever way it went; who deleted it is noted
+/// before. Up to 5.10 the function was static and had another name, and there gcc
+/// has split `nf_ct_delete`.
 const REMOVALS: Probe = Probe {
     name: "removals",
     gives: "how entries end, how long they lived and how long they stood idle",
     candidates: &[
         Candidate {
             hook: Hook::Fentry,
-            programs: &[program("delete_fexit", At::Return, "nf_ct_delete")],
+            programs: &[
+                program("delete_fentry", At::Entry, "nf_ct_delete"),
+                program("destroy_fentry", At::Entry, "nf_ct_destroy"),
+            ],
         },
         Candidate {
             hook: Hook::Kprobe,
             programs: &[
-                program("delete_kretprobe", At::Return, "nf_ct_delete"),
                 program("delete_kprobe", At::Entry, "nf_ct_delete"),
+                program("destroy_kprobe", At::Entry, "nf_ct_destroy"),
+            ],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[
+                program("delete_kprobe", At::Entry, "nf_ct_delete.part.0"),
+                program("destroy_kprobe", At::Entry, "destroy_conntrack"),
+            ],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[
+                program("delete_kprobe", At::Entry, "nf_ct_delete"),
+                program("destroy_kprobe", At::Entry, "destroy_conntrack"),
             ],
         },
     ],
@@ -184,11 +209,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
     let offsets = offsets(facts);
     let probes = PROBES.iter().map(|probe| match &offsets {
         Ok(_) => bpf::plan(probe, facts),
-        Err(missing) => PlannedProbe {
-            probe,
-            candidates: Vec::new(),
-            missing: vec![missing.clone()],
-        },
+        Err(missing) => PlannedProbe::impossible(probe, missing),
     });
     Support::Yes(Plan {
         probes: probes.collect(),
@@ -198,7 +219,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
             Fact::Unknown(why) => Err(Missing {
                 what: "the length of a jiffy".to_owned(),
                 why: why.clone(),
-                remedy: "run as root; until then no idle time of entries is given".to_owned(),
+                remedy: "none is known; no idle time of entries is given".to_owned(),
             }),
         },
         walks: walks(facts),
@@ -208,6 +229,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
 fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {
     Ok(Offsets {
         skb_nfct: offset(facts, SKB_NFCT, 8)?,
+        ct_general: offset(facts, GENERAL, 4)?,
         ct_status: offset(facts, STATUS, 8)?,
         ct_timeout: offset(facts, TIMEOUT, 4)?,
         ct_net: offset(facts, NET, 8)?,
@@ -262,5 +284,307 @@ fn walks(facts: &KernelFacts) -> Result<Walks, Missing> {
     {
         Some(ModuleState::BuiltIn) => Ok(Walks::Always),
         Some(ModuleState::Loaded | ModuleState::Absent) | None => Ok(Walks::WhileLoaded),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::kernel::facts::{ProgramType, Symbol};
+
+    /// Facts that `nodemedic probes --facts` printed on the kernels of the matrix, with the
+    /// hook that is the cheapest there.
+    const RECORDED: &[(&str, Hook)] = &[
+        (
+            include_str!("../../../../tests/recorded/linux-5.10.json"),
+            Hook::Kprobe,
+        ),
+        (
+            include_str!("../../../../tests/recorded/linux-6.1.json"),
+            Hook::Fentry,
+        ),
+        (
+            include_str!("../../../../tests/recorded/linux-6.12.json"),
+            Hook::Fentry,
+        ),
+        (
+            include_str!("../../../../tests/recorded/linux-7.3.json"),
+            Hook::Fentry,
+        ),
+    ];
+
+    fn recorded() -> impl Iterator<Item = (KernelFacts, Hook)> {
+        RECORDED.iter().map(|(json, hook)| {
+            (
+                serde_json::from_str(json).expect("a recording is what the agent writes"),
+                *hook,
+            )
+        })
+    }
+
+    /// A kernel that has all.
+    fn capable() -> KernelFacts {
+        recorded().last().expect("there are recordings").0
+    }
+
+    fn plan(facts: &KernelFacts) -> Plan {
+        match support(facts) {
+            Support::Yes(plan) => plan,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn hooks(plan: &Plan) -> Vec<Vec<Hook>> {
+        let candidates = |probe: &PlannedProbe| {
+            probe
+                .candidates
+                .iter()
+                .map(|candidate| candidate.hook)
+                .collect()
+        };
+        plan.probes.iter().map(candidates).collect()
+    }
+
+    /// All that is said to be missing.
+    fn said(plan: &Plan) -> String {
+        let missing = plan.probes.iter().flat_map(|probe| &probe.missing);
+        format!("{:?}", missing.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_recorded_kernel_has_its_cheapest_hook_and_all_offsets() {
+        for (facts, hook) in recorded() {
+            let plan = plan(&facts);
+            assert!(plan.offsets.is_some(), "{}: {}", facts.release, said(&plan));
+            for hooks in hooks(&plan) {
+                assert_eq!(
+                    hooks.first(),
+                    Some(&hook),
+                    "{}: {}",
+                    facts.release,
+                    said(&plan)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_capable_kernel_misses_nothing() {
+        let plan = plan(&capable());
+        for probe in &plan.probes {
+            assert_eq!(probe.report(Some(Hook::Fentry), Vec::new()).missing, []);
+        }
+        assert_eq!(plan.hz, Ok(250));
+        assert_eq!(plan.walks, Ok(Walks::WhileLoaded));
+    }
+
+    #[test]
+    fn a_missing_member_is_named_and_no_probe_is_planned_without_it() {
+        for member in NEEDS.members {
+            let mut facts = capable();
+            let why = "the structure has no such member".to_owned();
+            facts
+                .members
+                .insert(member.path.to_owned(), Fact::Unknown(why));
+            let plan = plan(&facts);
+            assert_eq!(plan.offsets, None);
+            assert!(hooks(&plan).iter().all(Vec::is_empty), "{member:?}");
+            assert!(said(&plan).contains(member.path), "{}", said(&plan));
+        }
+    }
+
+    #[test]
+    fn a_member_of_another_size_is_refused() {
+        let mut facts = capable();
+        let member = Fact::Known(Member { offset: 8, size: 8 });
+        facts.members.insert("nf_conn.timeout".to_owned(), member);
+        let plan = plan(&facts);
+        assert_eq!(plan.offsets, None);
+        assert!(said(&plan).contains("has 8 bytes here"), "{}", said(&plan));
+    }
+
+    #[test]
+    fn without_btf_of_a_function_its_probe_falls_back_to_kprobes_and_says_so() {
+        for (function, probe) in [
+            ("early_drop", 0),
+            ("nf_ct_delete", 1),
+            ("nf_ct_resolve_clash", 2),
+        ] {
+            let mut facts = capable();
+            let known = facts.functions.get_mut(function).expect("it is needed");
+            known.btf = Fact::Unknown("the BTF has no such function".to_owned());
+            let plan = plan(&facts);
+            assert_eq!(hooks(&plan)[probe], [Hook::Kprobe], "{function}");
+            assert!(said(&plan).contains(function), "{}", said(&plan));
+        }
+    }
+
+    #[test]
+    fn a_function_that_the_compiler_has_split_is_not_probed() {
+        let mut facts = capable();
+        let known = facts.functions.get_mut("early_drop").expect("it is needed");
+        known.symbol = Fact::Known(Symbol::Split);
+        let plan = plan(&facts);
+        assert_eq!(hooks(&plan)[0], []);
+        assert!(said(&plan).contains("has split it"), "{}", said(&plan));
+    }
+
+    #[test]
+    fn without_btf_and_symbol_a_probe_has_no_hook_and_the_others_keep_theirs() {
+        let mut facts = capable();
+        let known = facts.functions.get_mut("early_drop").expect("it is needed");
+        known.btf = Fact::Unknown("inlined".to_owned());
+        known.symbol = Fact::Known(Symbol::Absent);
+        let plan = plan(&facts);
+        assert_eq!(hooks(&plan)[0], []);
+        assert_eq!(hooks(&plan)[1].first(), Some(&Hook::Fentry));
+    }
+
+    fn with_capabilities(names: &[&str]) -> KernelFacts {
+        let mut facts = capable();
+        let held = facts
+            .capabilities
+            .known()
+            .expect("recorded")
+            .keys()
+            .cloned();
+        let held = held.map(|name| (name.clone(), names.contains(&name.as_str())));
+        facts.capabilities = Fact::Known(held.collect());
+        facts
+    }
+
+    #[test]
+    fn bpf_and_perfmon_are_enough_for_kprobes_but_not_for_a_modules_functions() {
+        let plan = plan(&with_capabilities(&[
+            "CAP_BPF",
+            "CAP_PERFMON",
+            "CAP_NET_ADMIN",
+        ]));
+        assert!(
+            hooks(&plan).iter().all(|hooks| *hooks == [Hook::Kprobe]),
+            "{:?}",
+            hooks(&plan)
+        );
+        assert!(said(&plan).contains("CAP_SYS_ADMIN"), "{}", said(&plan));
+        assert_eq!(plan.walks, Ok(Walks::WhileLoaded));
+    }
+
+    #[test]
+    fn each_missing_capability_is_named() {
+        for missing in ["CAP_BPF", "CAP_PERFMON"] {
+            let all = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"];
+            let held: Vec<_> = all.into_iter().filter(|name| *name != missing).collect();
+            let plan = plan(&with_capabilities(&held));
+            assert!(hooks(&plan).iter().all(Vec::is_empty));
+            assert!(said(&plan).contains(missing), "{}", said(&plan));
+        }
+        let walks = plan(&with_capabilities(&["CAP_SYS_ADMIN"])).walks;
+        assert!(walks.is_err_and(|missing| missing.why.contains("CAP_NET_ADMIN")));
+    }
+
+    #[test]
+    fn a_locked_down_kernel_is_called_so() {
+        let mut facts = capable();
+        facts.lockdown = Fact::Known("integrity".to_owned());
+        for program_type in [ProgramType::Tracing, ProgramType::Kprobe] {
+            facts.program_types.insert(program_type, Fact::Known(false));
+        }
+        let plan = plan(&facts);
+        assert!(hooks(&plan).iter().all(Vec::is_empty));
+        assert!(
+            said(&plan).contains("locked down (integrity)"),
+            "{}",
+            said(&plan)
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_kprobes_keeps_fentry() {
+        let mut facts = capable();
+        facts.kprobes = Fact::Known(false);
+        let fentry = hooks(&plan(&facts));
+        assert!(fentry.iter().all(|hooks| *hooks == [Hook::Fentry]));
+        facts
+            .program_types
+            .insert(ProgramType::Tracing, Fact::Known(false));
+        let plan = plan(&facts);
+        assert!(
+            said(&plan).contains("CONFIG_KPROBE_EVENTS"),
+            "{}",
+            said(&plan)
+        );
+    }
+
+    #[test]
+    fn an_unknown_jiffy_costs_the_idle_time_alone() {
+        let mut facts = capable();
+        facts.hz = Fact::Unknown("the coarse clock claims a resolution of 0".to_owned());
+        let plan = plan(&facts);
+        assert!(
+            plan.hz
+                .is_err_and(|missing| missing.why.contains("coarse clock"))
+        );
+        assert!(plan.offsets.is_some());
+    }
+
+    #[test]
+    fn an_absent_or_unused_module_is_waited_for() {
+        let mut facts = capable();
+        let module = facts.modules.get_mut(MODULE).expect("it is needed");
+        module.users = Some(0);
+        assert!(matches!(support(&facts), Support::Waiting));
+        facts.modules.remove(MODULE);
+        assert!(matches!(support(&facts), Support::Waiting));
+    }
+
+    /// Takes every fact away in turn, and declares each unknown in turn.
+    #[test]
+    fn no_missing_fact_is_a_panic() {
+        for (facts, _) in recorded() {
+            let whole = serde_json::to_value(&facts).expect("facts have a form in JSON");
+            let mut tried = 0;
+            for path in paths(&whole, String::new()) {
+                for damage in [remove, declare_unknown] {
+                    let mut damaged = whole.clone();
+                    damage(&mut damaged, &path);
+                    if let Ok(facts) = serde_json::from_value::<KernelFacts>(damaged) {
+                        let _any = support(&facts);
+                        tried += 1;
+                    }
+                }
+            }
+            assert!(
+                tried > 50,
+                "only {tried} kernels with a fact less could be made"
+            );
+        }
+    }
+
+    /// JSON pointers to all that a value holds.
+    fn paths(value: &Value, path: String) -> Vec<String> {
+        let Value::Object(members) = value else {
+            return vec![path];
+        };
+        let inside = members
+            .iter()
+            .flat_map(|(name, value)| paths(value, format!("{path}/{}", name.replace('/', "~1"))));
+        [path.clone()].into_iter().chain(inside).collect()
+    }
+
+    fn remove(value: &mut Value, path: &str) {
+        let Some((parent, name)) = path.rsplit_once('/') else {
+            return;
+        };
+        if let Some(Value::Object(members)) = value.pointer_mut(parent) {
+            members.remove(&name.replace("~1", "/"));
+        }
+    }
+
+    fn declare_unknown(value: &mut Value, path: &str) {
+        if let Some(fact) = value.pointer_mut(path) {
+            *fact = serde_json::json!({ "unknown": "for a test" });
+        }
     }
 }

@@ -95,18 +95,14 @@ impl Object {
 
     /// Attaches a probe by the first of its candidates that the kernel takes.
     pub fn attach(&mut self, planned: &PlannedProbe) -> (Attached, ProbeReport) {
-        let mut report = ProbeReport {
-            name: planned.probe.name.to_owned(),
-            hook: None,
-            missing: planned.missing.clone(),
-        };
+        let mut refused = Vec::new();
         for candidate in &planned.candidates {
             match self.attach_candidate(candidate) {
                 Ok(attached) => {
-                    report.hook = Some(candidate.hook.name().to_owned());
+                    let report = planned.report(Some(candidate.hook), refused);
                     return (attached, report);
                 }
-                Err(error) => report.missing.push(Missing {
+                Err(error) => refused.push(Missing {
                     what: format!("{} for {}", candidate.hook.name(), planned.probe.name),
                     why: format!("{error:#}"),
                     remedy: "the next hook is tried; with none left, the baseline stands in"
@@ -114,7 +110,7 @@ impl Object {
                 }),
             }
         }
-        (Attached::default(), report)
+        (Attached::default(), planned.report(None, refused))
     }
 
     fn attach_candidate(&mut self, candidate: &PlannedCandidate) -> anyhow::Result<Attached> {
@@ -147,13 +143,13 @@ impl Object {
             .get(program.name)
             .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?;
         let instructions = &self.code.functions[&code.function_key()].instructions;
-        let btf = match function.object.as_str() {
-            "vmlinux" => None,
-            module => Some(
-                sys::kernel_btf(module)
-                    .with_context(|| format!("find the BTF of module {module}"))?,
-            ),
-        };
+        let btf = function
+            .is_of_module()
+            .then(|| {
+                let module = &function.object;
+                sys::kernel_btf(module).with_context(|| format!("find the BTF of module {module}"))
+            })
+            .transpose()?;
         let tracing = TracingProgram {
             name: program.name,
             license: &code.license,

@@ -2,8 +2,8 @@
 
 use super::{At, Candidate, Hook, Probe, Program};
 use crate::{
-    kernel::facts::{BtfFunction, Fact, KernelFacts, ModuleState, ProgramType},
-    report::Missing,
+    kernel::facts::{BtfFunction, Fact, KernelFacts, ModuleState, ProgramType, Symbol},
+    report::{Missing, ProbeReport},
 };
 
 /// A probe with the candidates that this kernel should take, in order.
@@ -13,8 +13,8 @@ pub struct PlannedProbe {
     pub probe: &'static Probe,
     /// What to try.
     pub candidates: Vec<PlannedCandidate>,
-    /// Why other candidates are not tried.
-    pub missing: Vec<Missing>,
+    /// Why other candidates are not tried, each with its hook.
+    pub missing: Vec<(Hook, Missing)>,
 }
 
 /// A candidate with what its programs attach to.
@@ -27,20 +27,51 @@ pub struct PlannedCandidate {
 }
 
 impl PlannedProbe {
+    /// A probe that cannot be hooked in any way, for one reason.
+    pub fn impossible(probe: &'static Probe, missing: &Missing) -> Self {
+        let hooks = probe.candidates.iter().map(|candidate| candidate.hook);
+        let missing = hooks.map(|hook| (hook, missing.clone())).collect();
+        Self {
+            probe,
+            candidates: Vec::new(),
+            missing,
+        }
+    }
+
+    /// A row of the table of probes: the hook in use, why no cheaper one is, or why
+    /// none is at all, and what the kernel refused when it was tried.
+    pub fn report(&self, used: Option<Hook>, refused: Vec<Missing>) -> ProbeReport {
+        let mut missing = Vec::new();
+        for (hook, reason) in &self.missing {
+            let matters = used.is_none_or(|used| *hook < used);
+            if matters && !missing.contains(reason) {
+                missing.push(reason.clone());
+            }
+        }
+        missing.extend(refused);
+        ProbeReport {
+            name: self.probe.name.to_owned(),
+            hook: used.map(|hook| hook.name().to_owned()),
+            missing,
+        }
+    }
+
     /// Keeps the candidates whose hooks the operator wants, in the operator's order.
     #[must_use]
     pub fn with_hooks(mut self, wanted: &[Hook]) -> Self {
         let place = |hook| wanted.iter().position(|wanted| *wanted == hook);
+        let possible = !self.candidates.is_empty();
         self.candidates
             .retain(|candidate| place(candidate.hook).is_some());
         self.candidates
             .sort_by_key(|candidate| place(candidate.hook));
-        if self.candidates.is_empty() && self.missing.is_empty() {
-            self.missing.push(Missing {
+        if possible && self.candidates.is_empty() {
+            let missing = Missing {
                 what: format!("a hook for {}", self.probe.name),
                 why: "the configuration's `hooks` leave none that this kernel has".to_owned(),
                 remedy: "add one to `hooks`".to_owned(),
-            });
+            };
+            self.missing.push((Hook::Kprobe, missing));
         }
         self
     }
@@ -56,7 +87,7 @@ pub fn plan(probe: &'static Probe, facts: &KernelFacts) -> PlannedProbe {
     for candidate in probe.candidates {
         match plan_candidate(candidate, facts) {
             Ok(candidate) => planned.candidates.push(candidate),
-            Err(missing) => planned.missing.push(missing),
+            Err(missing) => planned.missing.push((candidate.hook, missing)),
         }
     }
     planned
@@ -124,14 +155,12 @@ fn refusal(facts: &KernelFacts) -> String {
 /// Loading a tracing program needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN
 /// (kernel/bpf/syscall.c; before 5.8 CAP_SYS_ADMIN alone).
 fn capabilities_missing(facts: &KernelFacts) -> Option<Missing> {
-    let capabilities = facts.capabilities.known()?;
-    let has = |name: &str| capabilities.get(name).copied().unwrap_or(false);
-    if has("CAP_SYS_ADMIN") {
+    if !lacks(facts, "CAP_SYS_ADMIN") {
         return None;
     }
     let absent: Vec<_> = ["CAP_BPF", "CAP_PERFMON"]
         .into_iter()
-        .filter(|name| !has(name))
+        .filter(|name| lacks(facts, name))
         .collect();
     (!absent.is_empty()).then(|| Missing {
         what: absent.join(" and "),
@@ -140,30 +169,67 @@ fn capabilities_missing(facts: &KernelFacts) -> Option<Missing> {
     })
 }
 
+/// Whether this process is known to be without a capability.
+fn lacks(facts: &KernelFacts, capability: &str) -> bool {
+    let held = facts.capabilities.known();
+    held.is_some_and(|held| held.get(capability) != Some(&true))
+}
+
+/// `BPF_BTF_GET_FD_BY_ID`, without which a module's BTF cannot be named to the
+/// verifier, wants CAP_SYS_ADMIN (`bpf_btf_get_fd_by_id`, kernel/bpf/syscall.c).
+fn no_module_btf(program: &Program) -> Missing {
+    Missing {
+        what: format!("fentry on {}", program.function),
+        why: format!(
+            "it is in module {}, whose BTF the kernel hands to CAP_SYS_ADMIN alone",
+            program.module
+        ),
+        remedy: "run as root or with CAP_SYS_ADMIN for the cheapest hook; another stands in"
+            .to_owned(),
+    }
+}
+
 fn target(
     hook: Hook,
     program: &Program,
     facts: &KernelFacts,
 ) -> Result<Option<BtfFunction>, Missing> {
     let function = facts.functions.get(program.function);
+    let symbol = function.and_then(|function| function.symbol.known());
+    if symbol == Some(&Symbol::Split) {
+        return Err(split(program));
+    }
     match hook {
         Hook::Fentry => match function.map(|function| &function.btf) {
+            Some(Fact::Known(btf)) if btf.is_of_module() && lacks(facts, "CAP_SYS_ADMIN") => {
+                Err(no_module_btf(program))
+            }
             Some(Fact::Known(btf)) => Ok(Some(btf.clone())),
             Some(Fact::Unknown(why)) => Err(no_btf(program, why, facts)),
             None => Err(no_btf(program, "it was not looked up", facts)),
         },
-        Hook::Kprobe => match function.map(|function| &function.symbol) {
-            Some(Fact::Known(false)) => Err(Missing {
-                what: format!("function {}", program.function),
-                why: format!(
-                    "{} has no such symbol: inlined, or not in this kernel",
-                    program.module
-                ),
-                remedy: "none needed where another hook is in use; else please report the kernel"
-                    .to_owned(),
-            }),
-            Some(Fact::Known(true) | Fact::Unknown(_)) | None => Ok(None),
-        },
+        Hook::Kprobe if symbol == Some(&Symbol::Absent) => Err(no_symbol(program)),
+        // Unknown is not no: the attempt itself will tell.
+        Hook::Kprobe => Ok(None),
+    }
+}
+
+fn split(program: &Program) -> Missing {
+    Missing {
+        what: format!("function {}", program.function),
+        why: "the compiler has split it, so that a probe would miss some of its callers".to_owned(),
+        remedy: "another hook is tried; with none left, please report the kernel".to_owned(),
+    }
+}
+
+fn no_symbol(program: &Program) -> Missing {
+    Missing {
+        what: format!("function {}", program.function),
+        why: format!(
+            "{} has no such symbol: inlined, or not in this kernel",
+            program.module
+        ),
+        remedy: "another hook is tried; with none left, please report the kernel".to_owned(),
     }
 }
 

@@ -23,8 +23,9 @@ pub struct Candidate {
     pub programs: &'static [Program],
 }
 
-/// Kinds of hook, as `nodemedic probes`, the metrics and the configuration name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Kinds of hook, the cheapest first, as `nodemedic probes`, the metrics and the
+/// configuration name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hook {
     /// fentry and fexit: a call from the function itself, through BTF.

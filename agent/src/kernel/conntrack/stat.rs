@@ -19,8 +19,8 @@ const ENTRIES_BYTES: u64 = 1024;
 pub struct Stat {
     /// Entries in the table now.
     pub entries: u64,
-    /// Packets dropped because no entry could be made: the table was full and
-    /// nothing could be pushed out, or memory was short.
+    /// Packets dropped because no entry could be made (the table was full and nothing
+    /// could be pushed out, or memory was short), or because theirs lost a clash.
     pub drop: Option<u64>,
     /// Entries pushed out to make room for new ones.
     pub early_drop: Option<u64>,

@@ -16,7 +16,7 @@ use crate::{
         support::{MODULE, Plan},
     },
     kernel::{
-        bpf::{Attached, Object, PlannedProbe, ProbeLog},
+        bpf::{Attached, Object, ProbeLog},
         modules,
     },
     report::{ProbeReport, ProgramStats},
@@ -69,7 +69,10 @@ impl Probed {
             .collect();
         let can_attach = probes.iter().any(|probe| !probe.candidates.is_empty());
         let (Some(offsets), true) = (plan.offsets, can_attach) else {
-            let reports = probes.iter().map(unattached).collect();
+            let reports = probes
+                .iter()
+                .map(|probe| probe.report(None, Vec::new()))
+                .collect();
             return Ok(Self {
                 hz,
                 running: None,
@@ -129,14 +132,6 @@ impl Probed {
             .flat_map(|running| &running.programs)
             .flat_map(Attached::stats)
             .collect()
-    }
-}
-
-fn unattached(planned: &PlannedProbe) -> ProbeReport {
-    ProbeReport {
-        name: planned.probe.name.to_owned(),
-        hook: None,
-        missing: planned.missing.clone(),
     }
 }
 
