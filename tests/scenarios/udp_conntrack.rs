@@ -367,17 +367,22 @@ pub(crate) fn the_hook_fits_the_kernel(guest: &Guest) -> Result<Verdict> {
         true => ("fentry", ""),
         false => ("kprobe", "/sys/kernel/btf/nf_conntrack does not exist"),
     };
-    for probe in report["probes"].as_array().context("probes")? {
-        if probe["name"] == "table_walk" {
-            continue;
-        }
-        ensure!(probe["hook"] == hook, "{probe}");
-        let said = probe["missing"].to_string();
-        ensure!(
-            said.contains(why) && (said == "[]") == why.is_empty(),
-            "{probe}"
-        );
+    let probes = report["probes"].as_array().context("probes")?;
+    let probes = probes.iter().filter(|probe| probe["name"] != "table_walk");
+    let (mut hooks, mut said) = (Vec::new(), String::new());
+    for probe in probes {
+        hooks.push(probe["hook"].clone());
+        let missing = probe["missing"].as_array().into_iter().flatten();
+        said.extend(missing.map(|missing| missing["why"].to_string()));
     }
+    ensure!(
+        hooks.len() == 3 && hooks.iter().all(|used| used == hook),
+        "{report}"
+    );
+    ensure!(
+        said.contains(why) && said.is_empty() == why.is_empty(),
+        "{said}"
+    );
     let table = guest.run(&mut guest.agent(&["probes"])?, SOON)?.ok()?;
     ensure!(
         table.contains("creations") && table.contains(hook),

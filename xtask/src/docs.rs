@@ -71,7 +71,7 @@ pub(crate) fn check() -> Result<()> {
     }
     ensure!(
         stale.is_empty(),
-        "{} stale: run `cargo xtask docs`",
+        "stale: {}; run `cargo xtask docs`",
         stale.join(" and ")
     );
     Ok(())

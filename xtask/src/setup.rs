@@ -1,14 +1,11 @@
 //! Installs what the build needs and this machine lacks. Quick when nothing is missing.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::process::Command;
+use std::env;
 
 use anyhow::{Result, bail};
 use bpf_build::{LINKER_VERSION, Linker, Toolchain};
 
-use crate::cargo;
+use crate::{apt, cargo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {}
@@ -19,6 +16,14 @@ const DEBIAN_PACKAGES: [&str; 4] = [
     "cargo-web",
     "libstd-rust-web-dev-bpf",
     "rust-web-clippy",
+];
+
+/// A program that tests call, and its package.
+const TEST_PROGRAMS: [(&str, &str); 2] = [
+    // Fetches the schemas of Kubernetes.
+    ("pip3", "python3-pip"),
+    // Checks the service's unit.
+    ("systemd-analyze", "systemd"),
 ];
 
 pub(crate) fn run(_: Args) -> Result<()> {
@@ -34,6 +39,24 @@ pub(crate) fn ensure() -> Result<()> {
     run(Args {})
 }
 
+/// The same, and what some tests need beside it. They are left out where it is missing.
+pub(crate) fn ensure_for_tests() -> Result<()> {
+    ensure()?;
+    let missing = TEST_PROGRAMS
+        .iter()
+        .filter(|(program, _)| !on_path(program));
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if !packages.is_empty() && apt::is_ours() {
+        apt::install(&packages)?;
+    }
+    Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).exists())
+}
+
 fn bpf_toolchain() -> Result<Toolchain> {
     let missing = match Toolchain::choose() {
         Ok(toolchain) => return Ok(toolchain),
@@ -43,14 +66,13 @@ fn bpf_toolchain() -> Result<Toolchain> {
         return Err(missing);
     }
     let packages = DEBIAN_PACKAGES.join(" ");
-    if !can_apt() {
+    if !apt::is_ours() {
         bail!(
             "{missing:#}; install one: on Debian `apt-get install {packages}` as root, elsewhere \
              `rustup toolchain install nightly --component rust-src`"
         );
     }
-    eprintln!("no compiler for BPF: installing {packages}");
-    apt_install(&DEBIAN_PACKAGES)?;
+    apt::install(&DEBIAN_PACKAGES)?;
     Toolchain::choose()
 }
 
@@ -65,33 +87,10 @@ fn bpf_linker() -> Result<Linker> {
             .arg(&linker.root)
             // In a folder of its own that cargo removes: the linker shares nothing with us.
             .env_remove("CARGO_TARGET_DIR")
-            // Almost all of its work is LLVM's: compiling it in half the time costs it nothing.
+            // Its work is LLVM's: optimizing the rest takes longer than it ever saves.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
         cargo::run(&mut install)?;
     }
     Ok(linker)
-}
-
-/// The owner of our own folder in /proc is who we are.
-fn can_apt() -> bool {
-    let root = fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0);
-    root && Path::new("/etc/debian_version").exists()
-}
-
-fn apt_install(packages: &[&str]) -> Result<()> {
-    let apt = || {
-        let mut command = Command::new("apt-get");
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .arg("--quiet=2");
-        command
-    };
-    cargo::run(apt().arg("update"))?;
-    // Nothing of what is installed may go: Debian's compiler conflicts with its rustup package.
-    cargo::run(
-        apt()
-            .args(["install", "--yes", "--no-install-recommends", "--no-remove"])
-            .args(packages),
-    )
 }

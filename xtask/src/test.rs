@@ -16,7 +16,7 @@ pub(crate) struct Args {
 /// The agent is the released one; the tests are built as cargo does by default, for overflow
 /// checks in the code that they test, and for quick rebuilds.
 pub(crate) fn run(args: Args) -> Result<()> {
-    setup::ensure()?;
+    setup::ensure_for_tests()?;
     build::agent()?;
     let mut test = cargo::cargo_static("test");
     test.args(["--workspace", "--no-fail-fast"]);

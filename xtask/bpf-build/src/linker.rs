@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{Toolchain, cache_dir};
 
-/// Built for the LLVM of [`crate::LLVM`]: move both together.
+/// Built for the LLVM that [`Toolchain`] asks of a compiler: move both together.
 pub const VERSION: &str = "0.10.4";
 
 /// The linker of one version, in the cache folder: `cargo install --root` puts it there.

@@ -15,10 +15,10 @@ use crate::TARGET;
 
 /// The major version of LLVM that the linker was made for. Bitcode of a newer one is unreadable
 /// to it, and it calls the library by this version's interface.
-pub const LLVM: &str = "22";
+const LLVM: &str = "22";
 
 /// Names the toolchain: `debian`, or a nightly of rustup such as `nightly-2026-04-20`.
-pub const OVERRIDE: &str = "NODEMEDIC_BPF_TOOLCHAIN";
+pub(crate) const OVERRIDE: &str = "NODEMEDIC_BPF_TOOLCHAIN";
 
 const DEBIAN: &str = "debian";
 const NIGHTLY: &str = "nightly";
@@ -44,7 +44,7 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Debian's if it is there, else rustup's nightly; or what [`OVERRIDE`] says.
+    /// Debian's if it is there, else rustup's nightly; or what `NODEMEDIC_BPF_TOOLCHAIN` says.
     pub fn choose() -> Result<Self> {
         let Some(name) = wanted() else {
             return Self::first_that_is_there();
