@@ -149,7 +149,8 @@ pub struct ProgramStats {
     pub runs: u64,
     /// Total time of those runs, seconds.
     pub run_seconds: f64,
-    /// Runs that the kernel left out because the program was running already.
+    /// Runs that the kernel left out: while the program was running already, or, of a
+    /// kprobe and from Linux 6.7 on, while the CPU was in any other probe.
     pub recursion_misses: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::expression;
 /// Metrics of the agent that no dashboard shows, each with the reason.
 const NOT_SHOWN: [(&str, &str); 1] = [(
     "nodemedic_bpf_program_recursion_misses_total",
-    "part of nodemedic_ailment_lost_events_total already, as reason recursion",
+    "part of nodemedic_ailment_lost_events_total already, as reason missed",
 )];
 
 /// Metrics of other exporters too: a dashboard shows what it likes of them.

@@ -54,6 +54,7 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
             &["/sys/kernel/tracing", "/sys/kernel/debug/tracing"],
         ),
         kprobes: kprobes(),
+        perf_event_paranoid: perf_event_paranoid(),
         btf: types.has_vmlinux(),
         program_types: bpf::program_types(
             types
@@ -210,6 +211,13 @@ fn psi() -> Fact<bool> {
             Some(libc::ENOENT | libc::EOPNOTSUPP) => Fact::Known(false),
             _ => Fact::Unknown(format!("read /proc/pressure/cpu: {error}")),
         },
+    }
+}
+
+fn perf_event_paranoid() -> Fact<i32> {
+    match kernel("perf_event_paranoid") {
+        Fact::Known(level) => level.parse::<i32>().into(),
+        Fact::Unknown(why) => Fact::Unknown(why),
     }
 }
 

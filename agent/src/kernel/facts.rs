@@ -96,6 +96,9 @@ pub struct KernelFacts {
     pub tracefs: Fact<bool>,
     /// Whether kprobes can be placed through perf events.
     pub kprobes: Fact<bool>,
+    /// `kernel.perf_event_paranoid`. Up to 2 in mainline; distributions' kernels take 3
+    /// and above as: only for CAP_SYS_ADMIN.
+    pub perf_event_paranoid: Fact<i32>,
     /// Whether `/sys/kernel/btf/vmlinux` can be read and parsed.
     pub btf: Fact<bool>,
     /// Whether the kernel takes BPF programs of a type from this process.

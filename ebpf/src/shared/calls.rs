@@ -1,7 +1,12 @@
 //! Pairing a function's entry with its return where kprobe and kretprobe are
 //! all that the kernel offers: the return no longer knows the arguments.
 
-use aya_ebpf::{EbpfContext as _, bindings::pt_regs, maps::HashMap, programs::{ProbeContext, RetProbeContext}};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::pt_regs,
+    maps::HashMap,
+    programs::{ProbeContext, RetProbeContext},
+};
 
 use super::context_id;
 
@@ -14,15 +19,13 @@ const DEPTH: usize = 4;
 /// (arch/x86/kernel/kprobes/core.c) but is far below any frame's size.
 const RETURN_DISTANCE: u64 = 32;
 
-/// The calls that are under way in one context, outermost first.
+/// The calls that are under way in one context, in no order.
+#[expect(missing_debug_implementations, reason = "lives in BPF alone")]
 #[derive(Clone, Copy)]
 #[repr(C)]
-#[expect(missing_debug_implementations, reason = "lives in BPF alone")]
-pub struct Calls {
-    depth: u64,
-    calls: [Call; DEPTH],
-}
+pub struct Calls([Call; DEPTH]);
 
+/// One call; a place without one has the stack pointer 0.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Call {
@@ -30,54 +33,81 @@ struct Call {
     arguments: [u64; 2],
 }
 
-const NO_CALL: Call = Call { stack: 0, arguments: [0; 2] };
+const NO_CALL: Call = Call {
+    stack: 0,
+    arguments: [0; 2],
+};
 
 /// A map of the calls under way, by [`context_id`].
 pub type CallMap = HashMap<u64, Calls>;
 
-/// Remembers the arguments of a call at its entry. `false` when there is no room:
-/// the caller counts the event as lost.
+/// Remembers the arguments of a call at its entry. Returns how many events that
+/// loses: this one for want of room, or one that never returned and held the place.
 #[inline(always)]
-pub fn enter(map: &CallMap, ctx: &ProbeContext, arguments: [u64; 2]) -> bool {
-    let call = Call { stack: stack_pointer(ctx.as_ptr().cast()), arguments };
+pub fn enter(map: &CallMap, ctx: &ProbeContext, arguments: [u64; 2]) -> u64 {
+    let stack = stack_pointer(ctx.as_ptr().cast());
+    let call = Call { stack, arguments };
     let key = context_id();
     let Some(calls) = map.get_ptr_mut(key) else {
-        let mut calls = Calls { depth: 1, calls: [NO_CALL; DEPTH] };
-        calls.calls[0] = call;
-        return map.insert(key, calls, 0).is_ok();
+        let calls = Calls([call, NO_CALL, NO_CALL, NO_CALL]);
+        return u64::from(map.insert(key, calls, 0).is_err());
     };
     // SAFETY: a value of the map, used by this context alone.
-    let calls = unsafe { &mut *calls };
-    let depth = calls.depth as usize;
-    let Some(slot) = calls.calls.get_mut(depth) else { return false };
-    *slot = call;
-    calls.depth += 1;
-    true
-}
-
-/// The arguments of the call that returns now; `None` where its entry was not
-/// seen. Calls whose return was lost are dropped on the way.
-#[inline(always)]
-pub fn leave(map: &CallMap, ctx: &RetProbeContext) -> Option<[u64; 2]> {
-    let key = context_id();
-    let stack = stack_pointer(ctx.as_ptr().cast());
-    // SAFETY: a value of the map, used by this context alone.
-    let calls = unsafe { &mut *map.get_ptr_mut(key)? };
-    let mut found = None;
-    for _ in 0..DEPTH {
-        let depth = (calls.depth as usize).wrapping_sub(1);
-        let Some(call) = calls.calls.get(depth) else { break };
-        if stack < call.stack {
-            // That call's frame lies above the one that returns: it still runs.
-            break;
-        }
-        calls.depth = depth as u64;
-        if stack - call.stack <= RETURN_DISTANCE {
-            found = Some(call.arguments);
-            break;
+    for place in unsafe { &mut (*calls).0 } {
+        // The stack grows down: a call whose frame is not above this one is over.
+        if place.stack <= stack {
+            let unreturned = u64::from(place.stack != 0);
+            *place = call;
+            return unreturned;
         }
     }
-    if calls.depth == 0 {
+    1
+}
+
+/// What a return found.
+#[expect(missing_debug_implementations, reason = "lives in BPF alone")]
+pub struct Return {
+    /// Whether the entry of the call that returns now was seen.
+    pub seen: bool,
+    /// Its arguments, or zeros: the verifier of 5.10 lets nobody read what an
+    /// `Option` would leave unset.
+    pub arguments: [u64; 2],
+    /// Calls that are over and whose return was not seen.
+    pub unreturned: u64,
+}
+
+/// Takes the call that returns now off the map.
+#[inline(always)]
+pub fn leave(map: &CallMap, ctx: &RetProbeContext) -> Return {
+    let key = context_id();
+    let stack = stack_pointer(ctx.as_ptr().cast());
+    let mut found = Return {
+        seen: false,
+        arguments: [0; 2],
+        unreturned: 0,
+    };
+    let Some(calls) = map.get_ptr_mut(key) else {
+        return found;
+    };
+    let mut running = false;
+    // SAFETY: a value of the map, used by this context alone.
+    for place in unsafe { &mut (*calls).0 } {
+        if place.stack == 0 {
+            continue;
+        }
+        if place.stack > stack {
+            running = true;
+            continue;
+        }
+        if stack - place.stack <= RETURN_DISTANCE {
+            found.seen = true;
+            found.arguments = place.arguments;
+        } else {
+            found.unreturned += 1;
+        }
+        place.stack = 0;
+    }
+    if !running {
         let _gone = map.remove(key);
     }
     found

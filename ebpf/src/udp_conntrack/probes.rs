@@ -27,7 +27,8 @@ use ebpf::{
         context_id, global, read,
     },
     udp_conntrack::{
-        Birth, EPHEMERAL_PORT, End, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss, Offsets, State, Totals,
+        Birth, EPHEMERAL_PORT, End, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss, Offsets, State,
+        Totals,
     },
 };
 
@@ -142,10 +143,11 @@ fn early_drop_fexit(_ctx: FExitContext) -> i32 {
 
 #[kprobe]
 fn confirm_kprobe(ctx: ProbeContext) -> u32 {
-    let Some(skb) = ctx.arg::<u64>(0) else { return 0 };
+    let Some(skb) = ctx.arg::<u64>(0) else {
+        return 0;
+    };
     match entry_of(skb) {
-        Ok(ct) if calls::enter(&CONFIRMS, &ctx, [skb, ct]) => {}
-        Ok(_) => lost(Loss::Call),
+        Ok(ct) => lost(Loss::Call, calls::enter(&CONFIRMS, &ctx, [skb, ct])),
         Err(errno) => count_if_readable(&ctx, Err(errno)),
     }
     0
@@ -153,13 +155,13 @@ fn confirm_kprobe(ctx: ProbeContext) -> u32 {
 
 #[kretprobe]
 fn confirm_kretprobe(ctx: RetProbeContext) -> u32 {
-    match calls::leave(&CONFIRMS, &ctx) {
-        // The same entry as before the call: the packet's own was inserted.
-        Some([skb, ct]) if ctx.ret::<u32>() == NF_ACCEPT && entry_of(skb) == Ok(ct) => {
-            count_if_readable(&ctx, created(skb));
-        }
-        Some(_) => {}
-        None => lost(Loss::Call),
+    let returned = calls::leave(&CONFIRMS, &ctx);
+    lost(Loss::Call, returned.unreturned);
+    lost(Loss::Call, u64::from(!returned.seen));
+    let [skb, ct] = returned.arguments;
+    // The same entry as before the call: the packet's own was inserted.
+    if returned.seen && ctx.ret::<u32>() == NF_ACCEPT && entry_of(skb) == Ok(ct) {
+        count_if_readable(&ctx, created(skb));
     }
     0
 }
@@ -212,18 +214,28 @@ fn created(skb: u64) -> Result<(), i32> {
     if entry.status()? & IPS_CONFIRMED == 0 {
         return Ok(());
     }
-    let Some(totals) = totals() else { return Ok(()) };
+    let Some(totals) = totals() else {
+        return Ok(());
+    };
     if entry.protocol()? != IPPROTO_UDP {
         totals.created_other += 1;
         return Ok(());
     }
     let flow = entry.flow()?;
     totals.created += 1;
-    count_flow(&flow, FlowCounts { created: 1, ..NO_COUNTS });
+    count_flow(
+        &flow,
+        FlowCounts {
+            created: 1,
+            ..NO_COUNTS
+        },
+    );
     // SAFETY: takes no argument.
-    let birth = Birth { ns: unsafe { bpf_ktime_get_ns() } };
+    let birth = Birth {
+        ns: unsafe { bpf_ktime_get_ns() },
+    };
     if BIRTHS.insert(address, birth, 0).is_err() {
-        lost(Loss::Birth);
+        lost(Loss::Birth, 1);
     }
     Ok(())
 }
@@ -264,7 +276,9 @@ fn removed(general: u64) -> Result<(), i32> {
     }
     // For every protocol: the address will be another entry's soon.
     let by_userspace = DELETED.get_ptr(address).is_some() && DELETED.remove(address).is_ok();
-    let Some(totals) = totals() else { return Ok(()) };
+    let Some(totals) = totals() else {
+        return Ok(());
+    };
     if entry.protocol()? != IPPROTO_UDP {
         totals.removed_other += 1;
         return Ok(());
@@ -296,7 +310,14 @@ fn removed(general: u64) -> Result<(), i32> {
 
     totals.removed[end as usize][state as usize] += 1;
     totals.wasted_jiffies += wasted;
-    count_flow(&flow, FlowCounts { removed: 1, wasted_jiffies: wasted, ..NO_COUNTS });
+    count_flow(
+        &flow,
+        FlowCounts {
+            removed: 1,
+            wasted_jiffies: wasted,
+            ..NO_COUNTS
+        },
+    );
     match BIRTHS.get_ptr(address) {
         Some(birth) => {
             // SAFETY: a value of the map; the helper takes no argument.
@@ -304,7 +325,7 @@ fn removed(general: u64) -> Result<(), i32> {
             totals.lifetimes.record(lived, LIFETIME_UNIT_NS);
             let _gone = BIRTHS.remove(address);
         }
-        None => lost(Loss::Lifetime),
+        None => lost(Loss::Lifetime, 1),
     }
     Ok(())
 }
@@ -390,7 +411,11 @@ impl Entry {
 
 // Maps.
 
-const NO_COUNTS: FlowCounts = FlowCounts { created: 0, removed: 0, wasted_jiffies: 0 };
+const NO_COUNTS: FlowCounts = FlowCounts {
+    created: 0,
+    removed: 0,
+    wasted_jiffies: 0,
+};
 
 #[inline(always)]
 fn totals() -> Option<&'static mut Totals> {
@@ -407,13 +432,15 @@ fn count_flow(flow: &Flow, counts: FlowCounts) {
     }
     // Another CPU has just inserted it, or the map is out of free nodes.
     if !add_to_flow(flow, &counts) {
-        lost(Loss::Flow);
+        lost(Loss::Flow, 1);
     }
 }
 
 #[inline(always)]
 fn add_to_flow(flow: &Flow, counts: &FlowCounts) -> bool {
-    let Some(sum) = FLOWS.get_ptr_mut(flow) else { return false };
+    let Some(sum) = FLOWS.get_ptr_mut(flow) else {
+        return false;
+    };
     // SAFETY: a value of the map.
     unsafe {
         add(&raw mut (*sum).created, counts.created);
@@ -424,19 +451,24 @@ fn add_to_flow(flow: &Flow, counts: &FlowCounts) -> bool {
 }
 
 #[inline(always)]
-fn lost(loss: Loss) {
-    if let Some(totals) = TOTALS.get_ptr_mut(0) {
+fn lost(loss: Loss, events: u64) {
+    if events > 0
+        && let Some(totals) = TOTALS.get_ptr_mut(0)
+    {
         // SAFETY: a value of the map; several programs count here, so atomically.
-        unsafe { add(&raw mut (*totals).lost[loss as usize], 1) };
+        unsafe { add(&raw mut (*totals).lost[loss as usize], events) };
     }
 }
 
 #[inline(always)]
 fn count_if_readable(ctx: &impl EbpfContext, counted: Result<(), i32>) {
     if let Err(errno) = counted {
-        lost(Loss::Read);
+        lost(Loss::Read, 1);
         if global(&VERBOSE) != 0 {
-            warn!(ctx, "an entry of the conntrack table could not be read: error {}", errno);
+            warn!(
+                ctx,
+                "an entry of the conntrack table could not be read: error {}", errno
+            );
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct Reading {
     /// The same since the reading before.
     pub window_drops: Drops,
     /// Growth of our own table, entries a second, over the last minute or as long
-    /// as it has been watched; `None` at the first reading.
+    /// as it has been watched.
     pub growth: Option<f64>,
     /// Entries of other namespaces, with their growth.
     pub namespaces: Vec<(Namespace, Option<f64>)>,

@@ -15,7 +15,7 @@ pub use measure::Reading;
 pub use settings::Settings;
 use support::Plan;
 
-use super::{Ailment, Support, Treatment};
+use super::{Ailment, Support};
 use crate::{
     config::Key,
     kernel::{KernelFacts, Needs},
@@ -35,7 +35,6 @@ impl Ailment for UdpConntrack {
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;
-    const TREATMENTS: &'static [Treatment] = treat::ALL;
 
     type Settings = Settings;
     type Plan = Plan;

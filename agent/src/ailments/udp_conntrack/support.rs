@@ -442,6 +442,7 @@ mod tests {
         assert_eq!(hooks(&plan)[1].first(), Some(&Hook::Fentry));
     }
 
+    /// On a kernel whose perf events are open to CAP_PERFMON.
     fn with_capabilities(names: &[&str]) -> KernelFacts {
         let mut facts = capable();
         let held = facts
@@ -452,7 +453,17 @@ mod tests {
             .cloned();
         let held = held.map(|name| (name.clone(), names.contains(&name.as_str())));
         facts.capabilities = Fact::Known(held.collect());
+        facts.perf_event_paranoid = Fact::Known(2);
         facts
+    }
+
+    #[test]
+    fn perfmon_is_not_enough_where_perf_events_are_closed() {
+        let mut facts = with_capabilities(&["CAP_BPF", "CAP_PERFMON"]);
+        facts.perf_event_paranoid = Fact::Known(3);
+        let plan = plan(&facts);
+        assert!(hooks(&plan).iter().all(Vec::is_empty));
+        assert!(said(&plan).contains("perf_event_paranoid is 3"), "{}", said(&plan));
     }
 
     #[test]

@@ -2,9 +2,16 @@
 //! costs, how it is undone.
 
 use super::measure::Reading;
-use crate::ailments::Treatment;
 
-pub(super) const ALL: &[Treatment] = &[UDP_TIMEOUT, UDP_TIMEOUT_STREAM, MAX];
+/// A setting of the kernel that may help, described for a person to decide.
+struct Treatment {
+    /// The sysctl, dots between its parts.
+    sysctl: &'static str,
+    /// What it does.
+    effect: &'static str,
+    /// What it costs, and whom.
+    cost: &'static str,
+}
 
 /// Memory of an entry: `struct nf_conn` with the extensions that NAT adds, and its
 /// share of the hash table, bytes (the slab shows 256 to 320).
@@ -14,22 +21,13 @@ const ENTRY_BYTES: u64 = 384;
 const LOWEST_UDP_TIMEOUT: u64 = 10;
 
 const UDP_TIMEOUT: Treatment = Treatment {
-    name: "udp_timeout",
     sysctl: "net.netfilter.nf_conntrack_udp_timeout",
     effect: "entries of flows that are over stand for fewer seconds",
     cost: "an answer that comes later than this is not translated back; entries that exist keep \
            their expiry until their next packet",
 };
 
-const UDP_TIMEOUT_STREAM: Treatment = Treatment {
-    name: "udp_timeout_stream",
-    sysctl: "net.netfilter.nf_conntrack_udp_timeout_stream",
-    effect: "entries of streams that are over stand for fewer seconds",
-    cost: "a stream (QUIC, VPN) that is silent for longer loses its translation",
-};
-
 const MAX: Treatment = Treatment {
-    name: "max",
     sysctl: "net.netfilter.nf_conntrack_max",
     effect: "the table holds more entries, in every network namespace",
     cost: "kernel memory, about 0.4 KiB an entry, and longer hash chains unless \

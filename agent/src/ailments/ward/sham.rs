@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Host, Ward, of};
 use crate::{
-    ailments::{Ailment, Support, Treatment},
+    ailments::{Ailment, Support},
     config::{Allowed, Key},
     kernel::{Fact, KernelFacts, Needs},
     metrics::{Kind, MetricDef, Sample, Value},
-    report::{Evidence, Finding, Missing, Party, ProbeReport, ProgramStats, Severity},
+    report::{AilmentReport, Evidence, Finding, Missing, Party, ProbeReport, ProgramStats, Severity},
 };
 
 /// The kernel: what it is told to be.
@@ -113,9 +113,13 @@ impl ShamHost {
         self.feel(Mood::Panicking(why.to_owned()));
     }
 
-    /// A measurement that begins from now on lasts until [`Self::heal`].
-    pub fn hang(&self) {
+    /// What begins from now on, attaching or a measurement, lasts until the guard is
+    /// dropped. A runtime waits for its threads, so without the guard a test that has
+    /// failed would never end.
+    #[must_use]
+    pub fn hang(&self) -> Hang<'_> {
         self.feel(Mood::Hanging);
+        Hang(self)
     }
 
     pub fn heal(&self) {
@@ -132,9 +136,13 @@ impl ShamHost {
     }
 }
 
-impl Drop for ShamHost {
+/// While it is there, the host hangs.
+#[derive(Debug)]
+pub struct Hang<'a>(&'a ShamHost);
+
+impl Drop for Hang<'_> {
     fn drop(&mut self) {
-        self.heal();
+        self.0.heal();
     }
 }
 
@@ -164,6 +172,7 @@ impl Host for ShamHost {
             psi: Fact::Known(false),
             bpffs: Fact::Known(false),
             kprobes: Fact::Known(false),
+            perf_event_paranoid: Fact::Unknown("sham".to_owned()),
             tracefs: Fact::Known(false),
             btf: Fact::Known(false),
             program_types: BTreeMap::new(),
@@ -186,6 +195,15 @@ impl Host for ShamHost {
 /// A ward of [`Sham`].
 pub fn ward() -> Box<dyn Ward> {
     of::<Sham>()
+}
+
+/// What a ward reports of a pulse.
+pub fn report(beats: u64) -> AilmentReport {
+    let host = ShamHost::default();
+    host.pulse(beats);
+    let mut ward = ward();
+    ward.tick(&host);
+    ward.tick(&host)
 }
 
 /// The ailment.
@@ -254,7 +272,6 @@ impl Ailment for Sham {
         allowed: Allowed::Count { min: 1, max: 500 },
         help: "Beats from which on the pulse races.",
     }];
-    const TREATMENTS: &'static [Treatment] = &[];
 
     type Settings = Settings;
     type Plan = Arc<Body>;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use aya::{Ebpf, EbpfLoader, maps::Map};
+use aya::{Ebpf, EbpfLoader, maps::Map, programs::ProgramError};
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_attach_type;
 
@@ -41,7 +41,7 @@ pub struct Attached {
 struct AttachedProgram {
     name: &'static str,
     program: OwnedFd,
-    _link: Link,
+    link: Link,
 }
 
 /// What holds a program in its place.
@@ -52,6 +52,8 @@ enum Link {
     },
     Kprobe {
         _link: aya::programs::kprobe::KProbeLink,
+        /// The same link once more, to be asked what it has missed.
+        info: Option<OwnedFd>,
     },
 }
 
@@ -126,7 +128,7 @@ impl Object {
             attached.programs.push(AttachedProgram {
                 name: program.name,
                 program: fd,
-                _link: link,
+                link,
             });
         }
         Ok(attached)
@@ -184,9 +186,7 @@ impl Object {
             .try_into()
             .with_context(|| format!("program {} is no kprobe", program.name))?;
         if kprobe.fd().is_err() {
-            kprobe
-                .load()
-                .with_context(|| format!("load program {}", program.name))?;
+            kprobe.load().map_err(|error| refusal(program, &error))?;
         }
         let id = kprobe
             .attach(program.function, 0)
@@ -200,7 +200,21 @@ impl Object {
             .as_fd()
             .try_clone_to_owned()
             .with_context(|| format!("descriptor of program {}", program.name))?;
-        Ok((fd, Link::Kprobe { _link: link }))
+        let info = sys::kprobe_link(fd.as_fd());
+        Ok((fd, Link::Kprobe { _link: link, info }))
+    }
+}
+
+impl AttachedProgram {
+    /// Runs that the kernel left out: while the program ran already, or, of a kprobe,
+    /// while the CPU was in any other.
+    fn missed(&self, recursion: u64) -> u64 {
+        match &self.link {
+            Link::Kprobe {
+                info: Some(info), ..
+            } => recursion + sys::kprobe_missed(info.as_fd()),
+            Link::Kprobe { info: None, .. } | Link::Tracing { .. } => recursion,
+        }
     }
 }
 
@@ -215,7 +229,7 @@ impl Attached {
                     name: attached.name.to_owned(),
                     runs: info.run_cnt,
                     run_seconds: info.run_time_ns as f64 / 1e9,
-                    recursion_misses: info.recursion_misses,
+                    recursion_misses: attached.missed(info.recursion_misses),
                 })
             })
             .collect()
@@ -258,21 +272,36 @@ fn map_fd(map: &Map) -> anyhow::Result<RawFd> {
     Ok(fd.as_raw_fd())
 }
 
-/// The end of the verifier's log: its complaint stands last.
+/// Why aya could not load a program, without the whole of the verifier's log.
+fn refusal(program: &Program, error: &ProgramError) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            anyhow!(
+                "load program {}: {io_error}{}",
+                program.name,
+                last_words(log.as_bytes())
+            )
+        }
+        other => anyhow!("load program {}: {other}", program.name),
+    }
+}
+
+/// What the verifier prints after its complaint.
+const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
+
+/// The verifier's complaint: the last lines of its log before the statistics.
 fn last_words(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
-    let lines: Vec<_> = text
-        .trim_end_matches('\0')
-        .trim()
-        .lines()
-        .rev()
-        .take(3)
-        .collect();
-    if lines.is_empty() {
+    let lines = text.trim_end_matches('\0').trim().lines();
+    let statistics = |line: &&str| STATISTICS.iter().any(|begin| line.starts_with(begin));
+    let mut last: Vec<_> = lines.rev().skip_while(statistics).take(3).collect();
+    if last.is_empty() {
         return String::new();
     }
-    format!(
-        "; the verifier: {}",
-        lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
-    )
+    last.reverse();
+    format!("; the verifier: {}", last.join(" / "))
 }

@@ -114,7 +114,13 @@ fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
     let program_type = match hook {
         Hook::Fentry => ProgramType::Tracing,
         Hook::Kprobe if facts.kprobes == Fact::Known(false) => return Err(no_kprobes()),
-        Hook::Kprobe => ProgramType::Kprobe,
+        Hook::Kprobe => {
+            let paranoid = facts.perf_event_paranoid.known().copied().unwrap_or(0);
+            if paranoid > PARANOID_OF_MAINLINE && lacks(facts, "CAP_SYS_ADMIN") {
+                return Err(too_paranoid(paranoid));
+            }
+            ProgramType::Kprobe
+        }
     };
     match facts.program_types.get(&program_type) {
         Some(Fact::Known(false)) => Err(Missing {
@@ -132,6 +138,19 @@ fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
         }),
         // Unknown is not no: the attempt itself will tell.
         Some(Fact::Known(true) | Fact::Unknown(_)) | None => Ok(()),
+    }
+}
+
+/// The highest level that mainline knows (kernel/events/core.c). Debian's and Ubuntu's
+/// kernels refuse perf events above it to whom has CAP_PERFMON alone.
+const PARANOID_OF_MAINLINE: i32 = 2;
+
+fn too_paranoid(level: i32) -> Missing {
+    Missing {
+        what: "kprobes without CAP_SYS_ADMIN".to_owned(),
+        why: format!("kernel.perf_event_paranoid is {level}, above what CAP_PERFMON overrules"),
+        remedy: "run as root or with CAP_SYS_ADMIN, or set kernel.perf_event_paranoid to 2"
+            .to_owned(),
     }
 }
 

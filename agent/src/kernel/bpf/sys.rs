@@ -8,7 +8,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type,
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
+    bpf_prog_info, bpf_prog_type,
 };
 
 /// A program of type tracing, ready for the verifier.
@@ -79,12 +80,9 @@ pub(super) fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 pub(super) fn kernel_btf(name: &str) -> io::Result<OwnedFd> {
     let mut id = 0;
     loop {
-        id = match next_btf_id(id) {
-            Ok(id) => id,
-            // ENOENT: that was the last.
-            Err(error) => return Err(error),
-        };
-        let btf = match btf_by_id(id) {
+        // ENOENT: that was the last.
+        id = next_id(bpf_cmd::BPF_BTF_GET_NEXT_ID, id)?;
+        let btf = match object_by_id(bpf_cmd::BPF_BTF_GET_FD_BY_ID, id) {
             Ok(btf) => btf,
             // It went while we were looking.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -115,18 +113,59 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info>
     Ok(info)
 }
 
-fn next_btf_id(id: u32) -> io::Result<u32> {
+/// The link that holds a program at its kprobe, among all of the system; aya keeps
+/// the descriptor that it has to itself. `None` where the kernel holds kprobes by no
+/// link (before 5.15), or does not let this process look.
+pub(super) fn kprobe_link(program: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let program = program_info(program).ok()?.id;
+    let mut id = 0;
+    loop {
+        id = next_id(bpf_cmd::BPF_LINK_GET_NEXT_ID, id).ok()?;
+        let Ok(link) = object_by_id(bpf_cmd::BPF_LINK_GET_FD_BY_ID, id) else {
+            continue;
+        };
+        let info = link_info(link.as_fd()).ok()?;
+        if info.prog_id == program && info.type_ == bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
+            return Some(link);
+        }
+    }
+}
+
+/// How often a kprobe was hit and its program not run, as the CPU was in another
+/// probe. Kernels before 6.7 do not tell, and it is 0.
+pub(super) fn kprobe_missed(link: BorrowedFd<'_>) -> u64 {
+    link_info(link).map_or(0, |info| {
+        // SAFETY: the link is of a kprobe, and the kernel left zero what it does not know.
+        unsafe {
+            info.__bindgen_anon_1
+                .perf_event
+                .__bindgen_anon_1
+                .kprobe
+                .missed
+        }
+    })
+}
+
+fn link_info(link: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
+    // SAFETY: integers and unions of them.
+    let mut info = unsafe { mem::zeroed::<bpf_link_info>() };
+    object_info(link, &mut info)?;
+    Ok(info)
+}
+
+fn next_id(command: bpf_cmd, id: u32) -> io::Result<u32> {
     let mut attr = empty_attr();
     attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
-    bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr)?;
+    bpf(command, &mut attr)?;
     // SAFETY: the kernel has written it.
     Ok(unsafe { attr.__bindgen_anon_6.next_id })
 }
 
-fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
+/// The member of the attributes is the same for objects of every kind.
+fn object_by_id(command: bpf_cmd, id: u32) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();
     attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
-    bpf_fd(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)
+    bpf_fd(command, &mut attr)
 }
 
 fn object_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{Drops, Reading, Timeouts, walk::Walker};
 use crate::{
     kernel::{
-        conntrack::{self, Namespaces, Stat},
+        conntrack::{self, Namespace, Namespaces, Stat},
         sysctl,
     },
     report::ProbeReport,
@@ -28,7 +28,7 @@ pub(super) struct Baseline {
     namespaces: Namespaces,
     /// Entries over the last minute, by namespace.
     history: BTreeMap<u32, History>,
-    before: Option<Drops>,
+    before: Drops,
     walker: Walker,
 }
 
@@ -37,39 +37,29 @@ pub(super) struct Baseline {
 struct History(VecDeque<(Instant, u64)>);
 
 impl Baseline {
+    /// Begins to watch: the first reading already tells what has changed since.
     pub(super) fn new(walker: Walker) -> anyhow::Result<Self> {
         let netns = conntrack::own_namespace().context("find our own network namespace")?;
-        Ok(Self {
+        let stat = stat()?;
+        let now = Instant::now();
+        let mut baseline = Self {
             netns,
             namespaces: Namespaces::default(),
             history: BTreeMap::new(),
-            before: None,
+            before: Drops::from(&stat),
             walker,
-        })
+        };
+        baseline.grown(netns, now, stat.entries);
+        baseline.others(now);
+        Ok(baseline)
     }
 
     pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
         let stat = stat()?;
         let now = Instant::now();
-        let drops = Drops {
-            drop: stat.drop,
-            early_drop: stat.early_drop,
-            insert_failed: stat.insert_failed,
-        };
-        let before = self.before.replace(drops).unwrap_or(drops);
-        let others: Vec<_> = self
-            .namespaces
-            .count()
-            .into_iter()
-            .filter(|other| other.netns != self.netns)
-            .collect();
-        let namespaces = others
-            .iter()
-            .map(|other| (*other, self.grown(other.netns, now, other.entries)))
-            .collect();
-        self.history.retain(|netns, _| {
-            *netns == self.netns || others.iter().any(|other| other.netns == *netns)
-        });
+        let drops = Drops::from(&stat);
+        let before = std::mem::replace(&mut self.before, drops);
+        let namespaces = self.others(now);
         let growth = self.grown(self.netns, now, stat.entries);
         self.walker.walk_if_due();
         let walk = self.walker.last();
@@ -97,6 +87,17 @@ impl Baseline {
         self.walker.report()
     }
 
+    /// The entries of the other namespaces, with their growth.
+    fn others(&mut self, now: Instant) -> Vec<(Namespace, Option<f64>)> {
+        let own = self.netns;
+        let counted = self.namespaces.count().into_iter();
+        let others: Vec<_> = counted.filter(|other| other.netns != own).collect();
+        self.history
+            .retain(|netns, _| *netns == own || others.iter().any(|other| other.netns == *netns));
+        let grown = |other: Namespace| (other, self.grown(other.netns, now, other.entries));
+        others.into_iter().map(grown).collect()
+    }
+
     fn grown(&mut self, netns: u32, now: Instant, entries: u64) -> Option<f64> {
         self.history.entry(netns).or_default().grown(now, entries)
     }
@@ -118,6 +119,16 @@ fn stat() -> anyhow::Result<Stat> {
 
 fn number(key: &str) -> anyhow::Result<Option<u64>> {
     Ok(sysctl::read_number(key)?)
+}
+
+impl From<&Stat> for Drops {
+    fn from(stat: &Stat) -> Self {
+        Self {
+            drop: stat.drop,
+            early_drop: stat.early_drop,
+            insert_failed: stat.insert_failed,
+        }
+    }
 }
 
 impl Drops {

@@ -224,14 +224,14 @@ fn lost<'a>(
             *sum += lost;
         }
     }
-    let recursion = programs
+    let missed = programs
         .iter()
         .map(|program| program.recursion_misses)
         .sum();
     Loss::ALL
         .into_iter()
         .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
-        .chain([("recursion".to_owned(), recursion)])
+        .chain([("missed".to_owned(), missed)])
         .collect()
 }
 
