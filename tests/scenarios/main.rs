@@ -1,13 +1,15 @@
 //! The scenarios, and the one list of them.
 
 mod agent;
+mod bench;
 mod faulty;
 mod harness;
+mod lab;
 mod udp_conntrack;
 
 use std::process::ExitCode;
 
-use nodemedic_tests::scenario::{Faulty, Registry, Scenario};
+use nodemedic_tests::scenario::{Faulty, HostTest, Registry, Scenario};
 
 #[rustfmt::skip]
 const MATRIX: &[Scenario] = &[
@@ -25,6 +27,11 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("udp_conntrack::idle_entries_are_a_waste_until_the_timeout_is_short", udp_conntrack::idle_entries_are_a_waste_until_the_timeout_is_short).limit(240),
     Scenario::new("udp_conntrack::the_module_comes_goes_and_comes_back", udp_conntrack::the_module_comes_goes_and_comes_back).limit(240),
     Scenario::new("udp_conntrack::without_hooks_the_baseline_stands_in", udp_conntrack::without_hooks_the_baseline_stands_in),
+    Scenario::new("udp_conntrack::the_capabilities_of_the_daemonset_are_enough", udp_conntrack::the_capabilities_of_the_daemonset_are_enough),
+    Scenario::new("udp_conntrack::without_sys_admin_a_kprobe_stands_in", udp_conntrack::without_sys_admin_a_kprobe_stands_in),
+    Scenario::new("udp_conntrack::without_bpffs_and_tracefs_nothing_is_missing", udp_conntrack::without_bpffs_and_tracefs_nothing_is_missing),
+    Scenario::new("udp_conntrack::without_btf_the_baseline_stands_in", udp_conntrack::without_btf_the_baseline_stands_in),
+    Scenario::new("udp_conntrack::without_privileges_the_baseline_stands_in", udp_conntrack::without_privileges_the_baseline_stands_in),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends),
 ];
 
@@ -38,9 +45,30 @@ const FAULTY: &[Faulty] = &[
     Faulty { scenario: Scenario::new("harness::a_hanging_one_fails", faulty::hang).limit(2), fails_with: "no verdict within 2s" },
 ];
 
+/// No tests by themselves.
+#[rustfmt::skip]
+const APART: &[Scenario] = &[
+    Scenario::new(nodemedic_tests::lab::SCENARIO, lab::storm).limit(DAYS),
+    Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
+    Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
+    Scenario::new("bench::scrape", bench::scrapes).limit(600),
+    Scenario::new("bench::footprint", bench::memory_and_cpu).limit(600),
+    Scenario::new("bench::walk", bench::walks).limit(3_600),
+];
+
+/// Longer than anybody looks.
+const DAYS: u64 = 30 * 86_400;
+
+#[rustfmt::skip]
+const HOST: &[HostTest] = &[
+    HostTest { name: "lab::its_pages_are_here_until_it_is_told_to_end", run: lab::its_pages_are_here_until_it_is_told_to_end },
+];
+
 fn main() -> ExitCode {
     nodemedic_tests::main(&Registry {
         matrix: MATRIX,
         faulty: FAULTY,
+        apart: APART,
+        host: HOST,
     })
 }

@@ -406,15 +406,10 @@ pub(crate) fn the_hook_fits_the_kernel(guest: &Guest) -> Result<Verdict> {
 
 /// With just the capabilities that deploy/daemonset.yaml gives, nothing is missing.
 pub(crate) fn the_capabilities_of_the_daemonset_are_enough(guest: &Guest) -> Result<Verdict> {
-    let hook = if guest.has_btf("nf_conntrack") {
-        "fentry"
-    } else {
-        "kprobe"
-    };
     counted_with(
         guest,
         "+sys_admin,+net_admin,+sys_ptrace,+sys_resource",
-        hook,
+        "fentry",
     )
 }
 
@@ -429,8 +424,13 @@ pub(crate) fn without_sys_admin_a_kprobe_stands_in(guest: &Guest) -> Result<Verd
     verdict
 }
 
+/// Counts with these capabilities and by this hook, or by kprobe where the module has no types.
 fn counted_with(guest: &Guest, capabilities: &str, hook: &str) -> Result<Verdict> {
     let site = Site::build(guest)?;
+    let hook = match guest.has_btf("nf_conntrack") {
+        true => hook,
+        false => "kprobe",
+    };
     let script =
         format!("ulimit -l unlimited && exec setpriv --bounding-set=-all,{capabilities} -- \"$@\"");
     let agent = Agent::start_under(guest, &["sh", "-c", &script, "sh"], NO_WALK)?;
@@ -476,6 +476,54 @@ pub(crate) fn without_privileges_the_baseline_stands_in(guest: &Guest) -> Result
     }
     let status = check(guest, &[])?.status;
     ensure!(status.code() == Some(0), "check by root ends with {status}");
+    Ok(Verdict::Passed)
+}
+
+/// No probe needs a pin or an event by name.
+pub(crate) fn without_bpffs_and_tracefs_nothing_is_missing(guest: &Guest) -> Result<Verdict> {
+    const MOUNTS: [(&str, &str); 2] = [("bpf", "/sys/fs/bpf"), ("tracefs", "/sys/kernel/tracing")];
+    let site = Site::build(guest)?;
+    for (_, place) in MOUNTS {
+        guest.sh(&format!("umount {place}"))?;
+    }
+    let counted = exactly_fifty(guest, &site);
+    for (kind, place) in MOUNTS {
+        guest.sh(&format!("mount -t {kind} none {place}"))?;
+    }
+    counted
+}
+
+fn exactly_fifty(guest: &Guest, site: &Site) -> Result<Verdict> {
+    let agent = Agent::start(guest, NO_WALK)?;
+    site.one_shots(20_000..20_050)?;
+    agent.shows("all are counted", SOON, |metrics| {
+        let counted = metrics.sum(CREATED, &[]);
+        ensure!(counted == 50.0, "{counted} entries are counted");
+        Ok(())
+    })?;
+    Ok(Verdict::Passed)
+}
+
+/// Without types there are no offsets, so no probe; the agent says which file is missing.
+pub(crate) fn without_btf_the_baseline_stands_in(guest: &Guest) -> Result<Verdict> {
+    let site = Site::build(guest)?;
+    guest.sh("mount -t tmpfs none /sys/kernel/btf")?;
+    let verdict = says_what_is_missing(guest, &site);
+    guest.sh("umount /sys/kernel/btf")?;
+    verdict
+}
+
+fn says_what_is_missing(guest: &Guest, site: &Site) -> Result<Verdict> {
+    let agent = Agent::start(guest, "")?;
+    site.one_shots(20_000..20_050)?;
+    agent.shows("the entries", SOON, |metrics| {
+        let entries = metrics.sum(ENTRIES, &[]);
+        ensure!(entries == 50.0, "{entries} entries");
+        Ok(())
+    })?;
+    let said = agent.report()?["probes"].to_string();
+    ensure!(said.contains("/sys/kernel/btf/vmlinux"), "{said}");
+    ensure!(said.contains("CONFIG_DEBUG_INFO_BTF"), "{said}");
     Ok(Verdict::Passed)
 }
 

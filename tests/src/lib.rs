@@ -18,12 +18,13 @@ pub mod maladies;
 pub mod metrics;
 mod protocol;
 pub mod scenario;
+pub mod usage;
 mod vm;
 
 use std::process::ExitCode;
 
 use crate::scenario::Registry;
-pub use crate::vm::tools;
+pub use crate::vm::{bench, lab, tools};
 
 /// `main` of the test binary.
 pub fn main(registry: &Registry) -> ExitCode {

@@ -1,14 +1,39 @@
 //! Reads a page of metrics in Prometheus' text format, and asks it for values.
 
-use std::collections::BTreeMap;
+use anyhow::{Context as _, Result, bail, ensure};
 
-use anyhow::{Context as _, Result, ensure};
+/// Names and values, in the order of the page.
+pub type Labels = Vec<(String, String)>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     pub name: String,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub value: f64,
+}
+
+impl Sample {
+    /// Reads `name{label="value",…} value`, and nothing that differs in the least: it is the agent
+    /// that wrote it.
+    pub fn parse(line: &str) -> Result<Self> {
+        let end = line.find(['{', ' ']).context("no value")?;
+        let (name, rest) = line.split_at(end);
+        ensure!(is_name(name), "{name:?} is no name");
+        let (labels, rest) = match rest.strip_prefix('{') {
+            Some(inside) => labels(inside)?,
+            None => (Vec::new(), rest),
+        };
+        let value = rest.strip_prefix(' ').context("no value")?;
+        Ok(Self {
+            name: name.to_owned(),
+            labels,
+            value: number(value)?,
+        })
+    }
+
+    fn carries(&self, (name, value): (&str, &str)) -> bool {
+        self.labels.iter().any(|(n, v)| n == name && v == value)
+    }
 }
 
 /// One scrape.
@@ -19,9 +44,9 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn parse(page: &str) -> Result<Self> {
-        let lines = page.lines().filter(|line| !is_comment(line));
+        let lines = page.lines().filter(|line| !line.starts_with('#'));
         let samples = lines
-            .map(|line| sample(line).with_context(|| format!("metrics line {line:?}")))
+            .map(|line| Sample::parse(line).with_context(|| format!("metrics line {line:?}")))
             .collect::<Result<_>>()?;
         Ok(Self { samples })
     }
@@ -29,10 +54,7 @@ impl Metrics {
     /// The samples of this name that carry at least these labels.
     pub fn select(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
         self.samples.iter().filter(move |sample| {
-            let carries = |(key, value): &(&str, &str)| {
-                sample.labels.get(*key).is_some_and(|label| label == value)
-            };
-            sample.name == name && labels.iter().all(carries)
+            sample.name == name && labels.iter().all(|label| sample.carries(*label))
         })
     }
 
@@ -55,38 +77,23 @@ impl Metrics {
     }
 }
 
-fn is_comment(line: &str) -> bool {
-    line.starts_with('#') || line.trim().is_empty()
-}
-
-/// `name{label="value",…} value [timestamp]`
-fn sample(line: &str) -> Result<Sample> {
-    let end = line.find(['{', ' ']).context("no value")?;
-    let (name, rest) = line.split_at(end);
-    let (labels, rest) = match rest.strip_prefix('{') {
-        Some(inside) => labels(inside)?,
-        None => (BTreeMap::new(), rest),
-    };
-    let value = rest.split_whitespace().next().context("no value")?;
-    Ok(Sample {
-        name: name.to_owned(),
-        labels,
-        value: number(value)?,
-    })
-}
-
 /// The labels after the opening brace, and what follows the closing one.
-fn labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str)> {
-    let mut labels = BTreeMap::new();
+fn labels(text: &str) -> Result<(Labels, &str)> {
+    let mut labels = Vec::new();
+    let mut rest = text;
     loop {
-        rest = rest.trim_start_matches([',', ' ']);
-        if let Some(after) = rest.strip_prefix('}') {
-            return Ok((labels, after));
-        }
-        let (key, after) = rest.split_once("=\"").context("no value for a label")?;
+        let (name, after) = rest.split_once("=\"").context("a label without a value")?;
+        ensure!(
+            is_name(name) && !name.contains(':'),
+            "{name:?} is no name of a label"
+        );
         let (value, after) = quoted(after)?;
-        labels.insert(key.trim().to_owned(), value);
-        rest = after;
+        labels.push((name.to_owned(), value));
+        match after.split_at_checked(1) {
+            Some((",", after)) => rest = after,
+            Some(("}", after)) => return Ok((labels, after)),
+            _ => bail!("{after:?} behind a label"),
+        }
     }
 }
 
@@ -94,31 +101,29 @@ fn labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str)> {
 fn quoted(text: &str) -> Result<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
-    while let Some((i, character)) = characters.next() {
+    while let Some((at, character)) = characters.next() {
         match character {
-            '"' => return Ok((value, &text[i + 1..])),
-            '\\' => match characters
-                .next()
-                .context("an escape without its character")?
-                .1
-            {
-                'n' => value.push('\n'),
-                other => value.push(other),
+            '"' => return Ok((value, &text[at + 1..])),
+            '\\' => match characters.next().map(|(_, escaped)| escaped) {
+                Some('n') => value.push('\n'),
+                Some(escaped @ ('"' | '\\')) => value.push(escaped),
+                other => bail!("{other:?} is not escaped so"),
             },
-            _ => value.push(character),
+            other => value.push(other),
         }
     }
-    anyhow::bail!("a label's value has no end")
+    bail!("a label's value has no end")
 }
 
-fn number(text: &str) -> Result<f64> {
-    match text {
-        "+Inf" => Ok(f64::INFINITY),
-        "-Inf" => Ok(f64::NEG_INFINITY),
-        _ => text
-            .parse()
-            .with_context(|| format!("{text:?} is no number")),
-    }
+fn is_name(name: &str) -> bool {
+    let first = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
+    name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit())
+}
+
+/// A sample's value, or the bound of a bucket.
+pub fn number(text: &str) -> Result<f64> {
+    text.parse()
+        .with_context(|| format!("{text:?} is no number"))
 }
 
 #[cfg(test)]
@@ -128,7 +133,7 @@ mod tests {
     const PAGE: &str = r#"# HELP created_total Entries made.
 # TYPE created_total counter
 created_total{port="53",source="10.0.0.1"} 5000
-created_total{port="53",source="10.0.0.2"} 2 1700000000
+created_total{port="53",source="10.0.0.2"} 2
 created_total{port="other",source="a \"b\", c}"} 1
 life_seconds_bucket{le="+Inf"} 7
 entries 12.5
@@ -171,7 +176,20 @@ to_full_seconds +Inf
 
     #[test]
     fn a_broken_line_is_an_error() {
-        for line in ["name", "name{a=\"b} 1", "name{a} 1", "name x"] {
+        let lines = [
+            "name",
+            "name x",
+            "name  1",
+            "name 1 1700000000",
+            "0name 1",
+            "name{} 1",
+            "name{a} 1",
+            "name{a=\"b} 1",
+            "name{a=\"b\",} 1",
+            "name{a=\"b\"}1",
+            r#"name{a="\t"} 1"#,
+        ];
+        for line in lines {
             assert!(Metrics::parse(line).is_err(), "{line}");
         }
     }

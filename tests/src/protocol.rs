@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::scenario::Scenario;
 
 /// Where the guest finds its [`Job`].
 pub(crate) const JOB: &str = "/job.json";
@@ -12,6 +15,9 @@ pub(crate) const AGENT: &str = "/usr/bin/nodemedic";
 
 /// Set for the child that runs one scenario.
 pub(crate) const SCENARIO_ENV: &str = "NODEMEDIC_SCENARIO";
+
+/// JSON for that child: the [`Task::input`].
+pub(crate) const INPUT_ENV: &str = "NODEMEDIC_SCENARIO_INPUT";
 
 /// The name of the virtio-serial port that carries [`Event`]s.
 pub(crate) const PORT: &str = "events";
@@ -30,6 +36,18 @@ pub(crate) struct Job {
 pub(crate) struct Task {
     pub(crate) name: String,
     pub(crate) limit: Duration,
+    /// What the scenario needs to know beside its name; null for most.
+    pub(crate) input: Value,
+}
+
+impl Task {
+    pub(crate) fn new(scenario: &Scenario, input: Value) -> Self {
+        Self {
+            name: scenario.name.to_owned(),
+            limit: scenario.limit,
+            input,
+        }
+    }
 }
 
 /// What a guest reports.
@@ -63,6 +81,7 @@ pub(crate) struct ScenarioEnd {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     Passed,
+    Measured(Value),
     Skipped(String),
     Failed(String),
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::guest::Guest;
 
@@ -10,6 +11,8 @@ use crate::guest::Guest;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Passed,
+    /// For the host to work with.
+    Measured(Value),
     /// It does not apply to this kernel; the reason is shown.
     Skipped(String),
 }
@@ -49,6 +52,17 @@ pub struct Registry {
     pub matrix: &'static [Scenario],
     /// The harness's tests of itself, on one kernel.
     pub faulty: &'static [Faulty],
+    /// No tests: only what asks for one of these by name runs it.
+    pub apart: &'static [Scenario],
+    /// Tests that start their VMs themselves.
+    pub host: &'static [HostTest],
+}
+
+/// A test that runs on the host, when there is room for another VM.
+#[derive(Debug, Clone, Copy)]
+pub struct HostTest {
+    pub name: &'static str,
+    pub run: fn() -> Result<()>,
 }
 
 /// A scenario that goes wrong on purpose: the test is that its failure is noticed.
@@ -62,7 +76,7 @@ pub struct Faulty {
 impl Registry {
     pub fn find(&self, name: &str) -> Option<&'static Scenario> {
         let faulty = self.faulty.iter().map(|faulty| &faulty.scenario);
-        let mut all = self.matrix.iter().chain(faulty);
+        let mut all = self.matrix.iter().chain(faulty).chain(self.apart);
         all.find(|scenario| scenario.name == name)
     }
 }

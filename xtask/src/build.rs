@@ -5,8 +5,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use object::Endianness;
+use object::elf::PT_INTERP;
+use object::read::elf::{ElfFile64, ProgramHeader as _};
 
-use crate::{cargo, elf, paths};
+use crate::{cargo, paths};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,11 +36,21 @@ pub(crate) fn agent() -> Result<()> {
         .join(cargo::TARGET)
         .join("release/nodemedic");
     ensure!(
-        elf::is_static(&built)?,
+        is_static(&built)?,
         "{} needs an interpreter: it is not statically linked",
         built.display()
     );
     link(&built, &paths::agent())
+}
+
+/// Whether the kernel alone can start it. A static-pie has a dynamic section, but names no dynamic
+/// linker.
+fn is_static(program: &Path) -> Result<bool> {
+    let bytes = fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let elf = ElfFile64::<Endianness>::parse(bytes.as_slice())
+        .with_context(|| format!("read the ELF headers of {}", program.display()))?;
+    let mut headers = elf.elf_program_headers().iter();
+    Ok(!headers.any(|header| header.p_type(elf.endian()) == PT_INTERP))
 }
 
 fn link(from: &Path, to: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
 //! All checks that run nothing of the agent but its own description.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
@@ -48,18 +49,34 @@ fn bpf_clippy() -> Result<()> {
     bpf_build::lint(&paths::root())
 }
 
-/// Licences, advisories, duplicates and sources, where the tool for it is installed: compiling it
+/// Licences, duplicates, sources and advisories, where the tool for it is installed: compiling it
 /// takes longer than all the rest.
 fn dependencies() -> Result<()> {
-    let mut version = Command::new("cargo-deny");
-    if version
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_err()
-    {
+    let Some(program) = cargo_deny()? else {
         eprintln!("skipped: no cargo-deny (`cargo install --locked cargo-deny`)");
         return Ok(());
+    };
+    let deny = |arguments: &[&str]| {
+        let mut deny = Command::new(&program);
+        deny.current_dir(paths::root()).arg("--workspace");
+        cargo::run(deny.args(arguments))
+    };
+    deny(&["check", "bans", "licenses", "sources"])?;
+    // The list of advisories is where not every network leads.
+    if let Err(error) = deny(&["fetch", "db"]) {
+        eprintln!("advisories skipped: {error:#}");
+        return Ok(());
     }
-    cargo::run(cargo::cargo("deny").args(["--workspace", "check"]))
+    deny(&["check", "--disable-fetch", "advisories"])
+}
+
+/// On the path, else beside the linker: `cargo install --root` can put it there.
+fn cargo_deny() -> Result<Option<PathBuf>> {
+    let kept = bpf_build::cache_dir()?.join("tools/cargo-deny/bin/cargo-deny");
+    let mut places = [PathBuf::from("cargo-deny"), kept].into_iter();
+    Ok(places.find(|program| {
+        let mut version = Command::new(program);
+        let version = version.arg("--version").stdout(Stdio::null());
+        version.status().is_ok_and(|status| status.success())
+    }))
 }

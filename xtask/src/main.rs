@@ -1,12 +1,15 @@
 //! The chores of the project, one verb a file: `cargo xtask --help`.
 
+mod apt;
+mod bench;
 mod build;
 mod cargo;
 mod docs;
-mod elf;
+mod lab;
 mod lint;
 mod paths;
 mod run;
+mod scenarios;
 mod setup;
 mod test;
 mod vm;
@@ -34,10 +37,14 @@ enum Verb {
     Run(run::Args),
     /// Set up, build, and run every test.
     Test(test::Args),
+    /// Look at the agent in a virtual machine with a DNS storm.
+    Lab(lab::Args),
     /// Run scenarios on the kernels of the matrix, or look around in one.
     Vm(vm::Args),
     /// Check format, lints, dependencies and generated pages.
     Lint(lint::Args),
+    /// Measure what the agent costs, and write the page about it.
+    Bench(bench::Args),
     /// Write the pages that are generated from the agent.
     Docs(docs::Args),
 }
@@ -58,8 +65,10 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Build(args) => build::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Test(args) => test::run(args),
+        Verb::Lab(args) => lab::run(args),
         Verb::Vm(args) => vm::run(args),
         Verb::Lint(args) => lint::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Docs(args) => docs::run(args),
     }
 }

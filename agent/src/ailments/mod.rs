@@ -47,8 +47,6 @@ pub trait Ailment: Send + Sync + 'static {
     const FINDINGS: &'static [&'static str];
     /// The keys of its table of the configuration.
     const KEYS: &'static [Key];
-    /// What can be changed against it.
-    const TREATMENTS: &'static [Treatment];
 
     /// Its table of the configuration: limits of the verdict, sizes of maps.
     type Settings: Clone + Default + Serialize + DeserializeOwned + Send + Sync;
@@ -106,17 +104,4 @@ pub enum Support<P> {
     Waiting,
     /// Nothing can be measured.
     No(Missing),
-}
-
-/// A setting of the kernel that may help, described for a person to decide.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Treatment {
-    /// Name on the command line and in the configuration.
-    pub name: &'static str,
-    /// The sysctl, dots between its parts.
-    pub sysctl: &'static str,
-    /// What it does.
-    pub effect: &'static str,
-    /// What it costs, and whom.
-    pub cost: &'static str,
 }

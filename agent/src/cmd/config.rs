@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::exit::Exit;
 use crate::{config, render::print};
 
 /// Exactly one of `--default` and `--check`.
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["default", "check"])]
+#[group(skip)]
+#[command(group = ArgGroup::new("what").args(["default", "check"]).required(true))]
 pub(super) struct Config {
     /// Print every default, with what each key means, as a file to begin with.
     #[arg(long)]
     default: bool,
     /// Print the defaults as tables in Markdown.
-    #[arg(long, requires = "default")]
+    #[arg(long, conflicts_with = "check")]
     markdown: bool,
     /// Check a file, and tell all that is wrong with it.
     #[arg(long, value_name = "FILE")]
@@ -31,9 +32,9 @@ impl Config {
         }
         let defaults = config::Config::default();
         print(&if self.markdown {
-            config::markdown(&defaults)
+            config::as_markdown(&defaults)
         } else {
-            config::toml(&defaults)
+            config::as_toml(&defaults)
         }?)?;
         Ok(Exit::Healthy)
     }

@@ -71,20 +71,11 @@ fn attach(wards: Vec<Box<dyn Ward>>) -> Vec<AilmentReport> {
 }
 
 fn json(reports: &[AilmentReport]) -> anyhow::Result<String> {
-    let entries: Vec<_> = reports
-        .iter()
-        .map(
-            |AilmentReport {
-                 name,
-                 coverage,
-                 probes,
-                 ..
-             }| Entry {
-                ailment: name,
-                coverage,
-                probes,
-            },
-        )
-        .collect();
+    let entries = reports.iter().map(|report| Entry {
+        ailment: &report.name,
+        coverage: &report.coverage,
+        probes: &report.probes,
+    });
+    let entries: Vec<_> = entries.collect();
     Ok(serde_json::to_string_pretty(&entries).context("write the probes as JSON")? + "\n")
 }

@@ -55,19 +55,13 @@ struct Listed<'a> {
 /// One line a fault, in the form that editors jump to.
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (
-            i,
-            Fault {
-                line,
-                column,
-                message,
-            },
-        ) in self.faults.iter().enumerate()
-        {
+        for (i, fault) in self.faults.iter().enumerate() {
             if i > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}:{line}:{column}: {message}", self.file.display())?;
+            let (line, column) = (fault.line, fault.column);
+            let (file, message) = (self.file.display(), &fault.message);
+            write!(f, "{file}:{line}:{column}: {message}")?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ mod tables;
 pub use error::{Error, Fault};
 pub use key::{Allowed, Key};
 pub use load::load;
-pub use reference::{markdown, toml};
+pub use reference::{as_markdown, as_toml};
 pub use tables::{Agent, Format, Level, Log, Metrics};
 
 use crate::ailments::{self, Ward};

@@ -12,7 +12,7 @@ const WIDTH: usize = 80;
 struct Section {
     name: String,
     help: String,
-    entries: Vec<(Key, ::toml::Value)>,
+    entries: Vec<(Key, toml::Value)>,
 }
 
 /// The configuration as a file of its own.
@@ -20,7 +20,7 @@ struct Section {
 /// # Errors
 ///
 /// When a value has no form in TOML.
-pub fn toml(config: &Config) -> Result<String, ::toml::ser::Error> {
+pub fn as_toml(config: &Config) -> Result<String, toml::ser::Error> {
     let mut page = String::new();
     for (i, section) in sections(config)?.into_iter().enumerate() {
         if i > 0 {
@@ -43,7 +43,7 @@ pub fn toml(config: &Config) -> Result<String, ::toml::ser::Error> {
 /// # Errors
 ///
 /// When a value has no form in TOML.
-pub fn markdown(config: &Config) -> Result<String, ::toml::ser::Error> {
+pub fn as_markdown(config: &Config) -> Result<String, toml::ser::Error> {
     let mut page = String::new();
     for (i, section) in sections(config)?.into_iter().enumerate() {
         if i > 0 {
@@ -51,22 +51,15 @@ pub fn markdown(config: &Config) -> Result<String, ::toml::ser::Error> {
         }
         page.push_str(&format!("## `[{}]`\n\n{}\n\n", section.name, section.help));
         page.push_str("| Key | Default | Allowed | What it does |\n|---|---|---|---|\n");
-        for (
-            Key {
-                name,
-                allowed,
-                help,
-            },
-            value,
-        ) in section.entries
-        {
+        for (key, value) in section.entries {
+            let (name, allowed, help) = (key.name, key.allowed, key.help);
             page.push_str(&format!("| `{name}` | `{value}` | {allowed} | {help} |\n"));
         }
     }
     Ok(page)
 }
 
-fn sections(config: &Config) -> Result<Vec<Section>, ::toml::ser::Error> {
+fn sections(config: &Config) -> Result<Vec<Section>, toml::ser::Error> {
     let mut sections = vec![
         section("agent", "The agent itself.", Agent::KEYS, &config.agent)?,
         section(
@@ -93,8 +86,8 @@ fn section<T: Serialize>(
     help: &str,
     keys: &[Key],
     values: &T,
-) -> Result<Section, ::toml::ser::Error> {
-    let values = ::toml::Table::try_from(values)?;
+) -> Result<Section, toml::ser::Error> {
+    let values = toml::Table::try_from(values)?;
     let entries = keys
         .iter()
         .filter_map(|key| Some((*key, values.get(key.name)?.clone())));
@@ -105,7 +98,7 @@ fn section<T: Serialize>(
     })
 }
 
-fn ailment(case: &Case) -> Result<Section, ::toml::ser::Error> {
+fn ailment(case: &Case) -> Result<Section, toml::ser::Error> {
     let about = case.ward.about();
     let name = format!("ailments.{}", about.name);
     let mut section = section(
@@ -132,9 +125,9 @@ mod tests {
 
     #[test]
     fn the_defaults_load_again_to_the_same() {
-        let printed = toml(&Config::default()).unwrap();
+        let printed = as_toml(&Config::default()).unwrap();
         let loaded = parse(&printed).unwrap_or_else(|faults| panic!("{faults:?}\n{printed}"));
-        assert_eq!(toml(&loaded).unwrap(), printed);
+        assert_eq!(as_toml(&loaded).unwrap(), printed);
         assert_eq!(loaded.agent, Agent::default());
         assert_eq!(loaded.log, Log::default());
         assert_eq!(loaded.metrics, Metrics::default());
@@ -149,17 +142,13 @@ mod tests {
             (
                 "agent",
                 Agent::KEYS,
-                ::toml::Table::try_from(&config.agent).unwrap(),
+                toml::Table::try_from(&config.agent).unwrap(),
             ),
-            (
-                "log",
-                Log::KEYS,
-                ::toml::Table::try_from(config.log).unwrap(),
-            ),
+            ("log", Log::KEYS, toml::Table::try_from(config.log).unwrap()),
             (
                 "metrics",
                 Metrics::KEYS,
-                ::toml::Table::try_from(config.metrics).unwrap(),
+                toml::Table::try_from(config.metrics).unwrap(),
             ),
         ];
         for case in &config.ailments {
@@ -191,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_cell_of_the_page_holds_no_bar() {
-        let page = markdown(&Config::default()).unwrap();
+        let page = as_markdown(&Config::default()).unwrap();
         for line in page.lines().filter(|line| line.starts_with('|')) {
             assert_eq!(line.matches('|').count(), 5, "{line}");
         }

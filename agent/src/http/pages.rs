@@ -162,24 +162,17 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::{
-        ailments::sham::{ShamHost, ward},
-        identity::Identity,
-    };
+    use crate::{ailments::sham, identity::Identity};
 
     /// Pages of a node whose pulse races.
     fn pages() -> (Pages, watch::Sender<Option<Snapshot>>) {
-        let host = ShamHost::default();
-        host.pulse(120);
-        let mut ward = ward();
-        ward.tick(&host);
-        let report = Arc::new(Identity::sham().report(vec![ward.tick(&host)], 0));
+        let report = Arc::new(Identity::sham().report(vec![sham::report(120)], 0));
         let snapshot = Snapshot {
             report,
             taken: Instant::now(),
         };
         let (sender, reports) = watch::channel(Some(snapshot));
-        let metrics = Page::new(reports.clone(), vec![ward.about()]).unwrap();
+        let metrics = Page::new(reports.clone(), vec![sham::ward().about()]).unwrap();
         (Pages::new(reports, metrics, Duration::from_secs(5)), sender)
     }
 

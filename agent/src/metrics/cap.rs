@@ -10,8 +10,7 @@ use crate::{ailments::About, report::NodeReport};
 /// takes less than its part leaves what it does not need to the others. Within an
 /// ailment the last samples go first.
 pub fn cap(report: &mut NodeReport, ailments: &[About], max_series: usize) -> u64 {
-    let own = agent::samples(report, ailments, 0.0).len() + 1 + process::METRICS.len();
-    let mut room = max_series.saturating_sub(own);
+    let mut room = max_series.saturating_sub(own(report, ailments));
     let mut smallest_first: Vec<_> = report.ailments.iter_mut().collect();
     smallest_first.sort_by_key(|ailment| series(&ailment.samples));
     let mut cut = 0;
@@ -23,6 +22,12 @@ pub fn cap(report: &mut NodeReport, ailments: &[About], max_series: usize) -> u6
         cut += gone;
     }
     cut as u64
+}
+
+/// The series that are not an ailment's: the agent's, the one with its version among
+/// them, and the process's.
+fn own(report: &NodeReport, ailments: &[About]) -> usize {
+    agent::samples(report, ailments, 0.0).len() + 1 + process::METRICS.len()
 }
 
 /// Leaves at most so many series; says how many are left and how many went.
@@ -79,22 +84,19 @@ mod tests {
             .collect()
     }
 
-    /// Series that are the agent's own in a report of so many ailments.
-    fn own(ailments: usize) -> usize {
-        agent::samples(&report(&vec![0; ailments]), &[], 0.0).len() + 1 + process::METRICS.len()
-    }
-
     #[test]
     fn what_fits_stays() {
         let mut report = report(&[10, 20]);
-        assert_eq!(cap(&mut report, &[], own(2) + 30), 0);
+        let room = own(&report, &[]) + 30;
+        assert_eq!(cap(&mut report, &[], room), 0);
         assert_eq!(sizes(&report), [10, 20]);
     }
 
     #[test]
     fn the_large_leave_room_to_the_small() {
         let mut report = report(&[1_000, 10, 500]);
-        assert_eq!(cap(&mut report, &[], own(3) + 110), 1_510 - 110);
+        let room = own(&report, &[]) + 110;
+        assert_eq!(cap(&mut report, &[], room), 1_510 - 110);
         assert_eq!(sizes(&report), [50, 10, 50]);
     }
 

@@ -188,23 +188,16 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::{
-        ailments::sham::{ShamHost, ward},
-        identity::Identity,
-        monitor::Snapshot,
-    };
+    use crate::{ailments::sham, identity::Identity, monitor::Snapshot};
 
     fn page() -> String {
-        let host = ShamHost::default();
-        let mut ward = ward();
-        ward.tick(&host);
-        let report = Arc::new(Identity::sham().report(vec![ward.tick(&host)], 3));
+        let report = Arc::new(Identity::sham().report(vec![sham::report(60)], 3));
         let snapshot = Snapshot {
             report,
             taken: Instant::now(),
         };
         let (_sender, reports) = watch::channel(Some(snapshot));
-        Page::new(reports, vec![ward.about()])
+        Page::new(reports, vec![sham::ward().about()])
             .unwrap()
             .text()
             .unwrap()

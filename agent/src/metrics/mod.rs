@@ -19,7 +19,7 @@ use crate::ailments::About;
 pub struct Section {
     /// The ailment's name, or what part of the agent they are of.
     pub name: &'static str,
-    /// What they are about, the middle of a sentence.
+    /// What they tell: a sentence without its capital and its full stop.
     pub about: &'static str,
     /// Their definitions.
     pub metrics: &'static [MetricDef],

@@ -124,17 +124,10 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ailments::sham::{ShamHost, ward},
-        identity::Identity,
-    };
+    use crate::{ailments::sham, identity::Identity};
 
     fn page() -> String {
-        let host = ShamHost::default();
-        host.pulse(120);
-        let mut ward = ward();
-        ward.tick(&host);
-        status_page(Some(&Identity::sham().report(vec![ward.tick(&host)], 0)))
+        status_page(Some(&Identity::sham().report(vec![sham::report(120)], 0)))
     }
 
     #[test]

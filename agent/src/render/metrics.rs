@@ -8,60 +8,53 @@ const WIDTH: usize = 80;
 /// The metrics for a terminal: name and kind, then what it is.
 pub fn metrics_as_text(sections: &[Section]) -> String {
     let mut text = String::new();
-    for Section {
-        name,
-        about,
-        metrics,
-    } in sections
-    {
-        text.push_str(&format!("{name}: {about}\n\n"));
-        for metric in *metrics {
-            text.push_str(&format!(
-                "  {} ({})\n",
-                with_labels(metric),
-                kind(metric.kind)
-            ));
+    for (i, section) in sections.iter().enumerate() {
+        if i > 0 {
+            text.push('\n');
+        }
+        text.push_str(&format!("{}: {}\n\n", section.name, section.about));
+        for metric in section.metrics {
+            let (name, kind) = (with_labels(metric), kind(metric.kind));
+            text.push_str(&format!("  {name} ({kind})\n"));
             for line in wrap(metric.help, WIDTH - 6) {
                 text.push_str(&format!("      {line}\n"));
             }
         }
-        text.push('\n');
     }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
     text
 }
 
 /// The metrics as the page of the documentation.
 pub fn metrics_as_markdown(sections: &[Section]) -> String {
     let mut text = String::new();
-    for (
-        i,
-        Section {
-            name,
-            about,
-            metrics,
-        },
-    ) in sections.iter().enumerate()
-    {
+    for (i, section) in sections.iter().enumerate() {
         if i > 0 {
             text.push('\n');
         }
-        text.push_str(&format!("## {name}\n\nThis is {about}.\n\n"));
+        let about = sentence(section.about);
+        text.push_str(&format!("## {}\n\n{about}\n\n", section.name));
         text.push_str("| Metric | Kind | Labels | What it is |\n|---|---|---|---|\n");
-        for MetricDef {
-            name,
-            kind: it,
-            help,
-            labels,
-        } in *metrics
-        {
-            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
-            let (kind, labels) = (kind(*it), labels.join(", "));
-            text.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
-        }
+        section
+            .metrics
+            .iter()
+            .for_each(|metric| text.push_str(&row(metric)));
     }
     text
+}
+
+fn row(metric: &MetricDef) -> String {
+    let labels = metric.labels.iter().map(|label| format!("`{label}`"));
+    let labels = labels.collect::<Vec<_>>().join(", ");
+    let (name, kind, help) = (metric.name, kind(metric.kind), metric.help);
+    format!("| `{name}` | {kind} | {labels} | {help} |\n")
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(char::to_uppercase);
+    let capital: String = first.into_iter().flatten().collect();
+    format!("{capital}{}.", characters.as_str())
 }
 
 fn with_labels(MetricDef { name, labels, .. }: &MetricDef) -> String {

@@ -166,18 +166,10 @@ fn unmeasured(coverage: &Coverage) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ailments::sham::{ShamHost, ward},
-        identity::Identity,
-        report::ProbeReport,
-    };
+    use crate::{ailments::sham, identity::Identity, report::ProbeReport};
 
     fn sick() -> NodeReport {
-        let host = ShamHost::default();
-        host.pulse(1_200);
-        let mut ward = ward();
-        ward.tick(&host);
-        let mut report = Identity::sham().report(vec![ward.tick(&host)], 0);
+        let mut report = Identity::sham().report(vec![sham::report(1_200)], 0);
         report.unix_seconds = 1_795_552_867.4;
         report
     }

@@ -1,8 +1,8 @@
 //! Starts the program, and a running agent.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
@@ -16,8 +16,9 @@ use nodemedic_tests::{eventually::eventually, http::get};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// For what takes milliseconds on a machine that has nothing else to do.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Ends a test that would wait for ever. What is waited for takes milliseconds, but
+/// nobody knows how busy the machine is.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_nodemedic");
 
@@ -36,6 +37,16 @@ pub(crate) fn stdout(output: &Output) -> String {
 
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// It has ended with this code, and standard error holds each of these texts.
+#[track_caller]
+pub(crate) fn assert_refused(output: &Output, exit: i32, texts: &[&str]) {
+    let stderr = stderr(output);
+    assert_eq!(code(output), Some(exit), "{stderr}");
+    for text in texts {
+        assert!(stderr.contains(text), "no {text:?} in: {stderr}");
+    }
 }
 
 /// `nodemedic run` on a free port, with a state directory of its own. Ends when it
@@ -133,6 +144,18 @@ impl Agent {
         .unwrap();
     }
 
+    /// A client whose request has begun and has no end yet. Only the agent's own
+    /// limits end its connection.
+    pub(crate) fn client_under_way(&self, path: &str) -> TcpStream {
+        let mut client = TcpStream::connect(self.address).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        // Connections are taken in their order: with a later one answered, this one is
+        // no longer in the kernel's queue.
+        get(self.address, "/healthz").unwrap();
+        client
+    }
+
     /// Waits until the log holds a text.
     pub(crate) fn until_log(&self, text: &str) {
         eventually(LIMIT, text, || {
@@ -181,10 +204,13 @@ fn address(line: &str) -> Option<SocketAddr> {
     (record["message"] == "listening").then(|| record["address"].as_str()?.parse().ok())?
 }
 
-/// Reads a stream to its end, which the other side's closing makes.
-pub(crate) fn rest(stream: &mut std::net::TcpStream) -> String {
+/// Reads an answer to its end, which the agent's closing makes. When it has not read
+/// all of the request, that looks like a reset.
+pub(crate) fn rest(stream: &mut TcpStream) -> String {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
+        Ok(_) | Err(_) => String::from_utf8(bytes).unwrap(),
+    }
 }

@@ -1,11 +1,15 @@
 //! `check`: observing, saving, judging again.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::agent::{code, nodemedic, stderr, stdout};
+use crate::agent::{assert_refused, code, nodemedic, stderr, stdout};
 
 /// A report of this node, saved.
 fn saved() -> (TempDir, PathBuf, Value) {
@@ -24,7 +28,7 @@ fn saved() -> (TempDir, PathBuf, Value) {
     (folder, path, report)
 }
 
-fn replay(path: &std::path::Path, report: &Value) -> std::process::Output {
+fn replay(path: &Path, report: &Value) -> Output {
     fs::write(path, report.to_string()).unwrap();
     nodemedic(&["check", "--json", "--from", path.to_str().unwrap()])
 }
@@ -73,14 +77,8 @@ fn a_report_of_another_version_is_refused_with_both() {
     report["version"] = json!(99);
     report["ailments"] = json!("as the future has it");
     let output = replay(&path, &report);
-    assert_eq!(code(&output), Some(2));
-    for text in ["version 99", "version 1", path.to_str().unwrap()] {
-        assert!(
-            stderr(&output).contains(text),
-            "{text}: {}",
-            stderr(&output)
-        );
-    }
+    let path = path.to_str().unwrap();
+    assert_refused(&output, 2, &["version 99", "version 1", path]);
 }
 
 #[test]
@@ -90,21 +88,11 @@ fn what_is_no_report_is_refused_by_name() {
     for content in ["", "{}", "[1]", "{\"version\": 1}", "not JSON"] {
         fs::write(&path, content).unwrap();
         let output = nodemedic(&["check", "--from", path.to_str().unwrap()]);
-        assert_eq!(code(&output), Some(2), "{content}");
-        assert!(
-            stderr(&output).contains("report.json"),
-            "{}",
-            stderr(&output)
-        );
+        assert_refused(&output, 2, &["report.json"]);
     }
     let absent = folder.path().join("absent.json");
     let output = nodemedic(&["check", "--from", absent.to_str().unwrap()]);
-    assert_eq!(code(&output), Some(2));
-    assert!(
-        stderr(&output).contains("absent.json"),
-        "{}",
-        stderr(&output)
-    );
+    assert_refused(&output, 2, &["absent.json"]);
 }
 
 #[test]
@@ -112,17 +100,11 @@ fn an_ailment_that_this_agent_does_not_know_is_refused() {
     let (_folder, path, mut report) = saved();
     report["ailments"][0]["name"] = json!("flu");
     let output = replay(&path, &report);
-    assert_eq!(code(&output), Some(2));
-    assert!(stderr(&output).contains("\"flu\""), "{}", stderr(&output));
+    assert_refused(&output, 2, &["\"flu\""]);
 }
 
 #[test]
 fn a_report_that_cannot_be_saved_is_a_failure() {
     let output = nodemedic(&["check", "--window", "200ms", "--save", "/proc/report.json"]);
-    assert_eq!(code(&output), Some(2));
-    assert!(
-        stderr(&output).contains("/proc/report.json"),
-        "{}",
-        stderr(&output)
-    );
+    assert_refused(&output, 2, &["/proc/report.json"]);
 }

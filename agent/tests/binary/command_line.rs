@@ -2,11 +2,11 @@
 
 use std::process::{Command, Stdio};
 
-use crate::agent::{PROGRAM, code, nodemedic, stderr, stdout};
+use crate::agent::{PROGRAM, assert_refused, code, nodemedic, stderr, stdout};
 
 #[test]
 fn wrong_usage_is_64_and_says_what_is_right() {
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 10] = [
         &[],
         &["diagnose"],
         &["run", "--port", "80"],
@@ -14,6 +14,9 @@ fn wrong_usage_is_64_and_says_what_is_right() {
         &["run", "--interval", "1ms"],
         &["check", "--window", "soon"],
         &["metrics"],
+        &["config"],
+        &["config", "--markdown"],
+        &["config", "--default", "--check", "nodemedic.toml"],
     ];
     for arguments in cases {
         let output = nodemedic(arguments);
@@ -26,7 +29,7 @@ fn wrong_usage_is_64_and_says_what_is_right() {
 #[test]
 fn a_flag_out_of_range_says_the_range() {
     let output = nodemedic(&["run", "--interval", "1ms"]);
-    assert!(stderr(&output).contains(r#""1ms" is not a time from "1s" to "1h""#));
+    assert_refused(&output, 64, &[r#""1ms" is not a time from "1s" to "1h""#]);
 }
 
 #[test]

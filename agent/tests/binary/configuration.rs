@@ -2,9 +2,10 @@
 
 use std::{fs, net::TcpListener, path::PathBuf};
 
+use nodemedic_tests::http::get;
 use tempfile::TempDir;
 
-use crate::agent::{Agent, code, nodemedic, stderr, stdout};
+use crate::agent::{Agent, assert_refused, code, nodemedic, stderr, stdout};
 
 /// A file of this content, in a folder that lives as long.
 fn file(content: &str) -> (TempDir, PathBuf) {
@@ -27,17 +28,7 @@ fn refusals(content: &str) -> Vec<String> {
     ];
     let refusal = |arguments: &&[&str]| {
         let output = nodemedic(arguments);
-        assert_eq!(
-            code(&output),
-            Some(64),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
-        assert!(
-            stderr(&output).contains(path),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
+        assert_refused(&output, 64, &[path]);
         stderr(&output).replace(path, "FILE")
     };
     verbs.iter().map(refusal).collect()
@@ -76,12 +67,7 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("absent.toml"), folder.path().to_owned()] {
         let output = nodemedic(&["run", "--config", path.to_str().unwrap()]);
-        assert_eq!(code(&output), Some(64));
-        assert!(
-            stderr(&output).contains(path.to_str().unwrap()),
-            "{}",
-            stderr(&output)
-        );
+        assert_refused(&output, 64, &[path.to_str().unwrap()]);
     }
 }
 
@@ -91,7 +77,7 @@ fn a_file_that_is_no_text_is_refused() {
     let path = folder.path().join("binary.toml");
     fs::write(&path, [0xff, 0xfe, 0]).unwrap();
     let output = nodemedic(&["config", "--check", path.to_str().unwrap()]);
-    assert_eq!(code(&output), Some(64), "{}", stderr(&output));
+    assert_refused(&output, 64, &["binary.toml"]);
 }
 
 #[test]
@@ -104,6 +90,17 @@ fn the_printed_defaults_are_a_valid_file() {
     let (_folder, path) = file(&defaults);
     let output = nodemedic(&["config", "--check", path.to_str().unwrap()]);
     assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn the_defaults_are_printed_as_tables_too() {
+    let output = nodemedic(&["config", "--default", "--markdown"]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    let page = stdout(&output);
+    assert!(
+        page.contains("| `listen` | `\"127.0.0.1:19110\"` |"),
+        "{page}"
+    );
 }
 
 #[test]
@@ -120,7 +117,7 @@ fn flags_win_over_the_file() {
         "from-flag",
     ]);
     assert_ne!(agent.address, address);
-    let page = nodemedic_tests::http::get(agent.address, "/").unwrap();
+    let page = get(agent.address, "/").unwrap();
     assert!(
         page.contains("from-flag") || page.contains("under way"),
         "{page}"
@@ -132,7 +129,7 @@ fn an_ailment_that_is_switched_off_has_no_series_and_is_no_reason_to_wait() {
     let (_folder, path) = file("[ailments.udp_conntrack]\nenabled = false\n");
     let agent = Agent::start(&["--config", path.to_str().unwrap()]);
     agent.until_ready();
-    let page = nodemedic_tests::http::get(agent.address, "/metrics").unwrap();
+    let page = get(agent.address, "/metrics").unwrap();
     assert!(page.contains("nodemedic_build_info"), "{page}");
     assert!(!page.contains("udp_conntrack"), "{page}");
 }

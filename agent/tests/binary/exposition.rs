@@ -4,22 +4,14 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nodemedic_tests::metrics::{Labels, Sample, number};
 
 #[derive(Debug)]
 pub(crate) struct Family {
     pub(crate) name: String,
     pub(crate) help: String,
     pub(crate) kind: String,
-    series: Vec<Series>,
-}
-
-type Labels = Vec<(String, String)>;
-
-#[derive(Debug)]
-struct Series {
-    name: String,
-    labels: Labels,
-    value: f64,
+    series: Vec<Sample>,
 }
 
 impl Family {
@@ -60,7 +52,7 @@ impl Family {
     fn check_buckets(&self) -> Result<()> {
         let mut histograms: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
         let mut counts = BTreeMap::new();
-        for Series {
+        for Sample {
             name,
             labels,
             value,
@@ -139,7 +131,7 @@ fn read(line: &str, families: &mut Vec<Family>) -> Result<()> {
         family.kind = kind.trim_start().to_owned();
         return Ok(());
     }
-    let series = series(line)?;
+    let series = Sample::parse(line)?;
     let ending = series
         .name
         .strip_prefix(&family.name)
@@ -150,78 +142,6 @@ fn read(line: &str, families: &mut Vec<Family>) -> Result<()> {
     }
     family.series.push(series);
     Ok(())
-}
-
-fn series(line: &str) -> Result<Series> {
-    let (name, labels, value) = match line.split_once('{') {
-        Some((name, rest)) => {
-            let (labels, value) = labels(rest)?;
-            (name, labels, value)
-        }
-        None => {
-            let (name, value) = line.split_once(' ').context("no value")?;
-            (name, Vec::new(), value)
-        }
-    };
-    ensure!(is_name(name), "{name:?} is no name");
-    Ok(Series {
-        name: name.to_owned(),
-        labels,
-        value: number(value)?,
-    })
-}
-
-/// The labels behind the brace, and what stands behind the other.
-fn labels(text: &str) -> Result<(Labels, &str)> {
-    let mut labels = Vec::new();
-    let mut rest = text;
-    loop {
-        let (name, after) = rest.split_once("=\"").context("a label without a value")?;
-        ensure!(
-            is_name(name) && !name.contains(':'),
-            "{name:?} is no name of a label"
-        );
-        let (value, after) = quoted(after)?;
-        labels.push((name.to_owned(), value));
-        match after.split_at_checked(1) {
-            Some((",", after)) => rest = after,
-            Some(("}", after)) => {
-                return Ok((labels, after.strip_prefix(' ').context("no value")?));
-            }
-            _ => bail!("{after:?} behind a label"),
-        }
-    }
-}
-
-fn quoted(text: &str) -> Result<(String, &str)> {
-    let mut value = String::new();
-    let mut characters = text.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return Ok((value, &text[at + 1..])),
-            '\\' => match characters.next().map(|(_, escaped)| escaped) {
-                Some('n') => value.push('\n'),
-                Some(escaped @ ('"' | '\\')) => value.push(escaped),
-                other => bail!("{other:?} is not escaped so"),
-            },
-            other => value.push(other),
-        }
-    }
-    bail!("a value without its end")
-}
-
-fn is_name(name: &str) -> bool {
-    let first = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
-    name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit())
-}
-
-fn number(text: &str) -> Result<f64> {
-    ensure!(
-        !text.contains(char::is_whitespace),
-        "{text:?} is more than a value"
-    );
-    text.parse()
-        .with_context(|| format!("{text:?} is no number"))
 }
 
 #[test]

@@ -1,18 +1,11 @@
 //! Start, stop, and a second agent.
 
-use std::{
-    fs,
-    io::Write as _,
-    net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 use nodemedic_tests::http;
 use rustix::process::{Signal, geteuid};
 
-use crate::agent::{Agent, PROGRAM, code, nodemedic, rest, stderr};
+use crate::agent::{Agent, PROGRAM, assert_refused, nodemedic, rest};
 
 #[test]
 fn sigterm_and_sigint_end_it_well() {
@@ -35,11 +28,8 @@ fn sigterm_in_the_middle_of_attaching_ends_it_well() {
 #[test]
 fn a_request_under_way_is_answered_before_the_end() {
     let mut agent = Agent::start(&[]);
-    let mut client = TcpStream::connect(agent.address).unwrap();
-    client
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
-        .unwrap();
     agent.until_ready();
+    let mut client = agent.client_under_way("/healthz");
     agent.signal(Signal::TERM);
     agent.until_log("SIGTERM");
     client.write_all(b"\r\n").unwrap();
@@ -54,14 +44,10 @@ fn a_client_that_hangs_holds_the_end_up_no_longer_than_the_drain() {
     let config = folder.path().join("config.toml");
     fs::write(&config, "[agent]\ndrain = \"200ms\"\n").unwrap();
     let mut agent = Agent::start(&["--config", config.to_str().unwrap()]);
-    let mut client = TcpStream::connect(agent.address).unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     agent.until_ready();
-    let asked = Instant::now();
+    let _client = agent.client_under_way("/");
     agent.signal(Signal::TERM);
     assert_eq!(agent.end().code(), Some(0));
-    // The headers' own limit, after which the connection would have ended anyway.
-    assert!(asked.elapsed() < Duration::from_secs(5), "{}", agent.log());
     assert!(
         agent.log().contains("not done within 200ms"),
         "{}",
@@ -72,9 +58,8 @@ fn a_client_that_hangs_holds_the_end_up_no_longer_than_the_drain() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut agent = Agent::start(&[]);
-    let mut client = TcpStream::connect(agent.address).unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     agent.until_ready();
+    let _client = agent.client_under_way("/");
     agent.signal(Signal::TERM);
     agent.until_log("SIGTERM");
     agent.signal(Signal::INT);
@@ -89,14 +74,8 @@ fn a_port_in_use_is_said_with_the_address_and_the_way_out() {
     let address = first.address.to_string();
     let state = folder.path().to_str().unwrap();
     let second = nodemedic(&["run", "--listen", &address, "--state-dir", state]);
-    assert_eq!(code(&second), Some(2));
-    for text in [&address, "Address already in use", "--listen"] {
-        assert!(
-            stderr(&second).contains(text),
-            "{text}: {}",
-            stderr(&second)
-        );
-    }
+    let said = [&address, "Address already in use", "--listen"];
+    assert_refused(&second, 2, &said);
 }
 
 #[test]
@@ -104,14 +83,8 @@ fn a_state_directory_in_use_is_said_with_its_holder() {
     let first = Agent::start(&[]);
     let state = first.state_dir().to_str().unwrap();
     let second = nodemedic(&["run", "--listen", "127.0.0.1:0", "--state-dir", state]);
-    assert_eq!(code(&second), Some(2));
-    for text in [state, &format!("process id {}", first.id())] {
-        assert!(
-            stderr(&second).contains(text),
-            "{text}: {}",
-            stderr(&second)
-        );
-    }
+    let holder = format!("process id {}", first.id());
+    assert_refused(&second, 2, &[state, &holder]);
 }
 
 #[test]
@@ -122,7 +95,7 @@ fn a_state_directory_is_free_again_after_a_kill() {
     let state = first.state_dir().to_str().unwrap();
     let second = nodemedic(&["run", "--listen", "0.0.0.1:1", "--state-dir", state]);
     // It gets past the lock, and fails at an address that is not this machine's.
-    assert!(stderr(&second).contains("0.0.0.1:1"), "{}", stderr(&second));
+    assert_refused(&second, 2, &["0.0.0.1:1"]);
 }
 
 #[test]

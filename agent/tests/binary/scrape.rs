@@ -1,9 +1,10 @@
 //! A real scrape, held against the agent's own list of metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nodemedic_tests::http::get;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     agent::{Agent, nodemedic, stdout},
@@ -67,16 +68,15 @@ fn a_scrape_before_the_first_report_is_one() {
 
 #[test]
 fn scrapes_start_no_reading() {
+    const SCRAPES: usize = 20;
     let agent = Agent::start(&["--interval", "1h"]);
-    agent.until_read();
-    let taken = || {
-        let report: serde_json::Value =
-            serde_json::from_str(&get(agent.address, "/report").unwrap()).unwrap();
-        report["unix_seconds"].as_f64().unwrap()
-    };
-    let first = taken();
-    for _ in 0..10 {
+    agent.until_ready();
+    let taken = (0..SCRAPES).map(|_| {
         scrape(&agent);
-    }
-    assert_eq!(taken(), first);
+        let report: Value = serde_json::from_str(&get(agent.address, "/report").unwrap()).unwrap();
+        report["unix_seconds"].to_string()
+    });
+    let taken: BTreeSet<_> = taken.collect();
+    // The one that attaches, and the first that reads, which may come in between.
+    assert!(taken.len() <= 2, "{taken:?}");
 }

@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::Guest;
-use crate::protocol::{Outcome, SCENARIO_ENV, Task};
+use crate::protocol::{INPUT_ENV, Outcome, SCENARIO_ENV, Task};
 use crate::scenario::{Registry, Verdict};
 
 const OUTCOME: &str = "/run/outcome.json";
@@ -38,6 +38,7 @@ fn scenario(registry: &Registry, name: &str) -> Result<()> {
         .with_context(|| format!("no scenario {name}"))?;
     let outcome = match (scenario.run)(&Guest::new()) {
         Ok(Verdict::Passed) => Outcome::Passed,
+        Ok(Verdict::Measured(value)) => Outcome::Measured(value),
         Ok(Verdict::Skipped(why)) => Outcome::Skipped(why),
         Err(error) => Outcome::Failed(format!("{error:#}")),
     };
@@ -52,6 +53,7 @@ pub(crate) fn supervise(task: &Task) -> Result<(Outcome, String)> {
     let log = File::create(LOG).with_context(|| format!("create {LOG}"))?;
     let child = Command::new("/proc/self/exe")
         .env(SCENARIO_ENV, &task.name)
+        .env(INPUT_ENV, task.input.to_string())
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("share the log")?)

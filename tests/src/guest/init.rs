@@ -20,9 +20,11 @@ const CONSOLE: &str = "/dev/ttyS0";
 /// For the port; built into some kernels, and nothing here loads drivers by itself.
 const DRIVERS: &str = "modprobe virtio_pci && modprobe virtio_console";
 
-/// QEMU's user network: it gives every guest this address and is its gateway.
-const NETWORK: &str = "modprobe virtio_net && ip addr add 10.0.2.15/24 dev eth0 && \
-                       ip link set eth0 up && ip route add default via 10.0.2.2";
+/// QEMU's user network: it gives every guest this address and is its gateway. The interface gets
+/// another name, because scenarios make some that are called eth0.
+const NETWORK: &str = "modprobe virtio_net && ip link set eth0 name host && \
+                       ip addr add 10.0.2.15/24 dev host && ip link set host up && \
+                       ip route add default via 10.0.2.2";
 
 /// Returns only if the machine cannot be switched off, and then the kernel panics: PID 1 has ended.
 pub(crate) fn run() -> ExitCode {

@@ -15,12 +15,14 @@ pub use self::command::Output;
 pub use self::netns::NetNs;
 pub use self::process::Process;
 
+use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde::de::DeserializeOwned;
 
 use crate::protocol;
 
@@ -38,6 +40,12 @@ pub struct Guest {
 impl Guest {
     pub(crate) fn new() -> Self {
         Self { _private: () }
+    }
+
+    /// What the host wants of the scenario beside running it.
+    pub fn input<T: DeserializeOwned>(&self) -> Result<T> {
+        let json = env::var(protocol::INPUT_ENV).context("read the input")?;
+        serde_json::from_str(&json).with_context(|| format!("the input is {json}"))
     }
 
     /// What a shell prints for this; failure is an error with what it said.

@@ -159,6 +159,27 @@ impl Site {
         })
     }
 
+    /// More addresses of the client, of the network that it is in.
+    pub fn add_sources(&self, addresses: &[Ipv4Addr]) -> Result<()> {
+        let add = |address| format!("ip addr add {address}/24 dev eth0\n");
+        let script = addresses.iter().map(add).collect::<String>();
+        self.client.sh(&format!("set -e\n{script}")).map(drop)
+    }
+
+    /// A packet to each of these ports of the resolver, from one of the client's addresses.
+    pub fn knock(&self, source: Ipv4Addr, ports: Range<u16>) -> Result<()> {
+        self.client.within(|| {
+            let socket = UdpSocket::bind((source, 0))
+                .with_context(|| format!("bind a port of {source}"))?;
+            for port in ports {
+                socket
+                    .send_to(b"?", (RESOLVER, port))
+                    .with_context(|| format!("send to port {port}"))?;
+            }
+            Ok(())
+        })
+    }
+
     /// The namespace of the client.
     pub fn client(&self) -> &NetNs {
         &self.client

@@ -1,3 +1,4 @@
 //! Makers of real, bounded faults. Each leaves traces only in the guest that it works in.
 
 pub mod dns;
+pub mod dnsperf;

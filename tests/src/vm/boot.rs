@@ -14,7 +14,7 @@ use super::archive::Archive;
 use super::elf::Elf;
 use super::guest_root;
 use super::kernel_image::{self, KernelImage};
-use super::kernels::{Kernel, Machine, Matrix};
+use super::kernels::{Clock, Kernel, Machine, Matrix};
 use super::qemu::{self, Qemu};
 use super::run_folder::RunFolder;
 use crate::files;
@@ -62,6 +62,10 @@ impl Vm {
         Ok(())
     }
 
+    pub(crate) fn has_agent(&self) -> bool {
+        self.agent.is_some()
+    }
+
     /// Takes bpftrace along. It and its libraries are big: the guest needs 2 GiB.
     pub(crate) fn bpftrace(&mut self, matrix: &Matrix) -> Result<()> {
         self.archives.push(guest_root::prepare_bench(matrix)?);
@@ -99,7 +103,7 @@ impl Vm {
         self.initrd(&job, folder).context("make the initrd")?;
         let mut command = self.qemu.command()?;
         command
-            .args(["-accel", "tcg,thread=multi,tb-size=256"])
+            .args(clock(self.machine.clock))
             .args([
                 "-cpu",
                 "max",
@@ -167,6 +171,18 @@ impl Vm {
         let job = serde_json::to_vec(job).context("write the job")?;
         archive.file(protocol::JOB, 0o644, &job)?;
         archive.finish()
+    }
+}
+
+fn clock(clock: Clock) -> &'static [&'static str] {
+    match clock {
+        Clock::Host => &["-accel", "tcg,thread=multi,tb-size=256"],
+        Clock::Instructions => &[
+            "-accel",
+            "tcg,thread=single,tb-size=256",
+            "-icount",
+            "shift=0,sleep=on",
+        ],
     }
 }
 

@@ -1,6 +1,5 @@
 //! The folder for what is fetched and prepared once: kernels, tools, QEMU.
 
-use std::env;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -10,18 +9,9 @@ use anyhow::{Context as _, Result};
 /// Raised when what is prepared changes its shape; older entries are then not found any more.
 const FORMAT: u32 = 1;
 
-/// `NODEMEDIC_CACHE`, or `nodemedic` in the user's cache folder.
+/// The machines' part of the project's cache folder.
 pub(crate) fn root() -> Result<PathBuf> {
-    let named = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = named("NODEMEDIC_CACHE")
-        .or_else(|| named("XDG_CACHE_HOME").map(|folder| folder.join("nodemedic")))
-        .or_else(|| named("HOME").map(|home| home.join(".cache/nodemedic")))
-        .context("no place for downloads: set NODEMEDIC_CACHE to a folder")?;
-    Ok(base.join("vm"))
+    Ok(bpf_build::cache_dir()?.join("vm"))
 }
 
 /// A folder in the cache, made if need be.

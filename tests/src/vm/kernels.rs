@@ -72,6 +72,17 @@ pub(crate) struct Machine {
     pub(crate) memory_mib: u32,
     /// More words for the kernel's command line.
     pub(crate) cmdline: String,
+    pub(crate) clock: Clock,
+}
+
+/// How time passes in a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// As on the host.
+    Host,
+    /// A nanosecond an instruction, and as on the host while there is nothing to do. What a
+    /// computation takes is then the same whatever else the host does. One CPU only.
+    Instructions,
 }
 
 impl Machine {
@@ -82,6 +93,7 @@ impl Machine {
             cpus: number("NODEMEDIC_VM_SMP", 1)?,
             memory_mib: number("NODEMEDIC_VM_MEM", 768)?,
             cmdline: env::var("NODEMEDIC_VM_CMDLINE").unwrap_or_default(),
+            clock: Clock::Host,
         })
     }
 }

@@ -13,6 +13,8 @@
 //! | `NODEMEDIC_VM=off` | every test that needs a VM is ignored |
 //! | `NODEMEDIC_VM=keep` | the first kernel that the filter selects is booted on this terminal; after its scenarios comes a shell |
 //! | `NODEMEDIC_VM=shell` | the same without the scenarios |
+//! | `NODEMEDIC_VM=lab` | for a person: a DNS storm and the agent in it, until a signal comes; `NODEMEDIC_LAB_PORT` and `_QPS` say where its pages are and how big it is |
+//! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as a page to `NODEMEDIC_BENCH_PAGE` |
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |
 //! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests |
@@ -23,15 +25,18 @@
 //! | `NODEMEDIC_DEBIAN_ARCHIVE` | Debian's archive, if the machine's apt knows none |
 
 mod archive;
+pub mod bench;
 mod board;
 mod boot;
 mod cache;
 mod console;
 mod elf;
 mod guest_root;
+mod interrupt;
 mod keep;
 mod kernel_image;
 mod kernels;
+pub mod lab;
 mod modules;
 mod packages;
 mod qemu;
@@ -64,6 +69,8 @@ enum Mode {
     Off,
     Keep,
     Shell,
+    Lab,
+    Bench,
 }
 
 /// `main` on the host.
@@ -92,6 +99,8 @@ fn host(registry: &Registry, arguments: Arguments) -> Result<ExitCode> {
         )),
         Mode::Keep => keep::run(&matrix, plan.boots(&arguments)),
         Mode::Shell => keep::run(&matrix, without_tasks(plan.boots(&arguments))),
+        Mode::Lab => lab::run(&matrix, registry),
+        Mode::Bench => bench::run(&matrix, registry),
         Mode::Test => trials::run(&matrix, &plan, &board, arguments),
     }
 }
@@ -109,7 +118,9 @@ fn mode() -> Result<Mode> {
         "off" => Ok(Mode::Off),
         "keep" => Ok(Mode::Keep),
         "shell" => Ok(Mode::Shell),
-        other => bail!("NODEMEDIC_VM={other:?}: it can be off, keep, shell, or unset"),
+        "lab" => Ok(Mode::Lab),
+        "bench" => Ok(Mode::Bench),
+        other => bail!("NODEMEDIC_VM={other:?}: it can be off, keep, shell, lab, bench, or unset"),
     }
 }
 

@@ -19,7 +19,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Beyond a scenario's own limit, which the guest keeps: for cleaning up after it.
 const GRACE: Duration = Duration::from_secs(90);
 
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 
 /// Lines of the console in a failure.
 const TAIL: usize = 40;
@@ -58,13 +58,13 @@ pub(crate) fn run(
 }
 
 /// How a boot ended.
-enum End {
+pub(super) enum End {
     Done,
     Died(String),
 }
 
 /// One boot.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     name: &'a str,
     tasks: Vec<Task>,
     running: Running,
@@ -79,7 +79,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn start(name: &'a str, vm: &Vm, tasks: &[Task]) -> Result<Self> {
+    pub(super) fn start(name: &'a str, vm: &Vm, tasks: &[Task]) -> Result<Self> {
         let job = Job {
             scenarios: tasks.to_vec(),
             ..Job::default()
@@ -101,28 +101,34 @@ impl<'a> Session<'a> {
 
     fn follow(&mut self, publish: &mut dyn FnMut(&str, Outcome)) -> Result<End> {
         loop {
-            // In this order: what a guest wrote before it ended is still read.
-            let ended = self.running.has_ended()?;
-            let fault = self.fault()?;
-            for line in self.events.lines()? {
-                let event = serde_json::from_str(&line)
-                    .with_context(|| format!("kernel {}: event {line:?}", self.name))?;
-                if self.take(event, publish) {
-                    return Ok(End::Done);
-                }
-            }
-            if let Some(fault) = fault {
-                self.settle();
-                return Ok(End::Died(format!("the kernel reports: {fault}")));
-            }
-            if let Some(status) = ended {
-                return Ok(End::Died(format!("QEMU ended with {status}")));
-            }
-            if Instant::now() > self.deadline {
-                return Ok(End::Died("no sign of life within the limit".into()));
+            if let Some(end) = self.poll(publish)? {
+                return Ok(end);
             }
             sleep(POLL);
         }
+    }
+
+    /// Looks once at what has happened.
+    pub(super) fn poll(&mut self, publish: &mut dyn FnMut(&str, Outcome)) -> Result<Option<End>> {
+        // In this order: what a guest wrote before it ended is still read.
+        let ended = self.running.has_ended()?;
+        let fault = self.fault()?;
+        for line in self.events.lines()? {
+            let event = serde_json::from_str(&line)
+                .with_context(|| format!("kernel {}: event {line:?}", self.name))?;
+            if self.take(event, publish) {
+                return Ok(Some(End::Done));
+            }
+        }
+        if let Some(fault) = fault {
+            self.settle();
+            return Ok(Some(End::Died(format!("the kernel reports: {fault}"))));
+        }
+        if let Some(status) = ended {
+            return Ok(Some(End::Died(format!("QEMU ended with {status}"))));
+        }
+        let late = Instant::now() > self.deadline;
+        Ok(late.then(|| End::Died("no sign of life within the limit".into())))
     }
 
     fn fault(&mut self) -> Result<Option<String>> {
@@ -186,7 +192,7 @@ impl<'a> Session<'a> {
     }
 
     /// What is known of a death: the cause and the console's last lines, with QEMU's own words.
-    fn explain(&self, why: &str) -> String {
+    pub(super) fn explain(&self, why: &str) -> String {
         let console = fs::read(self.running.folder().console()).unwrap_or_default();
         let console = tail(&String::from_utf8_lossy(&console), TAIL);
         let qemu = tail(&self.running.complaints(), TAIL);

@@ -1,18 +1,20 @@
 //! From the matrix and the registry to tests, and to the boots that give them their outcomes.
 
 use std::collections::VecDeque;
+use std::panic;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use serde_json::Value;
 
 use super::board::Board;
 use super::kernels::{Kernel, Matrix};
 use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
-use crate::scenario::{Faulty, Registry, Scenario};
+use crate::scenario::{Faulty, HostTest, Registry, Scenario};
 
 /// VMs side by side: more of them slow each other down into time-outs.
 const AT_ONCE: usize = 2;
@@ -30,10 +32,20 @@ struct Case {
     fails_with: Option<&'static str>,
 }
 
+/// Where the outcomes of [`HostTest`]s are on the board, which has kernels there.
+const HOST: &str = "host";
+
 /// All tests there are.
 #[derive(Debug)]
 pub(crate) struct Plan {
     cases: Vec<Case>,
+    host: &'static [HostTest],
+}
+
+/// What takes the room of one VM.
+enum Work {
+    Boot(Boot),
+    Host(HostTest),
 }
 
 /// The scenarios of one kernel, for as few boots as possible.
@@ -54,32 +66,40 @@ impl Plan {
                 cases.extend(faulty.map(|faulty| Case::of_harness(kernel, *faulty)));
             }
         }
-        Self { cases }
+        let host = registry.host;
+        Self { cases, host }
     }
 
     pub(crate) fn trials(&self, board: &Arc<Board>) -> Vec<Trial> {
-        let trial = |case: &Case| {
+        let of_case = |case: &Case| {
             let (case, board) = (case.clone(), Arc::clone(board));
             Trial::ignorable_test(case.name.clone(), move || {
                 case.judge(board.outcome(&case.kernel.name, case.scenario.name))
             })
         };
-        self.cases.iter().map(trial).collect()
+        let of_host = |test: &HostTest| {
+            let (name, board) = (test.name, Arc::clone(board));
+            Trial::ignorable_test(name, move || completion(board.outcome(HOST, name)))
+        };
+        let cases = self.cases.iter().map(of_case);
+        cases.chain(self.host.iter().map(of_host)).collect()
     }
 
     /// The same tests, with a reason not to run them.
     pub(crate) fn ignored(&self, why: &'static str) -> Vec<Trial> {
-        let trial = |case: &Case| {
-            let ignore = move || Ok(Completion::ignored_with(why));
-            Trial::ignorable_test(case.name.clone(), ignore)
-        };
-        self.cases.iter().map(trial).collect()
+        let cases = self.cases.iter().map(|case| case.name.as_str());
+        let names = cases.chain(self.host.iter().map(|test| test.name));
+        let ignore = move || Ok(Completion::ignored_with(why));
+        names
+            .map(|name| Trial::ignorable_test(name, ignore))
+            .collect()
     }
 
     /// What has to be booted for the tests that the arguments select.
     pub(crate) fn boots(&self, arguments: &Arguments) -> Vec<Boot> {
         let mut boots = Vec::<Boot>::new();
-        for case in self.cases.iter().filter(|case| case.is_selected(arguments)) {
+        let selected = |case: &&Case| is_selected(&case.name, arguments);
+        for case in self.cases.iter().filter(selected) {
             let task = case.task();
             match boots
                 .iter_mut()
@@ -93,6 +113,26 @@ impl Plan {
             }
         }
         boots
+    }
+
+    fn work(&self, arguments: &Arguments) -> VecDeque<Work> {
+        let boots = self.boots(arguments).into_iter().map(Work::Boot);
+        let selected = |test: &&HostTest| is_selected(test.name, arguments);
+        let host = self.host.iter().filter(selected).copied();
+        boots.chain(host.map(Work::Host)).collect()
+    }
+}
+
+fn is_selected(name: &str, arguments: &Arguments) -> bool {
+    let trial = Trial::test(name, || Ok(()));
+    !arguments.is_filtered_out(&trial) && !arguments.is_ignored(&trial)
+}
+
+fn completion(outcome: Outcome) -> Result<Completion, Failed> {
+    match outcome {
+        Outcome::Passed | Outcome::Measured(_) => Ok(Completion::Completed),
+        Outcome::Skipped(why) => Ok(Completion::ignored_with(why)),
+        Outcome::Failed(why) => Err(why.into()),
     }
 }
 
@@ -116,15 +156,7 @@ impl Case {
     }
 
     fn task(&self) -> Task {
-        Task {
-            name: self.scenario.name.to_owned(),
-            limit: self.scenario.limit,
-        }
-    }
-
-    fn is_selected(&self, arguments: &Arguments) -> bool {
-        let trial = Trial::test(self.name.clone(), || Ok(()));
-        !arguments.is_filtered_out(&trial) && !arguments.is_ignored(&trial)
+        Task::new(&self.scenario, Value::Null)
     }
 
     fn judge(&self, outcome: Outcome) -> Result<Completion, Failed> {
@@ -135,9 +167,7 @@ impl Case {
             (outcome, Some(wanted)) => {
                 Err(format!("a failure with {wanted:?} was wanted, not {outcome:?}").into())
             }
-            (Outcome::Passed, None) => Ok(Completion::Completed),
-            (Outcome::Skipped(why), None) => Ok(Completion::ignored_with(why)),
-            (Outcome::Failed(why), None) => Err(why.into()),
+            (outcome, None) => completion(outcome),
         }
     }
 }
@@ -153,33 +183,49 @@ pub(crate) fn run(
     let trials = plan.trials(board);
     // A test does nothing but wait, so each can have a thread: results show as they come.
     arguments.test_threads.get_or_insert(trials.len().max(1));
-    let queue = Mutex::new(VecDeque::from(plan.boots(&arguments)));
+    let queue = Mutex::new(plan.work(&arguments));
     Ok(thread::scope(|scope| {
         for _ in 0..AT_ONCE {
-            scope.spawn(|| work(matrix, &queue, board));
+            scope.spawn(|| take_work(matrix, &queue, board));
         }
         conclude(&arguments, trials)
     }))
 }
 
-/// Takes one boot after the other until there are no more.
-fn work(matrix: &Matrix, queue: &Mutex<VecDeque<Boot>>, board: &Board) {
+/// Does one after the other until there are no more.
+fn take_work(matrix: &Matrix, queue: &Mutex<VecDeque<Work>>, board: &Board) {
     let next = || {
         queue
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
     };
-    while let Some(boot) = next() {
-        if let Err(error) = run_boot(matrix, &boot, board) {
-            for task in &boot.tasks {
-                board.fail_if_open(&boot.kernel.name, &task.name, &format!("{error:#}"));
-            }
+    while let Some(work) = next() {
+        match work {
+            Work::Boot(boot) => run_boot(matrix, &boot, board),
+            Work::Host(test) => run_on_host(test, board),
         }
     }
 }
 
-fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) -> Result<()> {
+fn run_on_host(test: HostTest, board: &Board) {
+    let outcome = match panic::catch_unwind(test.run) {
+        Ok(Ok(())) => Outcome::Passed,
+        Ok(Err(error)) => Outcome::Failed(format!("{error:#}")),
+        Err(_) => Outcome::Failed("it panicked".into()),
+    };
+    board.publish(HOST, test.name, outcome);
+}
+
+fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
+    if let Err(error) = try_boot(matrix, boot, board) {
+        for task in &boot.tasks {
+            board.fail_if_open(&boot.kernel.name, &task.name, &format!("{error:#}"));
+        }
+    }
+}
+
+fn try_boot(matrix: &Matrix, boot: &Boot, board: &Board) -> Result<()> {
     let vm = vm(matrix, &boot.kernel)?;
     let name = &boot.kernel.name;
     session::run(name, &vm, &boot.tasks, &mut |scenario, outcome| {

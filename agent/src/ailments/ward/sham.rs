@@ -19,7 +19,9 @@ use crate::{
     config::{Allowed, Key},
     kernel::{Fact, KernelFacts, Needs},
     metrics::{Kind, MetricDef, Sample, Value},
-    report::{AilmentReport, Evidence, Finding, Missing, Party, ProbeReport, ProgramStats, Severity},
+    report::{
+        AilmentReport, Evidence, Finding, Missing, Party, ProbeReport, ProgramStats, Severity,
+    },
 };
 
 /// The kernel: what it is told to be.

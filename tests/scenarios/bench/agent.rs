@@ -1,0 +1,54 @@
+//! The agent as a thing to be measured.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::guest::{Guest, Process};
+use nodemedic_tests::http;
+use serde_json::Value;
+
+use crate::agent::SOON;
+
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 19_110);
+const CONFIG: &str = "/tmp/bench.toml";
+
+/// Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Agent {
+    process: Process,
+}
+
+impl Agent {
+    /// With this configuration; the rest is as the agent has it by itself. Waits until it is ready.
+    pub(super) fn start(guest: &Guest, config: &str) -> Result<Self> {
+        fs::write(CONFIG, config).with_context(|| format!("write {CONFIG}"))?;
+        let process = guest.start("agent", &mut guest.agent(&["run", "--config", CONFIG])?)?;
+        eventually(2 * SOON, "the agent is ready", || {
+            http::get(ADDRESS, "/readyz")
+        })?;
+        Ok(Self { process })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its page of metrics.
+    pub(super) fn scrape(&self) -> Result<String> {
+        http::get(ADDRESS, "/metrics")
+    }
+
+    /// The part of the report that is `udp_conntrack`'s.
+    pub(super) fn report(&self) -> Result<Value> {
+        let report: Value = serde_json::from_str(&http::get(ADDRESS, "/report")?)?;
+        let ailment = report["ailments"].get(0).context("no ailment")?;
+        Ok(ailment.clone())
+    }
+
+    /// Asks it to end, and waits until its probes are gone.
+    pub(super) fn stop(mut self) -> Result<()> {
+        self.process.stop(SOON).map(drop)
+    }
+}

@@ -1,0 +1,39 @@
+//! What the agent costs. No tests: `cargo xtask bench` runs them, and makes a page of the figures.
+
+mod agent;
+mod dns;
+mod footprint;
+mod hooks;
+mod scrape;
+mod walk;
+
+pub(crate) use self::dns::queries_with_and_without_it;
+pub(crate) use self::footprint::memory_and_cpu;
+pub(crate) use self::hooks::probes_beside_bpftrace;
+pub(crate) use self::scrape::scrapes;
+pub(crate) use self::walk::walks;
+
+use anyhow::{Context as _, Result};
+use nodemedic_tests::guest::Guest;
+use nodemedic_tests::scenario::Verdict;
+use serde::Serialize;
+
+const MAX: &str = "net.netfilter.nf_conntrack_max";
+const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
+
+fn measured(figures: &impl Serialize) -> Result<Verdict> {
+    serde_json::to_value(figures)
+        .map(Verdict::Measured)
+        .context("write the figures as JSON")
+}
+
+/// A table in which nothing of a benchmark is pushed out, and chains are short.
+fn enlarge_table(guest: &Guest, entries: u32) -> Result<()> {
+    guest.set_sysctl(MAX, &entries.to_string())?;
+    guest.set_sysctl(BUCKETS, &entries.to_string())
+}
+
+/// Takes all entries away, so that each round finds the table as the one before did.
+fn empty_table(guest: &Guest) -> Result<()> {
+    guest.sh("conntrack -F 2>/dev/null").map(drop)
+}

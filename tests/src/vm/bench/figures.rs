@@ -1,0 +1,88 @@
+//! What the scenarios of the benchmark measure.
+
+use serde::{Deserialize, Serialize};
+
+/// The hooks on `__nf_conntrack_confirm`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hooks {
+    /// One-shot exchanges of each round.
+    pub exchanges: u32,
+    /// What was attached, and how long each round took, seconds. The first has nothing attached.
+    pub rounds: Vec<(String, Vec<f64>)>,
+    pub programs: Vec<Program>,
+}
+
+/// How often the kernel ran a BPF program, and for how long, as itself counts it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// Which program of whom.
+    pub name: String,
+    pub runs: u64,
+    pub nanoseconds: u64,
+}
+
+/// Queries a second that dnsperf got answered, each from a port of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dns {
+    pub queries: u32,
+    pub without: Vec<f64>,
+    pub with: Vec<f64>,
+}
+
+/// Scrapes of a page that is small, and of one as large as it gets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scrape {
+    pub pages: Vec<Page>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    pub series: u64,
+    pub bytes: u64,
+    /// From the request to the last byte, each time.
+    pub seconds: Vec<f64>,
+    /// CPU time of the agent a scrape.
+    pub cpu_seconds: f64,
+}
+
+/// What the agent's process takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Footprint {
+    pub attached: Memory,
+    pub loaded: Memory,
+    /// Memory of the kernel that its maps have taken at once, bytes.
+    pub map_bytes: u64,
+    /// CPU time by wall time, with nothing going on.
+    pub idle_cpu: f64,
+    /// The same under the load.
+    pub loaded_cpu: f64,
+    pub load_per_second: u32,
+}
+
+/// Of one process, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    pub resident: u64,
+    /// Of these, what is not the program's own file.
+    pub anonymous: u64,
+    /// The most there has been.
+    pub peak: u64,
+}
+
+/// Walks of a large table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Walk {
+    pub entries: u64,
+    /// That `conntrack -L` takes, seconds.
+    pub listing: f64,
+    pub walks: Vec<OneWalk>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OneWalk {
+    /// `snapshot_limit`, seconds.
+    pub limit: f64,
+    pub seconds: f64,
+    pub seen: u64,
+    pub complete: bool,
+}

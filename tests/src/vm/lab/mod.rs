@@ -1,0 +1,108 @@
+//! For a person: a stock kernel in a VM, a DNS storm in it, and the agent, whose pages are on this
+//! machine's loopback until a signal comes.
+
+mod watch;
+
+use std::env;
+use std::fmt::Display;
+use std::io::{Write as _, stdout};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::thread::{self, sleep};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::kernels::Matrix;
+use super::session::{End, POLL, Session};
+use super::{interrupt, vm};
+use crate::protocol::{Outcome, Task};
+use crate::scenario::Registry;
+
+/// The scenario that makes the storm.
+pub const SCENARIO: &str = "lab::storm";
+
+/// What that scenario is told.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Storm {
+    /// Where the agent's pages are, on both sides.
+    pub port: u16,
+    pub queries_per_second: u32,
+}
+
+impl Storm {
+    fn from_env() -> Result<Self> {
+        Ok(Self {
+            port: variable("NODEMEDIC_LAB_PORT")?,
+            queries_per_second: variable("NODEMEDIC_LAB_QPS")?,
+        })
+    }
+}
+
+fn variable<T: FromStr<Err: Display>>(name: &str) -> Result<T> {
+    let text = env::var(name).with_context(|| format!("read {name}"))?;
+    match text.parse() {
+        Ok(value) => Ok(value),
+        Err(error) => bail!("{name}={text:?}: {error}"),
+    }
+}
+
+/// Boots the first kernel that is selected, and stays until it is told to end.
+pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
+    let storm = Storm::from_env()?;
+    let pages = SocketAddr::from((Ipv4Addr::LOCALHOST, storm.port));
+    ensure_free(pages)?;
+    let kernel = matrix.kernels.first().context("no kernel is selected")?;
+    let scenario = registry.find(SCENARIO).context("there is no storm")?;
+    let input = serde_json::to_value(storm).context("write the input as JSON")?;
+    let mut vm = vm(matrix, kernel)?;
+    ensure!(
+        vm.has_agent(),
+        "the lab has no agent: NODEMEDIC_BIN is not set"
+    );
+    vm.forwards.push(storm.port);
+    interrupt::catch()?;
+    let mut session = Session::start(&kernel.name, &vm, &[Task::new(scenario, input)])?;
+    tell(&format!(
+        "kernel {} boots; Ctrl-C ends all of it",
+        kernel.name
+    ));
+    // It ends with this process: what it waits for comes from the network, so it cannot be asked.
+    thread::spawn(move || watch::run(pages));
+    let signal = stay(&mut session)?;
+    tell(&format!("{signal}: ended"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Anything but a signal is an error.
+fn stay(session: &mut Session<'_>) -> Result<Signal> {
+    let mut failure = None;
+    loop {
+        let end = session.poll(&mut |_, outcome| failure = Some(outcome))?;
+        // After the look at the VM: Ctrl-C reaches QEMU, too.
+        if let Some(signal) = interrupt::received() {
+            return Ok(signal);
+        }
+        match (failure.take(), end) {
+            (Some(Outcome::Failed(why)), _) => bail!("the storm in the guest failed: {why}"),
+            (Some(outcome), _) => bail!("the storm in the guest ended: {outcome:?}"),
+            (None, Some(End::Died(why))) => bail!(session.explain(&why)),
+            (None, Some(End::Done)) => bail!("the guest ended"),
+            (None, None) => sleep(POLL),
+        }
+    }
+}
+
+/// QEMU would only say that it "could not set up host forwarding rule".
+fn ensure_free(address: SocketAddr) -> Result<()> {
+    TcpListener::bind(address).map(drop).with_context(|| {
+        format!("the pages are to be at {address}; choose another port with --port")
+    })
+}
+
+/// A line for the person. Nobody may read it any more, which is no reason to end.
+fn tell(line: &str) {
+    let _ = writeln!(stdout(), "{line}");
+}
