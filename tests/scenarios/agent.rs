@@ -47,7 +47,7 @@ impl Agent {
         }
         let process = guest.start("agent", &mut command)?;
         let agent = Self { process };
-        eventually(2 * SOON, "the agent is ready", || {
+        eventually(6 * SOON, "the agent is ready", || {
             http::get(ADDRESS, "/readyz")
         })?;
         Ok(agent)

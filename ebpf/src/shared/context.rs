@@ -11,5 +11,9 @@ use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_smp_process
 pub fn context_id() -> u64 {
     // SAFETY: both helpers take no argument and cannot fail.
     let (task, cpu) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_smp_processor_id()) };
-    if task == 0 { u64::MAX - u64::from(cpu) } else { task }
+    if task == 0 {
+        u64::MAX - u64::from(cpu)
+    } else {
+        task
+    }
 }

@@ -20,7 +20,10 @@ unsafe impl<const N: usize> aya::Pod for Histogram<N> {}
 
 impl<const N: usize> Histogram<N> {
     /// No events.
-    pub const ZERO: Self = Self { buckets: [0; N], sum_ns: 0 };
+    pub const ZERO: Self = Self {
+        buckets: [0; N],
+        sum_ns: 0,
+    };
 
     /// Counts a duration of `ns` nanoseconds in buckets of `unit_ns`.
     #[inline(always)]
@@ -90,7 +93,11 @@ mod tests {
         for index in 0..16 {
             let bound = bound_ns(index, SECOND);
             assert_eq!(bucket_of(bound, SECOND, 17), index, "{bound} ns");
-            assert_eq!(bucket_of(bound + 1, SECOND, 17), index + 1, "{bound} ns + 1");
+            assert_eq!(
+                bucket_of(bound + 1, SECOND, 17),
+                index + 1,
+                "{bound} ns + 1"
+            );
         }
     }
 

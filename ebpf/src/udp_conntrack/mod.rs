@@ -153,7 +153,13 @@ pub enum Loss {
 
 impl Loss {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Call, Self::Flow, Self::Birth, Self::Lifetime];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Call,
+        Self::Flow,
+        Self::Birth,
+        Self::Lifetime,
+    ];
 
     /// The value of the metric's label.
     pub const fn name(self) -> &'static str {

@@ -231,10 +231,8 @@ fn created(skb: u64) -> Result<(), i32> {
         },
     );
     // SAFETY: takes no argument.
-    let birth = Birth {
-        ns: unsafe { bpf_ktime_get_ns() },
-    };
-    if BIRTHS.insert(address, birth, 0).is_err() {
+    let ns = unsafe { bpf_ktime_get_ns() };
+    if BIRTHS.insert(address, Birth { ns }, 0).is_err() {
         lost(Loss::Birth, 1);
     }
     Ok(())

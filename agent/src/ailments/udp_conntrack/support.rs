@@ -463,7 +463,11 @@ mod tests {
         facts.perf_event_paranoid = Fact::Known(3);
         let plan = plan(&facts);
         assert!(hooks(&plan).iter().all(Vec::is_empty));
-        assert!(said(&plan).contains("perf_event_paranoid is 3"), "{}", said(&plan));
+        assert!(
+            said(&plan).contains("perf_event_paranoid is 3"),
+            "{}",
+            said(&plan)
+        );
     }
 
     #[test]

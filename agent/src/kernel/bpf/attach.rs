@@ -2,11 +2,16 @@
 
 use std::{
     collections::HashSet,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
 };
 
 use anyhow::{Context as _, anyhow};
-use aya::{Ebpf, EbpfLoader, maps::Map, programs::ProgramError};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Map, MapData},
+    programs::ProgramError,
+};
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_attach_type;
 
@@ -42,6 +47,25 @@ struct AttachedProgram {
     name: &'static str,
     program: OwnedFd,
     link: Link,
+}
+
+/// A hash map of an object, read as a whole.
+#[derive(Debug)]
+pub struct HashMap<K, V> {
+    map: Map,
+    types: PhantomData<(K, V)>,
+}
+
+impl<K: Pod, V: Pod> HashMap<K, V> {
+    /// All its entries, each once, as far as it holds still.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn read(&self) -> anyhow::Result<Vec<(K, V)>> {
+        let map = data(&self.map)?.fd().as_fd();
+        sys::read_map(map).context("read a map of the probes")
+    }
 }
 
 /// What holds a program in its place.
@@ -84,6 +108,18 @@ impl Object {
         self.maps
             .take_map(name)
             .ok_or_else(|| anyhow!("the BPF object has no map {name}"))
+    }
+
+    /// Takes a hash map out, whose keys and values are of these types.
+    ///
+    /// # Errors
+    ///
+    /// Where the object has no map of that name.
+    pub fn take_hash_map<K: Pod, V: Pod>(&mut self, name: &str) -> anyhow::Result<HashMap<K, V>> {
+        Ok(HashMap {
+            map: self.take_map(name)?,
+            types: PhantomData,
+        })
     }
 
     /// The log records of the probes; each flush brings them into the agent's log.
@@ -257,7 +293,11 @@ fn relocated(bytes: &[u8], maps: &Ebpf) -> anyhow::Result<aya_obj::Object> {
 }
 
 fn map_fd(map: &Map) -> anyhow::Result<RawFd> {
-    let data = match map {
+    Ok(data(map)?.fd().as_fd().as_raw_fd())
+}
+
+fn data(map: &Map) -> anyhow::Result<&MapData> {
+    match map {
         Map::Array(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
@@ -265,11 +305,9 @@ fn map_fd(map: &Map) -> anyhow::Result<RawFd> {
         | Map::PerCpuHashMap(data)
         | Map::PerCpuLruHashMap(data)
         | Map::RingBuf(data)
-        | Map::StackTraceMap(data) => data,
-        other => return Err(anyhow!("no probe uses maps like {other:?}")),
-    };
-    let fd: BorrowedFd<'_> = data.fd().as_fd();
-    Ok(fd.as_raw_fd())
+        | Map::StackTraceMap(data) => Ok(data),
+        other => Err(anyhow!("no probe uses maps like {other:?}")),
+    }
 }
 
 /// Why aya could not load a program, without the whole of the verifier's log.

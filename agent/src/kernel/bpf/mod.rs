@@ -7,7 +7,7 @@ mod probe;
 mod support;
 mod sys;
 
-pub use attach::{Attached, Object, ProbeLog};
+pub use attach::{Attached, HashMap, Object, ProbeLog};
 pub use plan::{PlannedProbe, plan};
 pub use probe::{At, Candidate, Hook, Probe, Program};
 pub use support::program_types;

@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
+use aya::Pod;
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
     bpf_prog_info, bpf_prog_type,
@@ -112,6 +113,62 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info>
     object_info(program, &mut info)?;
     Ok(info)
 }
+
+/// Reads a hash map as a whole, a few buckets a call.
+///
+/// Walking it key by key begins anew whenever the key at hand has gone, so under a
+/// storm of new flows it might not end; this way each bucket is passed once.
+///
+/// # Errors
+///
+/// The kernel's error; before 5.6 it does not know the command.
+pub(super) fn read_map<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    let mut entries = Vec::new();
+    let mut batch = FIRST_BATCH;
+    // Where the next batch begins; the kernel knows what it means.
+    let (mut position, mut begun) = (0_u64, false);
+    loop {
+        let (mut keys, mut values) = (
+            Vec::<K>::with_capacity(batch),
+            Vec::<V>::with_capacity(batch),
+        );
+        let mut next = 0_u64;
+        let mut attr = empty_attr();
+        attr.batch.in_batch = if begun { &raw const position as u64 } else { 0 };
+        attr.batch.out_batch = &raw mut next as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
+        attr.batch.count = batch as u32;
+        attr.batch.map_fd = map.as_raw_fd() as u32;
+        let result =
+            bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr).map_err(|error| error.raw_os_error());
+        let end = match result {
+            Ok(_) => false,
+            Err(Some(libc::ENOENT)) => true,
+            // A bucket that holds more than a batch.
+            Err(Some(libc::ENOSPC)) if batch < LARGEST_BATCH => {
+                batch *= 2;
+                continue;
+            }
+            Err(error) => return Err(io::Error::from_raw_os_error(error.unwrap_or(libc::EIO))),
+        };
+        // SAFETY: the kernel has written as many of both, at most the capacity.
+        unsafe {
+            let count = attr.batch.count as usize;
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        entries.extend(keys.into_iter().zip(values));
+        if end {
+            return Ok(entries);
+        }
+        (position, begun) = (next, true);
+    }
+}
+
+/// Entries asked for at a time. Few at first: most nodes have few flows.
+const FIRST_BATCH: usize = 1 << 10;
+const LARGEST_BATCH: usize = 1 << 20;
 
 /// The link that holds a program at its kprobe, among all of the system; aya keeps
 /// the descriptor that it has to itself. `None` where the kernel holds kprobes by no

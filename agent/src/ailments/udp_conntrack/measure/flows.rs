@@ -39,6 +39,7 @@ pub(super) struct Flows {
     places: usize,
     other: u64,
     attributed: u64,
+    forgotten: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +56,7 @@ impl Flows {
             places,
             other: 0,
             attributed: 0,
+            forgotten: 0,
         }
     }
 
@@ -126,9 +128,10 @@ impl Flows {
 
     /// Creations in no flow that was ever shown, out of all that there were:
     /// those of flows without a place, and those that the kernel's map forgot
-    /// before they were read.
-    pub(super) fn other(&self, created: u64) -> u64 {
-        self.other + created.saturating_sub(self.attributed)
+    /// before they were read. It never falls, however the two were read.
+    pub(super) fn other(&mut self, created: u64) -> u64 {
+        self.forgotten = self.forgotten.max(created.saturating_sub(self.attributed));
+        self.other + self.forgotten
     }
 }
 
@@ -238,5 +241,15 @@ mod tests {
             (IpAddr::from([10, 0, 0, 2]), 2)
         );
         assert_eq!(flows.other(8), 1);
+    }
+
+    #[test]
+    fn what_was_other_once_stays_so() {
+        let (mut flows, now) = (Flows::new(10), Instant::now());
+        flows.update(now, [(flow(1), counts(5))].into_iter());
+        assert_eq!(flows.other(7), 2);
+        // Two more were made between the two reads.
+        flows.update(now, [(flow(1), counts(9))].into_iter());
+        assert_eq!(flows.other(9), 2);
     }
 }

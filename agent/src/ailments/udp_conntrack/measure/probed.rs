@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use aya::{
     EbpfLoader, include_bytes_aligned,
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray},
 };
 use ebpf::udp_conntrack::{End, Flow, FlowCounts, Loss, Offsets, State, Totals};
 
@@ -16,7 +16,7 @@ use crate::{
         support::{MODULE, Plan},
     },
     kernel::{
-        bpf::{Attached, Object, ProbeLog},
+        bpf::{Attached, HashMap, Object, ProbeLog},
         modules,
     },
     report::{ProbeReport, ProgramStats},
@@ -36,7 +36,7 @@ pub(super) struct Probed {
 struct Running {
     programs: Vec<Attached>,
     totals: PerCpuArray<MapData, Totals>,
-    map: HashMap<MapData, Flow, FlowCounts>,
+    map: HashMap<Flow, FlowCounts>,
     _births: aya::maps::Map,
     log: Option<ProbeLog>,
     _object: Object,
@@ -158,10 +158,7 @@ impl Running {
             .take_map("TOTALS")?
             .try_into()
             .context("open map TOTALS")?;
-        let map = object
-            .take_map("FLOWS")?
-            .try_into()
-            .context("open map FLOWS")?;
+        let map = object.take_hash_map("FLOWS")?;
         let births = object.take_map("BIRTHS")?;
         let log = object
             .logger()
@@ -186,13 +183,9 @@ impl Running {
         if let Some(log) = &mut self.log {
             log.flush();
         }
-        // The flows first: what is made in between is counted as other, for one tick.
-        let map: Vec<_> = self
-            .map
-            .iter()
-            .collect::<Result<_, _>>()
-            .context("read map FLOWS")?;
+        // The totals first: flows then have as much or more, and what they lack is other.
         let per_cpu = self.totals.get(&0, 0).context("read map TOTALS")?;
+        let map = self.map.read()?;
         let total = Counts::sum(per_cpu.iter(), hz);
         let window = total.since(&self.before);
         self.before = total.clone();
