@@ -12,10 +12,16 @@ use crate::check::{self, Check, Verdict, files_of, none, read};
 use crate::expression;
 
 /// Metrics of the agent that no dashboard shows, each with the reason.
-const NOT_SHOWN: [(&str, &str); 1] = [(
-    "nodemedic_bpf_program_recursion_misses_total",
-    "part of nodemedic_ailment_lost_events_total already, as reason missed",
-)];
+const NOT_SHOWN: [(&str, &str); 2] = [
+    (
+        "nodemedic_ailment_coverage",
+        "the alert NodemedicAilmentDown tells when it is failed, and the panels of hooks the rest",
+    ),
+    (
+        "nodemedic_bpf_program_recursion_misses_total",
+        "part of nodemedic_ailment_lost_events_total already, as reason missed",
+    ),
+];
 
 /// Metrics of other exporters too: a dashboard shows what it likes of them.
 const COMMON: &str = "process_";
