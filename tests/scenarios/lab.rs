@@ -20,6 +20,8 @@ use nodemedic_tests::maladies::dnsperf::Load;
 use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
 
+use crate::agent::SOON;
+
 /// Those who ask, as pods of a node, and their share of the queries in percent.
 const PODS: [(Ipv4Addr, u32); 3] = [
     (Ipv4Addr::new(10, 1, 0, 11), 70),
@@ -47,10 +49,16 @@ pub(crate) fn storm(guest: &Guest) -> Result<Verdict> {
     }
 }
 
-/// As a user would, with nothing configured but where it listens.
+/// As a user would, with nothing configured but where it listens. Waits until its probes are
+/// attached: of an entry that was there before, it cannot tell how long it lived.
 fn start(guest: &Guest, port: u16) -> Result<Process> {
     let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).to_string();
-    guest.start("agent", &mut guest.agent(&["run", "--listen", &listen])?)
+    let agent = guest.start("agent", &mut guest.agent(&["run", "--listen", &listen])?)?;
+    let pages = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    eventually(2 * SOON, "the agent is ready", || {
+        http::get(pages, "/readyz")
+    })?;
+    Ok(agent)
 }
 
 /// All pods at once.

@@ -55,10 +55,7 @@ pub fn cpu(pid: u32) -> Result<Duration> {
 fn ticks(stat: &str) -> Option<u64> {
     let (_, behind) = stat.rsplit_once(')')?;
     let mut fields = behind.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (
-        fields.next()?.parse().ok()?,
-        fields.next()?.parse().ok()?,
-    );
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some(user + system)
 }
 

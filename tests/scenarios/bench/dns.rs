@@ -10,7 +10,7 @@ use nodemedic_tests::scenario::Verdict;
 use super::agent::Agent;
 use super::{empty_table, enlarge_table, measured};
 
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 const QUERIES: u32 = 4_000;
 
 /// As many queries as get answers, each for an entry of its own.

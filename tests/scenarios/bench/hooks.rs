@@ -2,9 +2,10 @@
 //! counter that bpftrace makes of one line.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nodemedic_tests::bench::figures::{Hooks, Program};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::{Guest, Process};
@@ -15,10 +16,24 @@ use super::agent::Agent;
 use super::{empty_table, enlarge_table, measured};
 use crate::agent::SOON;
 
-const ONE_LINE: &str = "kprobe:__nf_conntrack_confirm { @ = count(); }";
+const COUNTER: &str = "kprobe:__nf_conntrack_confirm { @ = count(); }";
+
+/// As much of what our probe does as bpftrace can do without the types of a module.
+const ALIKE: &str = "kprobe:__nf_conntrack_confirm {
+    $skb = (struct sk_buff *)arg0;
+    $ip = (struct iphdr *)($skb->head + $skb->network_header);
+    $udp = (struct udphdr *)($skb->head + $skb->transport_header);
+    if ($ip->protocol == 17) {
+        @created[$skb->dev->nd_net.net->ns.inum, $ip->saddr, $udp->dest] = count();
+        @born[$skb->_nfct] = nsecs;
+    }
+}";
+
+/// Room for all entries; bpftrace has 4,096 by itself.
+const KEYS: (&str, &str) = ("BPFTRACE_MAP_KEYS_MAX", "65536");
 
 const EXCHANGES: u16 = 2_000;
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 3;
 
 /// Under emulation it takes its time to read the kernel's symbols.
 const BPFTRACE_STARTS: Duration = Duration::from_secs(120);
@@ -32,19 +47,23 @@ const KPROBE: &str = "[agent]\ninterval = \"1m\"\n\
 const EVERY_SECOND: &str = "[agent]\ninterval = \"1s\"\n\
                             [ailments.udp_conntrack]\nsnapshot_interval = \"0s\"\n";
 
+const BPFTRACE_COUNTER: &str = "bpftrace, kprobe: a counter";
+const BPFTRACE_ALIKE: &str = "bpftrace, kprobe: source, port, birth";
+
 /// What can be attached.
 #[derive(Clone, Copy)]
 enum Subject {
     Nothing,
     Ours(&'static str),
-    Bpftrace,
+    Bpftrace(&'static str),
 }
 
-const SUBJECTS: [(&str, Subject); 4] = [
+const SUBJECTS: [(&str, Subject); 5] = [
     ("nothing", Subject::Nothing),
     ("nodemedic, fentry", Subject::Ours(FENTRY)),
     ("nodemedic, kprobe", Subject::Ours(KPROBE)),
-    ("bpftrace, kprobe", Subject::Bpftrace),
+    (BPFTRACE_COUNTER, Subject::Bpftrace(COUNTER)),
+    (BPFTRACE_ALIKE, Subject::Bpftrace(ALIKE)),
 ];
 
 pub(crate) fn probes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
@@ -62,7 +81,8 @@ pub(crate) fn probes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
     guest.set_sysctl("kernel.bpf_stats_enabled", "1")?;
     let mut programs = ours(guest, &site, "", "fentry")?;
     programs.extend(ours(guest, &site, "hooks = [\"kprobe\"]\n", "kprobe")?);
-    programs.push(bpftraces(guest, &site)?);
+    programs.push(bpftraces(guest, &site, BPFTRACE_COUNTER, COUNTER)?);
+    programs.push(bpftraces(guest, &site, BPFTRACE_ALIKE, ALIKE)?);
     measured(&Hooks {
         exchanges: EXCHANGES.into(),
         rounds: rounds.into(),
@@ -88,8 +108,8 @@ fn with<T>(guest: &Guest, subject: Subject, f: impl FnOnce() -> Result<T>) -> Re
             agent.stop()?;
             result
         }
-        Subject::Bpftrace => {
-            let mut bpftrace = bpftrace(guest)?;
+        Subject::Bpftrace(script) => {
+            let mut bpftrace = bpftrace(guest, script)?;
             let result = f();
             bpftrace.stop(SOON)?;
             result
@@ -98,23 +118,21 @@ fn with<T>(guest: &Guest, subject: Subject, f: impl FnOnce() -> Result<T>) -> Re
 }
 
 /// Started, and attached.
-fn bpftrace(guest: &Guest) -> Result<Process> {
-    let mut command = std::process::Command::new("bpftrace");
-    let bpftrace = guest.start("bpftrace", command.args(["-e", ONE_LINE]))?;
-    eventually(BPFTRACE_STARTS, "bpftrace's program", || {
-        program_of(&bpftrace)
-    })?;
-    bpftrace.wait_for("Attaching", SOON)?;
+fn bpftrace(guest: &Guest, script: &str) -> Result<Process> {
+    let mut command = Command::new("bpftrace");
+    command.env(KEYS.0, KEYS.1).args(["-e", script]);
+    let bpftrace = guest.start("bpftrace", &mut command)?;
     eventually(BPFTRACE_STARTS, "the kprobe of bpftrace", || {
         let list = guest.sh("cat /sys/kernel/debug/kprobes/list")?;
-        ensure!(list.contains("__nf_conntrack_confirm"), "there is {list:?}");
+        let there = list.contains("__nf_conntrack_confirm");
+        ensure!(there, "there is {list:?}; it says {}", bpftrace.log());
         Ok(())
     })?;
     Ok(bpftrace)
 }
 
-/// What the kernel counts of our programs during one round. They hold all that runs for an entry's
-/// creation; the programs for its end have run in the rounds' beginning.
+/// What the kernel counts of our programs for the beginning and the end of as many entries as a
+/// round makes.
 fn ours(guest: &Guest, site: &Site, hooks: &str, label: &str) -> Result<Vec<Program>> {
     let agent = Agent::start(guest, &format!("{EVERY_SECOND}{hooks}"))?;
     round(guest, site)?;
@@ -124,7 +142,9 @@ fn ours(guest: &Guest, site: &Site, hooks: &str, label: &str) -> Result<Vec<Prog
         let programs = report["programs"].as_array().context("no programs")?;
         let programs = programs.iter().map(program).collect::<Result<Vec<_>>>()?;
         let runs = |part: &str| {
-            let matching = programs.iter().filter(|program| program.name.contains(part));
+            let matching = programs
+                .iter()
+                .filter(|program| program.name.contains(part));
             matching.map(|program| program.runs).sum::<u64>()
         };
         let (confirms, ends) = (runs("confirm"), runs("delete"));
@@ -155,10 +175,10 @@ fn program(value: &serde_json::Value) -> Result<Program> {
     })
 }
 
-fn bpftraces(guest: &Guest, site: &Site) -> Result<Program> {
-    let mut bpftrace = bpftrace(guest)?;
+fn bpftraces(guest: &Guest, site: &Site, name: &str, script: &str) -> Result<Program> {
+    let mut bpftrace = bpftrace(guest, script)?;
     round(guest, site)?;
-    let program = program_of(&bpftrace)?;
+    let program = program_of(name, &bpftrace)?;
     bpftrace.stop(SOON)?;
     ensure!(
         program.runs >= EXCHANGES.into(),
@@ -170,7 +190,7 @@ fn bpftraces(guest: &Guest, site: &Site) -> Result<Program> {
 
 /// The one program whose descriptor bpftrace holds, with what the kernel says of it
 /// (`bpf_prog_show_fdinfo` in kernel/bpf/syscall.c).
-fn program_of(bpftrace: &Process) -> Result<Program> {
+fn program_of(name: &str, bpftrace: &Process) -> Result<Program> {
     let folder = format!("/proc/{}/fdinfo", bpftrace.id());
     for entry in fs::read_dir(&folder).with_context(|| format!("list {folder}"))? {
         // It may have been closed meanwhile.
@@ -181,11 +201,11 @@ fn program_of(bpftrace: &Process) -> Result<Program> {
         };
         if let (Some(nanoseconds), Some(runs)) = (field("run_time_ns:"), field("run_cnt:")) {
             return Ok(Program {
-                name: "bpftrace, kprobe: count()".to_owned(),
+                name: name.to_owned(),
                 runs,
                 nanoseconds,
             });
         }
     }
-    anyhow::bail!("it has no BPF program; it says {}", bpftrace.log())
+    bail!("it has no BPF program; it says {}", bpftrace.log())
 }

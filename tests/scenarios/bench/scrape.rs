@@ -16,7 +16,7 @@ use super::agent::Agent;
 use super::{enlarge_table, measured};
 use crate::agent::SOON;
 
-const SCRAPES: u32 = 50;
+const SCRAPES: u32 = 30;
 
 /// More flows than are shown: sources by ports. The last bytes of their addresses.
 const SOURCES: Range<u8> = 20..240;

@@ -40,7 +40,11 @@ pub(crate) fn walks(guest: &Guest) -> Result<Verdict> {
 fn fill(guest: &Guest) -> Result<()> {
     let mut lines = String::new();
     for i in 0..ENTRIES {
-        let (a, b, port) = (i / 50_000 / 250 + 1, i / 50_000 % 250 + 1, i % 50_000 + 1_024);
+        let (a, b, port) = (
+            i / 50_000 / 250 + 1,
+            i / 50_000 % 250 + 1,
+            i % 50_000 + 1_024,
+        );
         writeln!(
             lines,
             "-A -p udp -t 3600 -u SEEN_REPLY -s 10.9.{a}.{b} -d 10.8.0.2 -r 10.8.0.2 -q 10.9.{a}.{b} \

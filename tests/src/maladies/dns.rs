@@ -169,8 +169,8 @@ impl Site {
     /// A packet to each of these ports of the resolver, from one of the client's addresses.
     pub fn knock(&self, source: Ipv4Addr, ports: Range<u16>) -> Result<()> {
         self.client.within(|| {
-            let socket = UdpSocket::bind((source, 0))
-                .with_context(|| format!("bind a port of {source}"))?;
+            let socket =
+                UdpSocket::bind((source, 0)).with_context(|| format!("bind a port of {source}"))?;
             for port in ports {
                 socket
                     .send_to(b"?", (RESOLVER, port))

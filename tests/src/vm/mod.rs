@@ -14,7 +14,7 @@
 //! | `NODEMEDIC_VM=keep` | the first kernel that the filter selects is booted on this terminal; after its scenarios comes a shell |
 //! | `NODEMEDIC_VM=shell` | the same without the scenarios |
 //! | `NODEMEDIC_VM=lab` | for a person: a DNS storm and the agent in it, until a signal comes; `NODEMEDIC_LAB_PORT` and `_QPS` say where its pages are and how big it is |
-//! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as a page to `NODEMEDIC_BENCH_PAGE` |
+//! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as a page to `NODEMEDIC_BENCH_PAGE`; `NODEMEDIC_BENCH_ONLY` selects, and then there is no page |
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |
 //! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests |

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::kernels::{Clock, Matrix};
+use super::boot::Vm;
+use super::kernels::{Clock, Kernel, Matrix};
 use super::report::say;
 use super::{session, vm};
 use crate::protocol::{Outcome, Task};
@@ -32,49 +33,66 @@ struct Measured(BTreeMap<String, Value>);
 impl Measured {
     fn take<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let value = self.0.get(name).with_context(|| format!("no {name}"))?;
-        serde_json::from_value(value.clone()).with_context(|| format!("read the figures of {name}"))
+        T::deserialize(value).with_context(|| format!("read the figures of {name}"))
     }
 }
 
-/// Boots the first kernel that is selected, and writes the page if all was measured.
+/// Measures on the first kernel that is selected, and writes the page: if one measurement alone is
+/// asked for, its figures are shown and no page is written.
 pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
+    let kernel = matrix.kernels.first().context("no kernel is selected")?;
+    if let Ok(only) = env::var("NODEMEDIC_BENCH_ONLY") {
+        measure(matrix, kernel, tasks(registry, &only)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = env::var_os("NODEMEDIC_BENCH_PAGE").map(PathBuf::from);
     let target = target.context("NODEMEDIC_BENCH_PAGE names no file for the page")?;
     let agent = env::var_os("NODEMEDIC_BIN").context("NODEMEDIC_BIN names no agent")?;
-    let kernel = matrix.kernels.first().context("no kernel is selected")?;
-    let mut vm = vm(matrix, kernel)?;
-    vm.bpftrace(matrix)?;
-    vm.machine.clock = Clock::Instructions;
-    vm.machine.memory_mib = vm.machine.memory_mib.max(MEMORY_MIB);
-    let measured = measure(&kernel.name, &vm, registry)?;
-    let native = host::measure(agent.as_ref())?;
+    say!("the agent on this host, for a minute");
+    let native = host::measure(&agent)?;
+    let measured = measure(matrix, kernel, tasks(registry, "")?)?;
     let page = page::render(&measured, &native, &kernel.package)?;
     fs::write(&target, page).with_context(|| format!("write {}", target.display()))?;
     say!("written: {}", target.display());
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(kernel: &str, vm: &super::boot::Vm, registry: &Registry) -> Result<Measured> {
+/// The measurements whose names, without the prefix, begin so.
+fn tasks(registry: &Registry, start: &str) -> Result<Vec<Task>> {
+    let start = format!("{PREFIX}{start}");
     let benches = registry.apart.iter();
-    let only = env::var("ONLY").unwrap_or_default(); let benches = benches.filter(|scenario| scenario.name.starts_with(PREFIX) && scenario.name.contains(&only));
+    let benches = benches.filter(|scenario| scenario.name.starts_with(&start));
     let tasks = benches
         .map(|scenario| Task::new(scenario, Value::Null))
         .collect::<Vec<_>>();
+    ensure!(!tasks.is_empty(), "no measurement begins with {start}");
+    Ok(tasks)
+}
+
+fn measure(matrix: &Matrix, kernel: &Kernel, tasks: Vec<Task>) -> Result<Measured> {
+    let vm = machine(matrix, kernel)?;
     let (mut measured, mut failed) = (BTreeMap::new(), Vec::new());
-    session::run(kernel, vm, &tasks, &mut |scenario, outcome| {
+    session::run(&kernel.name, &vm, &tasks, &mut |scenario, outcome| {
         let name = scenario.trim_start_matches(PREFIX).to_owned();
         match outcome {
             Outcome::Measured(value) => {
                 say!("{name}: {value}");
                 measured.insert(name, value);
             }
-            Outcome::Passed | Outcome::Skipped(_) => failed.push(format!("{name} measured nothing")),
             Outcome::Failed(why) => failed.push(format!("{name}: {why}")),
+            Outcome::Passed | Outcome::Skipped(_) => failed.push(format!("{name}: no figures")),
         }
     })?;
-    ensure!(!tasks.is_empty(), "there is nothing to measure");
     if !failed.is_empty() {
         bail!("{}", failed.join("\n"));
     }
     Ok(Measured(measured))
+}
+
+fn machine(matrix: &Matrix, kernel: &Kernel) -> Result<Vm> {
+    let mut vm = vm(matrix, kernel)?;
+    vm.bpftrace(matrix)?;
+    vm.machine.memory_mib = vm.machine.memory_mib.max(MEMORY_MIB);
+    vm.machine.clock = Clock::Instructions;
+    Ok(vm)
 }
