@@ -66,9 +66,10 @@ fn counted_exactly(guest: &Guest, settings: &str, timeout: u32) -> Result<Verdic
         |metrics| {
             let dns = metrics.value(CREATED, &[("source", &client), ("port", "53")])?;
             let all = metrics.sum(CREATED, &[]);
+            let missed = missed(metrics);
             ensure!(
-                dns == wanted && all == wanted,
-                "DNS of the client {dns}, all {all}"
+                dns == all && dns <= wanted && dns + missed >= wanted,
+                "DNS of the client {dns}, all {all}, missed {missed}"
             );
             Ok(())
         },
@@ -94,10 +95,15 @@ fn counted_exactly(guest: &Guest, settings: &str, timeout: u32) -> Result<Verdic
         |metrics| {
             let removed = metrics.value(REMOVED, &[("end", "expired"), ("state", "replied")])?;
             let (all, missed) = (metrics.sum(REMOVED, &[]), missed(metrics));
-            let lifetimes = metrics.value(LIFETIME_COUNT, &[])?;
+            let known = metrics.value(LIFETIME_COUNT, &[])?;
+            let unknown = metrics.sum(LOST, &[("reason", "lifetime")]);
             ensure!(
-                removed + missed == wanted && all == removed && lifetimes == removed,
-                "expired, replied: {removed}, missed: {missed}, all: {all}, lifetimes: {lifetimes}"
+                all == removed && removed <= wanted && removed + missed >= wanted,
+                "expired, replied: {removed}, missed: {missed}, all: {all}"
+            );
+            ensure!(
+                known + unknown == removed && unknown <= missed,
+                "{known} lifetimes, {unknown} unknown"
             );
             Ok(())
         },
@@ -134,17 +140,24 @@ fn ends(metrics: &Metrics, end: &str, state: &str, wanted: f64) -> Result<()> {
     Ok(())
 }
 
-/// But for what the kernel left out and has told: a program is not run while it runs on that CPU
-/// already, which preemption can bring about where two tasks remove entries at once.
+/// But for what the kernel left out and has told, and for the lifetimes of those entries.
 fn nothing_is_lost(metrics: &Metrics) -> Result<()> {
-    let lost = metrics.sum(LOST, &[("ailment", "udp_conntrack")]) - missed(metrics);
+    let lost = |reason| metrics.sum(LOST, &[("reason", reason)]);
+    let (all, missed) = (metrics.sum(LOST, &[]), missed(metrics));
     let reasons = metrics.select(LOST, &[]).collect::<Vec<_>>();
-    ensure!(lost == 0.0, "{lost} events are lost: {reasons:?}");
+    let lifetimes = lost("lifetime");
+    ensure!(
+        all == missed + lifetimes && lifetimes <= missed,
+        "events are lost: {reasons:?}"
+    );
     Ok(())
 }
 
+/// A program is not run while it runs on that CPU already, and a kprobe not while the CPU is in any
+/// other; preemption brings that about. What is missed must be told, and nothing else be missing.
 fn missed(metrics: &Metrics) -> f64 {
-    metrics.sum(LOST, &[("reason", "missed")])
+    let lost = |reason| metrics.sum(LOST, &[("reason", reason)]);
+    lost("missed") + lost("call")
 }
 
 /// Whether a kernel makes a flow a stream at once or after two seconds is for `conntrack` to say;
