@@ -26,6 +26,17 @@ const CAPABILITIES: [(&str, u32); 6] = [
 
 /// Collects what all the given needs ask for.
 pub fn collect(needs: &[Needs]) -> KernelFacts {
+    let facts = collect_all(needs);
+    // The kernel's types took tens of megabytes, which the allocator would keep.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer; it returns free memory to the kernel.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    facts
+}
+
+fn collect_all(needs: &[Needs]) -> KernelFacts {
     let functions: Vec<_> = needs.iter().flat_map(|needs| needs.functions).collect();
     let wanted: BTreeSet<_> = functions.iter().map(|function| function.name).collect();
     let symbols = symbols::find(&wanted);
