@@ -27,12 +27,8 @@ const CAPABILITIES: [(&str, u32); 6] = [
 /// Collects what all the given needs ask for.
 pub fn collect(needs: &[Needs]) -> KernelFacts {
     let facts = collect_all(needs);
-    // The kernel's types took tens of megabytes, which the allocator would keep.
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointer; it returns free memory to the kernel.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    // The kernel's types took tens of megabytes.
+    super::return_free_memory();
     facts
 }
 

@@ -11,3 +11,12 @@ pub mod sysctl;
 
 pub use collect::collect;
 pub use facts::{Fact, Function, KernelFacts, MemberPath, Needs};
+
+/// Gives memory that was freed, and that the allocator would keep, back to the kernel.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer, and moves nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -16,6 +16,7 @@ use crate::{
         support::{MODULE, Plan},
     },
     kernel::{
+        self,
         bpf::{Attached, HashMap, Object, ProbeLog},
         modules,
     },
@@ -100,6 +101,7 @@ impl Probed {
             .unwrap_or(0)
             .saturating_sub(users.unwrap_or(0));
         let running = Running::new(object, programs, settings, removals, held)?;
+        kernel::return_free_memory();
         Ok(Self {
             hz,
             running: Some(running),
