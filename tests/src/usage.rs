@@ -1,14 +1,13 @@
-//! What a process takes, as the kernel tells in /proc.
+//! What a process takes, as the kernel tells.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 use crate::bench::figures::Memory;
-
-/// Ticks of a second in /proc, whatever the kernel's own clock does.
-const USER_HZ: f64 = 100.0;
 
 /// Its memory now, and at its peak.
 pub fn memory(pid: u32) -> Result<Memory> {
@@ -42,33 +41,18 @@ pub fn cpu_share(pid: u32, f: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(used.as_secs_f64() / begin.elapsed().as_secs_f64())
 }
 
-/// CPU time of all its threads, in the kernel and outside.
+/// CPU time of all its threads, of those that have ended, too. The clock is the one that
+/// /proc/PID/stat tells in hundredths of a second.
 pub fn cpu(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let ticks = ticks(&stat).with_context(|| format!("{path}: {stat}"))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / USER_HZ))
-}
-
-/// Fields 14 and 15, utime and stime (proc_pid_stat(5)). The name in field 2 may hold anything, so
-/// fields are counted behind its closing bracket.
-fn ticks(stat: &str) -> Option<u64> {
-    let (_, behind) = stat.rsplit_once(')')?;
-    let mut fields = behind.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(user + system)
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()));
+    let now = clock.and_then(ClockId::now);
+    now.map(Duration::from)
+        .with_context(|| format!("read the CPU clock of process {pid}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_are_found_behind_any_name() {
-        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 100 0 0 0 21 13 0 0 20 0 2 0 300 1 2";
-        assert_eq!(ticks(stat), Some(34));
-        assert_eq!(ticks("7 (a) S 1"), None);
-    }
 
     #[test]
     fn memory_is_read_in_bytes() {

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nodemedic_tests::bench::figures::{Hooks, Program};
+use nodemedic_tests::bench::figures::{
+    BPFTRACE_ALIKE, BPFTRACE_COUNTER, Hooks, NODEMEDIC, Program,
+};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::{Guest, Process};
 use nodemedic_tests::maladies::dns::Site;
@@ -47,9 +49,6 @@ const KPROBE: &str = "[agent]\ninterval = \"1m\"\n\
 const EVERY_SECOND: &str = "[agent]\ninterval = \"1s\"\n\
                             [ailments.udp_conntrack]\nsnapshot_interval = \"0s\"\n";
 
-const BPFTRACE_COUNTER: &str = "bpftrace, kprobe: a counter";
-const BPFTRACE_ALIKE: &str = "bpftrace, kprobe: source, port, birth";
-
 /// What can be attached.
 #[derive(Clone, Copy)]
 enum Subject {
@@ -60,7 +59,7 @@ enum Subject {
 
 const SUBJECTS: [(&str, Subject); 5] = [
     ("nothing", Subject::Nothing),
-    ("nodemedic, fentry", Subject::Ours(FENTRY)),
+    (NODEMEDIC, Subject::Ours(FENTRY)),
     ("nodemedic, kprobe", Subject::Ours(KPROBE)),
     (BPFTRACE_COUNTER, Subject::Bpftrace(COUNTER)),
     (BPFTRACE_ALIKE, Subject::Bpftrace(ALIKE)),

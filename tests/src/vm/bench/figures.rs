@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What is attached to `__nf_conntrack_confirm`: our probe, by the hook of its choice.
+pub const NODEMEDIC: &str = "nodemedic, fentry";
+/// The least.
+pub const BPFTRACE_COUNTER: &str = "bpftrace, kprobe: a counter";
+/// What comes nearest to ours.
+pub const BPFTRACE_ALIKE: &str = "bpftrace, kprobe: source, port, birth";
+
 /// The hooks on `__nf_conntrack_confirm`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hooks {
