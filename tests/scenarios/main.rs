@@ -19,6 +19,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("harness::masquerade_loads_what_it_needs", harness::masquerade_loads_what_it_needs),
     Scenario::new("harness::ipvs_counts_its_services", harness::ipvs_counts_its_services),
     Scenario::new("harness::nothing_is_left_of_the_ones_before", harness::nothing_is_left_of_the_ones_before),
+    Scenario::new("harness::ip_vs_is_of_the_time_that_the_matrix_says", harness::ip_vs_is_of_the_time_that_the_matrix_says),
     Scenario::new("harness::the_usual_machine_has_one_cpu", harness::the_usual_machine_has_one_cpu),
     Scenario::new("harness::two_cpus_are_two", harness::two_cpus_are_two).on(Shape::TwoCpus),
     Scenario::new("harness::many_cpus_are_possible", harness::many_cpus_are_possible).on(Shape::ManyPossibleCpus),
