@@ -5,7 +5,9 @@ mod btf;
 mod collect;
 pub mod conntrack;
 pub mod facts;
+pub mod ipvs;
 pub mod modules;
+pub mod netns;
 mod symbols;
 pub mod sysctl;
 
