@@ -52,6 +52,8 @@ impl Offsets {
 
 /// In what a pass runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "user", serde(rename_all = "snake_case"))]
 #[repr(usize)]
 pub enum Context {
     /// The timer softirq: nothing else runs on the CPU but interrupts.

@@ -177,12 +177,17 @@ fn softirq_entry(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `sched_wakeup(struct task_struct *p)`, and `sched_wakeup_new` alike.
+/// `sched_wakeup(struct task_struct *p)`
 #[raw_tracepoint]
 fn task_woken(ctx: RawTracePointContext) -> i32 {
-    if woken(ctx.arg(0)).is_err() {
-        lost(Loss::Read);
-    }
+    woken(ctx.arg(0));
+    0
+}
+
+/// `sched_wakeup_new(struct task_struct *p)`
+#[raw_tracepoint]
+fn new_task_woken(ctx: RawTracePointContext) -> i32 {
+    woken(ctx.arg(0));
     0
 }
 
@@ -367,22 +372,33 @@ fn rx_served() {
 // Tasks.
 
 #[inline(always)]
-fn woken(task: u64) -> Result<(), i32> {
+fn woken(task: u64) {
     // SAFETY: an integer.
-    let cpu: u32 = unsafe { read(task as *const u8, global(&OFFSETS).task_cpu) }?;
-    let running = mark(cpu).is_some_and(|mark| mark.began_ns != 0);
-    if running {
-        let wakeup = Wakeup { ns: now() };
-        if WAKEUPS
-            .insert(task, wakeup, u64::from(BPF_NOEXIST))
-            .is_ok()
-        {
+    let Ok(cpu) = (unsafe { read::<u32>(task as *const u8, global(&OFFSETS).task_cpu) }) else {
+        lost(Loss::Read);
+        return;
+    };
+    if mark(cpu).is_some_and(|mark| mark.began_ns != 0) {
+        waits_from(task, now());
+    }
+}
+
+#[inline(always)]
+fn waits_from(task: u64, ns: u64) {
+    let Some(wakeup) = WAKEUPS.get_ptr_mut(task) else {
+        if WAKEUPS.insert(task, Wakeup { ns }, 0).is_ok() {
             waiting(1);
-        } else if WAKEUPS.get_ptr(task).is_none() {
+        } else {
             lost(Loss::Wait);
         }
+        return;
+    };
+    // SAFETY: a value of the map.
+    let wakeup = unsafe { &mut *wakeup };
+    // Left behind by an earlier watch; of this one, the first wake-up counts.
+    if wakeup.ns < control().watched_since_ns {
+        wakeup.ns = ns;
     }
-    Ok(())
 }
 
 /// A task that goes without having come was on the CPU when it was woken: a pass had
