@@ -139,11 +139,11 @@ fn measured(recent: &Recent, settings: &Settings) -> Vec<Evidence> {
     let kinds = [
         ("longest pass of the last 10 s, seconds", &recent.passes),
         (
-            "longest wait of a receive softirq in the last 10 s, seconds",
+            "longest wait of a receive softirq in the last minute, seconds",
             &recent.rx_waits,
         ),
         (
-            "longest wait of a task in the last 10 s, seconds",
+            "longest wait of a task in the last minute, seconds",
             &recent.task_waits,
         ),
     ];
@@ -213,12 +213,7 @@ fn culprits(reading: &Reading) -> Vec<Party> {
             ),
         }
     };
-    reading
-        .namespaces
-        .iter()
-        .take(NAMED)
-        .map(culprit)
-        .collect()
+    reading.namespaces.iter().take(NAMED).map(culprit).collect()
 }
 
 fn victims(recent: &Recent) -> Vec<Party> {
@@ -233,7 +228,7 @@ fn victims(recent: &Recent) -> Vec<Party> {
             Some(Party {
                 who: format!("{who} {}", worst.cpu),
                 share: format!(
-                    "{} slow waits in the last 10 s, up to {}",
+                    "{} slow waits in the last minute, up to {}",
                     waits.len(),
                     time(worst.seconds)
                 ),

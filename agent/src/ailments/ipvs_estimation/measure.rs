@@ -12,14 +12,14 @@ use std::time::Duration;
 use ebpf::ipvs_estimation::Context;
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::{
-    cost::{Cost, SOURCE as COST_SOURCE},
-    recent::Interval,
-};
 use self::{
     baseline::Baseline,
     cost::Calibration,
     probed::{PassesByKey, Probed},
+};
+pub(super) use self::{
+    cost::{Cost, SOURCE as COST_SOURCE},
+    recent::Interval,
 };
 use super::{
     Settings,
@@ -114,7 +114,7 @@ pub struct ProbedReading {
     pub lost: Vec<(String, u64)>,
 }
 
-/// Slow passes and waits of the last [`recent::SECONDS`], oldest first.
+/// Slow passes of the last ten seconds and slow waits of the last minute, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recent {
     /// Passes.

@@ -282,7 +282,6 @@ fn namespace_offsets(facts: &KernelFacts) -> Result<[u32; 3], Missing> {
 }
 
 fn task_cpu(facts: &KernelFacts) -> Result<u32, Missing> {
-    bpf::offset(facts, TASK_CPU, 4).or_else(|missing| {
-        bpf::offset(facts, OLD_TASK_CPU, 4).map_err(|_| missing)
-    })
+    bpf::offset(facts, TASK_CPU, 4)
+        .or_else(|missing| bpf::offset(facts, OLD_TASK_CPU, 4).map_err(|_| missing))
 }

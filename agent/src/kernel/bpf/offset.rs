@@ -24,9 +24,11 @@ pub fn offset(
             .to_owned(),
     };
     match (facts.members.get(member.path), size.into()) {
-        (Some(Fact::Known(Member { size: found, .. })), Some(size)) if *found != size => Err(missing(format!(
-            "it has {found} bytes here, the probes know it with {size}"
-        ))),
+        (Some(Fact::Known(Member { size: found, .. })), Some(size)) if *found != size => {
+            Err(missing(format!(
+                "it has {found} bytes here, the probes know it with {size}"
+            )))
+        }
         (Some(Fact::Known(Member { offset, .. })), _) => Ok(*offset),
         (Some(Fact::Unknown(why)), _) => Err(missing(why.clone())),
         (None, _) => Err(missing("it was not looked up".to_owned())),

@@ -96,7 +96,10 @@ mod tests {
     fn settled_passes_tell_what_a_visit_costs() {
         let mut calibration = Calibration::default();
         calibration.observe(&namespace(100), 9_000.0, 9_000.0);
-        assert!(!calibration.cost().calibrated, "the census has just changed");
+        assert!(
+            !calibration.cost().calibrated,
+            "the census has just changed"
+        );
         calibration.observe(&namespace(100), 900_000.0, 9_000.0);
         let cost = calibration.cost();
         assert_eq!((cost.ns, cost.calibrated), (100.0, true));

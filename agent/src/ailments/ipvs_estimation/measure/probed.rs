@@ -8,16 +8,16 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     EbpfLoader, include_bytes_aligned,
-    maps::{Array, MapData, PerCpuArray},
+    maps::{Array, MapData, PerCpuArray, PerCpuValues},
 };
 use ebpf::{
-    ipvs_estimation::{BUCKETS, Context, Control, Loss, NamespacePasses, Slow, Totals},
+    ipvs_estimation::{BUCKETS, Context, Control, Loss, NamespacePasses, Ring, Slow, Totals},
     shared::histogram::Histogram,
 };
 
 use super::{
     Durations, Interval, NamespaceReading, ProbedReading, Recent,
-    recent::{Clock, Intervals},
+    recent::{Clock, Intervals, PASSES_SECONDS, WAITS_SECONDS},
     watch::Watch,
 };
 use crate::{
@@ -61,11 +61,31 @@ struct Running {
     before: Before,
 }
 
-#[derive(Default)]
 struct RecentIntervals {
     passes: Intervals,
     rx_waits: Intervals,
     task_waits: Intervals,
+}
+
+impl RecentIntervals {
+    fn new() -> Self {
+        Self {
+            passes: Intervals::lasting(PASSES_SECONDS),
+            rx_waits: Intervals::lasting(WAITS_SECONDS),
+            task_waits: Intervals::lasting(WAITS_SECONDS),
+        }
+    }
+
+    fn update(&mut self, clock: Clock, slow: &PerCpuValues<Slow>) -> Recent {
+        let rings = |of: fn(&Slow) -> &Ring| slow.iter().map(of);
+        Recent {
+            passes: self.passes.update(clock, rings(|slow| &slow.passes)),
+            rx_waits: self.rx_waits.update(clock, rings(|slow| &slow.rx_waits)),
+            task_waits: self
+                .task_waits
+                .update(clock, rings(|slow| &slow.task_waits)),
+        }
+    }
 }
 
 /// Counts of the reading before.
@@ -132,7 +152,10 @@ impl Probed {
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
         let waits = self.running.iter().flat_map(|it| it.watch.reports());
-        std::iter::once(&self.report).chain(waits).cloned().collect()
+        std::iter::once(&self.report)
+            .chain(waits)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn read(&mut self) -> anyhow::Result<Option<(ProbedReading, PassesByKey)>> {
@@ -193,7 +216,7 @@ impl Running {
             told: Control::default(),
             object,
             watch,
-            recent: RecentIntervals::default(),
+            recent: RecentIntervals::new(),
             before: Before::default(),
         })
     }
@@ -210,21 +233,12 @@ impl Running {
         let passes = sum(totals.iter().map(|it| &it.passes[self.context as usize]));
         let count = passes.count();
         let window_passes = count - std::mem::replace(&mut self.before.passes, count);
-        let recent = &mut self.recent;
         let reading = ProbedReading {
             window_passes,
             longest: longest(clock, totals.iter(), epoch),
             rx_waits: sum(totals.iter().map(|it| &it.rx_waits)),
             task_waits: sum(totals.iter().map(|it| &it.task_waits)),
-            recent: Recent {
-                passes: recent.passes.update(clock, slow.iter().map(|it| &it.passes)),
-                rx_waits: recent
-                    .rx_waits
-                    .update(clock, slow.iter().map(|it| &it.rx_waits)),
-                task_waits: recent
-                    .task_waits
-                    .update(clock, slow.iter().map(|it| &it.task_waits)),
-            },
+            recent: self.recent.update(clock, &slow),
             watching: self.watch.is_on(),
             lost: lost(totals.iter(), &self.programs()),
             passes,

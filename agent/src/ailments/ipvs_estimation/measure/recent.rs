@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use ebpf::ipvs_estimation::{REMEMBERED, Ring};
 use serde::{Deserialize, Serialize};
 
-/// How long one counts as recent. Passes come every two seconds, so that a tick of
+/// How long a pass counts as recent. They come every two seconds, so that a tick of
 /// one second sees none every other time, and the verdict must not flap.
-pub(super) const SECONDS: f64 = 10.0;
+pub(super) const PASSES_SECONDS: f64 = 10.0;
+
+/// How long a wait does: not every pass finds somebody who waits.
+pub(super) const WAITS_SECONDS: f64 = 60.0;
 
 /// Kept at the most, of each kind.
 const KEPT: usize = 256;
@@ -24,8 +27,10 @@ pub struct Interval {
 }
 
 /// One kind of interval.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Intervals {
+    /// How long one counts as recent, seconds.
+    lasts: f64,
     /// What each CPU had written at the last reading.
     written: Vec<u64>,
     kept: VecDeque<Interval>,
@@ -56,6 +61,14 @@ impl Clock {
 }
 
 impl Intervals {
+    pub(super) fn lasting(seconds: f64) -> Self {
+        Self {
+            lasts: seconds,
+            written: Vec::new(),
+            kept: VecDeque::new(),
+        }
+    }
+
     /// Takes over what is new in the rings of all CPUs, and forgets what is old.
     pub(super) fn update<'r>(
         &mut self,
@@ -74,8 +87,9 @@ impl Intervals {
                 self.kept.push_back(clock.interval(cpu, interval));
             }
         }
-        let is_old = |it: &Interval| clock.unix - it.began_unix_seconds - it.seconds > SECONDS;
-        self.kept.retain(|interval| !is_old(interval));
+        let oldest = clock.unix - self.lasts;
+        self.kept
+            .retain(|it| it.began_unix_seconds + it.seconds >= oldest);
         let too_many = self.kept.len().saturating_sub(KEPT);
         self.kept.drain(..too_many);
         self.kept.iter().copied().collect()
@@ -114,7 +128,7 @@ mod tests {
 
     #[test]
     fn each_is_taken_once_with_its_cpu_and_time_and_forgotten_when_old() {
-        let mut intervals = Intervals::default();
+        let mut intervals = Intervals::lasting(10.0);
         let rings = [ring(&[]), ring(&[(5, 200)])];
         let wanted = Interval {
             cpu: 1,
@@ -130,7 +144,7 @@ mod tests {
     fn of_a_ring_that_went_round_the_last_are_left() {
         let many: Vec<_> = (0..REMEMBERED as u64 + 3).map(|at| (at, 1)).collect();
         let rings = [ring(&many)];
-        let mut intervals = Intervals::default();
+        let mut intervals = Intervals::lasting(10.0);
         let kept = intervals.update(at(12.0), rings.iter());
         assert_eq!(kept.len(), REMEMBERED);
         assert_eq!(kept[0].began_unix_seconds, 1_003.0);
