@@ -41,6 +41,9 @@ pub struct AilmentReport {
     pub verdict: Verdict,
     /// Why, in the order of severity; empty when healthy.
     pub findings: Vec<Finding>,
+    /// What a user should know although nothing is wrong.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Wall time that the measuring took, seconds.
     pub measure_seconds: f64,
     /// When the reading was taken, seconds since the epoch; absent before the first.
@@ -265,6 +268,7 @@ impl AilmentReport {
             probes,
             verdict: Verdict::Unknown,
             findings: Vec::new(),
+            notes: Vec::new(),
             measure_seconds: 0.0,
             reading_unix_seconds: None,
             lost_events: Vec::new(),
