@@ -6,6 +6,7 @@ mod faulty;
 mod harness;
 mod ipvs_estimation;
 mod lab;
+mod record;
 mod udp_conntrack;
 
 use std::process::ExitCode;
@@ -66,7 +67,9 @@ const FAULTY: &[Faulty] = &[
 /// No tests by themselves.
 #[rustfmt::skip]
 const APART: &[Scenario] = &[
-    Scenario::new(nodemedic_tests::lab::SCENARIO, lab::storm).limit(DAYS),
+    Scenario::new("lab::udp_conntrack", lab::storm).limit(DAYS),
+    Scenario::new("lab::ipvs_estimation", lab::services).limit(DAYS).on(Shape::ManyPossibleCpus),
+    Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
     Scenario::new("bench::scrape", bench::scrapes).limit(600),

@@ -22,6 +22,9 @@ pub(crate) const KERNEL_ENV: &str = "NODEMEDIC_SCENARIO_KERNEL";
 /// JSON for that child: the [`Task::input`].
 pub(crate) const INPUT_ENV: &str = "NODEMEDIC_SCENARIO_INPUT";
 
+/// Begins a line of the console that a scenario has for the person at the host.
+pub(crate) const TOLD: &str = "told: ";
+
 /// The name of the virtio-serial port that carries [`Event`]s.
 pub(crate) const PORT: &str = "events";
 

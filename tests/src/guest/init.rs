@@ -15,7 +15,7 @@ use crate::protocol::{self, Event, Job, Outcome, ScenarioEnd};
 /// Real programs before busybox's applets.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-const CONSOLE: &str = "/dev/ttyS0";
+pub(super) const CONSOLE: &str = "/dev/ttyS0";
 
 /// For the port; built into some kernels, and nothing here loads drivers by itself.
 const DRIVERS: &str = "modprobe virtio_pci && modprobe virtio_console";

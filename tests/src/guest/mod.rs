@@ -17,6 +17,7 @@ pub use self::process::Process;
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -52,6 +53,12 @@ impl Guest {
     /// better found by looking.
     pub fn kernel(&self) -> Result<String> {
         env::var(protocol::KERNEL_ENV).context("read the kernel's name")
+    }
+
+    /// A line for the person at the host, who sees what a scenario prints only when it has failed.
+    pub fn tell(&self, line: &str) -> Result<()> {
+        let line = format!("{}{line}\n", protocol::TOLD);
+        fs::write(init::CONSOLE, line).with_context(|| format!("write to {}", init::CONSOLE))
     }
 
     /// What a shell prints for this; failure is an error with what it said.

@@ -13,8 +13,9 @@
 //! | `NODEMEDIC_VM=off` | every test that needs a VM is ignored |
 //! | `NODEMEDIC_VM=keep` | the first kernel that the filter selects is booted on this terminal; after its scenarios comes a shell |
 //! | `NODEMEDIC_VM=shell` | the same without the scenarios |
-//! | `NODEMEDIC_VM=lab` | for a person: a DNS storm and the agent in it, until a signal comes; `NODEMEDIC_LAB_PORT` and `_QPS` say where its pages are and how big it is |
+//! | `NODEMEDIC_VM=lab` | for a person: an ailment and the agent in it, until a signal comes; `NODEMEDIC_LAB_AILMENT`, `_PORT` and `_SIZE` say which, where its pages are, and how big the fault is |
 //! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as a page to `NODEMEDIC_BENCH_PAGE`; `NODEMEDIC_BENCH_ONLY` selects, and then there is no page |
+//! | `NODEMEDIC_VM=record` | what the agent finds out about each kernel is written to files in `NODEMEDIC_RECORD_FOLDER` |
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |
 //! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests, whatever shape a scenario wants |
@@ -42,6 +43,7 @@ mod madt;
 mod modules;
 mod packages;
 mod qemu;
+mod record;
 mod report;
 mod run_folder;
 mod session;
@@ -75,6 +77,7 @@ enum Mode {
     Shell,
     Lab,
     Bench,
+    Record,
 }
 
 /// `main` on the host.
@@ -105,6 +108,7 @@ fn host(registry: &Registry, arguments: Arguments) -> Result<ExitCode> {
         Mode::Shell => keep::run(&matrix, without_tasks(plan.boots(&arguments))),
         Mode::Lab => lab::run(&matrix, registry),
         Mode::Bench => bench::run(&matrix, registry),
+        Mode::Record => record::run(&matrix, registry),
         Mode::Test => trials::run(&matrix, &plan, &board, arguments),
     }
 }
@@ -124,7 +128,10 @@ fn mode() -> Result<Mode> {
         "shell" => Ok(Mode::Shell),
         "lab" => Ok(Mode::Lab),
         "bench" => Ok(Mode::Bench),
-        other => bail!("NODEMEDIC_VM={other:?}: it can be off, keep, shell, lab, bench, or unset"),
+        "record" => Ok(Mode::Record),
+        other => bail!(
+            "NODEMEDIC_VM={other:?}: it can be off, keep, shell, lab, bench, record, or unset"
+        ),
     }
 }
 
