@@ -511,7 +511,11 @@ mod tests {
 
     #[test]
     fn no_missing_fact_is_a_panic() {
-        let tried = recorded::damaged().map(|facts| support(&facts)).count();
+        let mut tried = 0;
+        for facts in recorded::damaged() {
+            let _any = support(&facts);
+            tried += 1;
+        }
         assert!(
             tried > 200,
             "only {tried} kernels with a fact less could be made"
