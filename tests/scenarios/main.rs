@@ -82,6 +82,7 @@ const DAYS: u64 = 30 * 86_400;
 #[rustfmt::skip]
 const HOST: &[HostTest] = &[
     HostTest { name: "lab::its_pages_are_here_until_it_is_told_to_end", run: lab::its_pages_are_here_until_it_is_told_to_end },
+    HostTest { name: "lab::it_shows_ipvs_estimation", run: lab::it_shows_ipvs_estimation },
 ];
 
 fn main() -> ExitCode {
