@@ -108,6 +108,15 @@ impl Coverage {
             Self::Starting | Self::Waiting { .. } | Self::Failed { .. } | Self::Off => false,
         }
     }
+
+    /// Whether the node can have the ailment at all, as far as anybody wants to know:
+    /// without its module there is nothing that could be sick.
+    fn can_be_sick(&self) -> bool {
+        match self {
+            Self::Starting | Self::Full | Self::Partial | Self::Failed { .. } => true,
+            Self::Waiting { .. } | Self::Off => false,
+        }
+    }
 }
 
 /// How often an ailment could not be observed.
@@ -281,12 +290,61 @@ impl AilmentReport {
 }
 
 impl NodeReport {
-    /// The worst verdict of all ailments; healthy where there is none.
+    /// The worst verdict of all ailments that the node can have; healthy where there is
+    /// none.
     pub fn verdict(&self) -> Verdict {
         self.ailments
             .iter()
+            .filter(|ailment| ailment.coverage.can_be_sick())
             .map(|ailment| ailment.verdict)
             .max()
             .unwrap_or(Verdict::Healthy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(ailments: &[(Coverage, Verdict)]) -> NodeReport {
+        let ailment = |(coverage, verdict): &(Coverage, Verdict)| AilmentReport {
+            verdict: *verdict,
+            ..AilmentReport::unmeasured("flu", coverage.clone(), Vec::new())
+        };
+        NodeReport {
+            version: VERSION,
+            agent: String::new(),
+            node: String::new(),
+            unix_seconds: 0.0,
+            kernel: String::new(),
+            ailments: ailments.iter().map(ailment).collect(),
+            series_cut: 0,
+        }
+    }
+
+    fn waiting() -> (Coverage, Verdict) {
+        let module = "ip_vs".to_owned();
+        (Coverage::Waiting { module }, Verdict::Unknown)
+    }
+
+    #[test]
+    fn the_worst_ailment_is_the_verdict() {
+        let healthy = (Coverage::Full, Verdict::Healthy);
+        let sick = (Coverage::Partial, Verdict::Sick);
+        assert_eq!(node(&[healthy, sick]).verdict(), Verdict::Sick);
+    }
+
+    #[test]
+    fn what_the_node_cannot_have_does_not_count_and_what_failed_does() {
+        let healthy = (Coverage::Full, Verdict::Healthy);
+        let off = (Coverage::Off, Verdict::Unknown);
+        let why = "no BTF".to_owned();
+        let failed = (Coverage::Failed { why }, Verdict::Unknown);
+        assert_eq!(
+            node(&[healthy.clone(), waiting(), off]).verdict(),
+            Verdict::Healthy
+        );
+        assert_eq!(node(&[waiting()]).verdict(), Verdict::Healthy);
+        assert_eq!(node(&[healthy, failed]).verdict(), Verdict::Unknown);
     }
 }

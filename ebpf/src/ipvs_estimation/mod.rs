@@ -27,6 +27,8 @@ pub struct Offsets {
     pub ipvs_net: u32,
     /// `netns_ipvs.sysctl_run_estimation`: 0 while passes only come and go, 32 bits.
     pub ipvs_run_estimation: u32,
+    /// `netns_ipvs.num_services`: services of IPv4, 32 bits.
+    pub ipvs_services: u32,
     /// `net.ns.inum`: the number that `/proc/<pid>/ns/net` shows.
     pub net_inum: u32,
     /// `task_struct.thread_info.cpu` or `task_struct.cpu`: where the task is to run.
@@ -39,6 +41,7 @@ impl Offsets {
         ipvs_est_timer: UNKNOWN,
         ipvs_net: UNKNOWN,
         ipvs_run_estimation: UNKNOWN,
+        ipvs_services: UNKNOWN,
         net_inum: UNKNOWN,
         task_cpu: UNKNOWN,
     };
@@ -204,6 +207,8 @@ pub struct NamespacePasses {
     pub skipped: u64,
     /// Whether the last one did, 1 or 0.
     pub estimating: u64,
+    /// Services of IPv4 at the last one; 0 where the kernel does not tell.
+    pub services: u64,
 }
 
 /// A task that was woken while a pass held its CPU, by the address of its `task_struct`.

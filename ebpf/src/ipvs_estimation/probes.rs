@@ -282,18 +282,21 @@ fn interrupted_a_task() -> bool {
 /// Of a timer, what is known of its namespace.
 #[inline(always)]
 fn count_in_namespace(timer: u64, ns: u64) {
-    let (key, estimating) = match namespace(timer) {
-        Ok(known) => known,
-        Err(_) => {
-            lost(Loss::Read);
-            return;
-        }
+    let Ok(Namespace {
+        key,
+        estimating,
+        services,
+    }) = namespace(timer)
+    else {
+        lost(Loss::Read);
+        return;
     };
     let counts = NamespacePasses {
         passes: estimating,
         sum_ns: ns * estimating,
         skipped: 1 - estimating,
         estimating,
+        services,
     };
     // One timer runs on one CPU at a time, so nobody else writes this value.
     if let Some(sum) = NAMESPACES.get_ptr_mut(key) {
@@ -303,6 +306,7 @@ fn count_in_namespace(timer: u64, ns: u64) {
         sum.sum_ns += counts.sum_ns;
         sum.skipped += counts.skipped;
         sum.estimating = estimating;
+        sum.services = services;
     } else if NAMESPACES
         .insert(key, counts, u64::from(BPF_NOEXIST))
         .is_err()
@@ -311,13 +315,23 @@ fn count_in_namespace(timer: u64, ns: u64) {
     }
 }
 
-/// The number of a timer's network namespace, and whether it is estimated there (1
-/// or 0). A kernel that tells nothing is named by the timer, and has no switch.
+/// What a timer tells of its network namespace.
+struct Namespace {
+    key: u64,
+    estimating: u64,
+    services: u64,
+}
+
+/// Where the kernel tells nothing, the timer stands for its namespace.
 #[inline(always)]
-fn namespace(timer: u64) -> Result<(u64, u64), i32> {
+fn namespace(timer: u64) -> Result<Namespace, i32> {
     let offsets = global(&OFFSETS);
     if !offsets.tell_namespaces() {
-        return Ok((timer, 1));
+        return Ok(Namespace {
+            key: timer,
+            estimating: 1,
+            services: 0,
+        });
     }
     let ipvs = timer.wrapping_sub(u64::from(offsets.ipvs_est_timer)) as *const u8;
     // SAFETY: integers.
@@ -329,7 +343,16 @@ fn namespace(timer: u64) -> Result<(u64, u64), i32> {
         } else {
             u64::from(read::<u32>(ipvs, offsets.ipvs_run_estimation)? != 0)
         };
-        Ok((u64::from(inum), estimating))
+        let services = if offsets.ipvs_services == UNKNOWN {
+            0
+        } else {
+            u64::from(read::<u32>(ipvs, offsets.ipvs_services)?)
+        };
+        Ok(Namespace {
+            key: u64::from(inum),
+            estimating,
+            services,
+        })
     }
 }
 

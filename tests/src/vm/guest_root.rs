@@ -30,6 +30,7 @@ const PROGRAMS: &[&str] = &[
     "setpriv",
     "ss",
     "sysctl",
+    "taskset",
     "tc",
     "xtables-legacy-multi",
     "xtables-nft-multi",

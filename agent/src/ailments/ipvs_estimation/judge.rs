@@ -182,10 +182,9 @@ fn size(reading: &Reading) -> Vec<Evidence> {
     let mut evidence = Vec::new();
     if let Some(namespace) = reading.namespaces.first() {
         let netns = namespace.netns;
-        let census = &namespace.census;
         let of = |what| format!("{what} of network namespace {netns}");
-        evidence.push(plain(of("services"), census.services as f64));
-        evidence.push(plain(of("destinations"), census.destinations as f64));
+        evidence.push(plain(of("services"), namespace.services() as f64));
+        evidence.push(plain(of("destinations"), namespace.destinations() as f64));
     }
     let cpus = [
         ("possible CPUs", reading.possible_cpus),
@@ -200,16 +199,17 @@ fn size(reading: &Reading) -> Vec<Evidence> {
 
 fn culprits(reading: &Reading) -> Vec<Party> {
     let culprit = |namespace: &NamespaceReading| {
-        let census = &namespace.census;
-        let at_least = if census.complete { "" } else { "at least " };
+        let about = if namespace.is_exact() { "" } else { "about " };
         Party {
             who: format!(
                 "network namespace {} (process {})",
                 namespace.netns, namespace.pid
             ),
             share: format!(
-                "{at_least}{} services and {} destinations, {} of them of weight 0",
-                census.services, census.destinations, census.drained
+                "{about}{} services and {} destinations, {} of them of weight 0",
+                namespace.services(),
+                namespace.destinations(),
+                namespace.census.drained
             ),
         }
     };

@@ -76,8 +76,11 @@ pub struct NamespaceReading {
     pub netns: u32,
     /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
     pub pid: u32,
-    /// Its services.
+    /// Its services and destinations as procfs lists them.
     pub census: Census,
+    /// Its services of IPv4 as the kernel counted them at the last pass, where that is
+    /// known.
+    pub counted: Option<u64>,
     /// Whether its estimators are visited; `None` where that is not known.
     pub estimating: Option<bool>,
 }
@@ -142,9 +145,34 @@ impl Durations {
 }
 
 impl NamespaceReading {
+    /// Services: those listed, or more where more are counted.
+    pub fn services(&self) -> u64 {
+        self.census.services.max(self.counted.unwrap_or(0))
+    }
+
+    /// Destinations. Services that are not listed have as many each as those that are.
+    pub fn destinations(&self) -> u64 {
+        let Census {
+            services,
+            destinations,
+            ..
+        } = self.census;
+        if services == 0 {
+            return destinations;
+        }
+        let each = destinations as f64 / services as f64;
+        (each * self.services() as f64).round() as u64
+    }
+
     /// One for each service and destination, and one for all of the namespace.
     pub fn estimators(&self) -> u64 {
-        1 + self.census.services + self.census.destinations
+        1 + self.services() + self.destinations()
+    }
+
+    /// Whether the numbers are of all that there is.
+    pub fn is_exact(&self) -> bool {
+        let all_are_listed = self.counted == Some(self.census.services);
+        all_are_listed || (self.census.complete && self.services() == self.census.services)
     }
 }
 
@@ -229,7 +257,8 @@ impl Measurement {
             reading.probed = Some(counted);
             passes = by_key;
         }
-        passes.tell_switches(&mut reading.namespaces);
+        passes.tell(&mut reading.namespaces);
+        doubt(&mut reading.namespaces);
         self.calibrate(&reading, &passes);
         reading.cost = self.calibration.cost();
         let slow = self.is_slow(&reading);
@@ -245,17 +274,17 @@ impl Measurement {
             return;
         };
         let cpus = f64::from(cpus);
-        let complete = reading.namespaces.iter().all(|it| it.census.complete);
         match self.context {
-            Some(Context::Softirq) if complete => {
-                for (namespace, passes) in passes.by_namespace(&reading.namespaces) {
+            Some(Context::Softirq) => {
+                let known = passes.by_namespace(&reading.namespaces).into_iter();
+                for (namespace, passes) in known.filter(|(it, _)| it.is_exact()) {
                     let visits = passes.passes as f64 * namespace.estimators() as f64 * cpus;
                     self.calibration
                         .observe(namespace, passes.ns as f64, visits);
                 }
             }
             // In pieces, each estimator once in a period.
-            Some(Context::Kthread) if complete => {
+            Some(Context::Kthread) => {
                 let estimators = reading.namespaces.iter().map(NamespaceReading::estimators);
                 let rounds = reading.window_seconds / PERIOD;
                 let visits = estimators.sum::<u64>() as f64 * cpus * rounds;
@@ -266,7 +295,7 @@ impl Measurement {
                     self.calibration.observe(largest, ns, visits);
                 }
             }
-            _ => {}
+            Some(Context::Workqueue) | None => {}
         }
     }
 
@@ -288,6 +317,24 @@ impl Measurement {
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
         self.probed.iter().flat_map(Probed::programs).collect()
+    }
+}
+
+/// So many services are listed by one read of procfs.
+const ONE_READ: u64 = 20;
+
+/// Where several namespaces have services, procfs leaves out some of a list that takes
+/// more than one read, at most as many as there are elsewhere: the place where the next
+/// read begins is counted in all services, and looked for among those of the namespace
+/// (ip_vs_ctl.c, `ip_vs_info_seq_next` and `ip_vs_info_array`; seen up to 6.12).
+fn doubt(namespaces: &mut [NamespaceReading]) {
+    if namespaces.len() < 2 {
+        return;
+    }
+    for namespace in namespaces {
+        if namespace.census.services > ONE_READ {
+            namespace.census.complete = false;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use ebpf::{
 
 use super::{
     Reading,
-    measure::{Durations, ProbedReading},
+    measure::{Durations, NamespaceReading, ProbedReading},
 };
 use crate::metrics::{Kind, MetricDef, Sample, Value};
 
@@ -83,7 +83,7 @@ const ESTIMATORS: MetricDef = MetricDef {
 const SERVICES: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_services",
     kind: Kind::Gauge,
-    help: "IPVS services of all network namespaces.",
+    help: "IPVS services of all network namespaces that a process lives in.",
     labels: &[],
 };
 
@@ -187,13 +187,11 @@ fn census(reading: &Reading) -> Vec<Sample> {
         let rest: u64 = namespaces[shown..].iter().map(|it| it.estimators()).sum();
         samples.push(Sample::number(&ESTIMATORS, ["other"], rest as f64));
     }
-    let sum = |of: fn(&crate::kernel::ipvs::Census) -> u64| {
-        namespaces.iter().map(|it| of(&it.census)).sum::<u64>() as f64
-    };
-    let drained = sum(|census| census.drained);
-    let destinations = sum(|census| census.destinations);
+    let sum = |of: fn(&NamespaceReading) -> u64| namespaces.iter().map(of).sum::<u64>() as f64;
+    let drained = sum(|it| it.census.drained);
+    let destinations = sum(NamespaceReading::destinations);
     samples.extend([
-        Sample::plain(&SERVICES, sum(|census| census.services)),
+        Sample::plain(&SERVICES, sum(NamespaceReading::services)),
         Sample::number(&DESTINATIONS, ["serving"], destinations - drained),
         Sample::number(&DESTINATIONS, ["drained"], drained),
     ]);

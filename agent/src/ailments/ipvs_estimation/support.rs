@@ -35,6 +35,7 @@ pub(super) const NEEDS: Needs = Needs {
         IPVS_TIMER,
         IPVS_NET,
         IPVS_SWITCH,
+        IPVS_SERVICES,
         INUM,
         TASK_CPU,
         OLD_TASK_CPU,
@@ -45,6 +46,7 @@ pub(super) const NEEDS: Needs = Needs {
 const IPVS_TIMER: MemberPath = member("netns_ipvs.est_timer");
 const IPVS_NET: MemberPath = member("netns_ipvs.net");
 const IPVS_SWITCH: MemberPath = member("netns_ipvs.sysctl_run_estimation");
+const IPVS_SERVICES: MemberPath = member("netns_ipvs.num_services");
 const INUM: MemberPath = member("net.ns.inum");
 const TASK_CPU: MemberPath = member("task_struct.thread_info.cpu");
 /// Up to 5.15.
@@ -221,6 +223,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
             ipvs_est_timer,
             ipvs_net,
             ipvs_run_estimation: bpf::offset(facts, IPVS_SWITCH, 4).unwrap_or(UNKNOWN),
+            ipvs_services: bpf::offset(facts, IPVS_SERVICES, 4).unwrap_or(UNKNOWN),
             net_inum,
             task_cpu: task_cpu.unwrap_or(UNKNOWN),
         },

@@ -50,6 +50,7 @@ impl Baseline {
             netns: namespace.netns,
             pid: namespace.pid,
             census: namespace.census,
+            counted: None,
             estimating: match switches.run_estimation {
                 // A kernel without the switch.
                 None => Some(true),

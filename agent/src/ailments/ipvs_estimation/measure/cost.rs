@@ -83,6 +83,7 @@ mod tests {
                 complete: true,
                 ..Census::default()
             },
+            counted: None,
             estimating: Some(true),
         }
     }

@@ -121,6 +121,7 @@ pub(super) struct Passes {
     /// Their time, nanoseconds.
     pub(super) ns: u64,
     estimating: bool,
+    services: u64,
 }
 
 impl Probed {
@@ -256,6 +257,7 @@ impl Running {
                 passes: now.passes.saturating_sub(before.passes),
                 ns: now.sum_ns.saturating_sub(before.sum_ns),
                 estimating: now.estimating != 0,
+                services: now.services,
             };
             (key, passes)
         });
@@ -313,15 +315,15 @@ impl PassesByKey {
         namespaces.iter().zip(passes.into_iter().copied()).collect()
     }
 
-    /// Passes tell whether they visit the estimators, in any namespace.
-    pub(super) fn tell_switches(&self, namespaces: &mut [NamespaceReading]) {
+    /// Passes tell whether they visit the estimators, and how many services there
+    /// are, in any namespace.
+    pub(super) fn tell(&self, namespaces: &mut [NamespaceReading]) {
         for namespace in namespaces.iter_mut().filter(|_| self.named) {
-            if let (None, Some(passes)) = (
-                namespace.estimating,
-                self.passes.get(&u64::from(namespace.netns)),
-            ) {
-                namespace.estimating = Some(passes.estimating);
-            }
+            let Some(passes) = self.passes.get(&u64::from(namespace.netns)) else {
+                continue;
+            };
+            namespace.estimating.get_or_insert(passes.estimating);
+            namespace.counted = (passes.services > 0).then_some(passes.services);
         }
     }
 }
