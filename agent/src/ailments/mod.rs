@@ -4,6 +4,9 @@
 //! (what it is), `support` (what this kernel offers), `measure`, `judge`,
 //! `metrics`, `treat`.
 
+mod address;
+pub mod ipvs_conn_reuse;
+mod ranking;
 pub mod udp_conntrack;
 mod ward;
 
@@ -24,7 +27,10 @@ pub use ward::{About, Host, RunningKernel, Ward};
 
 /// All ailments there are, in the order of reports.
 pub fn all() -> Vec<Box<dyn Ward>> {
-    vec![ward::of::<udp_conntrack::UdpConntrack>()]
+    vec![
+        ward::of::<udp_conntrack::UdpConntrack>(),
+        ward::of::<ipvs_conn_reuse::IpvsConnReuse>(),
+    ]
 }
 
 /// One way in which the kernel stalls a node.

@@ -7,7 +7,7 @@ use crate::{
     kernel::{
         Fact, Function, KernelFacts, MemberPath, Needs,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
-        facts::{Member, ModuleState},
+        facts::ModuleState,
     },
     report::Missing,
 };
@@ -228,41 +228,19 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
 
 fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {
     Ok(Offsets {
-        skb_nfct: offset(facts, SKB_NFCT, 8)?,
-        ct_general: offset(facts, GENERAL, 4)?,
-        ct_status: offset(facts, STATUS, 8)?,
-        ct_timeout: offset(facts, TIMEOUT, 4)?,
-        ct_net: offset(facts, NET, 8)?,
-        source_address: offset(facts, SOURCE, 16)?,
-        family: offset(facts, FAMILY, 2)?,
-        destination_port: offset(facts, PORT, 2)?,
-        protocol: offset(facts, PROTOCOL, 1)?,
-        net_inum: offset(facts, INUM, 4)?,
+        skb_nfct: bpf::offset(facts, SKB_NFCT, 8)?,
+        ct_general: bpf::offset(facts, GENERAL, 4)?,
+        ct_status: bpf::offset(facts, STATUS, 8)?,
+        ct_timeout: bpf::offset(facts, TIMEOUT, 4)?,
+        ct_net: bpf::offset(facts, NET, 8)?,
+        source_address: bpf::offset(facts, SOURCE, 16)?,
+        family: bpf::offset(facts, FAMILY, 2)?,
+        destination_port: bpf::offset(facts, PORT, 2)?,
+        protocol: bpf::offset(facts, PROTOCOL, 1)?,
+        net_inum: bpf::offset(facts, INUM, 4)?,
         // An array: that of an unreplied flow is its first element.
-        net_udp_timeout: offset(facts, UDP_TIMEOUTS, 8)?,
+        net_udp_timeout: bpf::offset(facts, UDP_TIMEOUTS, 8)?,
     })
-}
-
-/// A member's offset, if it is there and of the size that the probes read it with.
-fn offset(facts: &KernelFacts, member: MemberPath, size: u32) -> Result<u32, Missing> {
-    let missing = |why: String| Missing {
-        what: member.path.to_owned(),
-        why,
-        remedy: "use a kernel with BTF for vmlinux and modules (CONFIG_DEBUG_INFO_BTF, \
-                 CONFIG_DEBUG_INFO_BTF_MODULES); if it has both, please report it"
-            .to_owned(),
-    };
-    match facts.members.get(member.path) {
-        Some(Fact::Known(Member {
-            offset,
-            size: found,
-        })) if *found == size => Ok(*offset),
-        Some(Fact::Known(Member { size: found, .. })) => Err(missing(format!(
-            "it has {found} bytes here, the probes know it with {size}"
-        ))),
-        Some(Fact::Unknown(why)) => Err(missing(why.clone())),
-        None => Err(missing("it was not looked up".to_owned())),
-    }
 }
 
 fn walks(facts: &KernelFacts) -> Result<Walks, Missing> {
@@ -292,7 +270,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::kernel::facts::{ProgramType, Symbol};
+    use crate::kernel::facts::{Member, ProgramType, Symbol};
 
     /// Facts that `nodemedic probes --facts` printed on the kernels of the matrix, with the
     /// hook that is the cheapest there.
