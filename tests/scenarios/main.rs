@@ -9,7 +9,7 @@ mod udp_conntrack;
 
 use std::process::ExitCode;
 
-use nodemedic_tests::scenario::{Faulty, HostTest, Registry, Scenario};
+use nodemedic_tests::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
 #[rustfmt::skip]
 const MATRIX: &[Scenario] = &[
@@ -17,7 +17,11 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("harness::nf_conntrack_comes_and_goes", harness::nf_conntrack_comes_and_goes),
     Scenario::new("harness::two_namespaces_reach_each_other", harness::two_namespaces_reach_each_other),
     Scenario::new("harness::masquerade_loads_what_it_needs", harness::masquerade_loads_what_it_needs),
+    Scenario::new("harness::ipvs_counts_its_services", harness::ipvs_counts_its_services),
     Scenario::new("harness::nothing_is_left_of_the_ones_before", harness::nothing_is_left_of_the_ones_before),
+    Scenario::new("harness::the_usual_machine_has_one_cpu", harness::the_usual_machine_has_one_cpu),
+    Scenario::new("harness::two_cpus_are_two", harness::two_cpus_are_two).on(Shape::TwoCpus),
+    Scenario::new("harness::many_cpus_are_possible", harness::many_cpus_are_possible).on(Shape::ManyPossibleCpus),
     Scenario::new("udp_conntrack::the_hook_fits_the_kernel", udp_conntrack::the_hook_fits_the_kernel),
     Scenario::new("udp_conntrack::one_shots_are_counted_exactly", udp_conntrack::one_shots_are_counted_exactly).limit(240),
     Scenario::new("udp_conntrack::one_shots_are_counted_exactly_by_kprobes", udp_conntrack::one_shots_are_counted_exactly_by_kprobes).limit(240),

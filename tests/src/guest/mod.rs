@@ -106,6 +106,16 @@ impl Guest {
         Ok(kernel::modules()?.iter().any(|loaded| loaded == module))
     }
 
+    /// How many CPUs there can be, with those that are not plugged in.
+    pub fn possible_cpus(&self) -> Result<u32> {
+        kernel::cpus("possible")
+    }
+
+    /// How many CPUs run.
+    pub fn online_cpus(&self) -> Result<u32> {
+        kernel::cpus("online")
+    }
+
     /// Whether the kernel, or a loaded module, describes its types: `vmlinux`, `nf_conntrack`.
     pub fn has_btf(&self, of: &str) -> bool {
         kernel::has_btf(of)

@@ -13,13 +13,17 @@ use super::{cache, packages};
 use crate::files;
 
 const PROGRAMS: &[&str] = &[
+    "ab",
     "bash",
     "bridge",
     "conntrack",
+    "curl",
     "dash",
     "dnsmasq",
     "dnsperf",
+    "ethtool",
     "ip",
+    "ipvsadm",
     "nft",
     "ping",
     "ps",

@@ -41,7 +41,8 @@ pub(crate) fn prepare(kernel: &Kernel) -> Result<KernelImage> {
 
 /// Looked for by the pin: with it in the cache, no archive is asked.
 fn entry(kernel: &Kernel) -> Result<PathBuf> {
-    cache::entry("kernels", &kernel.package, &kernel.version, |target| {
+    let inputs = (&kernel.version, modules::WANTED);
+    cache::entry("kernels", &kernel.package, inputs, |target| {
         let apt = Apt::open(&kernel.suites)?;
         let (package, version) = apt.choose(kernel)?;
         say!("fetching {package} {version}");

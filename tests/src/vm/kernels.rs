@@ -1,8 +1,6 @@
 //! The matrix, as `kernels.toml` has it.
 
-use std::env;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 /// Built in, so the test binary needs no file of the checkout.
@@ -62,49 +60,6 @@ impl Kernel {
     pub(crate) fn fits(&self, package: &str) -> bool {
         let (start, end) = self.series.split_once('*').unwrap_or((&self.series, ""));
         package.starts_with(start) && package.ends_with(end)
-    }
-}
-
-/// Size and command line of a guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Machine {
-    pub(crate) cpus: u32,
-    pub(crate) memory_mib: u32,
-    /// More words for the kernel's command line.
-    pub(crate) cmdline: String,
-    pub(crate) clock: Clock,
-}
-
-/// How time passes in a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Clock {
-    /// As on the host.
-    Host,
-    /// A nanosecond an instruction, and as on the host while there is nothing to do. What a
-    /// computation takes is then the same whatever else the host does. One CPU only.
-    Instructions,
-}
-
-impl Machine {
-    /// The usual size, unless the environment says otherwise: `NODEMEDIC_VM_SMP`,
-    /// `NODEMEDIC_VM_MEM` (MiB), `NODEMEDIC_VM_CMDLINE`.
-    pub(crate) fn from_env() -> Result<Self> {
-        Ok(Self {
-            cpus: number("NODEMEDIC_VM_SMP", 1)?,
-            memory_mib: number("NODEMEDIC_VM_MEM", 768)?,
-            cmdline: env::var("NODEMEDIC_VM_CMDLINE").unwrap_or_default(),
-            clock: Clock::Host,
-        })
-    }
-}
-
-fn number(variable: &str, usual: u32) -> Result<u32> {
-    match env::var(variable) {
-        Err(_) => Ok(usual),
-        Ok(text) => match text.parse() {
-            Ok(number) if number > 0 => Ok(number),
-            _ => bail!("{variable}={text:?}: a number above 0 is wanted"),
-        },
     }
 }
 

@@ -17,7 +17,7 @@
 //! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as a page to `NODEMEDIC_BENCH_PAGE`; `NODEMEDIC_BENCH_ONLY` selects, and then there is no page |
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |
-//! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests |
+//! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests, whatever shape a scenario wants |
 //! | `NODEMEDIC_VM_BPFTRACE` | if set, the guests have bpftrace, and the memory for it |
 //! | `NODEMEDIC_BIN` | the agent that the guests take along |
 //! | `NODEMEDIC_CACHE` | where downloads are kept |
@@ -37,6 +37,8 @@ mod keep;
 mod kernel_image;
 mod kernels;
 pub mod lab;
+mod machine;
+mod madt;
 mod modules;
 mod packages;
 mod qemu;
@@ -59,8 +61,9 @@ use libtest_mimic::{Arguments, Trial};
 use self::board::Board;
 use self::boot::Vm;
 use self::kernels::{Kernel, Matrix};
+use self::machine::Machine;
 use self::trials::{Boot, Plan};
-use crate::scenario::Registry;
+use crate::scenario::{Registry, Shape};
 
 /// What `NODEMEDIC_VM` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +137,8 @@ fn conclude(arguments: &Arguments, trials: Vec<Trial>) -> ExitCode {
 }
 
 /// A VM with this test binary as its PID 1, and the agent if there is one.
-fn vm(matrix: &Matrix, kernel: &Kernel) -> Result<Vm> {
-    let mut vm = Vm::prepare(matrix, kernel, &this()?)?;
+fn vm(matrix: &Matrix, kernel: &Kernel, shape: Shape) -> Result<Vm> {
+    let mut vm = Vm::prepare(matrix, kernel, Machine::of(shape)?, &this()?)?;
     if let Some(agent) = env::var_os("NODEMEDIC_BIN") {
         vm.agent(Path::new(&agent))?;
     }

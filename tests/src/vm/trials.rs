@@ -14,7 +14,7 @@ use super::board::Board;
 use super::kernels::{Kernel, Matrix};
 use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
-use crate::scenario::{Faulty, HostTest, Registry, Scenario};
+use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
 /// VMs side by side: more of them slow each other down into time-outs.
 const AT_ONCE: usize = 2;
@@ -48,10 +48,11 @@ enum Work {
     Host(HostTest),
 }
 
-/// The scenarios of one kernel, for as few boots as possible.
+/// The scenarios of one kernel in one shape of machine, for as few boots as possible.
 #[derive(Debug, Clone)]
 pub(crate) struct Boot {
     pub(crate) kernel: Kernel,
+    pub(crate) shape: Shape,
     pub(crate) tasks: Vec<Task>,
 }
 
@@ -100,16 +101,9 @@ impl Plan {
         let mut boots = Vec::<Boot>::new();
         let selected = |case: &&Case| is_selected(&case.name, arguments);
         for case in self.cases.iter().filter(selected) {
-            let task = case.task();
-            match boots
-                .iter_mut()
-                .find(|boot| boot.kernel.name == case.kernel.name)
-            {
-                Some(boot) => boot.tasks.push(task),
-                None => boots.push(Boot {
-                    kernel: case.kernel.clone(),
-                    tasks: vec![task],
-                }),
+            match boots.iter_mut().find(|boot| boot.suits(case)) {
+                Some(boot) => boot.tasks.push(case.task()),
+                None => boots.push(Boot::of(case)),
             }
         }
         boots
@@ -120,6 +114,20 @@ impl Plan {
         let selected = |test: &&HostTest| is_selected(test.name, arguments);
         let host = self.host.iter().filter(selected).copied();
         boots.chain(host.map(Work::Host)).collect()
+    }
+}
+
+impl Boot {
+    fn of(case: &Case) -> Self {
+        Self {
+            kernel: case.kernel.clone(),
+            shape: case.scenario.shape,
+            tasks: vec![case.task()],
+        }
+    }
+
+    fn suits(&self, case: &Case) -> bool {
+        self.kernel.name == case.kernel.name && self.shape == case.scenario.shape
     }
 }
 
@@ -226,7 +234,7 @@ fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
 }
 
 fn try_boot(matrix: &Matrix, boot: &Boot, board: &Board) -> Result<()> {
-    let vm = vm(matrix, &boot.kernel)?;
+    let vm = vm(matrix, &boot.kernel, boot.shape)?;
     let name = &boot.kernel.name;
     session::run(name, &vm, &boot.tasks, &mut |scenario, outcome| {
         board.publish(name, scenario, outcome);

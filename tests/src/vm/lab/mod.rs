@@ -57,7 +57,7 @@ pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
     let kernel = matrix.kernels.first().context("no kernel is selected")?;
     let scenario = registry.find(SCENARIO).context("there is no storm")?;
     let input = serde_json::to_value(storm).context("write the input as JSON")?;
-    let mut vm = vm(matrix, kernel)?;
+    let mut vm = vm(matrix, kernel, scenario.shape)?;
     ensure!(
         vm.has_agent(),
         "the lab has no agent: NODEMEDIC_BIN is not set"
