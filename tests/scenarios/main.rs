@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod faulty;
 mod harness;
+mod ipvs_conn_reuse;
 mod lab;
 mod udp_conntrack;
 
@@ -37,6 +38,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("udp_conntrack::without_btf_the_baseline_stands_in", udp_conntrack::without_btf_the_baseline_stands_in),
     Scenario::new("udp_conntrack::without_privileges_the_baseline_stands_in", udp_conntrack::without_privileges_the_baseline_stands_in),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends),
+    Scenario::new("ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw).limit(600),
 ];
 
 /// The first of them kills its kernel, so the others prove that the next ones still run.

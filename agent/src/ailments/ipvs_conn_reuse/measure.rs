@@ -11,8 +11,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::counts::Counts;
-use self::{baseline::Baseline, probed::Probed};
+use self::{baseline::Baseline, counts::Counts, probed::Probed};
 use super::{Settings, support::Plan};
 use crate::{
     kernel::ipvs::Census,
