@@ -3,7 +3,8 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::maladies::ipvs::Family;
 use nodemedic_tests::maladies::reuse::{self, Close, Connection, Name, Settings, Site};
@@ -72,9 +73,7 @@ struct Sight {
 /// All settings x all fates of the server x all ways to close.
 pub(crate) fn every_syn_has_the_outcome_that_its_client_saw(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest, Family::V4)?;
-    // The ailment waits for the first service.
-    site.add_services(guest, &[7_999])?;
-    let agent = Agent::start_for(guest, AILMENT, ALL_NAMES)?;
+    let agent = attached(guest, &site, ALL_NAMES)?;
     let mut first = 0;
     let mut delayed = 0;
     for conntrack in [1, 0] {
@@ -99,6 +98,31 @@ pub(crate) fn every_syn_has_the_outcome_that_its_client_saw(guest: &Guest) -> Re
         nothing_is_lost(metrics)
     })?;
     Ok(Verdict::Passed)
+}
+
+/// A service that is there from the begin: the ailment waits for the first.
+const FIRST_SERVICE: u16 = 7_999;
+
+/// The agent with all its probes. Where IPVS has no types of its own, it first wants to see some
+/// new connections.
+fn attached(guest: &Guest, site: &Site, settings: &str) -> Result<Agent> {
+    site.add_services(guest, &[FIRST_SERVICE])?;
+    let agent = Agent::start_for(guest, AILMENT, settings)?;
+    let mut client_ports = 10_000..;
+    eventually(2 * SOON, "all probes are attached", || {
+        let report = agent.report()?;
+        if report["coverage"]["state"] == "full" {
+            return Ok(());
+        }
+        if let Some(port) = client_ports.next() {
+            let connection = site.connect(port, FIRST_SERVICE, ANSWER)?;
+            connection
+                .context("nobody answers")?
+                .close(Close::ClientFin)?;
+        }
+        bail!("{} {}", report["coverage"], report["probes"])
+    })?;
+    Ok(agent)
 }
 
 /// One cell for each fate of the server and each way to close, on ports of their own.

@@ -316,6 +316,64 @@ pub struct Totals {
     pub lost: [u64; Loss::ALL.len()],
 }
 
+/// Bytes of a connection, of a destination and of the settings that a [`Specimen`] has.
+pub const CONNECTION_BYTES: usize = 192;
+/// See [`CONNECTION_BYTES`].
+pub const DEST_BYTES: usize = 432;
+/// See [`CONNECTION_BYTES`].
+pub const SETTINGS_BYTES: usize = 128;
+/// Bytes of the parameters of a new connection.
+pub const PARAMETER_BYTES: usize = 32;
+
+/// Specimens that are taken.
+pub const SPECIMENS: u32 = 4;
+
+/// Where to find what a [`Specimen`] is made of, in bytes: by a layout that was
+/// recorded, and is to be checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SpecimenOffsets {
+    /// `ip_vs_conn_param.ipvs`: pointer to what IPVS has of the network namespace.
+    pub ipvs: u32,
+    /// `ip_vs_conn_param.caddr`: pointer to the client's address.
+    pub client: u32,
+    /// `ip_vs_conn_param.vaddr`: pointer to the virtual address.
+    pub virtual_address: u32,
+    /// Where in `netns_ipvs` the bytes of [`Specimen::settings`] begin.
+    pub settings: u32,
+}
+
+/// One call of `ip_vs_conn_new(p, dest_af, daddr, dport, flags, dest, fwmark)` and the
+/// connection that it returned, as they lay in memory.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Specimen {
+    /// `dest`, a pointer.
+    pub dest_pointer: u64,
+    /// `dest_af`
+    pub destination_family: u32,
+    /// `dport`, big endian, in the low 16 bits.
+    pub destination_port: u32,
+    /// `flags`
+    pub flags: u32,
+    /// Inode number of the network namespace, found by way of `p`.
+    pub netns: u32,
+    /// `*daddr`
+    pub destination: [u8; 16],
+    /// `*p->caddr`
+    pub client: [u8; 16],
+    /// `*p->vaddr`
+    pub virtual_address: [u8; 16],
+    /// `*p`
+    pub parameters: [u8; PARAMETER_BYTES],
+    /// The connection.
+    pub connection: [u8; CONNECTION_BYTES],
+    /// `*dest`
+    pub dest: [u8; DEST_BYTES],
+    /// A part of `*p->ipvs`.
+    pub settings: [u8; SETTINGS_BYTES],
+}
+
 /// Places of the map of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -339,5 +397,7 @@ crate::abi!(
     Client,
     ClientCounts,
     Waiting,
-    Totals
+    Totals,
+    SpecimenOffsets,
+    Specimen
 );

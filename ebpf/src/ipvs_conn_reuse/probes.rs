@@ -17,7 +17,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_current_comm, generated::bpf_ktime_get_ns},
+    helpers::{bpf_get_current_comm, bpf_probe_read_kernel_buf, generated::bpf_ktime_get_ns},
     macros::{fentry, fexit, kprobe, kretprobe, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
@@ -26,7 +26,8 @@ use aya_log_ebpf::warn;
 use ebpf::{
     ipvs_conn_reuse::{
         Client, ClientCounts, DELAY_UNIT_NS, Fate, Flow, FlowCounts, IpvsSettings, Loss, Number,
-        Offsets, Outcome, Reason, SynCounts, Totals, Tuple, Waiting,
+        Offsets, Outcome, Reason, SPECIMENS, Specimen, SpecimenOffsets, SynCounts, Totals, Tuple,
+        Waiting,
     },
     shared::{
         add,
@@ -98,6 +99,15 @@ static OFFSETS: Offsets = Offsets {
     skb_data: 0,
 };
 
+/// Set by the agent where [`OFFSETS`] is a layout that was recorded.
+#[unsafe(no_mangle)]
+static SPECIMEN_OFFSETS: SpecimenOffsets = SpecimenOffsets {
+    ipvs: 0,
+    client: 0,
+    virtual_address: 0,
+    settings: 0,
+};
+
 /// Not zero: the probes say in the agent's log what they could not read.
 #[unsafe(no_mangle)]
 static VERBOSE: u32 = 0;
@@ -127,6 +137,31 @@ static NOTES: LruHashMap<u64, Note> = LruHashMap::with_max_entries(1024, 0);
 
 #[map]
 static LOOKUPS: CallMap = HashMap::with_max_entries(1024, 0);
+
+/// Calls of `ip_vs_conn_new` under way, by context.
+#[map]
+static NEW_CALLS: LruHashMap<u64, NewCall> = LruHashMap::with_max_entries(1024, 0);
+
+/// By the address of the connection.
+#[map]
+static TAKEN: HashMap<u64, Specimen> = HashMap::with_max_entries(SPECIMENS, 0);
+
+/// Room to make one in: it is too big for the stack.
+#[map]
+static SPECIMEN: PerCpuArray<Specimen> = PerCpuArray::with_max_entries(1, 0);
+
+/// The arguments of `ip_vs_conn_new` that are registers.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct NewCall {
+    parameters: u64,
+    destination: u64,
+    dest: u64,
+    destination_family: u32,
+    destination_port: u32,
+    flags: u32,
+    unused: u32,
+}
 
 /// A SYN of a connection whose destination is drained or gone.
 #[derive(Clone, Copy)]
@@ -205,6 +240,49 @@ fn lookup_kretprobe(ctx: RetProbeContext) -> u32 {
 #[kretprobe]
 fn hook_kretprobe(ctx: RetProbeContext) -> u32 {
     count_if_readable(&ctx, passed(ctx.ret()));
+    0
+}
+
+/// `ip_vs_conn_new(p, dest_af, daddr, dport, flags, dest, fwmark)`
+#[kprobe]
+fn new_kprobe(ctx: ProbeContext) -> u32 {
+    let (Some(parameters), Some(family), Some(destination), Some(port), Some(flags), Some(dest)) = (
+        ctx.arg::<u64>(0),
+        ctx.arg::<u32>(1),
+        ctx.arg::<u64>(2),
+        ctx.arg::<u16>(3),
+        ctx.arg::<u32>(4),
+        ctx.arg::<u64>(5),
+    ) else {
+        return 0;
+    };
+    let call = NewCall {
+        parameters,
+        destination,
+        dest,
+        destination_family: family,
+        destination_port: u32::from(port),
+        flags,
+        unused: 0,
+    };
+    let _full = NEW_CALLS.insert(context_id(), call, u64::from(BPF_ANY));
+    0
+}
+
+#[kretprobe]
+fn new_kretprobe(ctx: RetProbeContext) -> u32 {
+    let context = context_id();
+    let connection: u64 = ctx.ret();
+    let Some(call) = NEW_CALLS.get_ptr(context) else {
+        return 0;
+    };
+    // SAFETY: a value of the map, used by this context alone.
+    let call = unsafe { *call };
+    let _gone = NEW_CALLS.remove(context);
+    // One without a destination shows too little, and a template is none.
+    if connection != 0 && call.dest != 0 && call.flags & CONN_F_TEMPLATE == 0 {
+        count_if_readable(&ctx, taken(&call, connection));
+    }
     0
 }
 
@@ -413,6 +491,40 @@ fn passed(verdict: u32) -> Result<(), i32> {
     } else {
         count(Outcome::StaleDestination, reason, &flow, &tuple, settings);
     }
+    Ok(())
+}
+
+/// Takes a specimen, unless there are enough.
+#[inline(always)]
+fn taken(call: &NewCall, connection: u64) -> Result<(), i32> {
+    let Some(specimen) = SPECIMEN.get_ptr_mut(0) else {
+        return Ok(());
+    };
+    // SAFETY: this CPU's own value; a program is never entered twice on one CPU.
+    let specimen = unsafe { &mut *specimen };
+    let offsets = global(&SPECIMEN_OFFSETS);
+    let parameters = call.parameters as *const u8;
+    specimen.dest_pointer = call.dest;
+    specimen.destination_family = call.destination_family;
+    specimen.destination_port = call.destination_port;
+    specimen.flags = call.flags;
+    // SAFETY: integers and arrays of bytes.
+    unsafe {
+        let ipvs = read::<u64>(parameters, offsets.ipvs)? as *const u8;
+        let client = read::<u64>(parameters, offsets.client)?;
+        let virtual_address = read::<u64>(parameters, offsets.virtual_address)?;
+        let net = read::<u64>(ipvs, global(&OFFSETS).ipvs_net)? as *const u8;
+        specimen.netns = read(net, global(&OFFSETS).net_inum)?;
+        let settings = ipvs.wrapping_add(offsets.settings as usize);
+        bpf_probe_read_kernel_buf(call.destination as *const u8, &mut specimen.destination)?;
+        bpf_probe_read_kernel_buf(client as *const u8, &mut specimen.client)?;
+        bpf_probe_read_kernel_buf(virtual_address as *const u8, &mut specimen.virtual_address)?;
+        bpf_probe_read_kernel_buf(parameters, &mut specimen.parameters)?;
+        bpf_probe_read_kernel_buf(connection as *const u8, &mut specimen.connection)?;
+        bpf_probe_read_kernel_buf(call.dest as *const u8, &mut specimen.dest)?;
+        bpf_probe_read_kernel_buf(settings, &mut specimen.settings)?;
+    }
+    let _enough = TAKEN.insert(connection, &*specimen, u64::from(BPF_NOEXIST));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Measuring: the baseline that needs no BPF, and what the probes count.
 
 mod baseline;
+mod check;
 mod counts;
 mod names;
 mod probed;

@@ -2,6 +2,7 @@
 //! dropped and the client waits, or it goes to a server that is drained or gone.
 
 mod judge;
+mod layout;
 mod measure;
 mod metrics;
 mod settings;

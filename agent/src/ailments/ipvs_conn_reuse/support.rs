@@ -2,10 +2,11 @@
 
 use ebpf::ipvs_conn_reuse::Offsets;
 
+use super::layout::{self, Layout};
 use crate::{
     ailments::Support,
     kernel::{
-        Function, KernelFacts, MemberPath, Needs,
+        Fact, Function, KernelFacts, MemberPath, Needs,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
         facts::ModuleState,
     },
@@ -19,6 +20,7 @@ pub(super) const NEEDS: Needs = Needs {
     functions: &[
         function("ip_vs_conn_expire_now"),
         function("ip_vs_schedule"),
+        function("ip_vs_conn_new"),
         function("ip_vs_conn_in_get_proto"),
         function("ip_vs_in_hook"),
         function("ip_vs_remote_request4"),
@@ -78,11 +80,11 @@ const CONNTRACK: MemberPath = member("netns_ipvs.sysctl_conntrack");
 const CONN_REUSE_MODE: MemberPath = member("netns_ipvs.sysctl_conn_reuse_mode");
 const EXPIRE_NODEST_CONN: MemberPath = member("netns_ipvs.sysctl_expire_nodest_conn");
 const EXPIRE_QUIESCENT_TEMPLATE: MemberPath = member("netns_ipvs.sysctl_expire_quiescent_template");
-const INUM: MemberPath = member("net.ns.inum");
+pub(super) const INUM: MemberPath = member("net.ns.inum");
 const HEADER_FLAGS: MemberPath = member("ip_vs_iphdr.hdr_flags");
 const HEADER_LENGTH: MemberPath = member("ip_vs_iphdr.len");
 const HEADER_PROTOCOL: MemberPath = member("ip_vs_iphdr.protocol");
-const SKB_DATA: MemberPath = member("sk_buff.data");
+pub(super) const SKB_DATA: MemberPath = member("sk_buff.data");
 
 const fn function(name: &'static str) -> Function {
     Function {
@@ -173,6 +175,19 @@ static KEPT: Probe = Probe {
     ],
 };
 
+/// Attached for as long as it takes to know a recorded layout.
+static SPECIMENS: Probe = Probe {
+    name: "layout",
+    gives: "the certainty that a recorded layout is the running module's",
+    candidates: &[Candidate {
+        hook: Hook::Kprobe,
+        programs: &[
+            program("new_kretprobe", At::Return, "ip_vs_conn_new"),
+            program("new_kprobe", At::Entry, "ip_vs_conn_new"),
+        ],
+    }],
+};
+
 /// In the order of attaching: who waits is noted only once it will be noticed that the
 /// wait is over.
 static ALWAYS: [Probe; 2] = [CONNECTIONS, REUSES];
@@ -187,6 +202,20 @@ pub struct Plan {
     pub kept: PlannedProbe,
     /// Where the members lie, if all are known.
     pub offsets: Option<Offsets>,
+    /// What is to be checked before anything else is attached.
+    pub unchecked: Option<Unchecked>,
+}
+
+/// A layout that was recorded, for a module that does not say itself how its structures
+/// are laid out.
+#[derive(Clone, Debug)]
+pub struct Unchecked {
+    /// What was recorded.
+    pub layout: &'static Layout,
+    /// The probe by which it is checked.
+    pub probe: PlannedProbe,
+    /// Jiffies a second, if known.
+    pub hz: Option<u32>,
 }
 
 impl Plan {
@@ -208,7 +237,11 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
         Some((ModuleState::Loaded, Some(0))) => return Support::Waiting,
         Some((ModuleState::Loaded | ModuleState::BuiltIn, _)) => {}
     }
-    let offsets = offsets(facts);
+    let recorded = recorded(facts);
+    let offsets = match recorded {
+        Some(layout) => layout.offsets(facts),
+        None => offsets(facts),
+    };
     let planned = |probe| match &offsets {
         Ok(_) => bpf::plan(probe, facts),
         Err(missing) => PlannedProbe::impossible(probe, missing),
@@ -216,8 +249,22 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
     Support::Yes(Plan {
         always: ALWAYS.iter().map(planned).collect(),
         kept: planned(&KEPT),
+        unchecked: recorded.map(|layout| Unchecked {
+            layout,
+            probe: planned(&SPECIMENS),
+            hz: facts.hz.known().copied(),
+        }),
         offsets: offsets.as_ref().ok().copied(),
     })
+}
+
+/// What was recorded of the series of a module that has no types of its own.
+fn recorded(facts: &KernelFacts) -> Option<&'static Layout> {
+    let module = facts.modules.get(MODULE)?;
+    match (&module.state, &module.btf) {
+        (ModuleState::Loaded, Fact::Unknown(_)) => layout::of(facts),
+        _ => None,
+    }
 }
 
 fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {

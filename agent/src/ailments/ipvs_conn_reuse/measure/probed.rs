@@ -1,6 +1,6 @@
 //! What the probes count in the kernel.
 
-use std::{fmt, time::Instant};
+use std::{fmt, mem, time::Instant};
 
 use anyhow::Context as _;
 use aya::{
@@ -11,6 +11,7 @@ use ebpf::ipvs_conn_reuse::{Client, ClientCounts, Flow, FlowCounts, Loss, Offset
 
 use super::{
     Counts, NamespaceReading, ProbedReading,
+    check::{Check, Outcome},
     names::{Clients, Services},
     waiting::WaitingRoom,
     watch::Watch,
@@ -18,24 +19,47 @@ use super::{
 use crate::{
     ailments::ipvs_conn_reuse::{
         Settings,
-        support::{MODULE, Plan},
+        support::{MODULE, Plan, Unchecked},
     },
     kernel::{
         self,
         bpf::{Attached, HashMap, Object, PlannedProbe, ProbeLog},
         modules::Held,
     },
-    report::{ProbeReport, ProgramStats},
+    report::{Missing, ProbeReport, ProgramStats},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_conn_reuse"));
 
-/// The probes that are attached, and their maps.
+/// The probes, and as far as they are attached their maps.
 #[derive(Debug)]
 pub(super) struct Probed {
-    /// Absent where no probe could be attached.
-    running: Option<Running>,
+    state: State,
+    always: Vec<PlannedProbe>,
+    kept: PlannedProbe,
+    settings: Settings,
     reports: Vec<ProbeReport>,
+}
+
+/// What is attached.
+#[derive(Debug)]
+enum State {
+    Nothing,
+    /// What shows whether a recorded layout is right.
+    Checking(Box<Checking>),
+    Running(Box<Running>),
+}
+
+struct Checking {
+    /// Before the object, whose maps it uses.
+    check: Check,
+    object: Object,
+}
+
+impl fmt::Debug for Checking {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Checking").finish_non_exhaustive()
+    }
 }
 
 struct Running {
@@ -63,20 +87,54 @@ impl fmt::Debug for Running {
 }
 
 impl Probed {
-    /// Attaches the probes that the plan has candidates for.
+    /// Attaches the probes that the plan has candidates for, or what must come before.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
         let wanted = |probe: &PlannedProbe| probe.clone().with_hooks(&settings.hooks);
-        let always: Vec<_> = plan.always.iter().map(wanted).collect();
-        let kept = wanted(&plan.kept);
-        let can_attach = always.iter().all(|probe| !probe.candidates.is_empty());
-        let (Some(offsets), true) = (plan.offsets, can_attach) else {
-            let none = |probe: &PlannedProbe| probe.report(None, Vec::new());
-            return Ok(Self {
-                running: None,
-                reports: always.iter().chain([&kept]).map(none).collect(),
-            });
+        let mut probed = Self {
+            state: State::Nothing,
+            always: plan.always.iter().map(wanted).collect(),
+            kept: wanted(&plan.kept),
+            settings: settings.clone(),
+            reports: Vec::new(),
         };
-        let mut object = load(&offsets, settings)?;
+        let can_attach = probed
+            .always
+            .iter()
+            .all(|probe| !probe.candidates.is_empty());
+        let (Some(offsets), true) = (plan.offsets, can_attach) else {
+            probed.report_nothing(None);
+            return Ok(probed);
+        };
+        match &plan.unchecked {
+            None => probed.run(load(&offsets, None, settings)?)?,
+            Some(unchecked) => {
+                let object = load(&offsets, Some(unchecked), settings)?;
+                probed.check(object, unchecked)?;
+            }
+        }
+        Ok(probed)
+    }
+
+    fn check(&mut self, mut object: Object, unchecked: &Unchecked) -> anyhow::Result<()> {
+        let unchecked = Unchecked {
+            probe: unchecked.probe.clone().with_hooks(&self.settings.hooks),
+            ..unchecked.clone()
+        };
+        match Check::begin(&mut object, unchecked)? {
+            Ok(check) => {
+                self.report_nothing(Some(&check.pending()));
+                self.state = State::Checking(Box::new(Checking { check, object }));
+            }
+            Err(report) => {
+                self.report_nothing(None);
+                self.reports.push(report);
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches the probes themselves.
+    fn run(&mut self, mut object: Object) -> anyhow::Result<()> {
         let mut reports = Vec::new();
         let programs = Held::hold(MODULE, || {
             let attach = |probe| {
@@ -84,26 +142,36 @@ impl Probed {
                 reports.push(report);
                 attached
             };
-            always.iter().map(attach).collect()
+            self.always.iter().map(attach).collect()
         });
-        if reports.iter().any(|report| report.hook.is_none()) {
+        let complete = reports.iter().all(|report| report.hook.is_some());
+        self.reports = reports;
+        if complete {
+            let watch = Watch::new(self.kept.clone());
+            let running = Running::new(object, programs, watch, &self.settings)?;
+            self.state = State::Running(Box::new(running));
+        } else {
             // One without the other would count wrongly.
-            reports.push(kept.report(None, Vec::new()));
-            return Ok(Self {
-                running: None,
-                reports,
-            });
+            self.reports.push(self.kept.report(None, Vec::new()));
+            self.state = State::Nothing;
         }
-        let running = Running::new(object, programs, Watch::new(kept), settings)?;
         kernel::return_free_memory();
-        Ok(Self {
-            running: Some(running),
-            reports,
-        })
+        Ok(())
+    }
+
+    /// Says of each probe that it is not attached, for its own reasons or for this one.
+    fn report_nothing(&mut self, why: Option<&Missing>) {
+        let probes = self.always.iter().chain([&self.kept]);
+        self.reports = probes
+            .map(|probe| probe.report(None, why.cloned().into_iter().collect()))
+            .collect();
     }
 
     pub(super) fn reports(&self) -> impl Iterator<Item = ProbeReport> {
-        let watch = self.running.iter().map(|running| running.watch.report());
+        let watch = match &self.state {
+            State::Running(running) => Some(running.watch.report()),
+            State::Nothing | State::Checking(_) => None,
+        };
         self.reports.iter().chain(watch).cloned()
     }
 
@@ -111,28 +179,62 @@ impl Probed {
         &mut self,
         namespaces: &[NamespaceReading],
     ) -> anyhow::Result<Option<ProbedReading>> {
-        self.running
-            .as_mut()
-            .map(|running| running.read(namespaces))
-            .transpose()
+        self.finish_check(namespaces)?;
+        match &mut self.state {
+            State::Running(running) => running.read(namespaces).map(Some),
+            State::Nothing | State::Checking(_) => Ok(None),
+        }
+    }
+
+    /// Goes on to what the check was for, if it has come to an end.
+    fn finish_check(&mut self, namespaces: &[NamespaceReading]) -> anyhow::Result<()> {
+        let State::Checking(checking) = &self.state else {
+            return Ok(());
+        };
+        match checking.check.judge(namespaces)? {
+            Outcome::Unfinished => {}
+            Outcome::Agrees => {
+                if let State::Checking(checking) = mem::replace(&mut self.state, State::Nothing) {
+                    drop(checking.check);
+                    self.run(checking.object)?;
+                }
+            }
+            Outcome::Disagrees(why) => {
+                self.report_nothing(Some(&why));
+                self.state = State::Nothing;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn idle(&self) -> bool {
-        self.running
-            .as_ref()
-            .is_some_and(|running| running.programs.alone())
+        match &self.state {
+            State::Running(running) => running.programs.alone(),
+            State::Checking(checking) => checking.check.alone(),
+            State::Nothing => false,
+        }
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        self.running.iter().flat_map(Running::programs).collect()
+        match &self.state {
+            State::Running(running) => running.programs().collect(),
+            State::Nothing | State::Checking(_) => Vec::new(),
+        }
     }
 }
 
-fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
+fn load(
+    offsets: &Offsets,
+    unchecked: Option<&Unchecked>,
+    settings: &Settings,
+) -> anyhow::Result<Object> {
+    let specimen = unchecked.map(|unchecked| unchecked.layout.specimen);
+    let specimen = specimen.unwrap_or_default();
     let verbose = u32::from(tracing::enabled!(tracing::Level::DEBUG));
     let mut loader = EbpfLoader::new();
     loader
         .override_global("OFFSETS", offsets, true)
+        .override_global("SPECIMEN_OFFSETS", &specimen, true)
         .override_global("VERBOSE", &verbose, true)
         .map_max_entries("FLOWS", settings.max_services)
         .map_max_entries("CLIENTS", settings.max_clients)
