@@ -101,6 +101,22 @@ fn expect(listed: Listed, services: u32, destinations: u32) -> Result<()> {
     Ok(())
 }
 
+/// The kernel marks a module that was built out of its tree.
+pub(crate) fn ip_vs_is_of_the_time_that_the_matrix_says(guest: &Guest) -> Result<Verdict> {
+    guest.modprobe("ip_vs")?;
+    let marks = guest.sh("cat /sys/module/ip_vs/taint")?;
+    let built_again = marks.contains('O');
+    let kernel = guest.kernel()?;
+    ensure!(
+        built_again == kernel.ends_with("-unfixed"),
+        "kernel {kernel} has an ip_vs with the marks {marks:?}"
+    );
+    // The schedulers are the stock ones, and take it for theirs.
+    Services::new(1).add(guest)?;
+    expect(ipvs::listed(guest)?, 1, 1)?;
+    Ok(Verdict::Passed)
+}
+
 /// What a scenario means by a shape of machine.
 pub(crate) fn the_usual_machine_has_one_cpu(guest: &Guest) -> Result<Verdict> {
     expect_cpus(guest, 1, 1)

@@ -5,6 +5,7 @@ mod bench;
 mod faulty;
 mod harness;
 mod ipvs_conn_reuse;
+mod ipvs_estimation;
 mod lab;
 mod udp_conntrack;
 
@@ -20,6 +21,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("harness::masquerade_loads_what_it_needs", harness::masquerade_loads_what_it_needs),
     Scenario::new("harness::ipvs_counts_its_services", harness::ipvs_counts_its_services),
     Scenario::new("harness::nothing_is_left_of_the_ones_before", harness::nothing_is_left_of_the_ones_before),
+    Scenario::new("harness::ip_vs_is_of_the_time_that_the_matrix_says", harness::ip_vs_is_of_the_time_that_the_matrix_says),
     Scenario::new("harness::the_usual_machine_has_one_cpu", harness::the_usual_machine_has_one_cpu),
     Scenario::new("harness::two_cpus_are_two", harness::two_cpus_are_two).on(Shape::TwoCpus),
     Scenario::new("harness::many_cpus_are_possible", harness::many_cpus_are_possible).on(Shape::ManyPossibleCpus),
@@ -39,6 +41,17 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("udp_conntrack::without_privileges_the_baseline_stands_in", udp_conntrack::without_privileges_the_baseline_stands_in),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends),
     Scenario::new("ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw).limit(600),
+    Scenario::new("ipvs_estimation::the_hook_fits_the_kernel", ipvs_estimation::the_hook_fits_the_kernel),
+    Scenario::new("ipvs_estimation::every_namespace_and_protocol_is_counted", ipvs_estimation::every_namespace_and_protocol_is_counted).limit(180),
+    Scenario::new("ipvs_estimation::the_module_comes_goes_and_comes_back", ipvs_estimation::the_module_comes_goes_and_comes_back).limit(300),
+    Scenario::new("ipvs_estimation::busy_threads_are_told_with_their_remedies", ipvs_estimation::busy_threads_are_told_with_their_remedies).limit(180),
+    Scenario::new("ipvs_estimation::few_services_are_healthy", ipvs_estimation::few_services_are_healthy).limit(180).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::a_thousand_services_stall_until_estimation_is_off", ipvs_estimation::a_thousand_services_stall_until_estimation_is_off).limit(300).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::five_thousand_services_stall_until_estimation_is_off", ipvs_estimation::five_thousand_services_stall_until_estimation_is_off).limit(400).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer", ipvs_estimation::passes_agree_with_the_kernels_tracer).limit(300).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes", ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes).limit(300).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(400).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::without_hooks_the_baseline_stands_in", ipvs_estimation::without_hooks_the_baseline_stands_in).limit(300).on(Shape::ManyPossibleCpus),
 ];
 
 /// The first of them kills its kernel, so the others prove that the next ones still run.

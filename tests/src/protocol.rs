@@ -16,6 +16,9 @@ pub(crate) const AGENT: &str = "/usr/bin/nodemedic";
 /// Set for the child that runs one scenario.
 pub(crate) const SCENARIO_ENV: &str = "NODEMEDIC_SCENARIO";
 
+/// What the matrix calls the kernel, for that child.
+pub(crate) const KERNEL_ENV: &str = "NODEMEDIC_SCENARIO_KERNEL";
+
 /// JSON for that child: the [`Task::input`].
 pub(crate) const INPUT_ENV: &str = "NODEMEDIC_SCENARIO_INPUT";
 
@@ -25,6 +28,8 @@ pub(crate) const PORT: &str = "events";
 /// What a guest is to do.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Job {
+    /// The kernel's name in the matrix.
+    pub(crate) kernel: String,
     pub(crate) scenarios: Vec<Task>,
     /// Runs on the console after the scenarios; the guest lives as long as it does.
     pub(crate) then: Option<Vec<String>>,

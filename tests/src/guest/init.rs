@@ -77,7 +77,7 @@ fn scenarios(job: &Job, port: &mut Port, baseline: &Baseline) -> Result<()> {
             scenario: scenario.clone(),
         })?;
         let started = Instant::now();
-        let (outcome, log) = child::supervise(task)?;
+        let (outcome, log) = child::supervise(task, &job.kernel)?;
         let seconds = started.elapsed().as_secs_f64();
         let left = baseline.restore();
         if job.then.is_some() {

@@ -48,6 +48,12 @@ impl Guest {
         serde_json::from_str(&json).with_context(|| format!("the input is {json}"))
     }
 
+    /// What the matrix calls this kernel. For the few that have to know; what a kernel has is
+    /// better found by looking.
+    pub fn kernel(&self) -> Result<String> {
+        env::var(protocol::KERNEL_ENV).context("read the kernel's name")
+    }
+
     /// What a shell prints for this; failure is an error with what it said.
     pub fn sh(&self, script: &str) -> Result<String> {
         command::shell(&[], script, COMMAND_LIMIT)?.ok()

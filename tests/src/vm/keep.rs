@@ -25,6 +25,7 @@ pub(crate) fn run(matrix: &Matrix, boots: Vec<Boot>) -> Result<ExitCode> {
         vm.forwards.push(port);
     }
     let job = Job {
+        kernel: boot.kernel.name.clone(),
         scenarios: boot.tasks,
         then: Some(vec!["bash".into(), "-i".into()]),
         ..Job::default()

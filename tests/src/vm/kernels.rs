@@ -27,6 +27,12 @@ pub(crate) struct Kernel {
     pub(crate) version: String,
     /// The names of all packages of the series, with a `*`: where to look when the pin is gone.
     pub(crate) series: String,
+    /// Beginnings of the names of the scenarios that it runs; without any, it runs all.
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
+    /// Its `ip_vs` is built again as it was before 5.9.
+    #[serde(default)]
+    pub(crate) unfixed: bool,
 }
 
 /// Packages that are taken together with all that they depend on.
@@ -56,6 +62,19 @@ impl Matrix {
 }
 
 impl Kernel {
+    pub(crate) fn runs(&self, scenario: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|start| scenario.starts_with(start))
+    }
+
+    /// `5.10` of `linux-image-5.10.*-cloud-amd64`: what names the packages that there is one of for
+    /// the whole series.
+    pub(crate) fn series_number(&self) -> &str {
+        let numbers = self.series.trim_start_matches("linux-image-");
+        numbers
+            .split_once(".*")
+            .map_or(numbers, |(number, _)| number)
+    }
+
     /// Whether a package is of this kernel's series.
     pub(crate) fn fits(&self, package: &str) -> bool {
         let (start, end) = self.series.split_once('*').unwrap_or((&self.series, ""));
@@ -73,6 +92,20 @@ mod tests {
             assert!(kernel.fits(&kernel.package), "{kernel:?}");
             assert!(!kernel.fits(&format!("{}-dbg", kernel.package)));
         }
+    }
+
+    #[test]
+    fn the_number_of_a_series_is_in_its_pattern() {
+        let matrix = Matrix::load().unwrap();
+        assert_eq!(matrix.kernels[0].series_number(), "5.10");
+    }
+
+    #[test]
+    fn a_kernel_runs_all_scenarios_or_some() {
+        let matrix = Matrix::load().unwrap();
+        let (stock, unfixed) = (&matrix.kernels[0], matrix.kernels.last().unwrap());
+        assert!(stock.runs("udp_conntrack::x") && stock.runs("ipvs_conn_reuse::x"));
+        assert!(unfixed.runs("ipvs_conn_reuse::x") && !unfixed.runs("udp_conntrack::x"));
     }
 
     #[test]

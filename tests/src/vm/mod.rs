@@ -49,6 +49,7 @@ mod sources;
 mod tail;
 pub mod tools;
 mod trials;
+mod unfixed;
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -81,6 +81,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) fn start(name: &'a str, vm: &Vm, tasks: &[Task]) -> Result<Self> {
         let job = Job {
+            kernel: name.to_owned(),
             scenarios: tasks.to_vec(),
             ..Job::default()
         };

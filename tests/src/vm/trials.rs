@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::board::Board;
 use super::kernels::{Kernel, Matrix};
+use super::unfixed::Unavailable;
 use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
 use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
@@ -61,6 +62,7 @@ impl Plan {
         let mut cases = Vec::new();
         for kernel in &matrix.kernels {
             let of_matrix = registry.matrix.iter();
+            let of_matrix = of_matrix.filter(|scenario| kernel.runs(scenario.name));
             cases.extend(of_matrix.map(|scenario| Case::of_matrix(kernel, *scenario)));
             if kernel.name == OWN_KERNEL {
                 let faulty = registry.faulty.iter();
@@ -227,8 +229,12 @@ fn run_on_host(test: HostTest, board: &Board) {
 
 fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
     if let Err(error) = try_boot(matrix, boot, board) {
+        let outcome = match error.is::<Unavailable>() {
+            true => Outcome::Skipped(format!("{error:#}")),
+            false => Outcome::Failed(format!("{error:#}")),
+        };
         for task in &boot.tasks {
-            board.fail_if_open(&boot.kernel.name, &task.name, &format!("{error:#}"));
+            board.publish_if_open(&boot.kernel.name, &task.name, outcome.clone());
         }
     }
 }

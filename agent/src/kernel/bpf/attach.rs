@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Map, MapData},
-    programs::ProgramError,
+    programs::{ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink},
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_attach_type;
@@ -88,6 +88,9 @@ enum Link {
         _link: aya::programs::kprobe::KProbeLink,
         /// The same link once more, to be asked what it has missed.
         info: Option<OwnedFd>,
+    },
+    RawTracepoint {
+        _link: RawTracePointLink,
     },
 }
 
@@ -169,6 +172,7 @@ impl Object {
                 (Hook::Fentry, None) => {
                     return Err(anyhow!("no BTF is known of function {}", program.function));
                 }
+                (Hook::RawTracepoint, _) => self.attach_raw_tracepoint(program)?,
                 (Hook::Kprobe, _) => self.attach_kprobe(program)?,
             };
             attached.programs.push(AttachedProgram {
@@ -240,14 +244,37 @@ impl Object {
         let link = kprobe
             .take_link(id)
             .with_context(|| format!("keep program {}", program.name))?;
-        let fd = kprobe
-            .fd()
-            .with_context(|| format!("descriptor of program {}", program.name))?
-            .as_fd()
-            .try_clone_to_owned()
-            .with_context(|| format!("descriptor of program {}", program.name))?;
+        let fd = descriptor(program, kprobe.fd())?;
         let info = sys::kprobe_link(fd.as_fd());
         Ok((fd, Link::Kprobe { _link: link, info }))
+    }
+
+    /// The program stays loaded when it is detached, and can be attached again.
+    fn attach_raw_tracepoint(&mut self, program: &Program) -> anyhow::Result<(OwnedFd, Link)> {
+        let tracepoint: &mut RawTracePoint = self
+            .maps
+            .program_mut(program.name)
+            .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?
+            .try_into()
+            .with_context(|| format!("program {} is for no raw tracepoint", program.name))?;
+        if tracepoint.fd().is_err() {
+            tracepoint
+                .load()
+                .map_err(|error| refusal(program, &error))?;
+        }
+        let id = tracepoint.attach(program.function).with_context(|| {
+            format!(
+                "attach program {} to tracepoint {}",
+                program.name, program.function
+            )
+        })?;
+        let link = tracepoint
+            .take_link(id)
+            .with_context(|| format!("keep program {}", program.name))?;
+        Ok((
+            descriptor(program, tracepoint.fd())?,
+            Link::RawTracepoint { _link: link },
+        ))
     }
 }
 
@@ -259,7 +286,9 @@ impl AttachedProgram {
             Link::Kprobe {
                 info: Some(info), ..
             } => recursion + sys::kprobe_missed(info.as_fd()),
-            Link::Kprobe { info: None, .. } | Link::Tracing { .. } => recursion,
+            Link::Kprobe { info: None, .. } | Link::Tracing { .. } | Link::RawTracepoint { .. } => {
+                recursion
+            }
         }
     }
 }
@@ -318,6 +347,13 @@ fn data(map: &Map) -> anyhow::Result<&MapData> {
         | Map::StackTraceMap(data) => Ok(data),
         other => Err(anyhow!("no probe uses maps like {other:?}")),
     }
+}
+
+/// The descriptor of a program that aya has loaded, once more.
+fn descriptor(program: &Program, fd: Result<&ProgramFd, ProgramError>) -> anyhow::Result<OwnedFd> {
+    let context = || format!("descriptor of program {}", program.name);
+    let fd = fd.with_context(context)?;
+    fd.as_fd().try_clone_to_owned().with_context(context)
 }
 
 /// Why aya could not load a program, without the whole of the verifier's log.
