@@ -59,6 +59,10 @@ pub struct Offsets {
     pub expire_quiescent_template: u32,
     /// `net.ns.inum`: the number that `/proc/<pid>/ns/net` shows.
     pub net_inum: u32,
+    /// `ip_vs_service.ipvs`: pointer to what IPVS has of the network namespace.
+    pub service_ipvs: u32,
+    /// `ip_vs_dest_user_kern.weight`, 32 bits: what user space wants it to be.
+    pub wanted_weight: u32,
     /// `ip_vs_iphdr.hdr_flags`, 32 bits.
     pub header_flags: u32,
     /// `ip_vs_iphdr.len`: where the transport header lies after `sk_buff.data`.
@@ -373,6 +377,9 @@ pub struct Specimen {
     /// A part of `*p->ipvs`.
     pub settings: [u8; SETTINGS_BYTES],
 }
+
+/// Bytes of the ring of changes: a page holds what comes while the agent looks.
+pub const CHANGES_BYTES: u32 = 4096;
 
 /// Places of the map of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

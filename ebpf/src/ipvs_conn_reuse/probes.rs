@@ -19,15 +19,15 @@ use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::{bpf_get_current_comm, bpf_probe_read_kernel_buf, generated::bpf_ktime_get_ns},
     macros::{fentry, fexit, kprobe, kretprobe, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::warn;
 use ebpf::{
     ipvs_conn_reuse::{
-        Client, ClientCounts, DELAY_UNIT_NS, Fate, Flow, FlowCounts, IpvsSettings, Loss, Number,
-        Offsets, Outcome, Reason, SPECIMENS, Specimen, SpecimenOffsets, SynCounts, Totals, Tuple,
-        Waiting,
+        CHANGES_BYTES, Client, ClientCounts, DELAY_UNIT_NS, Fate, Flow, FlowCounts, IpvsSettings,
+        Loss, Number, Offsets, Outcome, Reason, SPECIMENS, Specimen, SpecimenOffsets, SynCounts,
+        Totals, Tuple, Waiting,
     },
     shared::{
         add,
@@ -93,6 +93,8 @@ static OFFSETS: Offsets = Offsets {
     expire_nodest_conn: 0,
     expire_quiescent_template: 0,
     net_inum: 0,
+    service_ipvs: 0,
+    wanted_weight: 0,
     header_flags: 0,
     header_length: 0,
     header_protocol: 0,
@@ -130,6 +132,15 @@ static WAITING: HashMap<Tuple, Waiting> = HashMap::with_max_entries(1, 0);
 /// By [`Number`].
 #[map]
 static NUMBERS: Array<u64> = Array::with_max_entries(Number::COUNT, 0);
+
+/// Not zero while both ends of a look-up and the packet hook are probed.
+#[map]
+static WATCHING: Array<u64> = Array::with_max_entries(1, 0);
+
+/// An entry for each destination that was drained or removed, where IPVS keeps its
+/// connections.
+#[map]
+static CHANGES: RingBuf = RingBuf::with_byte_size(CHANGES_BYTES, 0);
 
 /// SYNs under way through the packet hook, by context.
 #[map]
@@ -201,6 +212,20 @@ fn hook_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
+/// `__ip_vs_del_dest(ipvs, dest, cleanup)`
+#[fentry]
+fn removal_fentry(ctx: FEntryContext) -> i32 {
+    count_if_readable(&ctx, removed(ctx.arg(0)));
+    0
+}
+
+/// `ip_vs_edit_dest(svc, udest)`
+#[fentry]
+fn edit_fentry(ctx: FEntryContext) -> i32 {
+    count_if_readable(&ctx, edited(ctx.arg(0), ctx.arg(1)));
+    0
+}
+
 // Hooks: kprobe and kretprobe.
 
 #[kprobe]
@@ -228,8 +253,11 @@ fn lookup_kprobe(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn lookup_kretprobe(ctx: RetProbeContext) -> u32 {
     let returned = calls::leave(&LOOKUPS, &ctx);
-    lost(Loss::Call, returned.unreturned);
-    lost(Loss::Call, u64::from(!returned.seen));
+    // While the probes come and go one of both is seen alone.
+    if is_watching() {
+        lost(Loss::Call, returned.unreturned);
+        lost(Loss::Call, u64::from(!returned.seen));
+    }
     if returned.seen {
         let [skb, header] = returned.arguments;
         count_if_readable(&ctx, looked_up(skb, header, Connection(ctx.ret())));
@@ -240,6 +268,22 @@ fn lookup_kretprobe(ctx: RetProbeContext) -> u32 {
 #[kretprobe]
 fn hook_kretprobe(ctx: RetProbeContext) -> u32 {
     count_if_readable(&ctx, passed(ctx.ret()));
+    0
+}
+
+#[kprobe]
+fn removal_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(ipvs) = ctx.arg(0) {
+        count_if_readable(&ctx, removed(ipvs));
+    }
+    0
+}
+
+#[kprobe]
+fn edit_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(service), Some(wanted)) = (ctx.arg(0), ctx.arg(1)) {
+        count_if_readable(&ctx, edited(service, wanted));
+    }
     0
 }
 
@@ -410,7 +454,7 @@ fn reason_of(number: u8) -> Reason {
 /// or gone whose connections IPVS is told to keep.
 #[inline(always)]
 fn looked_up(skb: u64, header: u64, found: Connection) -> Result<(), i32> {
-    if found.0 == 0 || found.protocol()? != IPPROTO_TCP {
+    if found.0 == 0 || !is_watching() || found.protocol()? != IPPROTO_TCP {
         return Ok(());
     }
     let destination = found.destination()?;
@@ -526,6 +570,35 @@ fn taken(call: &NewCall, connection: u64) -> Result<(), i32> {
     }
     let _enough = TAKEN.insert(connection, &*specimen, u64::from(BPF_NOEXIST));
     Ok(())
+}
+
+/// A destination is removed from its service.
+#[inline(always)]
+fn removed(ipvs: u64) -> Result<(), i32> {
+    // SAFETY: the low byte of an integer whose values are small.
+    let lets_go: u8 = unsafe { read(ipvs as *const u8, global(&OFFSETS).expire_nodest_conn) }?;
+    if lets_go == 0 {
+        // Where there is no room the agent has not looked yet, and will find the others.
+        let _full = CHANGES.output::<u64>(0, 0);
+    }
+    Ok(())
+}
+
+/// A destination is to be changed.
+#[inline(always)]
+fn edited(service: u64, wanted: u64) -> Result<(), i32> {
+    let offsets = global(&OFFSETS);
+    // SAFETY: integers.
+    let (weight, ipvs) = unsafe {
+        (
+            read::<u32>(wanted as *const u8, offsets.wanted_weight)?,
+            read::<u64>(service as *const u8, offsets.service_ipvs)?,
+        )
+    };
+    if weight != 0 {
+        return Ok(());
+    }
+    removed(ipvs)
 }
 
 /// The daemon replaces connections that another director has made elsewhere. What
@@ -828,6 +901,11 @@ fn somebody_waits() -> bool {
         return false;
     };
     *entered != *swept
+}
+
+#[inline(always)]
+fn is_watching() -> bool {
+    WATCHING.get(0).is_some_and(|watching| *watching != 0)
 }
 
 #[inline(always)]

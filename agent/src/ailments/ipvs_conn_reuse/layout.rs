@@ -84,6 +84,8 @@ static LAYOUTS: [Layout; 1] = [Layout {
         conn_reuse_mode: 1868,
         expire_nodest_conn: 1824,
         expire_quiescent_template: 1836,
+        service_ipvs: 80,
+        wanted_weight: 24,
         header_flags: 0,
         header_length: 8,
         header_protocol: 14,

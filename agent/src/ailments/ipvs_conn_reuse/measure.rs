@@ -1,5 +1,6 @@
 //! Measuring: the baseline that needs no BPF, and what the probes count.
 
+mod alarm;
 mod baseline;
 mod check;
 mod counts;

@@ -30,6 +30,9 @@ pub struct Settings {
     /// When a client that waits is taken to have given up.
     #[serde(with = "humantime_serde")]
     pub give_up_after: Duration,
+    /// How long connections to a destination that was removed are looked out for.
+    #[serde(with = "humantime_serde")]
+    pub watch_for: Duration,
     /// Time between two counts of the services.
     #[serde(with = "humantime_serde")]
     pub survey_interval: Duration,
@@ -52,6 +55,9 @@ impl Default for Settings {
             // With the usual 6 retries the last SYN goes out after 63 s, and connect()
             // fails after 127 s (net.ipv4.tcp_syn_retries).
             give_up_after: Duration::from_secs(130),
+            // What IPVS keeps an established connection for that is idle (`tcp_timeouts`,
+            // ip_vs_proto_tcp.c).
+            watch_for: Duration::from_secs(900),
             survey_interval: Duration::from_secs(10),
             survey_limit: Duration::from_millis(100),
             critical_drops: 10,
@@ -115,6 +121,16 @@ impl Settings {
             },
             help: "A client that has no connection this long after its first dropped SYN is \
                    counted as never connected. Linux gives up after 127 s by default.",
+        },
+        Key {
+            name: "watch_for",
+            allowed: Allowed::Time {
+                min: SECOND,
+                max: SECOND.saturating_mul(86_400),
+            },
+            help: "Where expire_nodest_conn is 0, every packet of IPVS is looked at for this long \
+                   after a destination was drained or removed, and while any is drained. IPVS \
+                   keeps an idle connection for 15 minutes by default.",
         },
         Key {
             name: "survey_interval",

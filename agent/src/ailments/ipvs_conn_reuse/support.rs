@@ -21,6 +21,8 @@ pub(super) const NEEDS: Needs = Needs {
         function("ip_vs_conn_expire_now"),
         function("ip_vs_schedule"),
         function("ip_vs_conn_new"),
+        function("__ip_vs_del_dest"),
+        function("ip_vs_edit_dest"),
         function("ip_vs_conn_in_get_proto"),
         function("ip_vs_in_hook"),
         function("ip_vs_remote_request4"),
@@ -51,6 +53,8 @@ pub(super) const NEEDS: Needs = Needs {
         EXPIRE_NODEST_CONN,
         EXPIRE_QUIESCENT_TEMPLATE,
         INUM,
+        SERVICE_IPVS,
+        WANTED_WEIGHT,
         HEADER_FLAGS,
         HEADER_LENGTH,
         HEADER_PROTOCOL,
@@ -81,6 +85,8 @@ const CONN_REUSE_MODE: MemberPath = member("netns_ipvs.sysctl_conn_reuse_mode");
 const EXPIRE_NODEST_CONN: MemberPath = member("netns_ipvs.sysctl_expire_nodest_conn");
 const EXPIRE_QUIESCENT_TEMPLATE: MemberPath = member("netns_ipvs.sysctl_expire_quiescent_template");
 pub(super) const INUM: MemberPath = member("net.ns.inum");
+const SERVICE_IPVS: MemberPath = member("ip_vs_service.ipvs");
+const WANTED_WEIGHT: MemberPath = member("ip_vs_dest_user_kern.weight");
 const HEADER_FLAGS: MemberPath = member("ip_vs_iphdr.hdr_flags");
 const HEADER_LENGTH: MemberPath = member("ip_vs_iphdr.len");
 const HEADER_PROTOCOL: MemberPath = member("ip_vs_iphdr.protocol");
@@ -135,6 +141,28 @@ const REUSES: Probe = Probe {
         Candidate {
             hook: Hook::Kprobe,
             programs: &[program("expire_kprobe", At::Entry, "ip_vs_conn_expire_now")],
+        },
+    ],
+};
+
+static CHANGES: Probe = Probe {
+    name: "changes",
+    gives: "that the packet hook is watched at once when a destination is drained or removed, \
+            and not at the next reading",
+    candidates: &[
+        Candidate {
+            hook: Hook::Fentry,
+            programs: &[
+                program("removal_fentry", At::Entry, "__ip_vs_del_dest"),
+                program("edit_fentry", At::Entry, "ip_vs_edit_dest"),
+            ],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[
+                program("removal_kprobe", At::Entry, "__ip_vs_del_dest"),
+                program("edit_kprobe", At::Entry, "ip_vs_edit_dest"),
+            ],
         },
     ],
 };
@@ -198,6 +226,8 @@ pub struct Plan {
     /// The probes that are always attached, in the order of attaching. Without offsets
     /// none has a candidate.
     pub always: Vec<PlannedProbe>,
+    /// What tells that there may be something to see for the next.
+    pub changes: PlannedProbe,
     /// The one that is attached while there is something for it to see.
     pub kept: PlannedProbe,
     /// Where the members lie, if all are known.
@@ -221,7 +251,7 @@ pub struct Unchecked {
 impl Plan {
     /// All probes.
     pub fn probes(&self) -> impl Iterator<Item = &PlannedProbe> {
-        self.always.iter().chain([&self.kept])
+        self.always.iter().chain([&self.changes, &self.kept])
     }
 }
 
@@ -248,6 +278,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
     };
     Support::Yes(Plan {
         always: ALWAYS.iter().map(planned).collect(),
+        changes: planned(&CHANGES),
         kept: planned(&KEPT),
         unchecked: recorded.map(|layout| Unchecked {
             layout,
@@ -293,6 +324,8 @@ fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {
         expire_nodest_conn: of(EXPIRE_NODEST_CONN, 4)?,
         expire_quiescent_template: of(EXPIRE_QUIESCENT_TEMPLATE, 4)?,
         net_inum: of(INUM, 4)?,
+        service_ipvs: of(SERVICE_IPVS, 8)?,
+        wanted_weight: of(WANTED_WEIGHT, 4)?,
         header_flags: of(HEADER_FLAGS, 4)?,
         header_length: of(HEADER_LENGTH, 4)?,
         header_protocol: of(HEADER_PROTOCOL, 2)?,

@@ -293,6 +293,14 @@ impl AttachedProgram {
     }
 }
 
+/// The last goes first: a return's probe before its entry's would leave calls that never
+/// end.
+impl Drop for Attached {
+    fn drop(&mut self) {
+        while self.programs.pop().is_some() {}
+    }
+}
+
 impl Attached {
     /// Run statistics of the programs. Zero unless somebody has them switched on.
     pub fn stats(&self) -> Vec<ProgramStats> {

@@ -36,6 +36,7 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_co
 pub(super) struct Probed {
     state: State,
     always: Vec<PlannedProbe>,
+    changes: PlannedProbe,
     kept: PlannedProbe,
     settings: Settings,
     reports: Vec<ProbeReport>,
@@ -70,7 +71,6 @@ struct Running {
     client_map: HashMap<Client, ClientCounts>,
     waiting: WaitingRoom,
     log: Option<ProbeLog>,
-    object: Object,
     services: Services,
     clients: Clients,
     before: Counts,
@@ -81,7 +81,6 @@ impl fmt::Debug for Running {
         formatter
             .debug_struct("Running")
             .field("programs", &self.programs)
-            .field("watch", &self.watch)
             .finish_non_exhaustive()
     }
 }
@@ -93,6 +92,7 @@ impl Probed {
         let mut probed = Self {
             state: State::Nothing,
             always: plan.always.iter().map(wanted).collect(),
+            changes: wanted(&plan.changes),
             kept: wanted(&plan.kept),
             settings: settings.clone(),
             reports: Vec::new(),
@@ -142,13 +142,17 @@ impl Probed {
                 reports.push(report);
                 attached
             };
-            self.always.iter().map(attach).collect()
+            self.always
+                .iter()
+                .chain([&self.changes])
+                .map(attach)
+                .collect()
         });
-        let complete = reports.iter().all(|report| report.hook.is_some());
+        let needed = &reports[..self.always.len()];
+        let complete = needed.iter().all(|report| report.hook.is_some());
         self.reports = reports;
         if complete {
-            let watch = Watch::new(self.kept.clone());
-            let running = Running::new(object, programs, watch, &self.settings)?;
+            let running = Running::new(object, programs, self.kept.clone(), &self.settings)?;
             self.state = State::Running(Box::new(running));
         } else {
             // One without the other would count wrongly.
@@ -161,7 +165,7 @@ impl Probed {
 
     /// Says of each probe that it is not attached, for its own reasons or for this one.
     fn report_nothing(&mut self, why: Option<&Missing>) {
-        let probes = self.always.iter().chain([&self.kept]);
+        let probes = self.always.iter().chain([&self.changes, &self.kept]);
         self.reports = probes
             .map(|probe| probe.report(None, why.cloned().into_iter().collect()))
             .collect();
@@ -172,7 +176,7 @@ impl Probed {
             State::Running(running) => Some(running.watch.report()),
             State::Nothing | State::Checking(_) => None,
         };
-        self.reports.iter().chain(watch).cloned()
+        self.reports.iter().cloned().chain(watch)
     }
 
     pub(super) fn read(
@@ -246,7 +250,7 @@ impl Running {
     fn new(
         mut object: Object,
         programs: Held<Vec<Attached>>,
-        watch: Watch,
+        kept: PlannedProbe,
         settings: &Settings,
     ) -> anyhow::Result<Self> {
         let totals = object
@@ -262,13 +266,12 @@ impl Running {
             .ok();
         Ok(Self {
             programs,
-            watch,
+            watch: Watch::new(object, kept, settings.watch_for)?,
             totals,
             flow_map,
             client_map,
             waiting,
             log,
-            object,
             services: Services::new(settings.top_services as usize),
             clients: Clients::new(settings.top_clients as usize),
             before: Counts::empty(),
@@ -276,7 +279,7 @@ impl Running {
     }
 
     fn read(&mut self, namespaces: &[NamespaceReading]) -> anyhow::Result<ProbedReading> {
-        self.watch.follow(&mut self.object, namespaces);
+        self.watch.follow(namespaces)?;
         if let Some(log) = &mut self.log {
             log.flush();
         }
