@@ -36,6 +36,15 @@ pub(crate) fn its_pages_are_here_until_it_is_told_to_end() -> Result<()> {
     })
 }
 
+pub(crate) fn it_shows_ipvs_estimation() -> Result<()> {
+    stays_until_it_is_told_to_end(&Show {
+        ailment: "ipvs_estimation",
+        size: 200,
+        counter: "nodemedic_ipvs_estimation_duration_seconds_count",
+        says: "401 estimators, passes: ",
+    })
+}
+
 /// The test of all of it.
 fn stays_until_it_is_told_to_end(show: &Show) -> Result<()> {
     let mut lab = Lab::start(show)?;

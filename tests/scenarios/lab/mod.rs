@@ -4,7 +4,7 @@ mod host;
 mod services;
 mod storm;
 
-pub(crate) use self::host::its_pages_are_here_until_it_is_told_to_end;
+pub(crate) use self::host::{it_shows_ipvs_estimation, its_pages_are_here_until_it_is_told_to_end};
 pub(crate) use self::services::services;
 pub(crate) use self::storm::storm;
 
