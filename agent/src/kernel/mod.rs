@@ -8,6 +8,8 @@ pub mod facts;
 pub mod ipvs;
 pub mod modules;
 pub mod netns;
+#[cfg(test)]
+pub mod recorded;
 mod symbols;
 pub mod sysctl;
 
