@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod faulty;
 mod harness;
+mod ipvs_conn_reuse;
 mod ipvs_estimation;
 mod lab;
 mod record;
@@ -40,6 +41,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("udp_conntrack::without_btf_the_baseline_stands_in", udp_conntrack::without_btf_the_baseline_stands_in),
     Scenario::new("udp_conntrack::without_privileges_the_baseline_stands_in", udp_conntrack::without_privileges_the_baseline_stands_in),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends),
+    Scenario::new("ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw).limit(600),
     Scenario::new("ipvs_estimation::the_hook_fits_the_kernel", ipvs_estimation::the_hook_fits_the_kernel),
     Scenario::new("ipvs_estimation::every_namespace_and_protocol_is_counted", ipvs_estimation::every_namespace_and_protocol_is_counted).limit(180),
     Scenario::new("ipvs_estimation::the_module_comes_goes_and_comes_back", ipvs_estimation::the_module_comes_goes_and_comes_back).limit(300),

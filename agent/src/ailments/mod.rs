@@ -4,7 +4,10 @@
 //! (what it is), `support` (what this kernel offers), `measure`, `judge`,
 //! `metrics`, `treat`.
 
+mod address;
+pub mod ipvs_conn_reuse;
 pub mod ipvs_estimation;
+mod ranking;
 pub mod udp_conntrack;
 mod ward;
 
@@ -27,6 +30,7 @@ pub use ward::{About, Host, RunningKernel, Ward};
 pub fn all() -> Vec<Box<dyn Ward>> {
     vec![
         ward::of::<udp_conntrack::UdpConntrack>(),
+        ward::of::<ipvs_conn_reuse::IpvsConnReuse>(),
         ward::of::<ipvs_estimation::IpvsEstimation>(),
     ]
 }

@@ -6,6 +6,8 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::fd::AsRawFd as _,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -46,6 +48,33 @@ impl Namespaces {
 /// Where the link cannot be read or is not of the form `net:[4026531840]`.
 pub fn own() -> io::Result<u32> {
     of("self")
+}
+
+/// Runs something on a thread of its own in the network namespace of a process.
+///
+/// # Errors
+///
+/// Where the namespace cannot be entered: the process has gone, or ours lacks
+/// CAP_SYS_ADMIN.
+pub fn within<T: Send>(pid: u32, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let path = format!("/proc/{pid}/ns/net");
+    let fail = |operation: &str, error: io::Error| {
+        io::Error::new(error.kind(), format!("{operation} {path}: {error}"))
+    };
+    let namespace = fs::File::open(&path).map_err(|error| fail("open", error))?;
+    thread::scope(|scope| {
+        let inside = thread::Builder::new().spawn_scoped(scope, || {
+            // SAFETY: takes no pointer; it moves this thread alone, which ends here.
+            match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+                0 => Ok(f()),
+                _ => Err(fail("enter", io::Error::last_os_error())),
+            }
+        });
+        let inside = inside.map_err(|error| fail("start a thread for", error))?;
+        inside
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Inode number of the network namespace of a process.

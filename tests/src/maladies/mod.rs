@@ -3,3 +3,4 @@
 pub mod dns;
 pub mod dnsperf;
 pub mod ipvs;
+pub mod reuse;

@@ -66,6 +66,16 @@ impl<K: Pod, V: Pod> HashMap<K, V> {
         let map = data(&self.map)?.fd().as_fd();
         sys::read_map(map).context("read a map of the probes")
     }
+
+    /// Takes an entry out; whether it was still there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn remove(&self, key: &K) -> anyhow::Result<bool> {
+        let map = data(&self.map)?.fd().as_fd();
+        sys::delete_entry(map, key).context("delete from a map of the probes")
+    }
 }
 
 /// What holds a program in its place.
@@ -280,6 +290,14 @@ impl AttachedProgram {
                 recursion
             }
         }
+    }
+}
+
+/// The last goes first: a return's probe before its entry's would leave calls that never
+/// end.
+impl Drop for Attached {
+    fn drop(&mut self) {
+        while self.programs.pop().is_some() {}
     }
 }
 
