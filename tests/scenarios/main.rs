@@ -74,6 +74,8 @@ const APART: &[Scenario] = &[
     Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
+    Scenario::new("bench::ipvs_passes", bench::passes_beside_bpftrace).limit(1_200),
+    Scenario::new("bench::ipvs_services", bench::many_services).limit(3_600),
     Scenario::new("bench::scrape", bench::scrapes).limit(600),
     Scenario::new("bench::footprint", bench::memory_and_cpu).limit(600),
     Scenario::new("bench::walk", bench::walks).limit(3_600),
