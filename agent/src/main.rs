@@ -20,6 +20,7 @@ use clap::Parser as _;
 use crate::cmd::{Arguments, exit};
 
 fn main() -> ExitCode {
+    kernel::keep_little_free_memory();
     match Arguments::try_parse() {
         Ok(arguments) => exit::code(arguments.run()),
         Err(error) => exit::usage(&error),

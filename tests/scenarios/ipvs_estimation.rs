@@ -17,6 +17,7 @@ use nodemedic_tests::guest::{Guest, Process};
 use nodemedic_tests::maladies::ipvs::{self, Family, Protocol, Services};
 use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
+use nodemedic_tests::usage;
 use serde_json::Value;
 
 use self::ftrace::Tracer;
@@ -42,7 +43,8 @@ const TIMER: &str = "estimation_timer";
 const CHAIN: &str = "ip_vs_chain_estimation";
 
 /// A pass over a thousand services and 128 CPUs takes several times as long, one over a few a tenth.
-const SETTINGS: &str = "slow = \"25ms\"\ncensus_interval = \"1s\"";
+/// Threads of an emulated CPU take much of it.
+const SETTINGS: &str = "slow = \"25ms\"\ncensus_interval = \"1s\"\nbusy_ratio = 1.0";
 
 /// Which kind of estimator the kernel has; ip_vs must be loaded.
 fn has_threads(guest: &Guest) -> Result<bool> {
@@ -61,6 +63,7 @@ fn busy(guest: &Guest) -> Result<Vec<Process>> {
         command.args([
             "-c",
             &cpu.to_string(),
+            "busybox",
             "nice",
             "-n",
             "19",
@@ -611,6 +614,36 @@ pub(crate) fn every_namespace_and_protocol_is_counted(guest: &Guest) -> Result<V
         let notes = agent.report()?["notes"].to_string();
         ensure!(notes.contains(&numbers[1]), "{notes}");
     }
+    Ok(Verdict::Passed)
+}
+
+/// They are counted, and not kept.
+pub(crate) fn twenty_thousand_services_take_no_memory(guest: &Guest) -> Result<Verdict> {
+    const GROWTH: u64 = 6 << 20;
+    Services::new(10).protocol(Protocol::Udp).add(guest)?;
+    let settings = "census_interval = \"1s\"\ncensus_limit = \"10s\"";
+    let mut agent = Agent::start_for(guest, AILMENT, settings)?;
+    let shows = |agent: &Agent, wanted: f64| {
+        agent.shows(&format!("{wanted} estimators"), 8 * SOON, |metrics| {
+            let shown = metrics.sum(ESTIMATORS, &[]);
+            ensure!(shown == wanted, "{shown}");
+            Ok(())
+        })
+    };
+    shows(&agent, 21.0)?;
+    let pid = agent.process().id();
+    let before = usage::memory(pid)?.resident;
+    Services::new(20_000).add(guest)?;
+    shows(&agent, 40_021.0)?;
+    // What was read for a moment is given back.
+    eventually(SOON, "the agent is as small as before", || {
+        let after = usage::memory(pid)?.resident;
+        ensure!(
+            after < before + GROWTH,
+            "{before} bytes before, {after} after"
+        );
+        Ok(())
+    })?;
     Ok(Verdict::Passed)
 }
 

@@ -46,6 +46,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::every_namespace_and_protocol_is_counted", ipvs_estimation::every_namespace_and_protocol_is_counted).limit(180),
     Scenario::new("ipvs_estimation::the_module_comes_goes_and_comes_back", ipvs_estimation::the_module_comes_goes_and_comes_back).limit(300),
     Scenario::new("ipvs_estimation::busy_threads_are_told_with_their_remedies", ipvs_estimation::busy_threads_are_told_with_their_remedies).limit(180),
+    Scenario::new("ipvs_estimation::twenty_thousand_services_take_no_memory", ipvs_estimation::twenty_thousand_services_take_no_memory).limit(900),
     Scenario::new("ipvs_estimation::few_services_are_healthy", ipvs_estimation::few_services_are_healthy).limit(180).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::a_thousand_services_stall_until_estimation_is_off", ipvs_estimation::a_thousand_services_stall_until_estimation_is_off).limit(300).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::five_thousand_services_stall_until_estimation_is_off", ipvs_estimation::five_thousand_services_stall_until_estimation_is_off).limit(400).on(Shape::ManyPossibleCpus),

@@ -1,9 +1,11 @@
 //! Types of the running kernel: where the members of its structures lie, and the
 //! ids of its functions, out of BTF of vmlinux and of modules.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs::File, io, os::fd::AsRawFd as _, path::Path};
 
-use btf_rs::{Btf, BtfType, Type};
+use anyhow::Context as _;
+use btf_rs::{Backend, Btf, BtfType, Type};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
     facts::{BtfFunction, Fact, Member, VMLINUX},
@@ -91,7 +93,18 @@ impl Types {
 }
 
 fn open_vmlinux(path: &Path) -> Result<Btf, String> {
-    Btf::from_file(path).map_err(|error| format!("read {}: {error}", path.display()))
+    mapped(path).map_err(|error| format!("read {}: {error:#}", path.display()))
+}
+
+/// Types that are read where they lie: parsed as a whole, those of vmlinux take five
+/// times as much memory. Most kernels cannot map the file itself, so a copy is.
+fn mapped(path: &Path) -> anyhow::Result<Btf> {
+    let mut file = File::open(path)?;
+    let copy = memfd_create("btf", MemfdFlags::CLOEXEC).context("make a copy in memory")?;
+    let mut copy = File::from(copy);
+    io::copy(&mut file, &mut copy).context("copy to memory")?;
+    let copied = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Ok(Btf::from_file_with_backend(copied, Backend::Mmap)?)
 }
 
 fn open_module(path: &Path, base: &Btf) -> Result<Btf, String> {

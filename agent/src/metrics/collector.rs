@@ -37,8 +37,15 @@ impl Page {
     ///
     /// When a family cannot be written.
     pub fn text(&self) -> prometheus::Result<String> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        Ok(with_infinity(&text))
     }
+}
+
+/// The exposition format spells it `+Inf`, the encoder prints a value as Rust does. What
+/// ends a line after a space is a value: labels stand in quotes, and no help ends so.
+fn with_infinity(text: &str) -> String {
+    text.replace(" inf\n", " +Inf\n")
 }
 
 struct ReportCollector {
@@ -215,6 +222,13 @@ nodemedic_sham_pause_seconds_sum 60
 nodemedic_sham_pause_seconds_count 61
 ";
         assert!(page().contains(lines), "{}", page());
+    }
+
+    #[test]
+    fn infinity_is_spelled_as_the_format_has_it() {
+        let text = "a_seconds{of=\"an inf\"} inf\na_ratio 1\n";
+        let wanted = "a_seconds{of=\"an inf\"} +Inf\na_ratio 1\n";
+        assert_eq!(with_infinity(text), wanted);
     }
 
     #[test]

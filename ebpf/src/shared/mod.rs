@@ -9,6 +9,10 @@ pub mod calls;
 #[cfg(target_arch = "bpf")]
 mod context;
 #[cfg(target_arch = "bpf")]
+mod marks;
+#[cfg(target_arch = "bpf")]
+pub mod memo;
+#[cfg(target_arch = "bpf")]
 mod object;
 #[cfg(target_arch = "bpf")]
 mod reads;
@@ -17,7 +21,8 @@ mod reads;
 pub use self::{
     atomic::add,
     context::context_id,
-    reads::{global, read},
+    marks::Marks,
+    reads::{Part, global, read, read_typed, untyped},
 };
 
 /// Marks a plain structure of the ABI as one that the agent may read out of a

@@ -14,6 +14,11 @@ pub const LIFETIME_UNIT_NS: u64 = 1_000_000_000;
 /// client's socket rather than a service.
 pub const EPHEMERAL_PORT: u16 = 32_768;
 
+/// Of an entry, a `struct nf_conn`, this many times 8 bytes are read at once: from the
+/// expiry past the tuples and the status to the namespace are 18 in the kernels that
+/// are known.
+pub const ENTRY_WORDS: usize = 20;
+
 /// Where the members lie in the structures of the running kernel, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -23,24 +28,35 @@ pub struct Offsets {
     /// `nf_conn.ct_general`: the reference count, by whose address an entry is
     /// destroyed.
     pub ct_general: u32,
-    /// `nf_conn.status`: bits of `enum ip_conntrack_status`.
-    pub ct_status: u32,
-    /// `nf_conn.timeout`: jiffies at which the entry expires, 32 bits.
-    pub ct_timeout: u32,
-    /// `nf_conn.ct_net.net`: pointer to the network namespace.
-    pub ct_net: u32,
-    /// `nf_conn.tuplehash[ORIGINAL].tuple.src.u3`: source address, 16 bytes.
-    pub source_address: u32,
-    /// `nf_conn.tuplehash[ORIGINAL].tuple.src.l3num`: address family, 16 bits.
-    pub family: u32,
-    /// `nf_conn.tuplehash[ORIGINAL].tuple.dst.u`: destination port, big endian.
-    pub destination_port: u32,
-    /// `nf_conn.tuplehash[ORIGINAL].tuple.dst.protonum`: protocol, 8 bits.
-    pub protocol: u32,
+    /// Where the part of `nf_conn` begins that is read: a multiple of 8.
+    pub ct_part: u32,
+    /// Where the members lie in that part.
+    pub ct: EntryOffsets,
     /// `net.ns.inum`: the number that `/proc/<pid>/ns/net` shows.
     pub net_inum: u32,
     /// `net.ct.nf_ct_proto.udp.timeouts[UDP_CT_UNREPLIED]`: jiffies, 32 bits.
     pub net_udp_timeout: u32,
+}
+
+/// Members of `nf_conn`, counted from [`Offsets::ct_part`]. Each lies within
+/// [`ENTRY_WORDS`], at a multiple of its size, or of 4 for the source address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EntryOffsets {
+    /// `status`: bits of `enum ip_conntrack_status`.
+    pub status: u32,
+    /// `timeout`: jiffies at which the entry expires, 32 bits.
+    pub timeout: u32,
+    /// `ct_net.net`: pointer to the network namespace.
+    pub net: u32,
+    /// `tuplehash[ORIGINAL].tuple.src.u3`: source address, 16 bytes.
+    pub source_address: u32,
+    /// `tuplehash[ORIGINAL].tuple.src.l3num`: address family, 16 bits.
+    pub family: u32,
+    /// `tuplehash[ORIGINAL].tuple.dst.u`: destination port, big endian.
+    pub destination_port: u32,
+    /// `tuplehash[ORIGINAL].tuple.dst.protonum`: protocol, 8 bits.
+    pub protocol: u32,
 }
 
 /// To whom an entry is ascribed.
@@ -68,14 +84,6 @@ pub struct FlowCounts {
     /// Jiffies that entries stood in the table after the last packet of a flow
     /// that was never assured.
     pub wasted_jiffies: u64,
-}
-
-/// When an entry was made, by the address of its `nf_conn`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Birth {
-    /// `CLOCK_MONOTONIC`, nanoseconds.
-    pub ns: u64,
 }
 
 /// How an entry ended.
@@ -193,4 +201,4 @@ pub struct Totals {
     pub lost: [u64; Loss::ALL.len()],
 }
 
-crate::abi!(Offsets, Flow, FlowCounts, Birth, Totals);
+crate::abi!(Offsets, Flow, FlowCounts, Totals);

@@ -11,24 +11,28 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::AtomicU64;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
     macros::{fentry, fexit, kprobe, kretprobe, map},
-    maps::{HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::warn;
 use ebpf::{
     shared::{
-        add,
+        Marks, Part, add,
         calls::{self, CallMap},
-        context_id, global, read,
+        context_id, global,
+        memo::{self, Memo},
+        read, read_typed, untyped,
     },
     udp_conntrack::{
-        Birth, EPHEMERAL_PORT, End, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss, Offsets, State,
-        Totals,
+        ENTRY_WORDS, EPHEMERAL_PORT, End, EntryOffsets, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss,
+        Offsets, State, Totals,
     },
 };
 
@@ -49,13 +53,16 @@ const IPS_NAT_CLASH: u32 = 1 << 12;
 static OFFSETS: Offsets = Offsets {
     skb_nfct: 0,
     ct_general: 0,
-    ct_status: 0,
-    ct_timeout: 0,
-    ct_net: 0,
-    source_address: 0,
-    family: 0,
-    destination_port: 0,
-    protocol: 0,
+    ct_part: 0,
+    ct: EntryOffsets {
+        status: 0,
+        timeout: 0,
+        net: 0,
+        source_address: 0,
+        family: 0,
+        destination_port: 0,
+        protocol: 0,
+    },
     net_inum: 0,
     net_udp_timeout: 0,
 };
@@ -67,26 +74,43 @@ static VERBOSE: u32 = 0;
 #[map]
 static TOTALS: PerCpuArray<Totals> = PerCpuArray::with_max_entries(1, 0);
 
-/// The agent sets the size of this map and of the next.
+/// The agent sets the size of this map and of `BIRTHS`.
 #[map]
 static FLOWS: LruHashMap<Flow, FlowCounts> = LruHashMap::with_max_entries(1, 0);
 
-/// By the address of the `nf_conn`. The slab reuses addresses at once, so a
-/// removal takes its birth out, and a new entry overwrites one left behind.
+/// When entries were made (`CLOCK_MONOTONIC`, nanoseconds), by the address of the
+/// `nf_conn`. The slab reuses addresses at once, so a removal takes its birth out, and a
+/// new entry overwrites one left behind.
+const BORN: Memo = Memo {
+    slots: &RECENT_BIRTHS,
+    rest: &BIRTHS,
+};
 #[map]
-static BIRTHS: LruHashMap<u64, Birth> = LruHashMap::with_max_entries(1, 0);
+static RECENT_BIRTHS: Array<memo::Slot> = Array::with_max_entries(memo::SLOTS, 0);
+#[map]
+static BIRTHS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
 /// Packets (`sk_buff` addresses) whose own entry lost against an equal one.
+const CLASHED: Marks = Marks {
+    map: &CLASHES,
+    count: &CLASH_COUNT,
+};
 #[map]
 static CLASHES: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
+static CLASH_COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// Contexts that are inside `early_drop`.
 #[map]
 static EARLY_DROPS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
 
 /// Entries that user space has deleted and that are not destroyed yet.
+const DELETED: Marks = Marks {
+    map: &DELETIONS,
+    count: &DELETION_COUNT,
+};
 #[map]
-static DELETED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(4096, 0);
+static DELETIONS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(4096, 0);
+static DELETION_COUNT: AtomicU64 = AtomicU64::new(0);
 
 #[map]
 static CONFIRMS: CallMap = HashMap::with_max_entries(1024, 0);
@@ -95,10 +119,10 @@ static CONFIRMS: CallMap = HashMap::with_max_entries(1024, 0);
 
 #[fexit]
 fn confirm_fexit(ctx: FExitContext) -> i32 {
-    let skb: u64 = ctx.arg(0);
+    let skb: *const u8 = ctx.arg(0);
     let verdict: u32 = ctx.arg(1);
-    if verdict == NF_ACCEPT && !lost_a_clash(skb) {
-        count_if_readable(&ctx, created(skb));
+    if verdict == NF_ACCEPT && !CLASHED.take(skb as u64) {
+        count_if_readable(&ctx, created(entry_of_typed(skb)));
     }
     0
 }
@@ -107,10 +131,10 @@ fn confirm_fexit(ctx: FExitContext) -> i32 {
 /// that was first, except where its own could be inserted under `IPS_NAT_CLASH`.
 #[fexit]
 fn clash_fexit(ctx: FExitContext) -> i32 {
-    let skb: u64 = ctx.arg(0);
+    let skb: *const u8 = ctx.arg(0);
     let verdict: u32 = ctx.arg(3);
     if verdict == NF_ACCEPT {
-        count_if_readable(&ctx, clashed(skb));
+        count_if_readable(&ctx, clashed(skb as u64, entry_of_typed(skb)));
     }
     0
 }
@@ -123,7 +147,7 @@ fn delete_fentry(ctx: FEntryContext) -> i32 {
 
 #[fentry]
 fn destroy_fentry(ctx: FEntryContext) -> i32 {
-    count_if_readable(&ctx, removed(ctx.arg(0)));
+    count_if_readable(&ctx, removed(untyped(ctx.arg(0))));
     0
 }
 
@@ -161,7 +185,7 @@ fn confirm_kretprobe(ctx: RetProbeContext) -> u32 {
     let [skb, ct] = returned.arguments;
     // The same entry as before the call: the packet's own was inserted.
     if returned.seen && ctx.ret::<u32>() == NF_ACCEPT && entry_of(skb) == Ok(ct) {
-        count_if_readable(&ctx, created(skb));
+        count_if_readable(&ctx, created(ct));
     }
     0
 }
@@ -196,28 +220,36 @@ fn early_drop_kretprobe(_ctx: RetProbeContext) -> u32 {
 
 // Counting.
 
-/// The entry that a packet carries; 0 where it carries none.
+/// The address of the entry that a packet carries; 0 where it carries none.
 #[inline(always)]
 fn entry_of(skb: u64) -> Result<u64, i32> {
     // SAFETY: an integer.
-    let nfct = unsafe { read::<u64>(skb as *const u8, global(&OFFSETS).skb_nfct) }?;
+    let nfct = unsafe { read::<u64>(skb as *const u8, global(&OFFSETS.skb_nfct)) }?;
     Ok(nfct & NFCT_PTRMASK)
 }
 
+/// The same of a packet that the hook was given as such.
 #[inline(always)]
-fn created(skb: u64) -> Result<(), i32> {
-    let address = entry_of(skb)?;
+fn entry_of_typed(skb: *const u8) -> u64 {
+    // SAFETY: an integer.
+    let nfct = unsafe { read_typed::<u64>(skb, global(&OFFSETS.skb_nfct)) };
+    nfct & NFCT_PTRMASK
+}
+
+#[inline(always)]
+fn created(address: u64) -> Result<(), i32> {
     if address == 0 {
         return Ok(());
     }
-    let entry = Entry(address);
-    if entry.status()? & IPS_CONFIRMED == 0 {
+    let mut entry = Entry::unread();
+    entry.read(address)?;
+    if entry.status() & IPS_CONFIRMED == 0 {
         return Ok(());
     }
     let Some(totals) = totals() else {
         return Ok(());
     };
-    if entry.protocol()? != IPPROTO_UDP {
+    if entry.protocol() != IPPROTO_UDP {
         totals.created_other += 1;
         return Ok(());
     }
@@ -232,26 +264,23 @@ fn created(skb: u64) -> Result<(), i32> {
     );
     // SAFETY: takes no argument.
     let ns = unsafe { bpf_ktime_get_ns() };
-    if BIRTHS.insert(address, Birth { ns }, 0).is_err() {
+    if !BORN.put(address, ns) {
         lost(Loss::Birth, 1);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn clashed(skb: u64) -> Result<(), i32> {
-    let address = entry_of(skb)?;
-    if address != 0 && Entry(address).status()? & IPS_NAT_CLASH == 0 {
-        let _full = CLASHES.insert(skb, 1, 0);
+fn clashed(skb: u64, address: u64) -> Result<(), i32> {
+    if address == 0 {
+        return Ok(());
+    }
+    let mut entry = Entry::unread();
+    entry.read(address)?;
+    if entry.status() & IPS_NAT_CLASH == 0 {
+        CLASHED.set(skb);
     }
     Ok(())
-}
-
-/// Whether the packet goes on with the entry of another. The look-up comes first:
-/// it takes no lock, and clashes are rare.
-#[inline(always)]
-fn lost_a_clash(skb: u64) -> bool {
-    CLASHES.get_ptr(skb).is_some() && CLASHES.remove(skb).is_ok()
 }
 
 /// `nf_ct_delete(ct, portid, report)`: the port of the netlink socket that asked for
@@ -259,25 +288,26 @@ fn lost_a_clash(skb: u64) -> bool {
 #[inline(always)]
 fn note_deletion(ct: u64, portid: u32) {
     if portid != 0 {
-        let _full = DELETED.insert(ct, 1, 0);
+        DELETED.set(ct);
     }
 }
 
 /// An entry that was never confirmed was in no table, and is not counted.
 #[inline(always)]
 fn removed(general: u64) -> Result<(), i32> {
-    let address = general.wrapping_sub(u64::from(global(&OFFSETS).ct_general));
-    let entry = Entry(address);
-    let status = entry.status()?;
+    let address = general.wrapping_sub(u64::from(global(&OFFSETS.ct_general)));
+    let mut entry = Entry::unread();
+    entry.read(address)?;
+    let status = entry.status();
     if status & IPS_CONFIRMED == 0 {
         return Ok(());
     }
     // For every protocol: the address will be another entry's soon.
-    let by_userspace = DELETED.get_ptr(address).is_some() && DELETED.remove(address).is_ok();
+    let by_userspace = DELETED.take(address);
     let Some(totals) = totals() else {
         return Ok(());
     };
-    if entry.protocol()? != IPPROTO_UDP {
+    if entry.protocol() != IPPROTO_UDP {
         totals.removed_other += 1;
         return Ok(());
     }
@@ -291,7 +321,7 @@ fn removed(general: u64) -> Result<(), i32> {
     };
     // SAFETY: takes no argument. The entry's own time stamps have 32 bits.
     let now = unsafe { bpf_jiffies64() } as u32;
-    let timeout = entry.timeout()?;
+    let timeout = entry.timeout();
     let end = if by_userspace {
         End::Userspace
     } else if now.wrapping_sub(timeout) as i32 >= 0 {
@@ -316,14 +346,13 @@ fn removed(general: u64) -> Result<(), i32> {
             ..NO_COUNTS
         },
     );
-    match BIRTHS.get_ptr(address) {
-        Some(birth) => {
-            // SAFETY: a value of the map; the helper takes no argument.
-            let lived = unsafe { bpf_ktime_get_ns().saturating_sub((*birth).ns) };
-            totals.lifetimes.record(lived, LIFETIME_UNIT_NS);
-            let _gone = BIRTHS.remove(address);
-        }
-        None => lost(Loss::Lifetime, 1),
+    let born = BORN.take(address);
+    if born == 0 {
+        lost(Loss::Lifetime, 1);
+    } else {
+        // SAFETY: takes no argument.
+        let lived = unsafe { bpf_ktime_get_ns() }.saturating_sub(born);
+        totals.lifetimes.record(lived, LIFETIME_UNIT_NS);
     }
     Ok(())
 }
@@ -348,62 +377,71 @@ fn early_drop_ends() {
     let _gone = EARLY_DROPS.remove(context_id());
 }
 
-/// A `struct nf_conn`, by its address.
-#[derive(Clone, Copy)]
-struct Entry(u64);
+/// What the probes need of a `struct nf_conn`.
+struct Entry(Part<ENTRY_WORDS>);
 
 impl Entry {
     #[inline(always)]
-    fn status(self) -> Result<u32, i32> {
-        self.read(global(&OFFSETS).ct_status)
+    const fn unread() -> Self {
+        Self(Part::unread())
+    }
+
+    /// Reads the one at an address. Nothing may be asked of it before.
+    #[inline(always)]
+    fn read(&mut self, address: u64) -> Result<(), i32> {
+        self.0.read(address + u64::from(global(&OFFSETS.ct_part)))
     }
 
     #[inline(always)]
-    fn timeout(self) -> Result<u32, i32> {
-        self.read(global(&OFFSETS).ct_timeout)
+    fn status(&self) -> u32 {
+        self.at(&OFFSETS.ct.status)
     }
 
     #[inline(always)]
-    fn protocol(self) -> Result<u8, i32> {
-        self.read(global(&OFFSETS).protocol)
+    fn timeout(&self) -> u32 {
+        self.at(&OFFSETS.ct.timeout)
     }
 
     #[inline(always)]
-    fn udp_timeout(self) -> Result<u32, i32> {
+    fn protocol(&self) -> u8 {
+        self.at(&OFFSETS.ct.protocol)
+    }
+
+    #[inline(always)]
+    fn udp_timeout(&self) -> Result<u32, i32> {
         // SAFETY: an integer.
-        unsafe { read(self.net()?, global(&OFFSETS).net_udp_timeout) }
+        unsafe { read(self.net(), global(&OFFSETS.net_udp_timeout)) }
     }
 
     #[inline(always)]
-    fn flow(self) -> Result<Flow, i32> {
-        let offsets = global(&OFFSETS);
-        let port = u16::from_be(self.read(offsets.destination_port)?);
-        let family = self.read(offsets.family)?;
-        let mut source: [u8; 16] = self.read(offsets.source_address)?;
+    fn flow(&self) -> Result<Flow, i32> {
+        let port = u16::from_be(self.at(&OFFSETS.ct.destination_port));
+        let family = self.at(&OFFSETS.ct.family);
+        let mut source: [u32; 4] = self.at(&OFFSETS.ct.source_address);
         if family == AF_INET {
             // The kernel clears the rest of a tuple, but a key must not rest on it.
-            for byte in &mut source[4..] {
-                *byte = 0;
-            }
+            source = [source[0], 0, 0, 0];
         }
         Ok(Flow {
             // SAFETY: an integer.
-            netns: unsafe { read(self.net()?, offsets.net_inum) }?,
+            netns: unsafe { read(self.net(), global(&OFFSETS.net_inum)) }?,
             family,
             port: if port < EPHEMERAL_PORT { port } else { 0 },
-            source,
+            // SAFETY: the same bytes.
+            source: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(source) },
         })
     }
 
     #[inline(always)]
-    fn net(self) -> Result<*const u8, i32> {
-        Ok(self.read::<u64>(global(&OFFSETS).ct_net)? as *const u8)
+    fn net(&self) -> *const u8 {
+        self.at::<u64>(&OFFSETS.ct.net) as *const u8
     }
 
     #[inline(always)]
-    fn read<T: Copy>(self, offset: u32) -> Result<T, i32> {
-        // SAFETY: integers and arrays of them only, see the callers.
-        unsafe { read(self.0 as *const u8, offset) }
+    fn at<T: Copy>(&self, offset: &'static u32) -> T {
+        // SAFETY: integers and arrays of them only, see above; the agent has seen to their
+        // alignment, and nobody has an entry before it is read.
+        unsafe { self.0.at(global(offset)) }
     }
 }
 
@@ -441,11 +479,20 @@ fn add_to_flow(flow: &Flow, counts: &FlowCounts) -> bool {
     };
     // SAFETY: a value of the map.
     unsafe {
-        add(&raw mut (*sum).created, counts.created);
-        add(&raw mut (*sum).removed, counts.removed);
-        add(&raw mut (*sum).wasted_jiffies, counts.wasted_jiffies);
+        add_any(&raw mut (*sum).created, counts.created);
+        add_any(&raw mut (*sum).removed, counts.removed);
+        add_any(&raw mut (*sum).wasted_jiffies, counts.wasted_jiffies);
     }
     true
+}
+
+/// Adds what is not zero: most is, and an atomic addition is not free.
+#[inline(always)]
+unsafe fn add_any(counter: *mut u64, value: u64) {
+    if value != 0 {
+        // SAFETY: the caller's promise, that of `add`.
+        unsafe { add(counter, value) };
+    }
 }
 
 #[inline(always)]

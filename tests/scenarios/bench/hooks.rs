@@ -1,13 +1,12 @@
-//! Our probe of `__nf_conntrack_confirm` beside the least that anybody would attach there: the
-//! counter that bpftrace makes of one line.
+//! Our probes beside what anybody could attach with bpftrace: the least, and what learns as much.
 
-use std::fs;
 use std::process::Command;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nodemedic_tests::bench::figures::{
-    BPFTRACE_ALIKE, BPFTRACE_COUNTER, Hooks, NODEMEDIC, Program,
+    BPFTRACE_ALIKE, BPFTRACE_COUNTER, Hooks, NODEMEDIC, Program, Rounds,
 };
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::{Guest, Process};
@@ -18,24 +17,46 @@ use super::agent::Agent;
 use super::{empty_table, enlarge_table, measured};
 use crate::agent::SOON;
 
-const COUNTER: &str = "kprobe:__nf_conntrack_confirm { @ = count(); }";
+const COUNTER: &str = "kprobe:__nf_conntrack_confirm { @made = count(); }
+                       kprobe:nf_ct_destroy { @gone = count(); }";
 
-/// As much of what our probe does as bpftrace can do without the types of a module.
-const ALIKE: &str = "kprobe:__nf_conntrack_confirm {
-    $skb = (struct sk_buff *)arg0;
-    $ip = (struct iphdr *)($skb->head + $skb->network_header);
-    $udp = (struct udphdr *)($skb->head + $skb->transport_header);
-    if ($ip->protocol == 17) {
-        @created[$skb->dev->nd_net.net->ns.inum, $ip->saddr, $udp->dest] = count();
-        @born[$skb->_nfct] = nsecs;
+/// What our probes find out, but for clashes and what user space has deleted.
+const ALIKE: &str = r#"
+kprobe:__nf_conntrack_confirm {
+    $ct = (struct nf_conn *)(((struct sk_buff *)arg0)->_nfct & 0xfffffffffffffff8);
+    $t = $ct->tuplehash[0].tuple;
+    if ($t.dst.protonum == 17) {
+        @created[$ct->ct_net.net->ns.inum, $t.src.u3.ip, $t.dst.u.all] = count();
+        @born[$ct] = nsecs;
     }
-}";
+}
+kprobe:nf_ct_destroy {
+    $ct = (struct nf_conn *)arg0;
+    $t = $ct->tuplehash[0].tuple;
+    $status = $ct->status;
+    if (($status & 8) != 0 && $t.dst.protonum == 17) {
+        $net = $ct->ct_net.net;
+        $left = (int32)($ct->timeout - *(uint32 *)kaddr("jiffies"));
+        @removed[$net->ns.inum, $t.src.u3.ip, $t.dst.u.all] = count();
+        @ends[$status & 6, $left <= 0] = count();
+        if (($status & 4) == 0) {
+            @idle = sum($net->ct.nf_ct_proto.udp.timeouts[0] - $left);
+        }
+        @lived = hist((nsecs - @born[$ct]) / 1000000000);
+        delete(@born[$ct]);
+    }
+}"#;
+
+const UNTIL_FREED: Duration = Duration::from_secs(3);
 
 /// Room for all entries; bpftrace has 4,096 by itself.
 const KEYS: (&str, &str) = ("BPFTRACE_MAP_KEYS_MAX", "65536");
 
 const EXCHANGES: u16 = 2_000;
 const ROUNDS: usize = 3;
+const TRIES: usize = 5;
+/// Of entries that stand for a second.
+const UNTIL_EXPIRED: Duration = Duration::from_millis(1_200);
 
 /// Under emulation it takes its time to read the kernel's symbols.
 const BPFTRACE_STARTS: Duration = Duration::from_secs(120);
@@ -68,20 +89,25 @@ const SUBJECTS: [(&str, Subject); 5] = [
 pub(crate) fn probes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest)?;
     enlarge_table(guest, 65_536)?;
+    guest.modprobe("nf_conntrack_netlink")?;
+    // One second: entries are to expire soon, and none while its exchange goes on.
+    guest.set_sysctl("net.netfilter.nf_conntrack_udp_timeout", "1")?;
     // Caches, and the first use of everything.
     round(guest, &site)?;
-    let mut rounds = SUBJECTS.map(|(name, _)| (name.to_owned(), Vec::new()));
+    let mut rounds = SUBJECTS.map(|(name, _)| Rounds::of(name));
     for _ in 0..ROUNDS {
-        for (subject, (_, seconds)) in SUBJECTS.iter().zip(&mut rounds) {
-            seconds.push(with(guest, subject.1, || round(guest, &site))?);
+        for ((_, subject), rounds) in SUBJECTS.iter().zip(&mut rounds) {
+            let round = with(guest, *subject, || round(guest, &site))?;
+            // The kernel frees the maps of what has gone by and by.
+            sleep(UNTIL_FREED);
+            rounds.made.push(round.made);
+            rounds.expired.push(round.expired);
         }
     }
     // Only now: the counting costs as well.
     guest.set_sysctl("kernel.bpf_stats_enabled", "1")?;
     let mut programs = ours(guest, &site, "", "fentry")?;
     programs.extend(ours(guest, &site, "hooks = [\"kprobe\"]\n", "kprobe")?);
-    programs.push(bpftraces(guest, &site, BPFTRACE_COUNTER, COUNTER)?);
-    programs.push(bpftraces(guest, &site, BPFTRACE_ALIKE, ALIKE)?);
     measured(&Hooks {
         exchanges: EXCHANGES.into(),
         rounds: rounds.into(),
@@ -89,12 +115,41 @@ pub(crate) fn probes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
     })
 }
 
-/// How long the exchanges take, seconds.
-fn round(guest: &Guest, site: &Site) -> Result<f64> {
-    empty_table(guest)?;
-    let begin = Instant::now();
-    site.one_shots(20_000..20_000 + EXCHANGES)?;
-    Ok(begin.elapsed().as_secs_f64())
+/// How long things took, seconds.
+struct Round {
+    /// The exchanges, each of which makes an entry.
+    made: f64,
+    /// A walk of the table that finds all of them expired, and removes them.
+    expired: f64,
+}
+
+fn round(guest: &Guest, site: &Site) -> Result<Round> {
+    for _ in 0..TRIES {
+        empty_table(guest)?;
+        let begin = Instant::now();
+        site.one_shots(20_000..20_000 + EXCHANGES)?;
+        let made = begin.elapsed().as_secs_f64();
+        sleep(UNTIL_EXPIRED);
+        // The kernel looks for expired entries by itself now and then, in a minute at most.
+        if entries(guest)? != u64::from(EXCHANGES) {
+            continue;
+        }
+        let begin = Instant::now();
+        // A dump kills what has expired (`ctnetlink_dump_table`, nf_conntrack_netlink.c).
+        guest.sh("conntrack -L 2>/dev/null")?;
+        let expired = begin.elapsed().as_secs_f64();
+        let left = entries(guest)?;
+        ensure!(left == 0, "{left} entries have not expired");
+        return Ok(Round { made, expired });
+    }
+    bail!("{TRIES} times the kernel removed entries before they could be walked");
+}
+
+fn entries(guest: &Guest) -> Result<u64> {
+    let count = guest.sysctl("net.netfilter.nf_conntrack_count")?;
+    count
+        .parse()
+        .with_context(|| format!("a count of {count:?}"))
 }
 
 /// Does something while a subject is attached.
@@ -130,12 +185,11 @@ fn bpftrace(guest: &Guest, script: &str) -> Result<Process> {
     Ok(bpftrace)
 }
 
-/// What the kernel counts of our programs for the beginning and the end of as many entries as a
-/// round makes.
+/// What the kernel counts of our programs for the beginning and the end of the entries of a round.
 fn ours(guest: &Guest, site: &Site, hooks: &str, label: &str) -> Result<Vec<Program>> {
+    empty_table(guest)?;
     let agent = Agent::start(guest, &format!("{EVERY_SECOND}{hooks}"))?;
     round(guest, site)?;
-    empty_table(guest)?;
     let programs = eventually(SOON, "the agent has read its programs' counts", || {
         let report = agent.report()?;
         let programs = report["programs"].as_array().context("no programs")?;
@@ -146,7 +200,7 @@ fn ours(guest: &Guest, site: &Site, hooks: &str, label: &str) -> Result<Vec<Prog
                 .filter(|program| program.name.contains(part));
             matching.map(|program| program.runs).sum::<u64>()
         };
-        let (confirms, ends) = (runs("confirm"), runs("delete"));
+        let (confirms, ends) = (runs("confirm"), runs("destroy"));
         let wanted = u64::from(EXCHANGES);
         ensure!(
             confirms >= wanted && ends >= wanted,
@@ -158,7 +212,7 @@ fn ours(guest: &Guest, site: &Site, hooks: &str, label: &str) -> Result<Vec<Prog
     let ran = programs.into_iter().filter(|program| program.runs > 0);
     Ok(ran
         .map(|program| Program {
-            name: format!("nodemedic, {label}: {}", program.name),
+            name: format!("{label}: {}", program.name),
             ..program
         })
         .collect())
@@ -172,39 +226,4 @@ fn program(value: &serde_json::Value) -> Result<Program> {
         runs: value["runs"].as_u64().context("no runs")?,
         nanoseconds: (seconds * 1e9) as u64,
     })
-}
-
-fn bpftraces(guest: &Guest, site: &Site, name: &str, script: &str) -> Result<Program> {
-    let mut bpftrace = bpftrace(guest, script)?;
-    round(guest, site)?;
-    let program = program_of(name, &bpftrace)?;
-    bpftrace.stop(SOON)?;
-    ensure!(
-        program.runs >= EXCHANGES.into(),
-        "bpftrace's program ran {} times for {EXCHANGES} entries",
-        program.runs
-    );
-    Ok(program)
-}
-
-/// The one program whose descriptor bpftrace holds, with what the kernel says of it
-/// (`bpf_prog_show_fdinfo` in kernel/bpf/syscall.c).
-fn program_of(name: &str, bpftrace: &Process) -> Result<Program> {
-    let folder = format!("/proc/{}/fdinfo", bpftrace.id());
-    for entry in fs::read_dir(&folder).with_context(|| format!("list {folder}"))? {
-        // It may have been closed meanwhile.
-        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.trim().parse().ok())
-        };
-        if let (Some(nanoseconds), Some(runs)) = (field("run_time_ns:"), field("run_cnt:")) {
-            return Ok(Program {
-                name: name.to_owned(),
-                runs,
-                nanoseconds,
-            });
-        }
-    }
-    bail!("it has no BPF program; it says {}", bpftrace.log())
 }

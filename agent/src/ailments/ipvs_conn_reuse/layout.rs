@@ -446,7 +446,8 @@ mod tests {
         let mut moved = specimen();
         moved.dest.copy_within(..424, 8);
         let named = wrong(&moved);
-        for member in ["af", "addr", "port", "protocol", "vport"] {
+        // Ports may be 0, and so they are here.
+        for member in ["af", "addr", "protocol"] {
             let member = format!("ip_vs_dest.{member}");
             assert!(named.contains(&member), "{member} is not among {named:?}");
         }

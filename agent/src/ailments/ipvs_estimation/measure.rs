@@ -231,7 +231,9 @@ impl Measurement {
             missing.push(not_measured("namespaces", why));
         }
         if let Err(why) = &probed {
-            missing.push(not_measured(PASSES, why));
+            let waits = plan.waits.iter().map(|planned| planned.probe.name);
+            let all = std::iter::once(PASSES).chain(waits);
+            missing.extend(all.map(|name| not_measured(name, why)));
         }
         Self {
             slow: settings.slow,

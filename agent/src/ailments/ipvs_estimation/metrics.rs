@@ -260,3 +260,114 @@ fn histogram(durations: &Durations) -> Value {
         sum: durations.seconds,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ailments::ipvs_estimation::measure::{Cost, Recent, Switches},
+        kernel::ipvs::Census,
+    };
+
+    fn namespace(netns: u32, services: u64) -> NamespaceReading {
+        NamespaceReading {
+            netns,
+            pid: 1,
+            census: Census {
+                services,
+                destinations: 2 * services,
+                drained: 1,
+                complete: true,
+            },
+            counted: None,
+            estimating: Some(true),
+        }
+    }
+
+    fn reading(context: Context) -> Reading {
+        let durations = Durations {
+            buckets: vec![1, 0, 2, 4],
+            seconds: 0.1,
+        };
+        Reading {
+            window_seconds: 5.0,
+            netns: 7,
+            context: Some(context),
+            possible_cpus: Some(4),
+            online_cpus: Some(4),
+            switches: Switches::default(),
+            namespaces: vec![namespace(7, 100)],
+            cost: Cost::LITERATURE,
+            threads: None,
+            probed: Some(ProbedReading {
+                passes: durations.clone(),
+                window_passes: 1,
+                longest: None,
+                rx_waits: durations.clone(),
+                task_waits: durations,
+                recent: Recent::default(),
+                watching: true,
+                lost: Vec::new(),
+            }),
+        }
+    }
+
+    fn of<'s>(samples: &'s [Sample], metric: &MetricDef) -> Vec<&'s Sample> {
+        let named = samples.iter().filter(|it| it.metric.name == metric.name);
+        named.collect()
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_its_last_bucket_has_no_bound() {
+        let samples = samples(&reading(Context::Softirq));
+        let passes = of(&samples, &DURATION);
+        assert_eq!(passes[0].labels, ["softirq"]);
+        let buckets = vec![(0.000_008, 1), (0.000_016, 1), (0.000_032, 3)];
+        assert_eq!(
+            passes[0].value,
+            Value::Histogram {
+                buckets,
+                count: 7,
+                sum: 0.1
+            }
+        );
+    }
+
+    #[test]
+    fn nobody_is_shown_to_wait_for_threads() {
+        let samples = samples(&reading(Context::Kthread));
+        for metric in [&RX_WAIT, &TASK_WAIT, &WATCHING] {
+            assert_eq!(of(&samples, metric).len(), 0, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn namespaces_beyond_the_cap_are_other_and_all_add_up() {
+        let mut reading = reading(Context::Softirq);
+        reading.namespaces = (0..MAX_NAMESPACES as u32 + 5)
+            .map(|netns| namespace(netns, 10))
+            .collect();
+        let samples = samples(&reading);
+        let estimators = of(&samples, &ESTIMATORS);
+        assert_eq!(estimators.len(), MAX_NAMESPACES + 1);
+        let last = estimators.last().expect("there are some");
+        assert_eq!(
+            (last.labels[0].as_str(), &last.value),
+            ("other", &Value::Number(155.0))
+        );
+    }
+
+    #[test]
+    fn without_probes_the_prediction_is_left() {
+        let mut reading = reading(Context::Softirq);
+        reading.probed = None;
+        let samples = samples(&reading);
+        let predicted = of(&samples, &PREDICTED);
+        let wanted = 301.0 * 4.0 * 51.5e-9;
+        assert!(
+            matches!(predicted[0].value, Value::Number(seconds) if (seconds - wanted).abs() < 1e-9),
+            "{predicted:?}"
+        );
+        assert_eq!(of(&samples, &DURATION).len(), 0);
+    }
+}

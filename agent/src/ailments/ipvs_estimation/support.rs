@@ -288,3 +288,128 @@ fn task_cpu(facts: &KernelFacts) -> Result<u32, Missing> {
     bpf::offset(facts, TASK_CPU, 4)
         .or_else(|missing| bpf::offset(facts, OLD_TASK_CPU, 4).map_err(|_| missing))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{
+        Fact,
+        facts::{Member, ProgramType},
+        recorded,
+    };
+
+    fn plan(facts: &KernelFacts) -> Plan {
+        match support(facts) {
+            Support::Yes(plan) => plan,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Linux 6.1: the last whose passes are softirqs, and with BTF of modules.
+    fn softirq() -> KernelFacts {
+        recorded::all().nth(1).expect("6.1 is recorded")
+    }
+
+    fn hooks(probe: &PlannedProbe) -> Vec<Hook> {
+        probe.candidates.iter().map(|it| it.hook).collect()
+    }
+
+    #[test]
+    fn every_recorded_kernel_has_its_context_and_its_cheapest_hook() {
+        let wanted = [
+            (Context::Softirq, Hook::Kprobe, 2, false),
+            (Context::Softirq, Hook::Fentry, 2, true),
+            (Context::Kthread, Hook::Fentry, 0, false),
+            (Context::Kthread, Hook::Fentry, 0, false),
+        ];
+        for (facts, (context, hook, waits, namespaces)) in recorded::all().zip(wanted) {
+            let plan = plan(&facts);
+            let release = &facts.release;
+            assert_eq!(plan.context, Some(context), "{release}");
+            assert_eq!(hooks(&plan.passes).first(), Some(&hook), "{release}");
+            assert_eq!(plan.waits.len(), waits, "{release}");
+            for probe in &plan.waits {
+                assert_eq!(hooks(probe), [Hook::RawTracepoint], "{release}");
+            }
+            // A thread has no timer, so its kernel has no such member.
+            assert_eq!(plan.namespaces.is_ok(), namespaces, "{release}");
+            assert_ne!(plan.offsets.task_cpu, UNKNOWN, "{release}");
+        }
+    }
+
+    #[test]
+    fn work_on_a_kworker_is_a_context_of_its_own_for_which_tasks_alone_wait() {
+        let mut facts = softirq();
+        let timer = facts.functions.remove(TIMER).expect("it is needed");
+        facts.functions.insert(WORK.to_owned(), timer);
+        let plan = plan(&facts);
+        assert_eq!(plan.context, Some(Context::Workqueue));
+        let waits: Vec<_> = plan.waits.iter().map(|it| it.probe.name).collect();
+        assert_eq!(waits, ["tasks"]);
+        assert_eq!(hooks(&plan.passes), [Hook::Fentry, Hook::Kprobe]);
+    }
+
+    #[test]
+    fn without_a_member_passes_are_timed_and_of_no_namespace() {
+        let mut facts = softirq();
+        let why = Fact::Unknown("the structure has no such member".to_owned());
+        facts.members.insert(IPVS_TIMER.path.to_owned(), why);
+        let plan = plan(&facts);
+        let missing = plan.namespaces.expect_err("no timer, no namespace");
+        assert_eq!(missing.what, IPVS_TIMER.path);
+        assert!(!plan.offsets.tell_namespaces());
+        assert_eq!(hooks(&plan.passes).first(), Some(&Hook::Fentry));
+    }
+
+    #[test]
+    fn without_the_cpu_of_a_task_packets_are_watched_alone() {
+        let mut facts = softirq();
+        for member in [TASK_CPU, OLD_TASK_CPU] {
+            let other = Fact::Known(Member { offset: 8, size: 2 });
+            facts.members.insert(member.path.to_owned(), other);
+        }
+        let plan = plan(&facts);
+        assert_eq!(hooks(&plan.waits[0]), [Hook::RawTracepoint]);
+        assert_eq!(hooks(&plan.waits[1]), []);
+        let said = format!("{:?}", plan.waits[1].missing);
+        assert!(said.contains("has 2 bytes here"), "{said}");
+    }
+
+    #[test]
+    fn a_kernel_without_raw_tracepoints_says_so() {
+        let mut facts = softirq();
+        let refused = Fact::Known(false);
+        facts
+            .program_types
+            .insert(ProgramType::RawTracepoint, refused);
+        let plan = plan(&facts);
+        for probe in &plan.waits {
+            assert_eq!(hooks(probe), []);
+            let said = format!("{:?}", probe.missing);
+            assert!(said.contains("BPF programs for raw_tracepoint"), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_absent_or_unused_module_is_waited_for() {
+        let mut facts = softirq();
+        let module = facts.modules.get_mut(MODULE).expect("it is needed");
+        module.users = Some(0);
+        assert!(matches!(support(&facts), Support::Waiting));
+        facts.modules.remove(MODULE);
+        assert!(matches!(support(&facts), Support::Waiting));
+    }
+
+    #[test]
+    fn no_missing_fact_is_a_panic() {
+        let mut tried = 0;
+        for facts in recorded::damaged() {
+            let _any = support(&facts);
+            tried += 1;
+        }
+        assert!(
+            tried > 200,
+            "only {tried} kernels with a fact less could be made"
+        );
+    }
+}

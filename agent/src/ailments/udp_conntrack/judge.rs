@@ -536,6 +536,23 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_to_go_sooner_only_where_they_dominate_and_stand_for_long() {
+        let advised = |assured, stream| {
+            let mut reading = healthy();
+            reading.window_drops.early_drop = Some(50);
+            reading.timeouts.stream = Some(stream);
+            let snapshot = reading.snapshot.as_mut().expect("it has a walk");
+            snapshot.udp.assured = assured;
+            let findings = judge(&reading, &Settings::default());
+            let mut remedies = findings[0].remedies.iter();
+            remedies.any(|remedy| remedy.contains("nf_conntrack_udp_timeout_stream=120"))
+        };
+        assert!(advised(601, 180));
+        assert!(!advised(600, 180));
+        assert!(!advised(601, 120));
+    }
+
+    #[test]
     fn without_a_walk_the_rate_of_idle_time_stands_for_the_idle_entries() {
         let mut reading = healthy();
         reading.entries = 2_000;

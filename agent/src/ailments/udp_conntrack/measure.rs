@@ -136,6 +136,13 @@ impl Reading {
             .unwrap_or_default()
     }
 
+    /// Whether most UDP entries in the table are those of streams.
+    pub fn streams_dominate(&self) -> bool {
+        self.snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.udp.assured * 2 > snapshot.udp.total())
+    }
+
     /// Whether most UDP entries are of DNS: among those made in the window where
     /// probes count them, else among those in the table.
     pub fn dns_dominates(&self) -> bool {

@@ -27,6 +27,15 @@ const UDP_TIMEOUT: Treatment = Treatment {
            their expiry until their next packet",
 };
 
+/// What RFC 4787 (REQ-5) asks a translator to keep a mapping for at least.
+const LOWEST_STREAM_TIMEOUT: u64 = 120;
+
+const STREAM_TIMEOUT: Treatment = Treatment {
+    sysctl: "net.netfilter.nf_conntrack_udp_timeout_stream",
+    effect: "entries of streams that are over stand for fewer seconds",
+    cost: "a stream (QUIC, VPN) that is silent for longer loses its translation",
+};
+
 const MAX: Treatment = Treatment {
     sysctl: "net.netfilter.nf_conntrack_max",
     effect: "the table holds more entries, in every network namespace",
@@ -41,6 +50,12 @@ pub(super) fn remedies(reading: &Reading) -> Vec<String> {
         && current > LOWEST_UDP_TIMEOUT
     {
         remedies.push(change(&UDP_TIMEOUT, current, LOWEST_UDP_TIMEOUT));
+    }
+    if let Some(current) = reading.timeouts.stream
+        && current > LOWEST_STREAM_TIMEOUT
+        && reading.streams_dominate()
+    {
+        remedies.push(change(&STREAM_TIMEOUT, current, LOWEST_STREAM_TIMEOUT));
     }
     if let Some(limit) = reading.limit
         && limit > 0

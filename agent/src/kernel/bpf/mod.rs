@@ -9,7 +9,7 @@ mod support;
 mod sys;
 
 pub use attach::{Attached, HashMap, Object, ProbeLog};
-pub use offset::offset;
+pub use offset::{offset, unreadable};
 pub use plan::{PlannedProbe, plan};
 pub use probe::{At, Candidate, Hook, Probe, Program};
 pub use support::program_types;

@@ -16,13 +16,7 @@ pub fn offset(
     member: MemberPath,
     size: impl Into<Option<u32>>,
 ) -> Result<u32, Missing> {
-    let missing = |why: String| Missing {
-        what: member.path.to_owned(),
-        why,
-        remedy: "use a kernel with BTF for vmlinux and modules (CONFIG_DEBUG_INFO_BTF, \
-                 CONFIG_DEBUG_INFO_BTF_MODULES); if it has both, please report it"
-            .to_owned(),
-    };
+    let missing = |why| unreadable(member, why);
     match (facts.members.get(member.path), size.into()) {
         (Some(Fact::Known(Member { size: found, .. })), Some(size)) if *found != size => {
             Err(missing(format!(
@@ -32,5 +26,16 @@ pub fn offset(
         (Some(Fact::Known(Member { offset, .. })), _) => Ok(*offset),
         (Some(Fact::Unknown(why)), _) => Err(missing(why.clone())),
         (None, _) => Err(missing("it was not looked up".to_owned())),
+    }
+}
+
+/// A member that probes cannot read, and why.
+pub fn unreadable(member: MemberPath, why: String) -> Missing {
+    Missing {
+        what: member.path.to_owned(),
+        why,
+        remedy: "use a kernel with BTF for vmlinux and modules (CONFIG_DEBUG_INFO_BTF, \
+                 CONFIG_DEBUG_INFO_BTF_MODULES); if it has both, please report it"
+            .to_owned(),
     }
 }

@@ -2,21 +2,44 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What is attached to `__nf_conntrack_confirm`: our probe, by the hook of its choice.
+/// What is attached where entries are made and where they go: our probes, by the hook of their
+/// choice.
 pub const NODEMEDIC: &str = "nodemedic, fentry";
 /// The least.
-pub const BPFTRACE_COUNTER: &str = "bpftrace, kprobe: a counter";
-/// What comes nearest to ours.
-pub const BPFTRACE_ALIKE: &str = "bpftrace, kprobe: source, port, birth";
+pub const BPFTRACE_COUNTER: &str = "bpftrace, kprobe: two counters";
+/// What finds out the same.
+pub const BPFTRACE_ALIKE: &str = "bpftrace, kprobe: the same facts";
 
-/// The hooks on `__nf_conntrack_confirm`.
+/// The hooks on the beginning and the end of an entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hooks {
     /// One-shot exchanges of each round.
     pub exchanges: u32,
-    /// What was attached, and how long each round took, seconds. The first has nothing attached.
-    pub rounds: Vec<(String, Vec<f64>)>,
+    /// The first has nothing attached.
+    pub rounds: Vec<Rounds>,
     pub programs: Vec<Program>,
+}
+
+/// How long each round took, seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rounds {
+    /// What was attached.
+    pub attached: String,
+    /// The exchanges, each of which makes an entry.
+    pub made: Vec<f64>,
+    /// The removal of all these entries, which have expired.
+    pub expired: Vec<f64>,
+}
+
+impl Rounds {
+    /// Before the first round.
+    pub fn of(attached: &str) -> Self {
+        Self {
+            attached: attached.to_owned(),
+            made: Vec::new(),
+            expired: Vec::new(),
+        }
+    }
 }
 
 /// How often the kernel ran a BPF program, and for how long, as itself counts it.

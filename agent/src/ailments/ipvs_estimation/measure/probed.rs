@@ -27,10 +27,10 @@ use crate::{
     },
     kernel::{
         self,
-        bpf::{Attached, HashMap, Object},
+        bpf::{Attached, HashMap, Object, PlannedProbe},
         modules::Held,
     },
-    report::{ProbeReport, ProgramStats},
+    report::{Missing, ProbeReport, ProgramStats},
     time::unix_seconds,
 };
 
@@ -42,7 +42,8 @@ pub(super) struct Probed {
     /// Absent where the probe on passes could not be attached: waits mean nothing
     /// without.
     running: Option<Running>,
-    report: ProbeReport,
+    /// Of the probe on passes, and without it of all others.
+    reports: Vec<ProbeReport>,
 }
 
 struct Running {
@@ -128,35 +129,47 @@ impl Probed {
     /// Attaches the probes that the plan has candidates for.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
         let planned = plan.passes.clone().with_hooks(&settings.hooks);
+        let mut report = planned.report(None, Vec::new());
         if planned.candidates.is_empty() {
-            let report = planned.report(None, Vec::new());
-            return Ok(Self {
-                running: None,
-                report,
-            });
+            return Ok(Self::without_passes(report, plan));
         }
         let mut object = load(plan, settings)?;
-        let mut report = planned.report(None, Vec::new());
         let passes = Held::hold(MODULE, || {
             let (attached, attempt) = object.attach(&planned);
             report = attempt;
             vec![attached]
         });
-        let running = report
-            .hook
-            .is_some()
-            .then(|| Running::new(object, passes, plan, settings))
-            .transpose()?;
+        if report.hook.is_none() {
+            return Ok(Self::without_passes(report, plan));
+        }
+        let running = Running::new(object, passes, plan, settings)?;
         kernel::return_free_memory();
-        Ok(Self { running, report })
+        Ok(Self {
+            running: Some(running),
+            reports: vec![report],
+        })
+    }
+
+    /// Who waits is told by what a pass leaves for its CPU.
+    fn without_passes(passes: ProbeReport, plan: &Plan) -> Self {
+        let missing = Missing {
+            what: "begin and end of a pass".to_owned(),
+            why: format!("probe {} is not attached", passes.name),
+            remedy: "see there".to_owned(),
+        };
+        let waits = plan
+            .waits
+            .iter()
+            .map(|it| PlannedProbe::impossible(it.probe, &missing).report(None, Vec::new()));
+        Self {
+            running: None,
+            reports: std::iter::once(passes.clone()).chain(waits).collect(),
+        }
     }
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
         let waits = self.running.iter().flat_map(|it| it.watch.reports());
-        std::iter::once(&self.report)
-            .chain(waits)
-            .cloned()
-            .collect()
+        self.reports.iter().chain(waits).cloned().collect()
     }
 
     pub(super) fn read(&mut self) -> anyhow::Result<Option<(ProbedReading, PassesByKey)>> {
