@@ -70,6 +70,7 @@ const FAULTY: &[Faulty] = &[
 #[rustfmt::skip]
 const APART: &[Scenario] = &[
     Scenario::new("lab::udp_conntrack", lab::storm).limit(DAYS),
+    Scenario::new("lab::ipvs_conn_reuse", lab::upgrade).limit(DAYS),
     Scenario::new("lab::ipvs_estimation", lab::services).limit(DAYS).on(Shape::ManyPossibleCpus),
     Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
@@ -87,6 +88,7 @@ const DAYS: u64 = 30 * 86_400;
 #[rustfmt::skip]
 const HOST: &[HostTest] = &[
     HostTest { name: "lab::its_pages_are_here_until_it_is_told_to_end", run: lab::its_pages_are_here_until_it_is_told_to_end },
+    HostTest { name: "lab::it_shows_ipvs_conn_reuse", run: lab::it_shows_ipvs_conn_reuse },
     HostTest { name: "lab::it_shows_ipvs_estimation", run: lab::it_shows_ipvs_estimation },
 ];
 

@@ -18,7 +18,7 @@ pub(super) fn start(guest: &Guest, script: &str, hooks: usize) -> Result<Process
     let bpftrace = guest.start("bpftrace", command.args(["-e", script]))?;
     eventually(STARTS, "the programs of bpftrace", || {
         let attached = guest.sh(&format!("ls -l /proc/{}/fd", bpftrace.id()))?;
-        let attached = attached.matches("perf_event").count() + attached.matches("bpf-raw").count();
+        let attached = attached.matches("perf_event").count();
         ensure!(
             attached >= hooks,
             "{attached} are attached; it says {}",

@@ -33,8 +33,8 @@ kretprobe:ip_vs_chain_estimation /@begin[cpu]/ {
 }";
 
 /// The least that can be asked of what is watched.
-const SWITCHES: &str = "rawtracepoint:sched_switch { @ = count(); }";
-const RAISES: &str = "rawtracepoint:softirq_raise { @ = count(); }";
+const SWITCHES: &str = "tracepoint:sched:sched_switch { @ = count(); }";
+const RAISES: &str = "tracepoint:irq:softirq_raise { @ = count(); }";
 
 pub(crate) fn passes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
     Services::new(SERVICES).add(guest)?;

@@ -45,6 +45,15 @@ pub(crate) fn it_shows_ipvs_estimation() -> Result<()> {
     })
 }
 
+pub(crate) fn it_shows_ipvs_conn_reuse() -> Result<()> {
+    stays_until_it_is_told_to_end(&Show {
+        ailment: "ipvs_conn_reuse",
+        size: 20,
+        counter: "nodemedic_ipvs_conn_reuse_syns_total",
+        says: " rescheduled, ",
+    })
+}
+
 /// The test of all of it.
 fn stays_until_it_is_told_to_end(show: &Show) -> Result<()> {
     let mut lab = Lab::start(show)?;

@@ -3,10 +3,14 @@
 mod host;
 mod services;
 mod storm;
+mod upgrade;
 
-pub(crate) use self::host::{it_shows_ipvs_estimation, its_pages_are_here_until_it_is_told_to_end};
+pub(crate) use self::host::{
+    it_shows_ipvs_conn_reuse, it_shows_ipvs_estimation, its_pages_are_here_until_it_is_told_to_end,
+};
 pub(crate) use self::services::services;
 pub(crate) use self::storm::storm;
+pub(crate) use self::upgrade::upgrade;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
