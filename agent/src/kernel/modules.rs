@@ -8,9 +8,16 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
-use super::facts::ModuleState;
+use super::{bpf::Attached, facts::ModuleState};
+
+/// How often the references are looked at to see them settled, and how far apart: a
+/// request takes some ten microseconds.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// References to modules that this process's own programs hold.
 static HELD: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
@@ -51,7 +58,7 @@ pub fn users(module: &str) -> Option<u32> {
 
 /// Programs on a module's functions, which keep it from being unloaded for as long as
 /// they live. How many references that makes differs by kernel and hook, so it is looked
-/// at.
+/// at; but others come and go meanwhile.
 #[derive(Debug)]
 pub struct Held<T> {
     /// Taken when dropped alone.
@@ -60,22 +67,26 @@ pub struct Held<T> {
     references: u32,
 }
 
-impl<T> Held<T> {
+impl Held<Vec<Attached>> {
     /// Attaches programs to a module's functions. One caller at a time, so that each
     /// sees the references that are its own.
-    pub fn hold(module: &'static str, attach: impl FnOnce() -> T) -> Self {
+    pub fn hold(module: &'static str, attach: impl FnOnce() -> Vec<Attached>) -> Self {
         let mut held = held();
-        let before = references(module).unwrap_or(0);
-        let programs = Some(attach());
-        let references = references(module).unwrap_or(0).saturating_sub(before);
+        let before = settled_references(module);
+        let programs = attach();
+        let grown = settled_references(module).saturating_sub(before);
+        let traced = programs.iter().map(Attached::traced).sum();
+        let references = own_references(grown, traced);
         *held.entry(module).or_default() += references;
         Self {
-            programs,
+            programs: Some(programs),
             module,
             references,
         }
     }
+}
 
+impl<T> Held<T> {
     /// Whether they keep the module from being unloaded, and nobody else does.
     pub fn alone(&self) -> bool {
         self.references > 0 && users(self.module) == Some(0)
@@ -105,6 +116,32 @@ fn held() -> MutexGuard<'static, BTreeMap<&'static str, u32>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many references so many programs on functions hold, by how many more there are
+/// than before. It is one a program (from 6.3 on, `bpf_check_attach_target`) or one a
+/// function (before, `bpf_trampoline_module_get`), which has two programs at the most.
+///
+/// A number in between is believed. Any other says that the module's users have changed
+/// meanwhile, as when services of IPVS were made or removed, and the most is assumed: too
+/// few would keep the module for ever, and too many let it go early, to be taken again.
+fn own_references(grown: u32, traced: u32) -> u32 {
+    if (traced.div_ceil(2)..=traced).contains(&grown) {
+        grown
+    } else {
+        traced
+    }
+}
+
+/// References without those that last for a moment: each request of ipvsadm holds one.
+fn settled_references(module: &str) -> u32 {
+    let look = |number| {
+        if number > 0 {
+            thread::sleep(PAUSE);
+        }
+        references(module)
+    };
+    (0..LOOKS).filter_map(look).min().unwrap_or(0)
+}
+
 fn references(module: &str) -> Option<u32> {
     fs::read_to_string(folder(module).join("refcnt"))
         .ok()?
@@ -121,4 +158,22 @@ pub fn is_out_of_tree(module: &str) -> bool {
 
 fn folder(module: &str) -> PathBuf {
     PathBuf::from("/sys/module").join(module)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_our_own_as_far_as_programs_can_hold_them() {
+        // One a program, and one a function.
+        assert_eq!(own_references(4, 4), 4);
+        assert_eq!(own_references(2, 4), 2);
+        // Services were removed, or made, meanwhile.
+        assert_eq!(own_references(0, 4), 4);
+        assert_eq!(own_references(101, 4), 4);
+        // kprobes hold none.
+        assert_eq!(own_references(0, 0), 0);
+        assert_eq!(own_references(3, 0), 0);
+    }
 }

@@ -12,6 +12,8 @@ const FOLDER: &str = "/sys/kernel/tracing";
 pub(super) struct Tracer<'g> {
     guest: &'g Guest,
     function: &'static str,
+    /// Since when, seconds since the epoch.
+    pub(super) since: f64,
 }
 
 /// One call.
@@ -25,12 +27,17 @@ pub(super) struct Call {
 impl<'g> Tracer<'g> {
     pub(super) fn on(guest: &'g Guest, function: &'static str) -> Result<Self> {
         // From here on, so that a failure half way leaves nothing either.
-        let tracer = Self { guest, function };
+        let mut tracer = Self {
+            guest,
+            function,
+            since: f64::INFINITY,
+        };
         guest.sh(&format!(
             "cd {FOLDER} && echo > trace && echo mono > trace_clock && \
              echo {function} > set_ftrace_filter && echo function_graph > current_tracer && \
              echo funcgraph-abstime > trace_options && echo 1 > tracing_on"
         ))?;
+        tracer.since = unix_seconds()?;
         Ok(tracer)
     }
 
@@ -52,9 +59,10 @@ impl<'g> Tracer<'g> {
 
 impl Drop for Tracer<'_> {
     fn drop(&mut self) {
+        // The option is gone with its tracer.
         let off = format!(
-            "cd {FOLDER} && echo nop > current_tracer && echo > set_ftrace_filter && \
-             echo local > trace_clock && echo nofuncgraph-abstime > trace_options"
+            "cd {FOLDER} && echo nofuncgraph-abstime > trace_options && \
+             echo nop > current_tracer && echo > set_ftrace_filter && echo local > trace_clock"
         );
         if let Err(error) = self.guest.sh(&off) {
             println!("{error:#}");
@@ -74,8 +82,12 @@ fn parse(line: &str) -> Option<Call> {
 /// How far the clock of the day is before `CLOCK_MONOTONIC`, seconds.
 fn ahead_of_monotonic() -> Result<f64> {
     let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).context("read CLOCK_MONOTONIC")?;
+    let monotonic = monotonic.tv_sec() as f64 + monotonic.tv_nsec() as f64 / 1e9;
+    Ok(unix_seconds()? - monotonic)
+}
+
+fn unix_seconds() -> Result<f64> {
     let day = SystemTime::now().duration_since(UNIX_EPOCH);
     let day = day.context("the clock stands before the epoch")?;
-    let monotonic = monotonic.tv_sec() as f64 + monotonic.tv_nsec() as f64 / 1e9;
-    Ok(day.as_secs_f64() - monotonic)
+    Ok(day.as_secs_f64())
 }

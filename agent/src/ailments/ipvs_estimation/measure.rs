@@ -169,6 +169,11 @@ impl NamespaceReading {
         1 + self.services() + self.destinations()
     }
 
+    /// Whether the numbers are good enough to tell what one of them costs.
+    pub fn is_known(&self) -> bool {
+        self.census.complete || self.counted >= Some(self.census.services)
+    }
+
     /// Whether the numbers are of all that there is.
     pub fn is_exact(&self) -> bool {
         let all_are_listed = self.counted == Some(self.census.services);
@@ -279,7 +284,7 @@ impl Measurement {
         match self.context {
             Some(Context::Softirq) => {
                 let known = passes.by_namespace(&reading.namespaces).into_iter();
-                for (namespace, passes) in known.filter(|(it, _)| it.is_exact()) {
+                for (namespace, passes) in known.filter(|(it, _)| it.is_known()) {
                     let visits = passes.passes as f64 * namespace.estimators() as f64 * cpus;
                     self.calibration
                         .observe(namespace, passes.ns as f64, visits);
@@ -346,5 +351,51 @@ fn not_measured(name: &str, missing: &Missing) -> ProbeReport {
         name: name.to_owned(),
         hook: None,
         missing: vec![missing.clone()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespace(services: u64, counted: Option<u64>) -> NamespaceReading {
+        NamespaceReading {
+            netns: 7,
+            pid: 1,
+            census: Census {
+                services,
+                destinations: 2 * services,
+                drained: 0,
+                complete: true,
+            },
+            counted,
+            estimating: Some(true),
+        }
+    }
+
+    #[test]
+    fn services_that_are_counted_and_not_listed_have_destinations_too() {
+        let cut_short = namespace(100, Some(150));
+        assert_eq!(cut_short.estimators(), 1 + 150 + 300);
+        assert!(!cut_short.is_exact());
+        // Those of IPv6 are listed, and not counted.
+        let both_families = namespace(100, Some(60));
+        assert_eq!(both_families.estimators(), 1 + 100 + 200);
+        assert!(both_families.is_exact());
+        assert_eq!(namespace(0, None).estimators(), 1);
+    }
+
+    #[test]
+    fn a_long_list_is_doubted_only_where_others_have_services_too() {
+        let mut alone = [namespace(5_000, None)];
+        doubt(&mut alone);
+        assert!(alone[0].is_exact());
+        let mut several = [
+            namespace(5_000, None),
+            namespace(4_000, Some(4_000)),
+            namespace(ONE_READ, None),
+        ];
+        doubt(&mut several);
+        assert_eq!(several.map(|it| it.is_exact()), [false, true, true]);
     }
 }

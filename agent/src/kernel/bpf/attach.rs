@@ -302,6 +302,12 @@ impl Drop for Attached {
 }
 
 impl Attached {
+    /// How many of the programs are on a function by fentry or fexit.
+    pub fn traced(&self) -> u32 {
+        let is_traced = |it: &&AttachedProgram| matches!(it.link, Link::Tracing { .. });
+        self.programs.iter().filter(is_traced).count() as u32
+    }
+
     /// Run statistics of the programs. Zero unless somebody has them switched on.
     pub fn stats(&self) -> Vec<ProgramStats> {
         self.programs

@@ -403,3 +403,67 @@ fn monotonic() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::ipvs::Census;
+
+    fn namespace(netns: u32, services: u64) -> NamespaceReading {
+        NamespaceReading {
+            netns,
+            pid: 1,
+            census: Census {
+                services,
+                complete: true,
+                ..Census::default()
+            },
+            counted: None,
+            estimating: None,
+        }
+    }
+
+    fn passes(passes: u64, ns: u64) -> Passes {
+        Passes {
+            passes,
+            ns,
+            estimating: passes > 0,
+            services: 40,
+        }
+    }
+
+    #[test]
+    fn named_passes_belong_to_their_namespace_and_tell_of_it() {
+        let by_key = PassesByKey {
+            named: true,
+            passes: BTreeMap::from([(7, passes(0, 0)), (9, passes(2, 500))]),
+        };
+        let mut namespaces = [namespace(9, 30), namespace(8, 20), namespace(7, 10)];
+        by_key.tell(&mut namespaces);
+        let estimating = namespaces.map(|it| it.estimating);
+        assert_eq!(estimating, [Some(true), None, Some(false)]);
+        let counted = namespaces.map(|it| it.counted);
+        assert_eq!(counted, [Some(40), None, Some(40)]);
+        let found = by_key.by_namespace(&namespaces);
+        let found: Vec<_> = found.iter().map(|(it, of)| (it.netns, of.ns)).collect();
+        assert_eq!(found, [(9, 500), (7, 0)]);
+    }
+
+    #[test]
+    fn passes_without_a_name_are_ascribed_by_their_length() {
+        let by_key = PassesByKey {
+            named: false,
+            passes: BTreeMap::from([
+                (0xa, passes(3, 30)),
+                (0xb, passes(3, 3_000)),
+                (0xc, passes(2, 400)),
+            ]),
+        };
+        let mut namespaces = [namespace(7, 1_000), namespace(8, 100)];
+        by_key.tell(&mut namespaces);
+        assert_eq!(namespaces.map(|it| it.counted), [None, None]);
+        let found = by_key.by_namespace(&namespaces);
+        let found: Vec<_> = found.iter().map(|(it, of)| (it.netns, of.ns)).collect();
+        assert_eq!(found, [(7, 3_000), (8, 400)]);
+    }
+}
