@@ -41,6 +41,9 @@ pub struct AilmentReport {
     pub verdict: Verdict,
     /// Why, in the order of severity; empty when healthy.
     pub findings: Vec<Finding>,
+    /// What a user should know although nothing is wrong.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Wall time that the measuring took, seconds.
     pub measure_seconds: f64,
     /// When the reading was taken, seconds since the epoch; absent before the first.
@@ -103,6 +106,15 @@ impl Coverage {
         match self {
             Self::Full | Self::Partial => true,
             Self::Starting | Self::Waiting { .. } | Self::Failed { .. } | Self::Off => false,
+        }
+    }
+
+    /// Whether the node can have the ailment at all, as far as anybody wants to know:
+    /// without its module there is nothing that could be sick.
+    fn can_be_sick(&self) -> bool {
+        match self {
+            Self::Starting | Self::Full | Self::Partial | Self::Failed { .. } => true,
+            Self::Waiting { .. } | Self::Off => false,
         }
     }
 }
@@ -265,6 +277,7 @@ impl AilmentReport {
             probes,
             verdict: Verdict::Unknown,
             findings: Vec::new(),
+            notes: Vec::new(),
             measure_seconds: 0.0,
             reading_unix_seconds: None,
             lost_events: Vec::new(),
@@ -277,12 +290,61 @@ impl AilmentReport {
 }
 
 impl NodeReport {
-    /// The worst verdict of all ailments; healthy where there is none.
+    /// The worst verdict of all ailments that the node can have; healthy where there is
+    /// none.
     pub fn verdict(&self) -> Verdict {
         self.ailments
             .iter()
+            .filter(|ailment| ailment.coverage.can_be_sick())
             .map(|ailment| ailment.verdict)
             .max()
             .unwrap_or(Verdict::Healthy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(ailments: &[(Coverage, Verdict)]) -> NodeReport {
+        let ailment = |(coverage, verdict): &(Coverage, Verdict)| AilmentReport {
+            verdict: *verdict,
+            ..AilmentReport::unmeasured("flu", coverage.clone(), Vec::new())
+        };
+        NodeReport {
+            version: VERSION,
+            agent: String::new(),
+            node: String::new(),
+            unix_seconds: 0.0,
+            kernel: String::new(),
+            ailments: ailments.iter().map(ailment).collect(),
+            series_cut: 0,
+        }
+    }
+
+    fn waiting() -> (Coverage, Verdict) {
+        let module = "ip_vs".to_owned();
+        (Coverage::Waiting { module }, Verdict::Unknown)
+    }
+
+    #[test]
+    fn the_worst_ailment_is_the_verdict() {
+        let healthy = (Coverage::Full, Verdict::Healthy);
+        let sick = (Coverage::Partial, Verdict::Sick);
+        assert_eq!(node(&[healthy, sick]).verdict(), Verdict::Sick);
+    }
+
+    #[test]
+    fn what_the_node_cannot_have_does_not_count_and_what_failed_does() {
+        let healthy = (Coverage::Full, Verdict::Healthy);
+        let off = (Coverage::Off, Verdict::Unknown);
+        let why = "no BTF".to_owned();
+        let failed = (Coverage::Failed { why }, Verdict::Unknown);
+        assert_eq!(
+            node(&[healthy.clone(), waiting(), off]).verdict(),
+            Verdict::Healthy
+        );
+        assert_eq!(node(&[waiting()]).verdict(), Verdict::Healthy);
+        assert_eq!(node(&[healthy, failed]).verdict(), Verdict::Unknown);
     }
 }

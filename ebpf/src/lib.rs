@@ -7,5 +7,7 @@
 
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 
+pub mod ipvs_conn_reuse;
+pub mod ipvs_estimation;
 pub mod shared;
 pub mod udp_conntrack;

@@ -16,10 +16,11 @@ const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 /// The agent reads once a second here; this is several readings, on an emulated CPU.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// A running agent. Dropping it kills it and shows its log.
+/// A running agent, asked for one of its ailments. Dropping it kills it and shows its log.
 #[derive(Debug)]
 pub(crate) struct Agent {
     process: Process,
+    ailment: &'static str,
 }
 
 impl Agent {
@@ -29,11 +30,25 @@ impl Agent {
         Self::start_under(guest, &[], settings)
     }
 
+    /// As [`Agent::start`], for another ailment and its table.
+    pub(crate) fn start_for(guest: &Guest, ailment: &'static str, settings: &str) -> Result<Self> {
+        Self::launch(guest, &[], ailment, settings)
+    }
+
     /// As [`Agent::start`], run by another program, which takes its privileges for instance.
     pub(crate) fn start_under(guest: &Guest, runner: &[&str], settings: &str) -> Result<Self> {
+        Self::launch(guest, runner, "udp_conntrack", settings)
+    }
+
+    fn launch(
+        guest: &Guest,
+        runner: &[&str],
+        ailment: &'static str,
+        settings: &str,
+    ) -> Result<Self> {
         let file = "/tmp/nodemedic.toml";
         let config = format!(
-            "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"1s\"\n[ailments.udp_conntrack]\n{settings}\n"
+            "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"1s\"\n[ailments.{ailment}]\n{settings}\n"
         );
         std::fs::write(file, config).with_context(|| format!("write {file}"))?;
         let mut command = guest.agent(&["run", "--config", file])?;
@@ -46,7 +61,7 @@ impl Agent {
             command = under;
         }
         let process = guest.start("agent", &mut command)?;
-        let agent = Self { process };
+        let agent = Self { process, ailment };
         eventually(6 * SOON, "the agent is ready", || {
             http::get(ADDRESS, "/readyz")
         })?;
@@ -61,12 +76,13 @@ impl Agent {
         Metrics::parse(&http::get(ADDRESS, "/metrics")?)
     }
 
-    /// The part of the report that is `udp_conntrack`'s.
+    /// The part of the report that is its ailment's.
     pub(crate) fn report(&self) -> Result<Value> {
         let report: Value = serde_json::from_str(&http::get(ADDRESS, "/report")?)?;
-        let ailment = report["ailments"]
-            .get(0)
-            .context("the report has no ailment")?;
+        let mut ailments = report["ailments"].as_array().into_iter().flatten();
+        let ailment = ailments
+            .find(|ailment| ailment["name"] == self.ailment)
+            .with_context(|| format!("the report has no ailment {}", self.ailment))?;
         Ok(ailment.clone())
     }
 

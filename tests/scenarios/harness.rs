@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::Guest;
+use nodemedic_tests::maladies::ipvs::{self, Family, Listed, Protocol, Services};
 use nodemedic_tests::scenario::Verdict;
 
 pub(crate) fn the_kernel_describes_its_types(guest: &Guest) -> Result<Verdict> {
@@ -62,9 +63,79 @@ pub(crate) fn masquerade_loads_what_it_needs(guest: &Guest) -> Result<Verdict> {
         ensure!(table.contains("src=10.0.0.2"), "conntrack lists: {table}");
         Ok(())
     })?;
-    // The next scenario looks whether this is put back.
+    // The next but one looks whether this is put back.
     guest.set_sysctl("net.ipv4.ip_forward", "1")?;
     std::mem::forget(client);
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn ipvs_counts_its_services(guest: &Guest) -> Result<Verdict> {
+    ensure!(!guest.is_loaded("ip_vs")?, "ip_vs is loaded already");
+    Services::new(100).destinations(2).add(guest)?;
+    Services::new(20).family(Family::V6).add(guest)?;
+    Services::new(3).protocol(Protocol::Udp).add(guest)?;
+    Services::new(1).protocol(Protocol::Sctp).add(guest)?;
+    expect(ipvs::listed(guest)?, 124, 224)?;
+    let other = guest.netns("other")?;
+    expect(ipvs::listed_in(&other)?, 0, 0)?;
+    Services::new(7).add_in(guest, &other)?;
+    expect(ipvs::listed_in(&other)?, 7, 7)?;
+    ipvs::clear(guest)?;
+    expect(ipvs::listed(guest)?, 0, 0)?;
+    // The next scenario looks whether these go.
+    Services::new(10).add(guest)?;
+    guest.set_sysctl("net.ipv4.vs.conntrack", "1")?;
+    std::mem::forget(other);
+    Ok(Verdict::Passed)
+}
+
+fn expect(listed: Listed, services: u32, destinations: u32) -> Result<()> {
+    let wanted = Listed {
+        services,
+        destinations,
+    };
+    ensure!(
+        listed == wanted,
+        "the kernel lists {listed:?}, not {wanted:?}"
+    );
+    Ok(())
+}
+
+/// The kernel marks a module that was built out of its tree.
+pub(crate) fn ip_vs_is_of_the_time_that_the_matrix_says(guest: &Guest) -> Result<Verdict> {
+    guest.modprobe("ip_vs")?;
+    let marks = guest.sh("cat /sys/module/ip_vs/taint")?;
+    let built_again = marks.contains('O');
+    let kernel = guest.kernel()?;
+    ensure!(
+        built_again == kernel.ends_with("-unfixed"),
+        "kernel {kernel} has an ip_vs with the marks {marks:?}"
+    );
+    // The schedulers are the stock ones, and take it for theirs.
+    Services::new(1).add(guest)?;
+    expect(ipvs::listed(guest)?, 1, 1)?;
+    Ok(Verdict::Passed)
+}
+
+/// What a scenario means by a shape of machine.
+pub(crate) fn the_usual_machine_has_one_cpu(guest: &Guest) -> Result<Verdict> {
+    expect_cpus(guest, 1, 1)
+}
+
+pub(crate) fn two_cpus_are_two(guest: &Guest) -> Result<Verdict> {
+    expect_cpus(guest, 2, 2)
+}
+
+pub(crate) fn many_cpus_are_possible(guest: &Guest) -> Result<Verdict> {
+    expect_cpus(guest, 2, 128)
+}
+
+fn expect_cpus(guest: &Guest, online: u32, possible: u32) -> Result<Verdict> {
+    let found = (guest.online_cpus()?, guest.possible_cpus()?);
+    ensure!(
+        found == (online, possible),
+        "CPUs online and possible: {found:?}"
+    );
     Ok(Verdict::Passed)
 }
 
@@ -73,9 +144,13 @@ pub(crate) fn nothing_is_left_of_the_ones_before(guest: &Guest) -> Result<Verdic
         guest.sysctl("net.ipv4.ip_forward")? == "0",
         "ip_forward is still set"
     );
+    for module in ["nf_conntrack", "ip_vs", "ip_vs_rr"] {
+        ensure!(!guest.is_loaded(module)?, "{module} is still loaded");
+    }
+    guest.modprobe("ip_vs")?;
     ensure!(
-        !guest.is_loaded("nf_conntrack")?,
-        "nf_conntrack is still loaded"
+        guest.sysctl("net.ipv4.vs.conntrack")? == "0",
+        "net.ipv4.vs.conntrack is still set"
     );
     let namespaces = guest.sh("ip netns list")?;
     ensure!(namespaces.is_empty(), "namespaces are left: {namespaces}");

@@ -4,12 +4,15 @@ mod agent;
 mod bench;
 mod faulty;
 mod harness;
+mod ipvs_conn_reuse;
+mod ipvs_estimation;
 mod lab;
+mod record;
 mod udp_conntrack;
 
 use std::process::ExitCode;
 
-use nodemedic_tests::scenario::{Faulty, HostTest, Registry, Scenario};
+use nodemedic_tests::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
 #[rustfmt::skip]
 const MATRIX: &[Scenario] = &[
@@ -17,7 +20,12 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("harness::nf_conntrack_comes_and_goes", harness::nf_conntrack_comes_and_goes),
     Scenario::new("harness::two_namespaces_reach_each_other", harness::two_namespaces_reach_each_other),
     Scenario::new("harness::masquerade_loads_what_it_needs", harness::masquerade_loads_what_it_needs),
+    Scenario::new("harness::ipvs_counts_its_services", harness::ipvs_counts_its_services),
     Scenario::new("harness::nothing_is_left_of_the_ones_before", harness::nothing_is_left_of_the_ones_before),
+    Scenario::new("harness::ip_vs_is_of_the_time_that_the_matrix_says", harness::ip_vs_is_of_the_time_that_the_matrix_says),
+    Scenario::new("harness::the_usual_machine_has_one_cpu", harness::the_usual_machine_has_one_cpu),
+    Scenario::new("harness::two_cpus_are_two", harness::two_cpus_are_two).on(Shape::TwoCpus),
+    Scenario::new("harness::many_cpus_are_possible", harness::many_cpus_are_possible).on(Shape::ManyPossibleCpus),
     Scenario::new("udp_conntrack::the_hook_fits_the_kernel", udp_conntrack::the_hook_fits_the_kernel),
     Scenario::new("udp_conntrack::one_shots_are_counted_exactly", udp_conntrack::one_shots_are_counted_exactly).limit(240),
     Scenario::new("udp_conntrack::one_shots_are_counted_exactly_by_kprobes", udp_conntrack::one_shots_are_counted_exactly_by_kprobes).limit(240),
@@ -33,6 +41,35 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("udp_conntrack::without_btf_the_baseline_stands_in", udp_conntrack::without_btf_the_baseline_stands_in),
     Scenario::new("udp_conntrack::without_privileges_the_baseline_stands_in", udp_conntrack::without_privileges_the_baseline_stands_in),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends),
+    Scenario::new("ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw).limit(600),
+    Scenario::new("ipvs_conn_reuse::by_kprobes_every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::by_kprobes_every_syn_has_the_outcome_that_its_client_saw).limit(300),
+    Scenario::new("ipvs_conn_reuse::every_syn_of_ipv6_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::every_syn_of_ipv6_has_the_outcome_that_its_client_saw).limit(300),
+    Scenario::new("ipvs_conn_reuse::a_rolling_upgrade_delays_as_many_as_the_agent_counts", ipvs_conn_reuse::a_rolling_upgrade_delays_as_many_as_the_agent_counts).limit(300),
+    Scenario::new("ipvs_conn_reuse::curl_waits_where_the_agent_says", ipvs_conn_reuse::curl_waits_where_the_agent_says).limit(180),
+    Scenario::new("ipvs_conn_reuse::ab_and_the_agent_count_alike", ipvs_conn_reuse::ab_and_the_agent_count_alike).limit(240),
+    Scenario::new("ipvs_conn_reuse::clean_closes_are_healthy", ipvs_conn_reuse::clean_closes_are_healthy).limit(300),
+    Scenario::new("ipvs_conn_reuse::a_delay_is_over_with_its_remedy", ipvs_conn_reuse::a_delay_is_over_with_its_remedy).limit(180),
+    Scenario::new("ipvs_conn_reuse::drained_servers_are_left_by_the_remedy", ipvs_conn_reuse::drained_servers_are_left_by_the_remedy).limit(180),
+    Scenario::new("ipvs_conn_reuse::a_black_hole_is_closed_by_its_remedy", ipvs_conn_reuse::a_black_hole_is_closed_by_its_remedy).limit(180),
+    Scenario::new("ipvs_conn_reuse::a_client_that_gives_up_is_counted", ipvs_conn_reuse::a_client_that_gives_up_is_counted).limit(180),
+    Scenario::new("ipvs_conn_reuse::the_packet_hook_is_left_alone_as_kube_proxy_sets_it", ipvs_conn_reuse::the_packet_hook_is_left_alone_as_kube_proxy_sets_it).limit(180),
+    Scenario::new("ipvs_conn_reuse::a_removal_is_noticed_between_two_readings", ipvs_conn_reuse::a_removal_is_noticed_between_two_readings).limit(240),
+    Scenario::new("ipvs_conn_reuse::other_protocols_are_not_counted", ipvs_conn_reuse::other_protocols_are_not_counted).limit(180),
+    Scenario::new("ipvs_conn_reuse::two_namespaces_are_told_apart", ipvs_conn_reuse::two_namespaces_are_told_apart).limit(180),
+    Scenario::new("ipvs_conn_reuse::the_module_comes_goes_and_comes_back", ipvs_conn_reuse::the_module_comes_goes_and_comes_back).limit(300),
+    Scenario::new("ipvs_conn_reuse::without_hooks_the_baseline_stands_in", ipvs_conn_reuse::without_hooks_the_baseline_stands_in).limit(180),
+    Scenario::new("ipvs_estimation::the_hook_fits_the_kernel", ipvs_estimation::the_hook_fits_the_kernel),
+    Scenario::new("ipvs_estimation::every_namespace_and_protocol_is_counted", ipvs_estimation::every_namespace_and_protocol_is_counted).limit(180),
+    Scenario::new("ipvs_estimation::the_module_comes_goes_and_comes_back", ipvs_estimation::the_module_comes_goes_and_comes_back).limit(300),
+    Scenario::new("ipvs_estimation::busy_threads_are_told_with_their_remedies", ipvs_estimation::busy_threads_are_told_with_their_remedies).limit(180),
+    Scenario::new("ipvs_estimation::twenty_thousand_services_take_no_memory", ipvs_estimation::twenty_thousand_services_take_no_memory).limit(900),
+    Scenario::new("ipvs_estimation::few_services_are_healthy", ipvs_estimation::few_services_are_healthy).limit(180).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::a_thousand_services_stall_until_estimation_is_off", ipvs_estimation::a_thousand_services_stall_until_estimation_is_off).limit(300).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::five_thousand_services_stall_until_estimation_is_off", ipvs_estimation::five_thousand_services_stall_until_estimation_is_off).limit(400).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer", ipvs_estimation::passes_agree_with_the_kernels_tracer).limit(300).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes", ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes).limit(300).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(400).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::without_hooks_the_baseline_stands_in", ipvs_estimation::without_hooks_the_baseline_stands_in).limit(300).on(Shape::ManyPossibleCpus),
 ];
 
 /// The first of them kills its kernel, so the others prove that the next ones still run.
@@ -48,9 +85,14 @@ const FAULTY: &[Faulty] = &[
 /// No tests by themselves.
 #[rustfmt::skip]
 const APART: &[Scenario] = &[
-    Scenario::new(nodemedic_tests::lab::SCENARIO, lab::storm).limit(DAYS),
+    Scenario::new("lab::udp_conntrack", lab::storm).limit(DAYS),
+    Scenario::new("lab::ipvs_conn_reuse", lab::upgrade).limit(DAYS),
+    Scenario::new("lab::ipvs_estimation", lab::services).limit(DAYS).on(Shape::ManyPossibleCpus),
+    Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
+    Scenario::new("bench::ipvs_passes", bench::passes_beside_bpftrace).limit(1_200),
+    Scenario::new("bench::ipvs_services", bench::many_services).limit(3_600),
     Scenario::new("bench::scrape", bench::scrapes).limit(600),
     Scenario::new("bench::footprint", bench::memory_and_cpu).limit(600),
     Scenario::new("bench::walk", bench::walks).limit(3_600),
@@ -62,6 +104,8 @@ const DAYS: u64 = 30 * 86_400;
 #[rustfmt::skip]
 const HOST: &[HostTest] = &[
     HostTest { name: "lab::its_pages_are_here_until_it_is_told_to_end", run: lab::its_pages_are_here_until_it_is_told_to_end },
+    HostTest { name: "lab::it_shows_ipvs_conn_reuse", run: lab::it_shows_ipvs_conn_reuse },
+    HostTest { name: "lab::it_shows_ipvs_estimation", run: lab::it_shows_ipvs_estimation },
 ];
 
 fn main() -> ExitCode {

@@ -73,7 +73,9 @@ impl Metrics {
 
     /// The sum of what fits, 0 if nothing does.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.select(name, labels).map(|sample| sample.value).sum()
+        let values = self.select(name, labels).map(|sample| sample.value);
+        // The sum of no floats is -0.
+        values.fold(0.0, |sum, value| sum + value)
     }
 }
 

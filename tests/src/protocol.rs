@@ -16,8 +16,14 @@ pub(crate) const AGENT: &str = "/usr/bin/nodemedic";
 /// Set for the child that runs one scenario.
 pub(crate) const SCENARIO_ENV: &str = "NODEMEDIC_SCENARIO";
 
+/// What the matrix calls the kernel, for that child.
+pub(crate) const KERNEL_ENV: &str = "NODEMEDIC_SCENARIO_KERNEL";
+
 /// JSON for that child: the [`Task::input`].
 pub(crate) const INPUT_ENV: &str = "NODEMEDIC_SCENARIO_INPUT";
+
+/// Begins a line of the console that a scenario has for the person at the host.
+pub(crate) const TOLD: &str = "told: ";
 
 /// The name of the virtio-serial port that carries [`Event`]s.
 pub(crate) const PORT: &str = "events";
@@ -25,6 +31,8 @@ pub(crate) const PORT: &str = "events";
 /// What a guest is to do.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Job {
+    /// The kernel's name in the matrix.
+    pub(crate) kernel: String,
     pub(crate) scenarios: Vec<Task>,
     /// Runs on the console after the scenarios; the guest lives as long as it does.
     pub(crate) then: Option<Vec<String>>,

@@ -25,6 +25,21 @@ pub struct Scenario {
     pub run: fn(&Guest) -> Result<Verdict>,
     /// After this long without a verdict it is killed, and has failed.
     pub limit: Duration,
+    /// The machine that it runs in.
+    pub shape: Shape,
+}
+
+/// What a scenario wants of its machine. The scenarios of one shape share one boot, so each shape
+/// costs the whole run one boot a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One CPU.
+    Usual,
+    /// Two CPUs: what one does while the other is busy.
+    TwoCpus,
+    /// Two CPUs, and a hundred more that could be plugged in: what the kernel does once for each
+    /// possible CPU takes long.
+    ManyPossibleCpus,
 }
 
 impl Scenario {
@@ -33,6 +48,7 @@ impl Scenario {
             name,
             run,
             limit: Duration::from_secs(120),
+            shape: Shape::Usual,
         }
     }
 
@@ -42,6 +58,11 @@ impl Scenario {
             limit: Duration::from_secs(seconds),
             ..self
         }
+    }
+
+    /// For one that needs more CPUs than the one that is usual.
+    pub const fn on(self, shape: Shape) -> Self {
+        Self { shape, ..self }
     }
 }
 

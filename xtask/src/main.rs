@@ -8,6 +8,7 @@ mod docs;
 mod lab;
 mod lint;
 mod paths;
+mod record;
 mod run;
 mod scenarios;
 mod setup;
@@ -37,7 +38,7 @@ enum Verb {
     Run(run::Args),
     /// Set up, build, and run every test.
     Test(test::Args),
-    /// Look at the agent in a virtual machine with a DNS storm.
+    /// Look at the agent in a virtual machine that has an ailment.
     Lab(lab::Args),
     /// Run scenarios on the kernels of the matrix, or look around in one.
     Vm(vm::Args),
@@ -45,6 +46,8 @@ enum Verb {
     Lint(lint::Args),
     /// Measure what the agent costs, and write the page about it.
     Bench(bench::Args),
+    /// Write down what each kernel of the matrix is, for unit tests.
+    Record(record::Args),
     /// Write the pages that are generated from the agent.
     Docs(docs::Args),
 }
@@ -69,6 +72,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Vm(args) => vm::run(args),
         Verb::Lint(args) => lint::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Record(args) => record::run(args),
         Verb::Docs(args) => docs::run(args),
     }
 }

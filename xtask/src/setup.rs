@@ -19,7 +19,10 @@ const DEBIAN_PACKAGES: [&str; 4] = [
 ];
 
 /// A program that tests call, and its package.
-const TEST_PROGRAMS: [(&str, &str); 2] = [
+const TEST_PROGRAMS: [(&str, &str); 4] = [
+    // These build a kernel module.
+    ("make", "make"),
+    ("xz", "xz-utils"),
     // Fetches the schemas of Kubernetes.
     ("pip3", "python3-pip"),
     // Checks the service's unit.

@@ -4,6 +4,10 @@
 //! (what it is), `support` (what this kernel offers), `measure`, `judge`,
 //! `metrics`, `treat`.
 
+mod address;
+pub mod ipvs_conn_reuse;
+pub mod ipvs_estimation;
+mod ranking;
 pub mod udp_conntrack;
 mod ward;
 
@@ -24,12 +28,16 @@ pub use ward::{About, Host, RunningKernel, Ward};
 
 /// All ailments there are, in the order of reports.
 pub fn all() -> Vec<Box<dyn Ward>> {
-    vec![ward::of::<udp_conntrack::UdpConntrack>()]
+    vec![
+        ward::of::<udp_conntrack::UdpConntrack>(),
+        ward::of::<ipvs_conn_reuse::IpvsConnReuse>(),
+        ward::of::<ipvs_estimation::IpvsEstimation>(),
+    ]
 }
 
 /// One way in which the kernel stalls a node.
 ///
-/// `support`, `judge` and `samples` are pure: no I/O, no clock. A reading that
+/// `support`, `judge`, `notes` and `samples` are pure: no I/O, no clock. A reading that
 /// was saved therefore replays to the same verdict.
 pub trait Ailment: Send + Sync + 'static {
     /// Folder, label, configuration table, argument on the command line.
@@ -80,6 +88,11 @@ pub trait Ailment: Send + Sync + 'static {
 
     /// What is wrong, worst first.
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding>;
+
+    /// What a user should know although nothing is wrong, in whole sentences.
+    fn notes(_reading: &Self::Reading) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The reading as metrics.
     fn samples(reading: &Self::Reading) -> Vec<Sample>;

@@ -5,7 +5,11 @@ mod btf;
 mod collect;
 pub mod conntrack;
 pub mod facts;
+pub mod ipvs;
 pub mod modules;
+pub mod netns;
+#[cfg(test)]
+pub mod recorded;
 mod symbols;
 pub mod sysctl;
 

@@ -1,6 +1,7 @@
 //! A metric as data: what `/metrics`, the reference page and the checks of the
 //! dashboards are all made from.
 
+use ebpf::shared::histogram::bound_ns;
 use serde::Serialize;
 
 /// The only place where a metric's name, kind, help and labels stand.
@@ -56,6 +57,26 @@ pub enum Value {
     },
 }
 
+impl Value {
+    /// A histogram of the probes, in seconds: cumulative, as Prometheus wants it. The
+    /// last bucket of the ABI has no bound.
+    pub fn of_durations(buckets: &[u64], unit_ns: u64, sum: f64) -> Self {
+        let mut count = 0;
+        let mut cumulative = Vec::with_capacity(buckets.len());
+        for (index, events) in buckets.iter().enumerate() {
+            count += events;
+            if index + 1 < buckets.len() {
+                cumulative.push((bound_ns(index, unit_ns) as f64 / 1e9, count));
+            }
+        }
+        Self::Histogram {
+            buckets: cumulative,
+            count,
+            sum,
+        }
+    }
+}
+
 impl Sample {
     /// A counter's or gauge's value.
     pub fn number(
@@ -77,5 +98,24 @@ impl Sample {
             labels: Vec::new(),
             value: Value::Number(value),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_is_cumulative_and_its_last_bucket_has_no_bound() {
+        let value = Value::of_durations(&[1, 0, 2, 4], 1_000_000_000, 100.0);
+        let buckets = vec![(1.0, 1), (2.0, 1), (4.0, 3)];
+        assert_eq!(
+            value,
+            Value::Histogram {
+                buckets,
+                count: 7,
+                sum: 100.0
+            }
+        );
     }
 }

@@ -53,6 +53,9 @@ fn ailment(ailment: &AilmentReport) -> String {
         .findings
         .iter()
         .for_each(|it| html.push_str(&finding(it)));
+    for note in &ailment.notes {
+        html.push_str(&format!("<p>{}</p>\n", escape(note)));
+    }
     html
 }
 

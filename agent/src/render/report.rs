@@ -57,6 +57,10 @@ impl Text {
         for finding in &ailment.findings {
             self.finding(finding);
         }
+        for note in &ailment.notes {
+            self.line("");
+            self.hanging(2, "note: ", 4, note);
+        }
     }
 
     fn finding(&mut self, finding: &Finding) {

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
+use nodemedic_tests::bench::figures::Program;
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::{Guest, Process};
 use nodemedic_tests::http;
@@ -40,15 +41,40 @@ impl Agent {
         http::get(ADDRESS, "/metrics")
     }
 
+    pub(super) fn whole_report(&self) -> Result<Value> {
+        serde_json::from_str(&http::get(ADDRESS, "/report")?).context("read the report")
+    }
+
     /// The part of the report that is `udp_conntrack`'s.
     pub(super) fn report(&self) -> Result<Value> {
-        let report: Value = serde_json::from_str(&http::get(ADDRESS, "/report")?)?;
-        let ailment = report["ailments"].get(0).context("no ailment")?;
-        Ok(ailment.clone())
+        self.report_of("udp_conntrack")
+    }
+
+    pub(super) fn report_of(&self, name: &str) -> Result<Value> {
+        let report = self.whole_report()?;
+        let mut ailments = report["ailments"].as_array().into_iter().flatten();
+        let ailment = ailments.find(|ailment| ailment["name"] == name);
+        ailment.cloned().with_context(|| format!("no {name}"))
+    }
+
+    /// What the kernel counts of an ailment's programs, as the report has it.
+    pub(super) fn programs(&self, ailment: &str) -> Result<Vec<Program>> {
+        let report = self.report_of(ailment)?;
+        let programs = report["programs"].as_array().context("no programs")?;
+        programs.iter().map(program).collect()
     }
 
     /// Asks it to end, and waits until its probes are gone.
     pub(super) fn stop(mut self) -> Result<()> {
         self.process.stop(SOON).map(drop)
     }
+}
+
+fn program(value: &Value) -> Result<Program> {
+    let seconds = value["run_seconds"].as_f64().context("no run_seconds")?;
+    Ok(Program {
+        name: value["name"].as_str().context("no name")?.to_owned(),
+        runs: value["runs"].as_u64().context("no runs")?,
+        nanoseconds: (seconds * 1e9) as u64,
+    })
 }

@@ -1,16 +1,21 @@
 //! What the agent costs. No tests: `cargo xtask bench` runs them, and makes a page of the figures.
 
 mod agent;
+mod bpftrace;
 mod dns;
 mod footprint;
 mod hooks;
+mod passes;
 mod scrape;
+mod services;
 mod walk;
 
 pub(crate) use self::dns::queries_with_and_without_it;
 pub(crate) use self::footprint::memory_and_cpu;
 pub(crate) use self::hooks::probes_beside_bpftrace;
+pub(crate) use self::passes::passes_beside_bpftrace;
 pub(crate) use self::scrape::scrapes;
+pub(crate) use self::services::many_services;
 pub(crate) use self::walk::walks;
 
 use anyhow::{Context as _, Result};

@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::Guest;
-use crate::protocol::{INPUT_ENV, Outcome, SCENARIO_ENV, Task};
+use crate::protocol::{INPUT_ENV, KERNEL_ENV, Outcome, SCENARIO_ENV, Task};
 use crate::scenario::{Registry, Verdict};
 
 const OUTCOME: &str = "/run/outcome.json";
@@ -47,12 +47,13 @@ fn scenario(registry: &Registry, name: &str) -> Result<()> {
 }
 
 /// In PID 1: runs a scenario in a child, and gives its outcome and what was printed.
-pub(crate) fn supervise(task: &Task) -> Result<(Outcome, String)> {
+pub(crate) fn supervise(task: &Task, kernel: &str) -> Result<(Outcome, String)> {
     // Absent before the first scenario.
     let _ = fs::remove_file(OUTCOME);
     let log = File::create(LOG).with_context(|| format!("create {LOG}"))?;
     let child = Command::new("/proc/self/exe")
         .env(SCENARIO_ENV, &task.name)
+        .env(KERNEL_ENV, kernel)
         .env(INPUT_ENV, task.input.to_string())
         .process_group(0)
         .stdin(Stdio::null())

@@ -49,11 +49,12 @@ impl Baseline {
 
     /// Goes back to it; gives what could not be put right.
     pub(crate) fn restore(&self) -> Vec<String> {
-        let steps: [(&str, Result<()>); 9] = [
+        let steps: [(&str, Result<()>); 10] = [
             ("processes", kill_all()),
             ("network namespaces", remove_namespaces()),
             ("interfaces", self.remove_links()),
             ("packet filter rules", flush_rules()),
+            ("virtual services", clear_services()),
             ("BPF pins", remove_pins()),
             ("cgroups", remove_cgroups()),
             ("files", remove_files()),
@@ -141,6 +142,15 @@ fn flush_rules() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// They hold the modules of their schedulers. Asking ipvsadm would load the module; with it go its
+/// connections and its sysctls.
+fn clear_services() -> Result<()> {
+    if !kernel::modules()?.iter().any(|module| module == "ip_vs") {
+        return Ok(());
+    }
+    sh("ipvsadm -C").map(drop)
 }
 
 fn remove_pins() -> Result<()> {

@@ -15,7 +15,7 @@ use crate::protocol::{self, Event, Job, Outcome, ScenarioEnd};
 /// Real programs before busybox's applets.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-const CONSOLE: &str = "/dev/ttyS0";
+pub(super) const CONSOLE: &str = "/dev/ttyS0";
 
 /// For the port; built into some kernels, and nothing here loads drivers by itself.
 const DRIVERS: &str = "modprobe virtio_pci && modprobe virtio_console";
@@ -77,7 +77,7 @@ fn scenarios(job: &Job, port: &mut Port, baseline: &Baseline) -> Result<()> {
             scenario: scenario.clone(),
         })?;
         let started = Instant::now();
-        let (outcome, log) = child::supervise(task)?;
+        let (outcome, log) = child::supervise(task, &job.kernel)?;
         let seconds = started.elapsed().as_secs_f64();
         let left = baseline.restore();
         if job.then.is_some() {

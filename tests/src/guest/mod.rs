@@ -17,6 +17,7 @@ pub use self::process::Process;
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -46,6 +47,18 @@ impl Guest {
     pub fn input<T: DeserializeOwned>(&self) -> Result<T> {
         let json = env::var(protocol::INPUT_ENV).context("read the input")?;
         serde_json::from_str(&json).with_context(|| format!("the input is {json}"))
+    }
+
+    /// What the matrix calls this kernel. For the few that have to know; what a kernel has is
+    /// better found by looking.
+    pub fn kernel(&self) -> Result<String> {
+        env::var(protocol::KERNEL_ENV).context("read the kernel's name")
+    }
+
+    /// A line for the person at the host, who sees what a scenario prints only when it has failed.
+    pub fn tell(&self, line: &str) -> Result<()> {
+        let line = format!("{}{line}\n", protocol::TOLD);
+        fs::write(init::CONSOLE, line).with_context(|| format!("write to {}", init::CONSOLE))
     }
 
     /// What a shell prints for this; failure is an error with what it said.
@@ -104,6 +117,16 @@ impl Guest {
 
     pub fn is_loaded(&self, module: &str) -> Result<bool> {
         Ok(kernel::modules()?.iter().any(|loaded| loaded == module))
+    }
+
+    /// How many CPUs there can be, with those that are not plugged in.
+    pub fn possible_cpus(&self) -> Result<u32> {
+        kernel::cpus("possible")
+    }
+
+    /// How many CPUs run.
+    pub fn online_cpus(&self) -> Result<u32> {
+        kernel::cpus("online")
     }
 
     /// Whether the kernel, or a loaded module, describes its types: `vmlinux`, `nf_conntrack`.

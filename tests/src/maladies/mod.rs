@@ -2,3 +2,5 @@
 
 pub mod dns;
 pub mod dnsperf;
+pub mod ipvs;
+pub mod reuse;

@@ -23,11 +23,11 @@ impl Board {
     }
 
     /// For what has no outcome yet, and will get none.
-    pub(crate) fn fail_if_open(&self, kernel: &str, scenario: &str, why: &str) {
+    pub(crate) fn publish_if_open(&self, kernel: &str, scenario: &str, outcome: Outcome) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes
             .entry((kernel.to_owned(), scenario.to_owned()))
-            .or_insert_with(|| Outcome::Failed(why.to_owned()));
+            .or_insert(outcome);
         self.changed.notify_all();
     }
 

@@ -14,7 +14,9 @@ use super::archive::Archive;
 use super::elf::Elf;
 use super::guest_root;
 use super::kernel_image::{self, KernelImage};
-use super::kernels::{Clock, Kernel, Machine, Matrix};
+use super::kernels::{Kernel, Matrix};
+use super::machine::{Clock, Machine};
+use super::madt;
 use super::qemu::{self, Qemu};
 use super::run_folder::RunFolder;
 use crate::files;
@@ -41,11 +43,16 @@ pub(crate) struct Vm {
 
 impl Vm {
     /// Fetches and prepares what is not in the cache. `init` is a static build of the test binary.
-    pub(crate) fn prepare(matrix: &Matrix, kernel: &Kernel, init: &Path) -> Result<Self> {
+    pub(crate) fn prepare(
+        matrix: &Matrix,
+        kernel: &Kernel,
+        machine: Machine,
+        init: &Path,
+    ) -> Result<Self> {
         let kernel = kernel_image::prepare(kernel)?;
         let archives = vec![kernel.modules.clone(), guest_root::prepare(matrix)?];
         Ok(Self {
-            machine: Machine::from_env()?,
+            machine,
             forwards: Vec::new(),
             qemu: qemu::prepare(&matrix.qemu)?,
             kernel,
@@ -119,7 +126,7 @@ impl Vm {
             .arg(&self.kernel.vmlinuz)
             .arg("-initrd")
             .arg(folder.initrd())
-            .args(["-append", &format!("{CMDLINE} {}", self.machine.cmdline)])
+            .args(["-append", &format!("{CMDLINE} {}", self.machine.words())])
             .args(["-device", "virtio-serial-pci"])
             .arg("-chardev")
             .arg(format!("file,id=events,path={}", folder.events().display()))
@@ -128,9 +135,21 @@ impl Vm {
                 "virtserialport,chardev=events,name={}",
                 protocol::PORT
             ));
+        self.more_cpus(&mut command, folder)?;
         self.network(&mut command);
         die_with_us(&mut command);
         Ok(command)
+    }
+
+    fn more_cpus(&self, command: &mut Command, folder: &RunFolder) -> Result<()> {
+        let Some(cpus) = self.machine.listed_cpus() else {
+            return Ok(());
+        };
+        let path = folder.path().join("madt");
+        fs::write(&path, madt::table(cpus)).with_context(|| format!("write {}", path.display()))?;
+        let option = madt::option(&path.display().to_string());
+        command.args(["-acpitable", &option]);
+        Ok(())
     }
 
     fn network(&self, command: &mut Command) {

@@ -17,7 +17,7 @@ pub(crate) fn run(matrix: &Matrix, boots: Vec<Boot>) -> Result<ExitCode> {
         .into_iter()
         .next()
         .context("the filter selects nothing to boot")?;
-    let mut vm = vm(matrix, &boot.kernel)?;
+    let mut vm = vm(matrix, &boot.kernel, boot.shape)?;
     if let Ok(port) = env::var("NODEMEDIC_VM_FORWARD") {
         let port = port
             .parse()
@@ -25,6 +25,7 @@ pub(crate) fn run(matrix: &Matrix, boots: Vec<Boot>) -> Result<ExitCode> {
         vm.forwards.push(port);
     }
     let job = Job {
+        kernel: boot.kernel.name.clone(),
         scenarios: boot.tasks,
         then: Some(vec!["bash".into(), "-i".into()]),
         ..Job::default()

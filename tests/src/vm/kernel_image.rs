@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::kernels::Kernel;
 use super::packages::Apt;
 use super::report::say;
-use super::{cache, modules};
+use super::{cache, modules, unfixed};
 use crate::files;
 
 #[derive(Debug, Clone)]
@@ -41,7 +41,12 @@ pub(crate) fn prepare(kernel: &Kernel) -> Result<KernelImage> {
 
 /// Looked for by the pin: with it in the cache, no archive is asked.
 fn entry(kernel: &Kernel) -> Result<PathBuf> {
-    cache::entry("kernels", &kernel.package, &kernel.version, |target| {
+    let unfixed = kernel
+        .unfixed
+        .then(|| unfixed::module(kernel))
+        .transpose()?;
+    let inputs = (&kernel.version, modules::WANTED, &unfixed);
+    cache::entry("kernels", &kernel.package, inputs, |target| {
         let apt = Apt::open(&kernel.suites)?;
         let (package, version) = apt.choose(kernel)?;
         say!("fetching {package} {version}");
@@ -50,6 +55,9 @@ fn entry(kernel: &Kernel) -> Result<PathBuf> {
         }
         let unpacked = target.join("unpacked");
         apt.unpack_kernel(&package, &version, &unpacked)?;
+        if let Some(module) = &unfixed {
+            unfixed::replace(module, &modules_folder(&unpacked)?)?;
+        }
         extract(&unpacked, target).with_context(|| format!("take {package} apart"))?;
         fs::remove_dir_all(&unpacked).with_context(|| format!("remove {}", unpacked.display()))
     })

@@ -1,8 +1,6 @@
 //! The matrix, as `kernels.toml` has it.
 
-use std::env;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 /// Built in, so the test binary needs no file of the checkout.
@@ -29,6 +27,12 @@ pub(crate) struct Kernel {
     pub(crate) version: String,
     /// The names of all packages of the series, with a `*`: where to look when the pin is gone.
     pub(crate) series: String,
+    /// Beginnings of the names of the scenarios that it runs; without any, it runs all.
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
+    /// Its `ip_vs` is built again as it was before 5.9.
+    #[serde(default)]
+    pub(crate) unfixed: bool,
 }
 
 /// Packages that are taken together with all that they depend on.
@@ -58,53 +62,23 @@ impl Matrix {
 }
 
 impl Kernel {
+    pub(crate) fn runs(&self, scenario: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|start| scenario.starts_with(start))
+    }
+
+    /// `5.10` of `linux-image-5.10.*-cloud-amd64`: what names the packages that there is one of for
+    /// the whole series.
+    pub(crate) fn series_number(&self) -> &str {
+        let numbers = self.series.trim_start_matches("linux-image-");
+        numbers
+            .split_once(".*")
+            .map_or(numbers, |(number, _)| number)
+    }
+
     /// Whether a package is of this kernel's series.
     pub(crate) fn fits(&self, package: &str) -> bool {
         let (start, end) = self.series.split_once('*').unwrap_or((&self.series, ""));
         package.starts_with(start) && package.ends_with(end)
-    }
-}
-
-/// Size and command line of a guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Machine {
-    pub(crate) cpus: u32,
-    pub(crate) memory_mib: u32,
-    /// More words for the kernel's command line.
-    pub(crate) cmdline: String,
-    pub(crate) clock: Clock,
-}
-
-/// How time passes in a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Clock {
-    /// As on the host.
-    Host,
-    /// A nanosecond an instruction, and as on the host while there is nothing to do. What a
-    /// computation takes is then the same whatever else the host does. One CPU only.
-    Instructions,
-}
-
-impl Machine {
-    /// The usual size, unless the environment says otherwise: `NODEMEDIC_VM_SMP`,
-    /// `NODEMEDIC_VM_MEM` (MiB), `NODEMEDIC_VM_CMDLINE`.
-    pub(crate) fn from_env() -> Result<Self> {
-        Ok(Self {
-            cpus: number("NODEMEDIC_VM_SMP", 1)?,
-            memory_mib: number("NODEMEDIC_VM_MEM", 768)?,
-            cmdline: env::var("NODEMEDIC_VM_CMDLINE").unwrap_or_default(),
-            clock: Clock::Host,
-        })
-    }
-}
-
-fn number(variable: &str, usual: u32) -> Result<u32> {
-    match env::var(variable) {
-        Err(_) => Ok(usual),
-        Ok(text) => match text.parse() {
-            Ok(number) if number > 0 => Ok(number),
-            _ => bail!("{variable}={text:?}: a number above 0 is wanted"),
-        },
     }
 }
 
@@ -118,6 +92,20 @@ mod tests {
             assert!(kernel.fits(&kernel.package), "{kernel:?}");
             assert!(!kernel.fits(&format!("{}-dbg", kernel.package)));
         }
+    }
+
+    #[test]
+    fn the_number_of_a_series_is_in_its_pattern() {
+        let matrix = Matrix::load().unwrap();
+        assert_eq!(matrix.kernels[0].series_number(), "5.10");
+    }
+
+    #[test]
+    fn a_kernel_runs_all_scenarios_or_some() {
+        let matrix = Matrix::load().unwrap();
+        let (stock, unfixed) = (&matrix.kernels[0], matrix.kernels.last().unwrap());
+        assert!(stock.runs("udp_conntrack::x") && stock.runs("ipvs_conn_reuse::x"));
+        assert!(unfixed.runs("ipvs_conn_reuse::x") && !unfixed.runs("udp_conntrack::x"));
     }
 
     #[test]

@@ -13,11 +13,12 @@
 //! | `NODEMEDIC_VM=off` | every test that needs a VM is ignored |
 //! | `NODEMEDIC_VM=keep` | the first kernel that the filter selects is booted on this terminal; after its scenarios comes a shell |
 //! | `NODEMEDIC_VM=shell` | the same without the scenarios |
-//! | `NODEMEDIC_VM=lab` | for a person: a DNS storm and the agent in it, until a signal comes; `NODEMEDIC_LAB_PORT` and `_QPS` say where its pages are and how big it is |
+//! | `NODEMEDIC_VM=lab` | for a person: an ailment and the agent in it, until a signal comes; `NODEMEDIC_LAB_AILMENT`, `_PORT` and `_SIZE` say which, where its pages are, and how big the fault is |
 //! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as a page to `NODEMEDIC_BENCH_PAGE`; `NODEMEDIC_BENCH_ONLY` selects, and then there is no page |
+//! | `NODEMEDIC_VM=record` | what the agent finds out about each kernel is written to files in `NODEMEDIC_RECORD_FOLDER` |
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |
-//! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests |
+//! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests, whatever shape a scenario wants |
 //! | `NODEMEDIC_VM_BPFTRACE` | if set, the guests have bpftrace, and the memory for it |
 //! | `NODEMEDIC_BIN` | the agent that the guests take along |
 //! | `NODEMEDIC_CACHE` | where downloads are kept |
@@ -37,9 +38,12 @@ mod keep;
 mod kernel_image;
 mod kernels;
 pub mod lab;
+mod machine;
+mod madt;
 mod modules;
 mod packages;
 mod qemu;
+mod record;
 mod report;
 mod run_folder;
 mod session;
@@ -47,6 +51,7 @@ mod sources;
 mod tail;
 pub mod tools;
 mod trials;
+mod unfixed;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -59,8 +64,9 @@ use libtest_mimic::{Arguments, Trial};
 use self::board::Board;
 use self::boot::Vm;
 use self::kernels::{Kernel, Matrix};
+use self::machine::Machine;
 use self::trials::{Boot, Plan};
-use crate::scenario::Registry;
+use crate::scenario::{Registry, Shape};
 
 /// What `NODEMEDIC_VM` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +77,7 @@ enum Mode {
     Shell,
     Lab,
     Bench,
+    Record,
 }
 
 /// `main` on the host.
@@ -101,6 +108,7 @@ fn host(registry: &Registry, arguments: Arguments) -> Result<ExitCode> {
         Mode::Shell => keep::run(&matrix, without_tasks(plan.boots(&arguments))),
         Mode::Lab => lab::run(&matrix, registry),
         Mode::Bench => bench::run(&matrix, registry),
+        Mode::Record => record::run(&matrix, registry),
         Mode::Test => trials::run(&matrix, &plan, &board, arguments),
     }
 }
@@ -120,7 +128,10 @@ fn mode() -> Result<Mode> {
         "shell" => Ok(Mode::Shell),
         "lab" => Ok(Mode::Lab),
         "bench" => Ok(Mode::Bench),
-        other => bail!("NODEMEDIC_VM={other:?}: it can be off, keep, shell, lab, bench, or unset"),
+        "record" => Ok(Mode::Record),
+        other => bail!(
+            "NODEMEDIC_VM={other:?}: it can be off, keep, shell, lab, bench, record, or unset"
+        ),
     }
 }
 
@@ -134,8 +145,8 @@ fn conclude(arguments: &Arguments, trials: Vec<Trial>) -> ExitCode {
 }
 
 /// A VM with this test binary as its PID 1, and the agent if there is one.
-fn vm(matrix: &Matrix, kernel: &Kernel) -> Result<Vm> {
-    let mut vm = Vm::prepare(matrix, kernel, &this()?)?;
+fn vm(matrix: &Matrix, kernel: &Kernel, shape: Shape) -> Result<Vm> {
+    let mut vm = Vm::prepare(matrix, kernel, Machine::of(shape)?, &this()?)?;
     if let Some(agent) = env::var_os("NODEMEDIC_BIN") {
         vm.agent(Path::new(&agent))?;
     }

@@ -14,7 +14,7 @@ use super::elf::Elf;
 use crate::files;
 
 /// Where the modules of a scenario's world are, under `kernel/`. What these depend on comes too.
-const WANTED: &[&str] = &[
+pub(crate) const WANTED: &[&str] = &[
     "crypto/crc32c",
     "drivers/char/virtio_console",
     "drivers/net/dummy",
@@ -32,6 +32,7 @@ const WANTED: &[&str] = &[
     "net/llc/",
     "net/netfilter/",
     "net/sched/",
+    "net/sctp/",
 ];
 
 /// A module that was unpacked.

@@ -10,7 +10,7 @@ use super::boot::{Running, Vm};
 use super::console;
 use super::report::{say, tail};
 use super::tail::Tail;
-use crate::protocol::{Event, Job, Outcome, ScenarioEnd, Task};
+use crate::protocol::{Event, Job, Outcome, ScenarioEnd, TOLD, Task};
 
 /// Until the guest is up. A quiet machine needs 10 s; two builds beside it make it several times
 /// that.
@@ -81,6 +81,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) fn start(name: &'a str, vm: &Vm, tasks: &[Task]) -> Result<Self> {
         let job = Job {
+            kernel: name.to_owned(),
             scenarios: tasks.to_vec(),
             ..Job::default()
         };
@@ -133,6 +134,9 @@ impl<'a> Session<'a> {
 
     fn fault(&mut self) -> Result<Option<String>> {
         let lines = self.console.lines()?;
+        for told in lines.iter().filter_map(|line| line.strip_prefix(TOLD)) {
+            say!("kernel {}: {}", self.name, told.trim_end());
+        }
         Ok(lines
             .iter()
             .find_map(|line| console::fault(line))

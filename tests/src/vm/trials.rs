@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::board::Board;
 use super::kernels::{Kernel, Matrix};
+use super::unfixed::Unavailable;
 use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
-use crate::scenario::{Faulty, HostTest, Registry, Scenario};
+use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
 /// VMs side by side: more of them slow each other down into time-outs.
 const AT_ONCE: usize = 2;
@@ -48,10 +49,11 @@ enum Work {
     Host(HostTest),
 }
 
-/// The scenarios of one kernel, for as few boots as possible.
+/// The scenarios of one kernel in one shape of machine, for as few boots as possible.
 #[derive(Debug, Clone)]
 pub(crate) struct Boot {
     pub(crate) kernel: Kernel,
+    pub(crate) shape: Shape,
     pub(crate) tasks: Vec<Task>,
 }
 
@@ -60,6 +62,7 @@ impl Plan {
         let mut cases = Vec::new();
         for kernel in &matrix.kernels {
             let of_matrix = registry.matrix.iter();
+            let of_matrix = of_matrix.filter(|scenario| kernel.runs(scenario.name));
             cases.extend(of_matrix.map(|scenario| Case::of_matrix(kernel, *scenario)));
             if kernel.name == OWN_KERNEL {
                 let faulty = registry.faulty.iter();
@@ -100,16 +103,9 @@ impl Plan {
         let mut boots = Vec::<Boot>::new();
         let selected = |case: &&Case| is_selected(&case.name, arguments);
         for case in self.cases.iter().filter(selected) {
-            let task = case.task();
-            match boots
-                .iter_mut()
-                .find(|boot| boot.kernel.name == case.kernel.name)
-            {
-                Some(boot) => boot.tasks.push(task),
-                None => boots.push(Boot {
-                    kernel: case.kernel.clone(),
-                    tasks: vec![task],
-                }),
+            match boots.iter_mut().find(|boot| boot.suits(case)) {
+                Some(boot) => boot.tasks.push(case.task()),
+                None => boots.push(Boot::of(case)),
             }
         }
         boots
@@ -120,6 +116,20 @@ impl Plan {
         let selected = |test: &&HostTest| is_selected(test.name, arguments);
         let host = self.host.iter().filter(selected).copied();
         boots.chain(host.map(Work::Host)).collect()
+    }
+}
+
+impl Boot {
+    fn of(case: &Case) -> Self {
+        Self {
+            kernel: case.kernel.clone(),
+            shape: case.scenario.shape,
+            tasks: vec![case.task()],
+        }
+    }
+
+    fn suits(&self, case: &Case) -> bool {
+        self.kernel.name == case.kernel.name && self.shape == case.scenario.shape
     }
 }
 
@@ -219,14 +229,18 @@ fn run_on_host(test: HostTest, board: &Board) {
 
 fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
     if let Err(error) = try_boot(matrix, boot, board) {
+        let outcome = match error.is::<Unavailable>() {
+            true => Outcome::Skipped(format!("{error:#}")),
+            false => Outcome::Failed(format!("{error:#}")),
+        };
         for task in &boot.tasks {
-            board.fail_if_open(&boot.kernel.name, &task.name, &format!("{error:#}"));
+            board.publish_if_open(&boot.kernel.name, &task.name, outcome.clone());
         }
     }
 }
 
 fn try_boot(matrix: &Matrix, boot: &Boot, board: &Board) -> Result<()> {
-    let vm = vm(matrix, &boot.kernel)?;
+    let vm = vm(matrix, &boot.kernel, boot.shape)?;
     let name = &boot.kernel.name;
     session::run(name, &vm, &boot.tasks, &mut |scenario, outcome| {
         board.publish(name, scenario, outcome);

@@ -1,9 +1,6 @@
 //! The ailment's metrics: the only definition of each, and how a reading fills them.
 
-use ebpf::{
-    shared::histogram::bound_ns,
-    udp_conntrack::{End, LIFETIME_UNIT_NS, State},
-};
+use ebpf::udp_conntrack::{End, LIFETIME_UNIT_NS, State};
 
 use super::{Reading, judge::seconds_to_full, measure::ProbedReading};
 use crate::metrics::{Kind, MetricDef, Sample, Value};
@@ -271,26 +268,9 @@ fn removals(probed: &ProbedReading) -> Vec<Sample> {
     samples.push(Sample {
         metric: &LIFETIME,
         labels: Vec::new(),
-        value: lifetimes(&total.lifetimes, total.lifetime_seconds),
+        value: Value::of_durations(&total.lifetimes, LIFETIME_UNIT_NS, total.lifetime_seconds),
     });
     samples
-}
-
-/// Cumulative, as Prometheus wants it. The last bucket of the ABI has no bound.
-fn lifetimes(buckets: &[u64], sum: f64) -> Value {
-    let mut count = 0;
-    let mut cumulative = Vec::with_capacity(buckets.len());
-    for (index, events) in buckets.iter().enumerate() {
-        count += events;
-        if index + 1 < buckets.len() {
-            cumulative.push((bound_ns(index, LIFETIME_UNIT_NS) as f64 / 1e9, count));
-        }
-    }
-    Value::Histogram {
-        buckets: cumulative,
-        count,
-        sum,
-    }
 }
 
 fn port(port: u16) -> String {
@@ -298,24 +278,5 @@ fn port(port: u16) -> String {
         "ephemeral".to_owned()
     } else {
         port.to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_histogram_is_cumulative_and_its_last_bucket_has_no_bound() {
-        let value = lifetimes(&[1, 0, 2, 4], 100.0);
-        let buckets = vec![(1.0, 1), (2.0, 1), (4.0, 3)];
-        assert_eq!(
-            value,
-            Value::Histogram {
-                buckets,
-                count: 7,
-                sum: 100.0
-            }
-        );
     }
 }

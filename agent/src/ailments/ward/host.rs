@@ -13,7 +13,7 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// loaded as a module. Cheap: asked for each tick.
     fn module_instance(&self, module: &str) -> Option<u64>;
 
-    /// How many others use a loaded module, the programs attached to it included.
+    /// How many use a loaded module, the agent's own programs aside.
     fn module_users(&self, module: &str) -> Option<u32>;
 }
 

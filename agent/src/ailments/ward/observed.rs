@@ -197,6 +197,7 @@ impl<A: Ailment> Observed<A> {
     fn interpret(&self, reading: &A::Reading, report: &mut AilmentReport) {
         report.findings = A::judge(reading, &self.settings);
         report.verdict = worst(&report.findings);
+        report.notes = A::notes(reading);
         report.samples = A::samples(reading);
         report.lost_events = A::lost_events(reading);
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Map, MapData},
-    programs::ProgramError,
+    programs::{ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink},
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_attach_type;
@@ -66,6 +66,16 @@ impl<K: Pod, V: Pod> HashMap<K, V> {
         let map = data(&self.map)?.fd().as_fd();
         sys::read_map(map).context("read a map of the probes")
     }
+
+    /// Takes an entry out; whether it was still there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn remove(&self, key: &K) -> anyhow::Result<bool> {
+        let map = data(&self.map)?.fd().as_fd();
+        sys::delete_entry(map, key).context("delete from a map of the probes")
+    }
 }
 
 /// What holds a program in its place.
@@ -78,6 +88,9 @@ enum Link {
         _link: aya::programs::kprobe::KProbeLink,
         /// The same link once more, to be asked what it has missed.
         info: Option<OwnedFd>,
+    },
+    RawTracepoint {
+        _link: RawTracePointLink,
     },
 }
 
@@ -159,6 +172,7 @@ impl Object {
                 (Hook::Fentry, None) => {
                     return Err(anyhow!("no BTF is known of function {}", program.function));
                 }
+                (Hook::RawTracepoint, _) => self.attach_raw_tracepoint(program)?,
                 (Hook::Kprobe, _) => self.attach_kprobe(program)?,
             };
             attached.programs.push(AttachedProgram {
@@ -230,14 +244,37 @@ impl Object {
         let link = kprobe
             .take_link(id)
             .with_context(|| format!("keep program {}", program.name))?;
-        let fd = kprobe
-            .fd()
-            .with_context(|| format!("descriptor of program {}", program.name))?
-            .as_fd()
-            .try_clone_to_owned()
-            .with_context(|| format!("descriptor of program {}", program.name))?;
+        let fd = descriptor(program, kprobe.fd())?;
         let info = sys::kprobe_link(fd.as_fd());
         Ok((fd, Link::Kprobe { _link: link, info }))
+    }
+
+    /// The program stays loaded when it is detached, and can be attached again.
+    fn attach_raw_tracepoint(&mut self, program: &Program) -> anyhow::Result<(OwnedFd, Link)> {
+        let tracepoint: &mut RawTracePoint = self
+            .maps
+            .program_mut(program.name)
+            .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?
+            .try_into()
+            .with_context(|| format!("program {} is for no raw tracepoint", program.name))?;
+        if tracepoint.fd().is_err() {
+            tracepoint
+                .load()
+                .map_err(|error| refusal(program, &error))?;
+        }
+        let id = tracepoint.attach(program.function).with_context(|| {
+            format!(
+                "attach program {} to tracepoint {}",
+                program.name, program.function
+            )
+        })?;
+        let link = tracepoint
+            .take_link(id)
+            .with_context(|| format!("keep program {}", program.name))?;
+        Ok((
+            descriptor(program, tracepoint.fd())?,
+            Link::RawTracepoint { _link: link },
+        ))
     }
 }
 
@@ -249,8 +286,18 @@ impl AttachedProgram {
             Link::Kprobe {
                 info: Some(info), ..
             } => recursion + sys::kprobe_missed(info.as_fd()),
-            Link::Kprobe { info: None, .. } | Link::Tracing { .. } => recursion,
+            Link::Kprobe { info: None, .. } | Link::Tracing { .. } | Link::RawTracepoint { .. } => {
+                recursion
+            }
         }
+    }
+}
+
+/// The last goes first: a return's probe before its entry's would leave calls that never
+/// end.
+impl Drop for Attached {
+    fn drop(&mut self) {
+        while self.programs.pop().is_some() {}
     }
 }
 
@@ -308,6 +355,13 @@ fn data(map: &Map) -> anyhow::Result<&MapData> {
         | Map::StackTraceMap(data) => Ok(data),
         other => Err(anyhow!("no probe uses maps like {other:?}")),
     }
+}
+
+/// The descriptor of a program that aya has loaded, once more.
+fn descriptor(program: &Program, fd: Result<&ProgramFd, ProgramError>) -> anyhow::Result<OwnedFd> {
+    let context = || format!("descriptor of program {}", program.name);
+    let fd = fd.with_context(context)?;
+    fd.as_fd().try_clone_to_owned().with_context(context)
 }
 
 /// Why aya could not load a program, without the whole of the verifier's log.

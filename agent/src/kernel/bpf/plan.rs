@@ -113,6 +113,7 @@ fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
     }
     let program_type = match hook {
         Hook::Fentry => ProgramType::Tracing,
+        Hook::RawTracepoint => ProgramType::RawTracepoint,
         Hook::Kprobe if facts.kprobes == Fact::Known(false) => return Err(no_kprobes()),
         Hook::Kprobe => {
             let paranoid = facts.perf_event_paranoid.known().copied().unwrap_or(0);
@@ -229,7 +230,7 @@ fn target(
         },
         Hook::Kprobe if symbol == Some(&Symbol::Absent) => Err(no_symbol(program)),
         // Unknown is not no: the attempt itself will tell.
-        Hook::Kprobe => Ok(None),
+        Hook::Kprobe | Hook::RawTracepoint => Ok(None),
     }
 }
 

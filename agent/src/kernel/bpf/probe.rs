@@ -30,6 +30,8 @@ pub struct Candidate {
 pub enum Hook {
     /// fentry and fexit: a call from the function itself, through BTF.
     Fentry,
+    /// A tracepoint's own arguments: a call where the kernel's authors put it.
+    RawTracepoint,
     /// kprobe and kretprobe: through a trap or ftrace.
     Kprobe,
 }
@@ -39,21 +41,22 @@ impl Hook {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fentry => "fentry",
+            Self::RawTracepoint => "raw_tracepoint",
             Self::Kprobe => "kprobe",
         }
     }
 }
 
-/// A BPF program and the function it is attached to.
+/// A BPF program and the function, or the tracepoint, it is attached to.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// Name of the program in the object.
     pub name: &'static str,
-    /// At the function's entry or its return.
+    /// At the function's entry or its return. A tracepoint is a place by itself.
     pub at: At,
-    /// Name of the kernel function.
+    /// Name of the kernel function or of the tracepoint.
     pub function: &'static str,
-    /// Module of the function; it may be built in.
+    /// Module of it; it may be built in.
     pub module: &'static str,
 }
 

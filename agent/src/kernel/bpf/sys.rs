@@ -166,6 +166,22 @@ pub(super) fn read_map<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K
     }
 }
 
+/// Takes an entry out of a hash map; whether it was still there.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(super) fn delete_entry<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = std::ptr::from_ref(key) as u64;
+    match bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Entries asked for at a time. Few at first: most nodes have few flows.
 const FIRST_BATCH: usize = 1 << 10;
 const LARGEST_BATCH: usize = 1 << 20;

@@ -116,3 +116,29 @@ pub struct OneWalk {
     pub seen: u64,
     pub complete: bool,
 }
+
+/// What the kernel counts of programs on the IPVS estimator, and on what it holds up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Passes {
+    pub services: u32,
+    pub programs: Vec<Program>,
+}
+
+/// The agent beside few virtual services, and beside very many.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Services {
+    /// For how long each, seconds.
+    pub watched: f64,
+    pub at: Vec<AtServices>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AtServices {
+    /// Each has one destination.
+    pub services: u32,
+    /// How long the readings of all ailments of IPVS took, seconds.
+    pub readings: Vec<f64>,
+    /// CPU time by wall time.
+    pub cpu: f64,
+    pub memory: Memory,
+}

@@ -15,11 +15,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::boot::Vm;
-use super::kernels::{Clock, Kernel, Matrix};
+use super::kernels::{Kernel, Matrix};
+use super::machine::Clock;
 use super::report::say;
 use super::{session, vm};
 use crate::protocol::{Outcome, Task};
-use crate::scenario::Registry;
+use crate::scenario::{Registry, Shape};
 
 /// The scenarios that measure begin with this.
 const PREFIX: &str = "bench::";
@@ -90,7 +91,7 @@ fn measure(matrix: &Matrix, kernel: &Kernel, tasks: Vec<Task>) -> Result<Measure
 }
 
 fn machine(matrix: &Matrix, kernel: &Kernel) -> Result<Vm> {
-    let mut vm = vm(matrix, kernel)?;
+    let mut vm = vm(matrix, kernel, Shape::Usual)?;
     vm.bpftrace(matrix)?;
     vm.machine.memory_mib = vm.machine.memory_mib.max(MEMORY_MIB);
     vm.machine.clock = Clock::Instructions;

@@ -1,5 +1,5 @@
-//! For a person: a stock kernel in a VM, a DNS storm in it, and the agent, whose pages are on this
-//! machine's loopback until a signal comes.
+//! For a person: a kernel of the matrix in a VM that has an ailment, and the agent, whose pages are
+//! on this machine's loopback until a signal comes.
 
 mod watch;
 
@@ -21,22 +21,23 @@ use super::{interrupt, vm};
 use crate::protocol::{Outcome, Task};
 use crate::scenario::Registry;
 
-/// The scenario that makes the storm.
-pub const SCENARIO: &str = "lab::storm";
+/// The scenarios that make the faults are called `lab::AILMENT`.
+const PREFIX: &str = "lab::";
 
-/// What that scenario is told.
+/// What such a scenario is told.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Storm {
+pub struct Fault {
     /// Where the agent's pages are, on both sides.
     pub port: u16,
-    pub queries_per_second: u32,
+    /// How big the fault is: queries or connections a second, or services.
+    pub size: u32,
 }
 
-impl Storm {
+impl Fault {
     fn from_env() -> Result<Self> {
         Ok(Self {
             port: variable("NODEMEDIC_LAB_PORT")?,
-            queries_per_second: variable("NODEMEDIC_LAB_QPS")?,
+            size: variable("NODEMEDIC_LAB_SIZE")?,
         })
     }
 }
@@ -51,18 +52,21 @@ fn variable<T: FromStr<Err: Display>>(name: &str) -> Result<T> {
 
 /// Boots the first kernel that is selected, and stays until it is told to end.
 pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
-    let storm = Storm::from_env()?;
-    let pages = SocketAddr::from((Ipv4Addr::LOCALHOST, storm.port));
+    let ailment: String = variable("NODEMEDIC_LAB_AILMENT")?;
+    let fault = Fault::from_env()?;
+    let pages = SocketAddr::from((Ipv4Addr::LOCALHOST, fault.port));
     ensure_free(pages)?;
     let kernel = matrix.kernels.first().context("no kernel is selected")?;
-    let scenario = registry.find(SCENARIO).context("there is no storm")?;
-    let input = serde_json::to_value(storm).context("write the input as JSON")?;
-    let mut vm = vm(matrix, kernel)?;
+    let scenario = registry
+        .find(&format!("{PREFIX}{ailment}"))
+        .with_context(|| format!("there is no lab of {ailment:?}"))?;
+    let input = serde_json::to_value(fault).context("write the input as JSON")?;
+    let mut vm = vm(matrix, kernel, scenario.shape)?;
     ensure!(
         vm.has_agent(),
         "the lab has no agent: NODEMEDIC_BIN is not set"
     );
-    vm.forwards.push(storm.port);
+    vm.forwards.push(fault.port);
     interrupt::catch()?;
     let mut session = Session::start(&kernel.name, &vm, &[Task::new(scenario, input)])?;
     tell(&format!(
@@ -70,7 +74,7 @@ pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
         kernel.name
     ));
     // It ends with this process: what it waits for comes from the network, so it cannot be asked.
-    thread::spawn(move || watch::run(pages));
+    thread::spawn(move || watch::run(pages, &ailment));
     let signal = stay(&mut session)?;
     tell(&format!("{signal}: ended"));
     Ok(ExitCode::SUCCESS)
@@ -86,8 +90,8 @@ fn stay(session: &mut Session<'_>) -> Result<Signal> {
             return Ok(signal);
         }
         match (failure.take(), end) {
-            (Some(Outcome::Failed(why)), _) => bail!("the storm in the guest failed: {why}"),
-            (Some(outcome), _) => bail!("the storm in the guest ended: {outcome:?}"),
+            (Some(Outcome::Failed(why)), _) => bail!("the lab in the guest failed: {why}"),
+            (Some(outcome), _) => bail!("the lab in the guest ended: {outcome:?}"),
             (None, Some(End::Died(why))) => bail!(session.explain(&why)),
             (None, Some(End::Done)) => bail!("the guest ended"),
             (None, None) => sleep(POLL),

@@ -11,7 +11,8 @@ use anyhow::Context as _;
 use super::{Drops, Reading, Timeouts, walk::Walker};
 use crate::{
     kernel::{
-        conntrack::{self, Namespace, Namespaces, Stat},
+        conntrack::{self, Namespace, Stat},
+        netns::{self, Namespaces},
         sysctl,
     },
     report::ProbeReport,
@@ -39,7 +40,7 @@ struct History(VecDeque<(Instant, u64)>);
 impl Baseline {
     /// Begins to watch: the first reading already tells what has changed since.
     pub(super) fn new(walker: Walker) -> anyhow::Result<Self> {
-        let netns = conntrack::own_namespace().context("find our own network namespace")?;
+        let netns = netns::own().context("find our own network namespace")?;
         let stat = stat()?;
         let now = Instant::now();
         let mut baseline = Self {
@@ -90,7 +91,7 @@ impl Baseline {
     /// The entries of the other namespaces, with their growth.
     fn others(&mut self, now: Instant) -> Vec<(Namespace, Option<f64>)> {
         let own = self.netns;
-        let counted = self.namespaces.count().into_iter();
+        let counted = conntrack::count(&mut self.namespaces).into_iter();
         let others: Vec<_> = counted.filter(|other| other.netns != own).collect();
         self.history
             .retain(|netns, _| *netns == own || others.iter().any(|other| other.netns == *netns));

@@ -18,7 +18,7 @@ use crate::{
     kernel::{
         self,
         bpf::{Attached, HashMap, Object, ProbeLog},
-        modules,
+        modules::Held,
     },
     report::{ProbeReport, ProgramStats},
 };
@@ -35,7 +35,7 @@ pub(super) struct Probed {
 }
 
 struct Running {
-    programs: Vec<Attached>,
+    programs: Held<Vec<Attached>>,
     totals: PerCpuArray<MapData, Totals>,
     map: HashMap<Flow, FlowCounts>,
     _births: aya::maps::Map,
@@ -43,18 +43,14 @@ struct Running {
     flows: Flows,
     before: Counts,
     removals: bool,
-    /// References to the module that the programs hold.
-    held: u32,
 }
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { programs, held, .. } = self;
         formatter
             .debug_struct("Running")
-            .field("programs", programs)
-            .field("held", held)
-            .finish()
+            .field("programs", &self.programs)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,10 +75,16 @@ impl Probed {
                 reports,
             });
         };
-        let users = modules::users(MODULE);
         let mut object = load(&offsets, settings)?;
-        let (programs, reports): (Vec<_>, Vec<_>) =
-            probes.iter().map(|probe| object.attach(probe)).unzip();
+        let mut reports = Vec::new();
+        let programs = Held::hold(MODULE, || {
+            let attach = |probe| {
+                let (attached, report) = object.attach(probe);
+                reports.push(report);
+                attached
+            };
+            probes.iter().map(attach).collect()
+        });
         let attached = |name| {
             reports
                 .iter()
@@ -96,10 +98,7 @@ impl Probed {
             });
         }
         let removals = attached("removals");
-        let held = modules::users(MODULE)
-            .unwrap_or(0)
-            .saturating_sub(users.unwrap_or(0));
-        let running = Running::new(object, programs, settings, removals, held)?;
+        let running = Running::new(object, programs, settings, removals)?;
         kernel::return_free_memory();
         Ok(Self {
             hz,
@@ -121,16 +120,15 @@ impl Probed {
     }
 
     pub(super) fn idle(&self) -> bool {
-        let Some(running) = &self.running else {
-            return false;
-        };
-        running.held > 0 && modules::users(MODULE).is_some_and(|users| users <= running.held)
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.programs.alone())
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
         self.running
             .iter()
-            .flat_map(|running| &running.programs)
+            .flat_map(|running| running.programs.iter())
             .flat_map(Attached::stats)
             .collect()
     }
@@ -150,10 +148,9 @@ fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
 impl Running {
     fn new(
         mut object: Object,
-        programs: Vec<Attached>,
+        programs: Held<Vec<Attached>>,
         settings: &Settings,
         removals: bool,
-        held: u32,
     ) -> anyhow::Result<Self> {
         let totals = object
             .take_map("TOTALS")?
@@ -175,7 +172,6 @@ impl Running {
             flows,
             before: Counts::empty(),
             removals,
-            held,
         })
     }
 

@@ -1,98 +1,69 @@
-//! The lab: a storm that goes on for as long as somebody looks at it. And the test of it.
+//! The labs as a person sees them, on the host.
 
 use std::env;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use nodemedic_tests::eventually::eventually;
-use nodemedic_tests::guest::{Guest, Process};
 use nodemedic_tests::http;
-use nodemedic_tests::lab::Storm;
-use nodemedic_tests::maladies::dns::Site;
-use nodemedic_tests::maladies::dnsperf::Load;
 use nodemedic_tests::metrics::Metrics;
-use nodemedic_tests::scenario::Verdict;
-
-use crate::agent::SOON;
-
-/// Those who ask, as pods of a node, and their share of the queries in percent.
-const PODS: [(Ipv4Addr, u32); 3] = [
-    (Ipv4Addr::new(10, 1, 0, 11), 70),
-    (Ipv4Addr::new(10, 1, 0, 12), 20),
-    (Ipv4Addr::new(10, 1, 0, 13), 10),
-];
-
-/// Of one run of dnsperf, in seconds.
-const RUN: u32 = 10;
-
-/// Ends only with an error.
-pub(crate) fn storm(guest: &Guest) -> Result<Verdict> {
-    let wanted: Storm = guest.input()?;
-    let site = Site::build(guest)?;
-    site.widen_ports()?;
-    site.add_sources(&PODS.map(|(pod, _)| pod))?;
-    // On a node it is there if kube-proxy is. With it the agent sees what the entries are.
-    guest.modprobe("nf_conntrack_netlink")?;
-    let mut agent = start(guest, wanted.port)?;
-    loop {
-        ask(guest, &site, wanted.queries_per_second)?;
-        if let Ok(status) = agent.wait(Duration::ZERO) {
-            bail!("the agent ended with {status}");
-        }
-    }
-}
-
-/// As a user would, with nothing configured but where it listens. Waits until its probes are
-/// attached: of an entry that was there before, it cannot tell how long it lived.
-fn start(guest: &Guest, port: u16) -> Result<Process> {
-    let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).to_string();
-    let agent = guest.start("agent", &mut guest.agent(&["run", "--listen", &listen])?)?;
-    let pages = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    eventually(2 * SOON, "the agent is ready", || {
-        http::get(pages, "/readyz")
-    })?;
-    Ok(agent)
-}
-
-/// All pods at once.
-fn ask(guest: &Guest, site: &Site, queries_per_second: u32) -> Result<()> {
-    thread::scope(|scope| {
-        let pods = PODS.map(|(source, percent)| {
-            let rate = (queries_per_second * percent / 100).max(1);
-            let load = Load {
-                source,
-                queries: rate * RUN,
-                per_second: Some(rate),
-            };
-            scope.spawn(move || site.dnsperf(guest, load))
-        });
-        for pod in pods {
-            pod.join().unwrap_or_else(|_| bail!("a pod panicked"))?;
-        }
-        Ok(())
-    })
-}
 
 /// A boot beside another VM and a build, and the first readings.
 const UP: Duration = Duration::from_secs(300);
 
-/// On the host: the test of all of it.
+/// What is looked at, and how it is seen to go on.
+struct Show {
+    ailment: &'static str,
+    size: u32,
+    /// Grows as long as the fault does its work.
+    counter: &'static str,
+    /// Part of the lines that it prints.
+    says: &'static str,
+}
+
 pub(crate) fn its_pages_are_here_until_it_is_told_to_end() -> Result<()> {
-    let mut lab = Lab::start()?;
-    let before = eventually(UP, "entries are made", || lab.created())?;
-    eventually(UP, "more entries are made", || {
-        let now = lab.created()?;
+    stays_until_it_is_told_to_end(&Show {
+        ailment: "udp_conntrack",
+        size: 50,
+        counter: "nodemedic_udp_conntrack_created_total",
+        says: "UDP entries/s made",
+    })
+}
+
+pub(crate) fn it_shows_ipvs_estimation() -> Result<()> {
+    stays_until_it_is_told_to_end(&Show {
+        ailment: "ipvs_estimation",
+        size: 200,
+        counter: "nodemedic_ipvs_estimation_duration_seconds_count",
+        says: "401 estimators, passes: ",
+    })
+}
+
+pub(crate) fn it_shows_ipvs_conn_reuse() -> Result<()> {
+    stays_until_it_is_told_to_end(&Show {
+        ailment: "ipvs_conn_reuse",
+        size: 20,
+        counter: "nodemedic_ipvs_conn_reuse_syns_total",
+        says: " rescheduled, ",
+    })
+}
+
+/// The test of all of it.
+fn stays_until_it_is_told_to_end(show: &Show) -> Result<()> {
+    let mut lab = Lab::start(show)?;
+    let before = eventually(UP, "something is counted", || lab.counted(show))?;
+    eventually(UP, "more is counted", || {
+        let now = lab.counted(show)?;
         ensure!(now > before, "{now}, as before");
         Ok(())
     })?;
-    lab.says("UDP entries/s made")?;
+    lab.says(show.says)?;
     let machines = lab.machines()?;
     ensure!(machines.len() == 1, "machines of the lab: {machines:?}");
 
@@ -113,13 +84,14 @@ struct Lab {
 }
 
 impl Lab {
-    fn start() -> Result<Self> {
+    fn start(show: &Show) -> Result<Self> {
         let pages = free_address()?;
         let printed = tempfile::NamedTempFile::new().context("make a file for its output")?;
         let child = Command::new(env::current_exe().context("find the test binary")?)
             .env("NODEMEDIC_VM", "lab")
             .env("NODEMEDIC_LAB_PORT", pages.port().to_string())
-            .env("NODEMEDIC_LAB_QPS", "50")
+            .env("NODEMEDIC_LAB_AILMENT", show.ailment)
+            .env("NODEMEDIC_LAB_SIZE", show.size.to_string())
             .stdin(Stdio::null())
             .stdout(printed.reopen().context("open the file for its output")?)
             .spawn()
@@ -131,16 +103,16 @@ impl Lab {
         })
     }
 
-    /// The number of UDP entries that its agent has counted, once it is not 0.
-    fn created(&self) -> Result<f64> {
+    /// What the agent has counted, once it is not 0.
+    fn counted(&self, show: &Show) -> Result<f64> {
         let metrics = Metrics::parse(&http::get(self.pages, "/metrics")?)?;
-        let created = metrics.sum("nodemedic_udp_conntrack_created_total", &[]);
-        ensure!(created > 0.0, "none yet");
-        Ok(created)
+        let counted = metrics.sum(show.counter, &[]);
+        ensure!(counted > 0.0, "none yet");
+        Ok(counted)
     }
 
     fn says(&self, what: &str) -> Result<()> {
-        eventually(Duration::from_secs(20), "a line of the lab", || {
+        eventually(UP, "a line of the lab", || {
             let printed = fs::read_to_string(self.printed.path())?;
             ensure!(printed.contains(what), "it says: {printed}");
             Ok(())

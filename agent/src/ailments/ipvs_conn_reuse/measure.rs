@@ -1,0 +1,227 @@
+//! Measuring: the baseline that needs no BPF, and what the probes count.
+
+mod alarm;
+mod baseline;
+mod check;
+mod counts;
+mod names;
+mod probed;
+mod waiting;
+mod watch;
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::counts::Counts;
+use self::{baseline::Baseline, probed::Probed};
+use super::{Settings, support::Plan};
+use crate::{
+    kernel::ipvs::Census,
+    report::{Missing, ProbeReport, ProgramStats},
+};
+
+/// What one tick measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Time since the reading before, seconds: what `window` counts were counted in.
+    pub window_seconds: f64,
+    /// The namespaces that have services.
+    pub namespaces: Vec<NamespaceReading>,
+    /// `nf_conntrack_tcp_timeout_close` of our own namespace, seconds.
+    pub close_timeout: Option<u64>,
+    /// What the probes counted; absent where none is attached.
+    pub probed: Option<ProbedReading>,
+}
+
+/// A network namespace with services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceReading {
+    /// Inode number, as in `/proc/<pid>/ns/net`.
+    pub netns: u32,
+    /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
+    pub pid: u32,
+    /// Its services, counted.
+    pub census: Census,
+    /// The settings in force there.
+    pub settings: VsSettings,
+}
+
+/// Sysctls `net.ipv4.vs.*`; `None` where one could not be read, or does not exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VsSettings {
+    /// `conn_reuse_mode`
+    pub conn_reuse_mode: Option<u64>,
+    /// `expire_nodest_conn`
+    pub expire_nodest_conn: Option<u64>,
+    /// `conntrack`
+    pub conntrack: Option<u64>,
+    /// `expire_quiescent_template`
+    pub expire_quiescent_template: Option<u64>,
+}
+
+impl VsSettings {
+    /// Each with its name.
+    pub fn named(&self) -> [(&'static str, Option<u64>); 4] {
+        [
+            ("conn_reuse_mode", self.conn_reuse_mode),
+            ("expire_nodest_conn", self.expire_nodest_conn),
+            ("conntrack", self.conntrack),
+            ("expire_quiescent_template", self.expire_quiescent_template),
+        ]
+    }
+
+    /// Whether they are as kube-proxy in mode `ipvs` sets them at each of its starts;
+    /// its `conn_reuse_mode` depends on the kernel's version (pkg/proxy/ipvs).
+    pub fn are_of_kube_proxy(&self) -> bool {
+        [
+            self.expire_nodest_conn,
+            self.conntrack,
+            self.expire_quiescent_template,
+        ]
+        .iter()
+        .all(|setting| *setting == Some(1))
+    }
+}
+
+/// What the probes counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbedReading {
+    /// Since the agent began.
+    pub total: Counts,
+    /// Since the reading before.
+    pub window: Counts,
+    /// Services that metrics show, with their counts since they are shown.
+    pub services: Vec<ServiceReading>,
+    /// SYNs of all other services, since the agent began.
+    pub other_services: Syns,
+    /// Services with most SYNs in the window, most first.
+    pub top_services: Vec<ServiceReading>,
+    /// The same of the window before: a SYN that comes between the reading of the counts
+    /// and that of the names is counted a window later than it is named.
+    pub earlier_services: Vec<ServiceReading>,
+    /// Clients that metrics show, with their counts since they are shown.
+    pub clients: Vec<ClientReading>,
+    /// SYNs of all other clients, since the agent began.
+    pub other_clients: Syns,
+    /// Clients with most SYNs in the window, most first.
+    pub top_clients: Vec<ClientReading>,
+    /// The same of the window before.
+    pub earlier_clients: Vec<ClientReading>,
+    /// Clients that wait now.
+    pub waiting: u64,
+    /// For how long the first of them has waited, seconds.
+    pub longest_wait_seconds: f64,
+    /// Whether the packet hook is watched now.
+    pub watching: bool,
+    /// Events lost since the agent began, by reason.
+    pub lost: Vec<(String, u64)>,
+}
+
+/// SYNs that met a connection of their tuple, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Syns {
+    /// Scheduled anew at once.
+    pub rescheduled: u64,
+    /// Dropped; the next one will be scheduled.
+    pub dropped: u64,
+    /// Dropped, as the next one will be.
+    pub dropped_silently: u64,
+    /// Sent to a destination that is drained.
+    pub stale_destination: u64,
+}
+
+/// SYNs of one service and one old destination.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceReading {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Virtual address and port, of TCP.
+    pub service: SocketAddr,
+    /// Where the connection that was met led to.
+    pub old_destination: SocketAddr,
+    /// Where the last client was sent instead, if it was.
+    pub new_destination: Option<SocketAddr>,
+    /// The settings in force at the last SYN.
+    pub settings: VsSettings,
+    /// The SYNs.
+    pub syns: Syns,
+}
+
+/// SYNs of one client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientReading {
+    /// Inode number of the network namespace of the service.
+    pub netns: u32,
+    /// Its address.
+    pub client: std::net::IpAddr,
+    /// The SYNs.
+    pub syns: Syns,
+}
+
+impl Reading {
+    /// Events that the probes lost since the agent began, by reason.
+    pub fn lost_events(&self) -> Vec<(String, u64)> {
+        self.probed
+            .as_ref()
+            .map(|probed| probed.lost.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// The running measurement.
+#[derive(Debug)]
+pub struct Measurement {
+    baseline: Baseline,
+    probed: Result<Probed, Missing>,
+    missing: Vec<ProbeReport>,
+}
+
+impl Measurement {
+    /// Attaches what the plan names, as far as the kernel lets it.
+    pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
+        let baseline = Baseline::new(settings);
+        let probed = Probed::attach(&plan, settings).map_err(|error| Missing {
+            what: "all probes".to_owned(),
+            why: format!("{error:#}"),
+            remedy: "see the error; the baseline stands in".to_owned(),
+        });
+        let missing = match &probed {
+            Ok(_) => Vec::new(),
+            Err(why) => plan
+                .probes()
+                .map(|planned| ProbeReport {
+                    name: planned.probe.name.to_owned(),
+                    hook: None,
+                    missing: vec![why.clone()],
+                })
+                .collect(),
+        };
+        Ok(Self {
+            baseline,
+            probed,
+            missing,
+        })
+    }
+
+    pub(super) fn probes(&self) -> Vec<ProbeReport> {
+        let attached = self.probed.iter().flat_map(Probed::reports);
+        attached.chain(self.missing.iter().cloned()).collect()
+    }
+
+    pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
+        let mut reading = self.baseline.read(window)?;
+        if let Ok(probed) = &mut self.probed {
+            reading.probed = probed.read(&reading.namespaces)?;
+        }
+        Ok(reading)
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        self.probed.as_ref().is_ok_and(Probed::idle)
+    }
+
+    pub(super) fn programs(&self) -> Vec<ProgramStats> {
+        self.probed.iter().flat_map(Probed::programs).collect()
+    }
+}

@@ -1,0 +1,68 @@
+//! What procfs says: works on every kernel and without privileges for BPF.
+
+use std::time::Duration;
+
+use super::{NamespaceReading, Reading, VsSettings};
+use crate::{
+    ailments::ipvs_conn_reuse::Settings,
+    kernel::{
+        ipvs::{Namespace, Surveyor},
+        netns::{self, Namespaces},
+        sysctl,
+    },
+};
+
+/// Counts services, and reads the settings that decide about SYNs.
+#[derive(Debug)]
+pub(super) struct Baseline {
+    namespaces: Namespaces,
+    surveyor: Surveyor,
+}
+
+impl Baseline {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            namespaces: Namespaces::default(),
+            surveyor: Surveyor::new(settings.survey_interval, settings.survey_limit),
+        }
+    }
+
+    pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
+        let own = netns::own()?;
+        let surveyed = self.surveyor.survey(self.namespaces.living());
+        let namespaces = surveyed
+            .iter()
+            .map(|namespace| NamespaceReading {
+                netns: namespace.netns,
+                pid: namespace.pid,
+                census: namespace.census,
+                settings: settings(namespace, own),
+            })
+            .collect();
+        Ok(Reading {
+            window_seconds: window.as_secs_f64(),
+            namespaces,
+            close_timeout: sysctl::read_number("net.netfilter.nf_conntrack_tcp_timeout_close")?,
+            probed: None,
+        })
+    }
+}
+
+/// The settings of a namespace; all unknown where it cannot be entered.
+fn settings(namespace: &Namespace, own: u32) -> VsSettings {
+    if namespace.netns == own {
+        return read_settings();
+    }
+    netns::within(namespace.pid, read_settings).unwrap_or_default()
+}
+
+/// The settings of the namespace of the calling thread.
+fn read_settings() -> VsSettings {
+    let read = |key| sysctl::read_number(key).ok().flatten();
+    VsSettings {
+        conn_reuse_mode: read("net.ipv4.vs.conn_reuse_mode"),
+        expire_nodest_conn: read("net.ipv4.vs.expire_nodest_conn"),
+        conntrack: read("net.ipv4.vs.conntrack"),
+        expire_quiescent_template: read("net.ipv4.vs.expire_quiescent_template"),
+    }
+}

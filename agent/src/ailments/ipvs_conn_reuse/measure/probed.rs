@@ -1,0 +1,345 @@
+//! What the probes count in the kernel.
+
+use std::{fmt, mem, time::Instant};
+
+use anyhow::Context as _;
+use aya::{
+    EbpfLoader, include_bytes_aligned,
+    maps::{MapData, PerCpuArray},
+};
+use ebpf::ipvs_conn_reuse::{Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, Totals};
+
+use super::{
+    ClientReading, Counts, NamespaceReading, ProbedReading, ServiceReading,
+    check::{Check, Outcome},
+    names::{Clients, Services},
+    waiting::WaitingRoom,
+    watch::Watch,
+};
+use crate::{
+    ailments::ipvs_conn_reuse::{
+        Settings,
+        support::{MODULE, Plan, Unchecked},
+    },
+    kernel::{
+        self,
+        bpf::{Attached, HashMap, Object, PlannedProbe, ProbeLog},
+        modules::Held,
+    },
+    report::{Missing, ProbeReport, ProgramStats},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_conn_reuse"));
+
+/// The probes, and as far as they are attached their maps.
+#[derive(Debug)]
+pub(super) struct Probed {
+    state: State,
+    always: Vec<PlannedProbe>,
+    changes: PlannedProbe,
+    kept: PlannedProbe,
+    settings: Settings,
+    reports: Vec<ProbeReport>,
+}
+
+/// What is attached.
+#[derive(Debug)]
+enum State {
+    Nothing,
+    /// What shows whether a recorded layout is right.
+    Checking(Box<Checking>),
+    Running(Box<Running>),
+}
+
+struct Checking {
+    /// Before the object, whose maps it uses.
+    check: Check,
+    object: Object,
+}
+
+impl fmt::Debug for Checking {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Checking").finish_non_exhaustive()
+    }
+}
+
+struct Running {
+    programs: Held<Vec<Attached>>,
+    watch: Watch,
+    totals: PerCpuArray<MapData, Totals>,
+    flow_map: HashMap<Flow, FlowCounts>,
+    client_map: HashMap<Client, ClientCounts>,
+    waiting: WaitingRoom,
+    log: Option<ProbeLog>,
+    services: Services,
+    clients: Clients,
+    before: Counts,
+    earlier: (Vec<ServiceReading>, Vec<ClientReading>),
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Running")
+            .field("programs", &self.programs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Probed {
+    /// Attaches the probes that the plan has candidates for, or what must come before.
+    pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
+        let wanted = |probe: &PlannedProbe| probe.clone().with_hooks(&settings.hooks);
+        let mut probed = Self {
+            state: State::Nothing,
+            always: plan.always.iter().map(wanted).collect(),
+            changes: wanted(&plan.changes),
+            kept: wanted(&plan.kept),
+            settings: settings.clone(),
+            reports: Vec::new(),
+        };
+        let can_attach = probed
+            .always
+            .iter()
+            .all(|probe| !probe.candidates.is_empty());
+        let (Some(offsets), true) = (plan.offsets, can_attach) else {
+            probed.report_nothing(None);
+            return Ok(probed);
+        };
+        match &plan.unchecked {
+            None => probed.run(load(&offsets, None, settings)?)?,
+            Some(unchecked) => {
+                let object = load(&offsets, Some(unchecked), settings)?;
+                probed.check(object, unchecked)?;
+            }
+        }
+        Ok(probed)
+    }
+
+    fn check(&mut self, mut object: Object, unchecked: &Unchecked) -> anyhow::Result<()> {
+        let unchecked = Unchecked {
+            probe: unchecked.probe.clone().with_hooks(&self.settings.hooks),
+            ..unchecked.clone()
+        };
+        match Check::begin(&mut object, unchecked)? {
+            Ok(check) => {
+                self.report_nothing(Some(&check.pending()));
+                self.state = State::Checking(Box::new(Checking { check, object }));
+            }
+            Err(report) => {
+                self.report_nothing(None);
+                self.reports.push(report);
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches the probes themselves.
+    fn run(&mut self, mut object: Object) -> anyhow::Result<()> {
+        let mut reports = Vec::new();
+        let programs = Held::hold(MODULE, || {
+            let attach = |probe| {
+                let (attached, report) = object.attach(probe);
+                reports.push(report);
+                attached
+            };
+            self.always
+                .iter()
+                .chain([&self.changes])
+                .map(attach)
+                .collect()
+        });
+        let needed = &reports[..self.always.len()];
+        let complete = needed.iter().all(|report| report.hook.is_some());
+        self.reports = reports;
+        if complete {
+            let running = Running::new(object, programs, self.kept.clone(), &self.settings)?;
+            self.state = State::Running(Box::new(running));
+        } else {
+            // One without the other would count wrongly.
+            self.reports.push(self.kept.report(None, Vec::new()));
+            self.state = State::Nothing;
+        }
+        kernel::return_free_memory();
+        Ok(())
+    }
+
+    /// Says of each probe that it is not attached, for its own reasons or for this one.
+    fn report_nothing(&mut self, why: Option<&Missing>) {
+        let probes = self.always.iter().chain([&self.changes, &self.kept]);
+        self.reports = probes
+            .map(|probe| probe.report(None, why.cloned().into_iter().collect()))
+            .collect();
+    }
+
+    pub(super) fn reports(&self) -> impl Iterator<Item = ProbeReport> {
+        let watch = match &self.state {
+            State::Running(running) => Some(running.watch.report()),
+            State::Nothing | State::Checking(_) => None,
+        };
+        self.reports.iter().cloned().chain(watch)
+    }
+
+    pub(super) fn read(
+        &mut self,
+        namespaces: &[NamespaceReading],
+    ) -> anyhow::Result<Option<ProbedReading>> {
+        self.finish_check(namespaces)?;
+        match &mut self.state {
+            State::Running(running) => running.read(namespaces).map(Some),
+            State::Nothing | State::Checking(_) => Ok(None),
+        }
+    }
+
+    /// Goes on to what the check was for, if it has come to an end.
+    fn finish_check(&mut self, namespaces: &[NamespaceReading]) -> anyhow::Result<()> {
+        let State::Checking(checking) = &self.state else {
+            return Ok(());
+        };
+        match checking.check.judge(namespaces)? {
+            Outcome::Unfinished => {}
+            Outcome::Agrees => {
+                if let State::Checking(checking) = mem::replace(&mut self.state, State::Nothing) {
+                    drop(checking.check);
+                    self.run(checking.object)?;
+                }
+            }
+            Outcome::Disagrees(why) => {
+                self.report_nothing(Some(&why));
+                self.state = State::Nothing;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        match &self.state {
+            State::Running(running) => running.programs.alone(),
+            State::Checking(checking) => checking.check.alone(),
+            State::Nothing => false,
+        }
+    }
+
+    pub(super) fn programs(&self) -> Vec<ProgramStats> {
+        match &self.state {
+            State::Running(running) => running.programs().collect(),
+            State::Nothing | State::Checking(_) => Vec::new(),
+        }
+    }
+}
+
+fn load(
+    offsets: &Offsets,
+    unchecked: Option<&Unchecked>,
+    settings: &Settings,
+) -> anyhow::Result<Object> {
+    let specimen = unchecked.map(|unchecked| unchecked.layout.specimen);
+    let specimen = specimen.unwrap_or_default();
+    let verbose = u32::from(tracing::enabled!(tracing::Level::DEBUG));
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("OFFSETS", offsets, true)
+        .override_global("SPECIMEN_OFFSETS", &specimen, true)
+        .override_global("VERBOSE", &verbose, true)
+        .map_max_entries("FLOWS", settings.max_services)
+        .map_max_entries("CLIENTS", settings.max_clients)
+        .map_max_entries("WAITING", settings.max_waiting);
+    Object::load("ipvs_conn_reuse", OBJECT, &mut loader)
+}
+
+impl Running {
+    fn new(
+        mut object: Object,
+        programs: Held<Vec<Attached>>,
+        kept: PlannedProbe,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let totals = object
+            .take_map("TOTALS")?
+            .try_into()
+            .context("open map TOTALS")?;
+        let flow_map = object.take_hash_map("FLOWS")?;
+        let client_map = object.take_hash_map("CLIENTS")?;
+        let waiting = WaitingRoom::open(&mut object, settings.give_up_after)?;
+        let log = object
+            .logger()
+            .inspect_err(|error| tracing::warn!("the probes' own log is not read: {error:#}"))
+            .ok();
+        Ok(Self {
+            programs,
+            watch: Watch::new(object, kept, settings.watch_for)?,
+            totals,
+            flow_map,
+            client_map,
+            waiting,
+            log,
+            services: Services::new(settings.top_services as usize),
+            clients: Clients::new(settings.top_clients as usize),
+            before: Counts::empty(),
+            earlier: (Vec::new(), Vec::new()),
+        })
+    }
+
+    fn read(&mut self, namespaces: &[NamespaceReading]) -> anyhow::Result<ProbedReading> {
+        self.watch.follow(namespaces)?;
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        // The totals first: services then have as much or more, and what they lack is other.
+        let per_cpu = self.totals.get(&0, 0).context("read map TOTALS")?;
+        let (flows, clients) = (self.flow_map.read()?, self.client_map.read()?);
+        let waiting = self.waiting.sweep()?;
+        let total = Counts::sum(per_cpu.iter(), self.waiting.never_connected());
+        let window = total.since(&self.before);
+        self.before = total.clone();
+        let now = Instant::now();
+        let top_services = self.services.update(now, flows);
+        let top_clients = self.clients.update(now, clients);
+        let names = (top_services.clone(), top_clients.clone());
+        let (earlier_services, earlier_clients) = mem::replace(&mut self.earlier, names);
+        let all = total.outcomes().by_outcome().map(|(_, syns)| syns);
+        Ok(ProbedReading {
+            services: self.services.shown(),
+            other_services: self.services.other(all),
+            top_services,
+            earlier_services,
+            clients: self.clients.shown(),
+            other_clients: self.clients.other(all),
+            top_clients,
+            earlier_clients,
+            waiting: waiting.clients,
+            longest_wait_seconds: waiting.longest.as_secs_f64(),
+            watching: self.watch.is_on(),
+            lost: lost(per_cpu.iter(), &self.programs().collect::<Vec<_>>()),
+            total,
+            window,
+        })
+    }
+
+    fn programs(&self) -> impl Iterator<Item = ProgramStats> {
+        let always = self.programs.iter().flat_map(Attached::stats);
+        always.chain(self.watch.programs())
+    }
+}
+
+/// Losses that the programs counted, and runs that the kernel left out.
+fn lost<'a>(
+    per_cpu: impl Iterator<Item = &'a Totals>,
+    programs: &[ProgramStats],
+) -> Vec<(String, u64)> {
+    let mut sums = [0; Loss::ALL.len()];
+    for totals in per_cpu {
+        for (sum, lost) in sums.iter_mut().zip(totals.lost) {
+            *sum += lost;
+        }
+    }
+    let missed = programs
+        .iter()
+        .map(|program| program.recursion_misses)
+        .sum();
+    Loss::ALL
+        .into_iter()
+        .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
+        .chain([("missed".to_owned(), missed)])
+        .collect()
+}

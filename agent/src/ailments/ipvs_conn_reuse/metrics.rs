@@ -1,0 +1,175 @@
+//! The ailment's metrics: the only definition of each, and how a reading fills them.
+
+use ebpf::ipvs_conn_reuse::{DELAY_UNIT_NS, Outcome, Reason};
+
+use super::{
+    Reading,
+    measure::{ProbedReading, Syns},
+};
+use crate::metrics::{Kind, MetricDef, Sample, Value};
+
+/// Namespaces whose settings are shown.
+const MAX_NAMESPACES: usize = 20;
+
+pub(super) const ALL: &[MetricDef] = &[
+    SYNS,
+    DELAY,
+    NEVER_CONNECTED,
+    WAITING,
+    SERVICE_SYNS,
+    CLIENT_SYNS,
+    DRAINED,
+    SETTING,
+    WATCHING,
+];
+
+const SYNS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_syns_total",
+    kind: Kind::Counter,
+    help: "TCP SYNs that met an IPVS connection of the same client address and port, by what \
+           became of them and what of that connection decided it.",
+    labels: &["outcome", "reason"],
+};
+
+const DELAY: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_delay_seconds",
+    kind: Kind::Histogram,
+    help: "Time from the first dropped SYN of a client's port to its new connection.",
+    labels: &[],
+};
+
+const NEVER_CONNECTED: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_never_connected_total",
+    kind: Kind::Counter,
+    help: "Clients' ports whose SYN was dropped and that had no connection when they were taken \
+           to have given up (give_up_after).",
+    labels: &[],
+};
+
+const WAITING: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_waiting",
+    kind: Kind::Gauge,
+    help: "Clients' ports whose SYN was dropped and that have no new connection yet.",
+    labels: &[],
+};
+
+const SERVICE_SYNS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_service_syns_total",
+    kind: Kind::Counter,
+    help: "The same SYNs by network namespace, virtual service and the destination of the \
+           connection that they met.",
+    labels: &["netns", "service", "old_destination", "outcome"],
+};
+
+const CLIENT_SYNS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_client_syns_total",
+    kind: Kind::Counter,
+    help: "The same SYNs by network namespace of the service and address of the client.",
+    labels: &["netns", "client", "outcome"],
+};
+
+const DRAINED: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_drained_destinations",
+    kind: Kind::Gauge,
+    help: "Destinations of weight 0 in all network namespaces.",
+    labels: &[],
+};
+
+const SETTING: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_setting",
+    kind: Kind::Gauge,
+    help: "Sysctls net.ipv4.vs.* in force that decide about such SYNs, by network namespace with \
+           services.",
+    labels: &["netns", "setting"],
+};
+
+const WATCHING: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_watching",
+    kind: Kind::Gauge,
+    help: "1 while every packet of IPVS is looked at, as some connections may be kept that lead \
+           to destinations drained or gone; 0 else.",
+    labels: &[],
+};
+
+/// The reading as series.
+pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
+    let drained: u64 = reading
+        .namespaces
+        .iter()
+        .map(|namespace| namespace.census.drained)
+        .sum();
+    let mut samples = vec![Sample::plain(&DRAINED, drained as f64)];
+    for namespace in reading.namespaces.iter().take(MAX_NAMESPACES) {
+        let netns = namespace.netns.to_string();
+        let known = namespace.settings.named().into_iter();
+        samples.extend(known.filter_map(|(setting, value)| {
+            let labels = [netns.as_str(), setting];
+            Some(Sample::number(&SETTING, labels, value? as f64))
+        }));
+    }
+    samples.extend(reading.probed.iter().flat_map(probed));
+    samples
+}
+
+fn probed(probed: &ProbedReading) -> Vec<Sample> {
+    let total = &probed.total;
+    let mut samples = vec![
+        Sample::plain(&WAITING, probed.waiting as f64),
+        Sample::plain(&NEVER_CONNECTED, total.never_connected as f64),
+        Sample::plain(&WATCHING, f64::from(u8::from(probed.watching))),
+        Sample {
+            metric: &DELAY,
+            labels: Vec::new(),
+            value: Value::of_durations(&total.delays, DELAY_UNIT_NS, total.delay_seconds),
+        },
+    ];
+    for outcome in Outcome::ALL {
+        samples.extend(Reason::ALL.map(|reason| {
+            let labels = [outcome.name(), reason.name()];
+            Sample::number(&SYNS, labels, total.of(outcome, reason) as f64)
+        }));
+    }
+    for service in &probed.services {
+        let names = [
+            service.netns.to_string(),
+            service.service.to_string(),
+            service.old_destination.to_string(),
+        ];
+        samples.extend(by_outcome(&SERVICE_SYNS, &names, &service.syns, false));
+    }
+    let other = ["other", "other", "other"].map(str::to_owned);
+    samples.extend(by_outcome(
+        &SERVICE_SYNS,
+        &other,
+        &probed.other_services,
+        true,
+    ));
+    for client in &probed.clients {
+        let names = [client.netns.to_string(), client.client.to_string()];
+        samples.extend(by_outcome(&CLIENT_SYNS, &names, &client.syns, false));
+    }
+    samples.extend(by_outcome(
+        &CLIENT_SYNS,
+        &other[..2],
+        &probed.other_clients,
+        true,
+    ));
+    samples
+}
+
+/// A series for each outcome; for those that were never seen too, where it is known
+/// from the start that the series will be there.
+fn by_outcome(
+    metric: &'static MetricDef,
+    names: &[String],
+    syns: &Syns,
+    with_zeros: bool,
+) -> impl Iterator<Item = Sample> {
+    let counts = syns.by_outcome().into_iter();
+    counts
+        .filter(move |(_, count)| with_zeros || *count > 0)
+        .map(move |(outcome, count)| {
+            let labels = names.iter().cloned().chain([outcome.name().to_owned()]);
+            Sample::number(metric, labels, count as f64)
+        })
+}

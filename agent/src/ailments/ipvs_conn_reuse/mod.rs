@@ -1,0 +1,81 @@
+//! A client comes back on a port that IPVS still has a connection of: its SYN is
+//! dropped and the client waits, or it goes to a server that is drained or gone.
+
+mod judge;
+mod layout;
+mod measure;
+mod metrics;
+mod settings;
+mod support;
+mod treat;
+
+use std::time::Duration;
+
+use measure::Measurement;
+pub use measure::Reading;
+pub use settings::Settings;
+use support::Plan;
+
+use super::{Ailment, Support};
+use crate::{
+    config::Key,
+    kernel::{KernelFacts, Needs},
+    metrics::{MetricDef, Sample},
+    report::{Finding, ProbeReport, ProgramStats},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct IpvsConnReuse;
+
+impl Ailment for IpvsConnReuse {
+    const NAME: &'static str = "ipvs_conn_reuse";
+    const SUMMARY: &'static str =
+        "connections on reused client ports wait, or go to servers that are drained or gone";
+    const NEEDS: Needs = support::NEEDS;
+    const MODULE: &'static str = support::MODULE;
+    const METRICS: &'static [MetricDef] = metrics::ALL;
+    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const KEYS: &'static [Key] = Settings::KEYS;
+
+    type Settings = Settings;
+    type Plan = Plan;
+    type Probe = Measurement;
+    type Reading = Reading;
+
+    fn support(facts: &KernelFacts) -> Support<Plan> {
+        support::support(facts)
+    }
+
+    fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Measurement> {
+        Measurement::attach(plan, settings)
+    }
+
+    fn probes(probe: &Measurement) -> Vec<ProbeReport> {
+        probe.probes()
+    }
+
+    fn measure(probe: &mut Measurement, window: Duration) -> anyhow::Result<Reading> {
+        probe.measure(window)
+    }
+
+    fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
+        judge::judge(reading, settings)
+    }
+
+    fn samples(reading: &Reading) -> Vec<Sample> {
+        metrics::samples(reading)
+    }
+
+    fn lost_events(reading: &Reading) -> Vec<(String, u64)> {
+        reading.lost_events()
+    }
+
+    fn idle(probe: &Measurement) -> bool {
+        probe.idle()
+    }
+
+    fn programs(probe: &Measurement) -> Vec<ProgramStats> {
+        probe.programs()
+    }
+}

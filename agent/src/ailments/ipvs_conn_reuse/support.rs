@@ -1,0 +1,342 @@
+//! Which probes of the ailment a kernel supports.
+
+use ebpf::ipvs_conn_reuse::Offsets;
+
+use super::layout::{self, Layout};
+use crate::{
+    ailments::Support,
+    kernel::{
+        Fact, Function, KernelFacts, MemberPath, Needs,
+        bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
+        facts::{ModuleState, VMLINUX},
+    },
+    report::Missing,
+};
+
+pub(super) const MODULE: &str = "ip_vs";
+
+pub(super) const NEEDS: Needs = Needs {
+    modules: &[MODULE],
+    functions: &[
+        function("ip_vs_conn_expire_now"),
+        function("ip_vs_schedule"),
+        function("ip_vs_conn_new"),
+        function("__ip_vs_del_dest"),
+        function("ip_vs_edit_dest"),
+        function("ip_vs_conn_in_get_proto"),
+        function("ip_vs_in_hook"),
+        function("ip_vs_remote_request4"),
+        function("ip_vs_local_request4"),
+        function("ip_vs_remote_request6"),
+        function("ip_vs_local_request6"),
+    ],
+    members: &[
+        FAMILY,
+        DESTINATION_FAMILY,
+        PROTOCOL,
+        CLIENT,
+        CLIENT_PORT,
+        VIRTUAL_ADDRESS,
+        VIRTUAL_PORT,
+        DESTINATION,
+        DESTINATION_PORT,
+        FLAGS,
+        STATE,
+        DEST,
+        IPVS,
+        WEIGHT,
+        DEST_CFLAGS,
+        DEST_FLAGS,
+        NET,
+        CONNTRACK,
+        CONN_REUSE_MODE,
+        EXPIRE_NODEST_CONN,
+        EXPIRE_QUIESCENT_TEMPLATE,
+        INUM,
+        SERVICE_IPVS,
+        WANTED_WEIGHT,
+        HEADER_FLAGS,
+        HEADER_LENGTH,
+        HEADER_PROTOCOL,
+        SKB_DATA,
+    ],
+    sysctls: &[],
+};
+
+const FAMILY: MemberPath = member("ip_vs_conn.af");
+const DESTINATION_FAMILY: MemberPath = member("ip_vs_conn.daf");
+const PROTOCOL: MemberPath = member("ip_vs_conn.protocol");
+const CLIENT: MemberPath = member("ip_vs_conn.caddr");
+const CLIENT_PORT: MemberPath = member("ip_vs_conn.cport");
+const VIRTUAL_ADDRESS: MemberPath = member("ip_vs_conn.vaddr");
+const VIRTUAL_PORT: MemberPath = member("ip_vs_conn.vport");
+const DESTINATION: MemberPath = member("ip_vs_conn.daddr");
+const DESTINATION_PORT: MemberPath = member("ip_vs_conn.dport");
+const FLAGS: MemberPath = member("ip_vs_conn.flags");
+const STATE: MemberPath = member("ip_vs_conn.state");
+const DEST: MemberPath = member("ip_vs_conn.dest");
+const IPVS: MemberPath = member("ip_vs_conn.ipvs");
+const WEIGHT: MemberPath = member("ip_vs_dest.weight");
+const DEST_CFLAGS: MemberPath = member("ip_vs_dest.cflags");
+const DEST_FLAGS: MemberPath = member("ip_vs_dest.flags");
+const NET: MemberPath = member("netns_ipvs.net");
+const CONNTRACK: MemberPath = member("netns_ipvs.sysctl_conntrack");
+const CONN_REUSE_MODE: MemberPath = member("netns_ipvs.sysctl_conn_reuse_mode");
+const EXPIRE_NODEST_CONN: MemberPath = member("netns_ipvs.sysctl_expire_nodest_conn");
+const EXPIRE_QUIESCENT_TEMPLATE: MemberPath = member("netns_ipvs.sysctl_expire_quiescent_template");
+pub(super) const INUM: MemberPath = of_the_image("net.ns.inum");
+const SERVICE_IPVS: MemberPath = member("ip_vs_service.ipvs");
+const WANTED_WEIGHT: MemberPath = member("ip_vs_dest_user_kern.weight");
+const HEADER_FLAGS: MemberPath = member("ip_vs_iphdr.hdr_flags");
+const HEADER_LENGTH: MemberPath = member("ip_vs_iphdr.len");
+const HEADER_PROTOCOL: MemberPath = member("ip_vs_iphdr.protocol");
+pub(super) const SKB_DATA: MemberPath = of_the_image("sk_buff.data");
+
+const fn function(name: &'static str) -> Function {
+    Function {
+        name,
+        module: MODULE,
+    }
+}
+
+const fn member(path: &'static str) -> MemberPath {
+    MemberPath {
+        path,
+        module: MODULE,
+    }
+}
+
+/// A member that the kernel image knows, whatever the module knows.
+const fn of_the_image(path: &'static str) -> MemberPath {
+    MemberPath {
+        path,
+        module: VMLINUX,
+    }
+}
+
+const fn program(name: &'static str, at: At, function: &'static str) -> Program {
+    Program {
+        name,
+        at,
+        function,
+        module: MODULE,
+    }
+}
+
+const CONNECTIONS: Probe = Probe {
+    name: "connections",
+    gives: "how long clients wait, and where their connections go at last",
+    candidates: &[
+        Candidate {
+            hook: Hook::Fentry,
+            programs: &[program("schedule_fexit", At::Return, "ip_vs_schedule")],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[program("schedule_kretprobe", At::Return, "ip_vs_schedule")],
+        },
+    ],
+};
+
+const REUSES: Probe = Probe {
+    name: "reuses",
+    gives: "the SYNs for which IPVS lets go of a connection",
+    candidates: &[
+        Candidate {
+            hook: Hook::Fentry,
+            programs: &[program("expire_fentry", At::Entry, "ip_vs_conn_expire_now")],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[program("expire_kprobe", At::Entry, "ip_vs_conn_expire_now")],
+        },
+    ],
+};
+
+static CHANGES: Probe = Probe {
+    name: "changes",
+    gives: "that the packet hook is watched at once when a destination is drained or removed, \
+            and not at the next reading",
+    candidates: &[
+        Candidate {
+            hook: Hook::Fentry,
+            programs: &[
+                program("removal_fentry", At::Entry, "__ip_vs_del_dest"),
+                program("edit_fentry", At::Entry, "ip_vs_edit_dest"),
+            ],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[
+                program("removal_kprobe", At::Entry, "__ip_vs_del_dest"),
+                program("edit_kprobe", At::Entry, "ip_vs_edit_dest"),
+            ],
+        },
+    ],
+};
+
+/// What the packet hook returns is asked first: a note that nobody would take must not
+/// be left.
+static KEPT: Probe = Probe {
+    name: "kept",
+    gives: "the SYNs that go to drained destinations, or that are dropped silently",
+    candidates: &[
+        Candidate {
+            hook: Hook::Fentry,
+            programs: &[
+                program("hook_fexit", At::Return, "ip_vs_in_hook"),
+                program("lookup_fexit", At::Return, "ip_vs_conn_in_get_proto"),
+            ],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[
+                program("hook_kretprobe", At::Return, "ip_vs_in_hook"),
+                program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
+                program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
+            ],
+        },
+        // Through 5.15 the hook had a function for each place and family.
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[
+                program("hook_kretprobe", At::Return, "ip_vs_remote_request4"),
+                program("hook_kretprobe", At::Return, "ip_vs_local_request4"),
+                program("hook_kretprobe", At::Return, "ip_vs_remote_request6"),
+                program("hook_kretprobe", At::Return, "ip_vs_local_request6"),
+                program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
+                program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
+            ],
+        },
+    ],
+};
+
+/// Attached for as long as it takes to know a recorded layout.
+static SPECIMENS: Probe = Probe {
+    name: "layout",
+    gives: "the certainty that a recorded layout is the running module's",
+    candidates: &[Candidate {
+        hook: Hook::Kprobe,
+        programs: &[
+            program("new_kretprobe", At::Return, "ip_vs_conn_new"),
+            program("new_kprobe", At::Entry, "ip_vs_conn_new"),
+        ],
+    }],
+};
+
+/// In the order of attaching: who waits is noted only once it will be noticed that the
+/// wait is over.
+static ALWAYS: [Probe; 2] = [CONNECTIONS, REUSES];
+
+/// What to attach, and what is known.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The probes that are always attached, in the order of attaching. Without offsets
+    /// none has a candidate.
+    pub always: Vec<PlannedProbe>,
+    /// What tells that there may be something to see for the next.
+    pub changes: PlannedProbe,
+    /// The one that is attached while there is something for it to see.
+    pub kept: PlannedProbe,
+    /// Where the members lie, if all are known.
+    pub offsets: Option<Offsets>,
+    /// What is to be checked before anything else is attached.
+    pub unchecked: Option<Unchecked>,
+}
+
+/// A layout that was recorded, for a module that does not say itself how its structures
+/// are laid out.
+#[derive(Clone, Debug)]
+pub struct Unchecked {
+    /// What was recorded.
+    pub layout: &'static Layout,
+    /// The probe by which it is checked.
+    pub probe: PlannedProbe,
+    /// Jiffies a second, if known.
+    pub hz: Option<u32>,
+}
+
+impl Plan {
+    /// All probes.
+    pub fn probes(&self) -> impl Iterator<Item = &PlannedProbe> {
+        self.always.iter().chain([&self.changes, &self.kept])
+    }
+}
+
+/// Pure: the same facts give the same plan.
+pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
+    match facts
+        .modules
+        .get(MODULE)
+        .map(|module| (&module.state, module.users))
+    {
+        None | Some((ModuleState::Absent, _)) => return Support::Waiting,
+        // Every service holds a reference.
+        Some((ModuleState::Loaded, Some(0))) => return Support::Waiting,
+        Some((ModuleState::Loaded | ModuleState::BuiltIn, _)) => {}
+    }
+    let recorded = recorded(facts);
+    let offsets = match recorded {
+        Some(layout) => layout.offsets(facts),
+        None => offsets(facts),
+    };
+    let planned = |probe| match &offsets {
+        Ok(_) => bpf::plan(probe, facts),
+        Err(missing) => PlannedProbe::impossible(probe, missing),
+    };
+    Support::Yes(Plan {
+        always: ALWAYS.iter().map(planned).collect(),
+        changes: planned(&CHANGES),
+        kept: planned(&KEPT),
+        unchecked: recorded.map(|layout| Unchecked {
+            layout,
+            probe: planned(&SPECIMENS),
+            hz: facts.hz.known().copied(),
+        }),
+        offsets: offsets.as_ref().ok().copied(),
+    })
+}
+
+/// What was recorded of the series of a module that has no types of its own.
+fn recorded(facts: &KernelFacts) -> Option<&'static Layout> {
+    let module = facts.modules.get(MODULE)?;
+    match (&module.state, &module.btf) {
+        (ModuleState::Loaded, Fact::Unknown(_)) => layout::of(facts),
+        _ => None,
+    }
+}
+
+fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {
+    let of = |member, size: u32| bpf::offset(facts, member, size);
+    Ok(Offsets {
+        // 16 bits up to 6.12, 8 from 7.2: the low byte is enough.
+        family: bpf::offset(facts, FAMILY, None)?,
+        destination_family: bpf::offset(facts, DESTINATION_FAMILY, None)?,
+        protocol: of(PROTOCOL, 2)?,
+        client: of(CLIENT, 16)?,
+        client_port: of(CLIENT_PORT, 2)?,
+        virtual_address: of(VIRTUAL_ADDRESS, 16)?,
+        virtual_port: of(VIRTUAL_PORT, 2)?,
+        destination: of(DESTINATION, 16)?,
+        destination_port: of(DESTINATION_PORT, 2)?,
+        flags: of(FLAGS, 4)?,
+        state: of(STATE, 2)?,
+        dest: of(DEST, 8)?,
+        ipvs: of(IPVS, 8)?,
+        dest_weight: of(WEIGHT, 4)?,
+        // Split off within the stable series (5.15.224, 6.1.192, 6.12.117).
+        dest_available: of(DEST_CFLAGS, 8).or_else(|_| of(DEST_FLAGS, 4))?,
+        ipvs_net: of(NET, 8)?,
+        conntrack: of(CONNTRACK, 4)?,
+        conn_reuse_mode: of(CONN_REUSE_MODE, 4)?,
+        expire_nodest_conn: of(EXPIRE_NODEST_CONN, 4)?,
+        expire_quiescent_template: of(EXPIRE_QUIESCENT_TEMPLATE, 4)?,
+        net_inum: of(INUM, 4)?,
+        service_ipvs: of(SERVICE_IPVS, 8)?,
+        wanted_weight: of(WANTED_WEIGHT, 4)?,
+        header_flags: of(HEADER_FLAGS, 4)?,
+        header_length: of(HEADER_LENGTH, 4)?,
+        header_protocol: of(HEADER_PROTOCOL, 2)?,
+        skb_data: of(SKB_DATA, 8)?,
+    })
+}

@@ -1,0 +1,405 @@
+//! What the probes count in the kernel.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use aya::{
+    EbpfLoader, include_bytes_aligned,
+    maps::{Array, MapData, PerCpuArray, PerCpuValues},
+};
+use ebpf::{
+    ipvs_estimation::{BUCKETS, Context, Control, Loss, NamespacePasses, Ring, Slow, Totals},
+    shared::histogram::Histogram,
+};
+
+use super::{
+    Durations, Interval, NamespaceReading, ProbedReading, Recent,
+    recent::{Clock, Intervals, PASSES_SECONDS, WAITS_SECONDS},
+    watch::Watch,
+};
+use crate::{
+    ailments::ipvs_estimation::{
+        Settings,
+        support::{MODULE, Plan},
+    },
+    kernel::{
+        self,
+        bpf::{Attached, HashMap, Object, PlannedProbe},
+        modules::Held,
+    },
+    report::{Missing, ProbeReport, ProgramStats},
+    time::unix_seconds,
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_estimation"));
+
+/// The probes that are attached, and their maps.
+#[derive(Debug)]
+pub(super) struct Probed {
+    /// Absent where the probe on passes could not be attached: waits mean nothing
+    /// without.
+    running: Option<Running>,
+    /// Of the probe on passes, and without it of all others.
+    reports: Vec<ProbeReport>,
+}
+
+struct Running {
+    passes: Held<Vec<Attached>>,
+    context: Context,
+    totals: PerCpuArray<MapData, Totals>,
+    slow: PerCpuArray<MapData, Slow>,
+    namespaces: HashMap<u64, NamespacePasses>,
+    by_namespace: bool,
+    control: Array<MapData, Control>,
+    /// What was last written into it.
+    told: Control,
+    object: Object,
+    watch: Watch,
+    recent: RecentIntervals,
+    before: Before,
+}
+
+struct RecentIntervals {
+    passes: Intervals,
+    rx_waits: Intervals,
+    task_waits: Intervals,
+}
+
+impl RecentIntervals {
+    fn new() -> Self {
+        Self {
+            passes: Intervals::lasting(PASSES_SECONDS),
+            rx_waits: Intervals::lasting(WAITS_SECONDS),
+            task_waits: Intervals::lasting(WAITS_SECONDS),
+        }
+    }
+
+    fn update(&mut self, clock: Clock, slow: &PerCpuValues<Slow>) -> Recent {
+        let rings = |of: fn(&Slow) -> &Ring| slow.iter().map(of);
+        Recent {
+            passes: self.passes.update(clock, rings(|slow| &slow.passes)),
+            rx_waits: self.rx_waits.update(clock, rings(|slow| &slow.rx_waits)),
+            task_waits: self
+                .task_waits
+                .update(clock, rings(|slow| &slow.task_waits)),
+        }
+    }
+}
+
+/// Counts of the reading before.
+#[derive(Default)]
+struct Before {
+    passes: u64,
+    namespaces: BTreeMap<u64, NamespacePasses>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Running")
+            .field("passes", &self.passes)
+            .field("watch", &self.watch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Passes of the window by namespace, or by what stands for it.
+#[derive(Debug, Default)]
+pub(super) struct PassesByKey {
+    /// Whether the keys are inode numbers of namespaces.
+    named: bool,
+    passes: BTreeMap<u64, Passes>,
+}
+
+/// Passes of one namespace in the window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passes {
+    /// Those that visited the estimators.
+    pub(super) passes: u64,
+    /// Their time, nanoseconds.
+    pub(super) ns: u64,
+    estimating: bool,
+    services: u64,
+}
+
+impl Probed {
+    /// Attaches the probes that the plan has candidates for.
+    pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
+        let planned = plan.passes.clone().with_hooks(&settings.hooks);
+        let mut report = planned.report(None, Vec::new());
+        if planned.candidates.is_empty() {
+            return Ok(Self::without_passes(report, plan));
+        }
+        let mut object = load(plan, settings)?;
+        let passes = Held::hold(MODULE, || {
+            let (attached, attempt) = object.attach(&planned);
+            report = attempt;
+            vec![attached]
+        });
+        if report.hook.is_none() {
+            return Ok(Self::without_passes(report, plan));
+        }
+        let running = Running::new(object, passes, plan, settings)?;
+        kernel::return_free_memory();
+        Ok(Self {
+            running: Some(running),
+            reports: vec![report],
+        })
+    }
+
+    /// Who waits is told by what a pass leaves for its CPU.
+    fn without_passes(passes: ProbeReport, plan: &Plan) -> Self {
+        let missing = Missing {
+            what: "begin and end of a pass".to_owned(),
+            why: format!("probe {} is not attached", passes.name),
+            remedy: "see there".to_owned(),
+        };
+        let waits = plan
+            .waits
+            .iter()
+            .map(|it| PlannedProbe::impossible(it.probe, &missing).report(None, Vec::new()));
+        Self {
+            running: None,
+            reports: std::iter::once(passes.clone()).chain(waits).collect(),
+        }
+    }
+
+    pub(super) fn reports(&self) -> Vec<ProbeReport> {
+        let waits = self.running.iter().flat_map(|it| it.watch.reports());
+        self.reports.iter().chain(waits).cloned().collect()
+    }
+
+    pub(super) fn read(&mut self) -> anyhow::Result<Option<(ProbedReading, PassesByKey)>> {
+        self.running.as_mut().map(Running::read).transpose()
+    }
+
+    /// Begins or ends the watch over waits.
+    pub(super) fn watch(&mut self, slow: bool) -> anyhow::Result<()> {
+        match &mut self.running {
+            Some(running) => running.watch(slow),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        self.running.as_ref().is_some_and(|it| it.passes.alone())
+    }
+
+    pub(super) fn programs(&self) -> Vec<ProgramStats> {
+        self.running
+            .as_ref()
+            .map(Running::programs)
+            .unwrap_or_default()
+    }
+}
+
+fn load(plan: &Plan, settings: &Settings) -> anyhow::Result<Object> {
+    let slow_ns = settings.slow.as_nanos() as u64;
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("OFFSETS", &plan.offsets, true)
+        .override_global("SLOW_NS", &slow_ns, true)
+        .map_max_entries("MARKS", plan.possible_cpus.unwrap_or(1));
+    Object::load("ipvs_estimation", OBJECT, &mut loader)
+}
+
+impl Running {
+    fn new(
+        mut object: Object,
+        passes: Held<Vec<Attached>>,
+        plan: &Plan,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let mut map = |name| object.take_map(name);
+        let totals = map("TOTALS")?.try_into().context("open map TOTALS")?;
+        let slow = map("SLOW")?.try_into().context("open map SLOW")?;
+        let control = map("CONTROL")?.try_into().context("open map CONTROL")?;
+        let namespaces = object.take_hash_map("NAMESPACES")?;
+        let watch = Watch::new(&plan.waits, settings, &mut object);
+        Ok(Self {
+            passes,
+            context: plan.context.unwrap_or(Context::Softirq),
+            totals,
+            slow,
+            namespaces,
+            by_namespace: plan.offsets.tell_namespaces(),
+            control,
+            told: Control::default(),
+            object,
+            watch,
+            recent: RecentIntervals::new(),
+            before: Before::default(),
+        })
+    }
+
+    fn read(&mut self) -> anyhow::Result<(ProbedReading, PassesByKey)> {
+        let epoch = self.told.epoch;
+        self.tell(Control {
+            epoch: epoch + 1,
+            ..self.told
+        })?;
+        let totals = self.totals.get(&0, 0).context("read map TOTALS")?;
+        let slow = self.slow.get(&0, 0).context("read map SLOW")?;
+        let clock = clock();
+        let passes = sum(totals.iter().map(|it| &it.passes[self.context as usize]));
+        let count = passes.count();
+        let window_passes = count - std::mem::replace(&mut self.before.passes, count);
+        let reading = ProbedReading {
+            window_passes,
+            longest: longest(clock, totals.iter(), epoch),
+            rx_waits: sum(totals.iter().map(|it| &it.rx_waits)),
+            task_waits: sum(totals.iter().map(|it| &it.task_waits)),
+            recent: self.recent.update(clock, &slow),
+            watching: self.watch.is_on(),
+            lost: lost(totals.iter(), &self.programs()),
+            passes,
+        };
+        Ok((reading, self.by_key()?))
+    }
+
+    fn by_key(&mut self) -> anyhow::Result<PassesByKey> {
+        let now: BTreeMap<_, _> = self.namespaces.read()?.into_iter().collect();
+        let before = std::mem::replace(&mut self.before.namespaces, now.clone());
+        let window = now.into_iter().map(|(key, now)| {
+            let before = before.get(&key).copied().unwrap_or_default();
+            // Smaller than before: it was pushed out of the map, and is in it anew.
+            let passes = Passes {
+                passes: now.passes.saturating_sub(before.passes),
+                ns: now.sum_ns.saturating_sub(before.sum_ns),
+                estimating: now.estimating != 0,
+                services: now.services,
+            };
+            (key, passes)
+        });
+        Ok(PassesByKey {
+            named: self.by_namespace,
+            passes: window.collect(),
+        })
+    }
+
+    fn watch(&mut self, slow: bool) -> anyhow::Result<()> {
+        match (self.watch.is_wanted(slow), self.watch.is_on()) {
+            (true, false) => {
+                self.tell(Control {
+                    watched_since_ns: monotonic().as_nanos() as u64,
+                    ..self.told
+                })?;
+                self.watch.begin(&mut self.object);
+            }
+            (false, true) => self.watch.end(),
+            (true, true) | (false, false) => {}
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, control: Control) -> anyhow::Result<()> {
+        self.control
+            .set(0, control, 0)
+            .context("write map CONTROL")?;
+        self.told = control;
+        Ok(())
+    }
+
+    fn programs(&self) -> Vec<ProgramStats> {
+        let passes = self.passes.iter().flat_map(Attached::stats);
+        passes.chain(self.watch.programs()).collect()
+    }
+}
+
+impl PassesByKey {
+    /// The namespaces with their passes. Where a pass has no name, the timer that
+    /// takes longest is that of the namespace with most estimators, and so on.
+    pub(super) fn by_namespace<'n>(
+        &self,
+        namespaces: &'n [NamespaceReading],
+    ) -> Vec<(&'n NamespaceReading, Passes)> {
+        if self.named {
+            let of = |it: &'n NamespaceReading| {
+                let passes = self.passes.get(&u64::from(it.netns))?;
+                Some((it, *passes))
+            };
+            return namespaces.iter().filter_map(of).collect();
+        }
+        let mut passes: Vec<_> = self.passes.values().filter(|it| it.passes > 0).collect();
+        passes.sort_by_key(|it| std::cmp::Reverse(it.ns / it.passes));
+        namespaces.iter().zip(passes.into_iter().copied()).collect()
+    }
+
+    /// Passes tell whether they visit the estimators, and how many services there
+    /// are, in any namespace.
+    pub(super) fn tell(&self, namespaces: &mut [NamespaceReading]) {
+        for namespace in namespaces.iter_mut().filter(|_| self.named) {
+            let Some(passes) = self.passes.get(&u64::from(namespace.netns)) else {
+                continue;
+            };
+            namespace.estimating.get_or_insert(passes.estimating);
+            namespace.counted = (passes.services > 0).then_some(passes.services);
+        }
+    }
+}
+
+fn sum<'h>(per_cpu: impl Iterator<Item = &'h Histogram<BUCKETS>>) -> Durations {
+    let mut buckets = vec![0; BUCKETS];
+    let mut ns = 0;
+    for histogram in per_cpu {
+        ns += histogram.sum_ns;
+        for (sum, count) in buckets.iter_mut().zip(histogram.buckets) {
+            *sum += count;
+        }
+    }
+    Durations {
+        buckets,
+        seconds: ns as f64 / 1e9,
+    }
+}
+
+fn longest<'t>(
+    clock: Clock,
+    per_cpu: impl Iterator<Item = &'t Totals>,
+    epoch: u64,
+) -> Option<Interval> {
+    let of_epoch = |(cpu, totals): (usize, &Totals)| {
+        let longest = &totals.longest[(epoch & 1) as usize];
+        let is_there = longest.epoch == epoch && longest.pass.began_ns > 0;
+        is_there.then(|| clock.interval(cpu, &longest.pass))
+    };
+    per_cpu
+        .enumerate()
+        .filter_map(of_epoch)
+        .max_by(|one, other| one.seconds.total_cmp(&other.seconds))
+}
+
+/// Losses that the programs counted, and runs that the kernel left out.
+fn lost<'t>(
+    per_cpu: impl Iterator<Item = &'t Totals>,
+    programs: &[ProgramStats],
+) -> Vec<(String, u64)> {
+    let mut sums = [0; Loss::ALL.len()];
+    for totals in per_cpu {
+        for (sum, lost) in sums.iter_mut().zip(totals.lost) {
+            *sum += lost;
+        }
+    }
+    let missed = programs.iter().map(|it| it.recursion_misses).sum();
+    Loss::ALL
+        .into_iter()
+        .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
+        .chain([("missed".to_owned(), missed)])
+        .collect()
+}
+
+fn clock() -> Clock {
+    Clock {
+        monotonic: monotonic().as_secs_f64(),
+        unix: unix_seconds(SystemTime::now()),
+    }
+}
+
+/// The clock of the programs.
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}

@@ -1,0 +1,84 @@
+//! The CPU time of the estimator's threads, `ipvs-e:<generation>:<id>` (ip_vs_est.c,
+//! from 6.2 on).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
+
+use super::Threads;
+
+/// What their names begin with.
+const NAME: &str = "ipvs-e:";
+
+/// Looking at every process of a node costs milliseconds, so it is not done at each
+/// tick.
+const SCAN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Follows the threads through their coming and going: a change of `est_nice` or
+/// `est_cpulist` makes them anew.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    scanned: Option<Instant>,
+    /// CPU time of each thread at the last reading, nanoseconds.
+    threads: BTreeMap<u32, u64>,
+    total_ns: u64,
+}
+
+impl Clocks {
+    /// What the threads have taken. What one takes between its last reading and its
+    /// end is not seen.
+    pub(super) fn read(&mut self) -> Threads {
+        let first = self.scanned.is_none();
+        if self.scanned.is_none_or(|at| at.elapsed() >= SCAN_INTERVAL) || self.has_lost_one() {
+            self.scan(first);
+        }
+        let mut window_ns = 0;
+        self.threads.retain(|pid, before| {
+            let Some(now) = cpu_ns(*pid) else {
+                return false;
+            };
+            window_ns += now.saturating_sub(*before);
+            *before = now;
+            true
+        });
+        self.total_ns += window_ns;
+        Threads {
+            threads: self.threads.len() as u32,
+            cpu_seconds: self.total_ns as f64 / 1e9,
+            window_cpu_seconds: window_ns as f64 / 1e9,
+        }
+    }
+
+    /// A new one counts from its own begin, but for those that were there before us.
+    fn scan(&mut self, first: bool) {
+        self.scanned = Some(Instant::now());
+        for pid in pids() {
+            if is_estimator(pid) {
+                let before = if first { cpu_ns(pid).unwrap_or(0) } else { 0 };
+                self.threads.entry(pid).or_insert(before);
+            }
+        }
+    }
+
+    fn has_lost_one(&self) -> bool {
+        self.threads.keys().any(|pid| !is_estimator(*pid))
+    }
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|process| process.file_name().to_str()?.parse().ok())
+}
+
+fn is_estimator(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with(NAME))
+}
+
+/// The first number of `/proc/<pid>/schedstat`: time on a CPU, nanoseconds.
+fn cpu_ns(pid: u32) -> Option<u64> {
+    let path = format!("/proc/{pid}/schedstat");
+    let schedstat = fs::read_to_string(path).ok()?;
+    schedstat.split_ascii_whitespace().next()?.parse().ok()
+}

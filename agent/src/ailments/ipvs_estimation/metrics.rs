@@ -1,0 +1,373 @@
+//! The ailment's metrics: the only definition of each, and how a reading fills them.
+
+use ebpf::{
+    ipvs_estimation::{Context, UNIT_NS},
+    shared::histogram::bound_ns,
+};
+
+use super::{
+    Reading,
+    measure::{Durations, NamespaceReading, ProbedReading},
+};
+use crate::metrics::{Kind, MetricDef, Sample, Value};
+
+/// Namespaces whose estimators are shown one by one; the rest is `other`.
+const MAX_NAMESPACES: usize = 20;
+
+pub(super) const ALL: &[MetricDef] = &[
+    DURATION,
+    LONGEST,
+    RX_WAIT,
+    TASK_WAIT,
+    WATCHING,
+    ESTIMATORS,
+    SERVICES,
+    DESTINATIONS,
+    ENABLED,
+    POSSIBLE_CPUS,
+    COST,
+    CALIBRATED,
+    PREDICTED,
+    CPU_SECONDS,
+    THREADS,
+];
+
+const DURATION: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_duration_seconds",
+    kind: Kind::Histogram,
+    help: "Time for which one pass of the IPVS estimator held its CPU: in the timer softirq (up \
+           to Linux 6.1) or on a workqueue over all estimators of a network namespace, in a \
+           kthread over one chain of them, by what it runs in.",
+    labels: &["context"],
+};
+
+const LONGEST: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_longest_seconds",
+    kind: Kind::Gauge,
+    help: "The longest pass since the last reading; 0 where there was none.",
+    labels: &[],
+};
+
+const RX_WAIT: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_rx_wait_seconds",
+    kind: Kind::Histogram,
+    help: "Time from the first receive softirq that was raised on a CPU during a pass to its run, \
+           while waits were watched.",
+    labels: &[],
+};
+
+const TASK_WAIT: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_task_wait_seconds",
+    kind: Kind::Histogram,
+    help: "Time for which a task that a slow pass interrupted, or that was woken to its CPU while \
+           waits were watched, could not run.",
+    labels: &[],
+};
+
+const WATCHING: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_watching",
+    kind: Kind::Gauge,
+    help: "1 while the tracepoints are attached that tell who waits, which is while passes are \
+           slow, else 0.",
+    labels: &[],
+};
+
+const ESTIMATORS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_estimators",
+    kind: Kind::Gauge,
+    help: "Estimators, one for each service and destination and one for all, by network namespace \
+           that has services.",
+    labels: &["netns"],
+};
+
+const SERVICES: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_services",
+    kind: Kind::Gauge,
+    help: "IPVS services of all network namespaces that a process lives in.",
+    labels: &[],
+};
+
+const DESTINATIONS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_destinations",
+    kind: Kind::Gauge,
+    help: "Destinations of IPVS services, by whether they get new connections (weight 0 does \
+           not), of all network namespaces.",
+    labels: &["state"],
+};
+
+const ENABLED: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_enabled",
+    kind: Kind::Gauge,
+    help: "1 while estimators are visited in a network namespace, 0 while run_estimation is 0 and \
+           the statistics of IPVS are frozen; absent where that is not known.",
+    labels: &["netns"],
+};
+
+const POSSIBLE_CPUS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_possible_cpus",
+    kind: Kind::Gauge,
+    help: "CPUs that could be there, each of which a pass visits once for each estimator.",
+    labels: &[],
+};
+
+const COST: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_visit_seconds",
+    kind: Kind::Gauge,
+    help: "Time that one estimator takes for one possible CPU.",
+    labels: &[],
+};
+
+const CALIBRATED: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_calibrated",
+    kind: Kind::Gauge,
+    help: "1 where that time was seen on this node, 0 where it is still the one of the kernel's \
+           mailing list.",
+    labels: &[],
+};
+
+const PREDICTED: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_predicted_seconds",
+    kind: Kind::Gauge,
+    help: "Time that visiting all estimators of the largest network namespace takes, every two \
+           seconds: in one piece in the timer softirq, in short ones in a kthread; 0 while none \
+           are visited.",
+    labels: &[],
+};
+
+const CPU_SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_cpu_seconds_total",
+    kind: Kind::Counter,
+    help: "CPU time that the estimator took: by the clocks of its kthreads where it has such, \
+           else the time of all passes.",
+    labels: &[],
+};
+
+const THREADS: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_estimation_threads",
+    kind: Kind::Gauge,
+    help: "Kthreads of the estimator (Linux 6.2 and later).",
+    labels: &[],
+};
+
+/// The reading as series.
+pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
+    let predicted = reading.longest_predicted();
+    let mut samples = vec![
+        Sample::plain(&COST, reading.cost.ns / 1e9),
+        Sample::plain(&CALIBRATED, flag(reading.cost.calibrated)),
+        Sample::plain(&PREDICTED, predicted.map_or(0.0, |(_, seconds)| seconds)),
+    ];
+    samples.extend(
+        reading
+            .possible_cpus
+            .map(|cpus| Sample::plain(&POSSIBLE_CPUS, f64::from(cpus))),
+    );
+    samples.extend(census(reading));
+    samples.extend(enabled(reading));
+    samples.extend(cpu_seconds(reading).map(|seconds| Sample::plain(&CPU_SECONDS, seconds)));
+    samples.extend(
+        reading
+            .threads
+            .map(|threads| Sample::plain(&THREADS, f64::from(threads.threads))),
+    );
+    if let Some(probed) = &reading.probed {
+        samples.extend(self::probed(probed, reading.context));
+    }
+    samples
+}
+
+fn census(reading: &Reading) -> Vec<Sample> {
+    let namespaces = &reading.namespaces;
+    let shown = namespaces.len().min(MAX_NAMESPACES);
+    let mut samples: Vec<_> = namespaces[..shown]
+        .iter()
+        .map(|it| Sample::number(&ESTIMATORS, [it.netns.to_string()], it.estimators() as f64))
+        .collect();
+    if namespaces.len() > shown {
+        let rest: u64 = namespaces[shown..].iter().map(|it| it.estimators()).sum();
+        samples.push(Sample::number(&ESTIMATORS, ["other"], rest as f64));
+    }
+    let sum = |of: fn(&NamespaceReading) -> u64| namespaces.iter().map(of).sum::<u64>() as f64;
+    let drained = sum(|it| it.census.drained);
+    let destinations = sum(NamespaceReading::destinations);
+    samples.extend([
+        Sample::plain(&SERVICES, sum(NamespaceReading::services)),
+        Sample::number(&DESTINATIONS, ["serving"], destinations - drained),
+        Sample::number(&DESTINATIONS, ["drained"], drained),
+    ]);
+    samples
+}
+
+fn enabled(reading: &Reading) -> Vec<Sample> {
+    let known = reading.namespaces.iter().take(MAX_NAMESPACES);
+    known
+        .filter_map(|namespace| {
+            let on = flag(namespace.estimating?);
+            Some(Sample::number(&ENABLED, [namespace.netns.to_string()], on))
+        })
+        .collect()
+}
+
+fn cpu_seconds(reading: &Reading) -> Option<f64> {
+    let threads = reading.threads.map(|threads| threads.cpu_seconds);
+    threads.or_else(|| Some(reading.probed.as_ref()?.passes.seconds))
+}
+
+fn probed(probed: &ProbedReading, context: Option<Context>) -> Vec<Sample> {
+    let longest = probed.longest.map_or(0.0, |longest| longest.seconds);
+    let mut samples = vec![
+        Sample {
+            metric: &DURATION,
+            labels: vec![context.unwrap_or(Context::Softirq).name().to_owned()],
+            value: histogram(&probed.passes),
+        },
+        Sample::plain(&LONGEST, longest),
+    ];
+    // Nobody waits for a thread that gives way.
+    if context != Some(Context::Kthread) {
+        samples.push(Sample::plain(&WATCHING, flag(probed.watching)));
+        for (metric, waits) in [
+            (&RX_WAIT, &probed.rx_waits),
+            (&TASK_WAIT, &probed.task_waits),
+        ] {
+            samples.push(Sample {
+                metric,
+                labels: Vec::new(),
+                value: histogram(waits),
+            });
+        }
+    }
+    samples
+}
+
+fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
+}
+
+/// Cumulative, as Prometheus wants it. The last bucket of the ABI has no bound.
+fn histogram(durations: &Durations) -> Value {
+    let mut count = 0;
+    let mut cumulative = Vec::with_capacity(durations.buckets.len());
+    for (index, events) in durations.buckets.iter().enumerate() {
+        count += events;
+        if index + 1 < durations.buckets.len() {
+            cumulative.push((bound_ns(index, UNIT_NS) as f64 / 1e9, count));
+        }
+    }
+    Value::Histogram {
+        buckets: cumulative,
+        count,
+        sum: durations.seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ailments::ipvs_estimation::measure::{Cost, Recent, Switches},
+        kernel::ipvs::Census,
+    };
+
+    fn namespace(netns: u32, services: u64) -> NamespaceReading {
+        NamespaceReading {
+            netns,
+            pid: 1,
+            census: Census {
+                services,
+                destinations: 2 * services,
+                drained: 1,
+                complete: true,
+            },
+            counted: None,
+            estimating: Some(true),
+        }
+    }
+
+    fn reading(context: Context) -> Reading {
+        let durations = Durations {
+            buckets: vec![1, 0, 2, 4],
+            seconds: 0.1,
+        };
+        Reading {
+            window_seconds: 5.0,
+            netns: 7,
+            context: Some(context),
+            possible_cpus: Some(4),
+            online_cpus: Some(4),
+            switches: Switches::default(),
+            namespaces: vec![namespace(7, 100)],
+            cost: Cost::LITERATURE,
+            threads: None,
+            probed: Some(ProbedReading {
+                passes: durations.clone(),
+                window_passes: 1,
+                longest: None,
+                rx_waits: durations.clone(),
+                task_waits: durations,
+                recent: Recent::default(),
+                watching: true,
+                lost: Vec::new(),
+            }),
+        }
+    }
+
+    fn of<'s>(samples: &'s [Sample], metric: &MetricDef) -> Vec<&'s Sample> {
+        let named = samples.iter().filter(|it| it.metric.name == metric.name);
+        named.collect()
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_its_last_bucket_has_no_bound() {
+        let samples = samples(&reading(Context::Softirq));
+        let passes = of(&samples, &DURATION);
+        assert_eq!(passes[0].labels, ["softirq"]);
+        let buckets = vec![(0.000_008, 1), (0.000_016, 1), (0.000_032, 3)];
+        assert_eq!(
+            passes[0].value,
+            Value::Histogram {
+                buckets,
+                count: 7,
+                sum: 0.1
+            }
+        );
+    }
+
+    #[test]
+    fn nobody_is_shown_to_wait_for_threads() {
+        let samples = samples(&reading(Context::Kthread));
+        for metric in [&RX_WAIT, &TASK_WAIT, &WATCHING] {
+            assert_eq!(of(&samples, metric).len(), 0, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn namespaces_beyond_the_cap_are_other_and_all_add_up() {
+        let mut reading = reading(Context::Softirq);
+        reading.namespaces = (0..MAX_NAMESPACES as u32 + 5)
+            .map(|netns| namespace(netns, 10))
+            .collect();
+        let samples = samples(&reading);
+        let estimators = of(&samples, &ESTIMATORS);
+        assert_eq!(estimators.len(), MAX_NAMESPACES + 1);
+        let last = estimators.last().expect("there are some");
+        assert_eq!(
+            (last.labels[0].as_str(), &last.value),
+            ("other", &Value::Number(155.0))
+        );
+    }
+
+    #[test]
+    fn without_probes_the_prediction_is_left() {
+        let mut reading = reading(Context::Softirq);
+        reading.probed = None;
+        let samples = samples(&reading);
+        let predicted = of(&samples, &PREDICTED);
+        let wanted = 301.0 * 4.0 * 51.5e-9;
+        assert!(
+            matches!(predicted[0].value, Value::Number(seconds) if (seconds - wanted).abs() < 1e-9),
+            "{predicted:?}"
+        );
+        assert_eq!(of(&samples, &DURATION).len(), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! One pass of the IPVS estimator visits every service and destination once for each
+//! possible CPU; where it is a softirq, packets and tasks of its CPU wait for its end.
+
+mod judge;
+mod measure;
+mod metrics;
+mod settings;
+mod support;
+mod treat;
+
+use std::time::Duration;
+
+use measure::Measurement;
+pub use measure::Reading;
+pub use settings::Settings;
+use support::Plan;
+
+use super::{Ailment, Support};
+use crate::{
+    config::Key,
+    kernel::{KernelFacts, Needs},
+    metrics::{MetricDef, Sample},
+    report::{Finding, ProbeReport, ProgramStats},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct IpvsEstimation;
+
+impl Ailment for IpvsEstimation {
+    const NAME: &'static str = "ipvs_estimation";
+    const SUMMARY: &'static str = "the estimator of IPVS holds a CPU while packets wait for it";
+    const NEEDS: Needs = support::NEEDS;
+    const MODULE: &'static str = support::MODULE;
+    const METRICS: &'static [MetricDef] = metrics::ALL;
+    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const KEYS: &'static [Key] = Settings::KEYS;
+
+    type Settings = Settings;
+    type Plan = Plan;
+    type Probe = Measurement;
+    type Reading = Reading;
+
+    fn support(facts: &KernelFacts) -> Support<Plan> {
+        support::support(facts)
+    }
+
+    fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Measurement> {
+        Ok(Measurement::attach(&plan, settings))
+    }
+
+    fn probes(probe: &Measurement) -> Vec<ProbeReport> {
+        probe.probes()
+    }
+
+    fn measure(probe: &mut Measurement, window: Duration) -> anyhow::Result<Reading> {
+        probe.measure(window)
+    }
+
+    fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
+        judge::judge(reading, settings)
+    }
+
+    fn notes(reading: &Reading) -> Vec<String> {
+        treat::notes(reading)
+    }
+
+    fn samples(reading: &Reading) -> Vec<Sample> {
+        metrics::samples(reading)
+    }
+
+    fn lost_events(reading: &Reading) -> Vec<(String, u64)> {
+        reading.lost_events()
+    }
+
+    fn idle(probe: &Measurement) -> bool {
+        probe.idle()
+    }
+
+    fn programs(probe: &Measurement) -> Vec<ProgramStats> {
+        probe.programs()
+    }
+}

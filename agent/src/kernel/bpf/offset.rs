@@ -1,0 +1,41 @@
+//! Where a member lies that a program reads, or why that is not known.
+
+use crate::{
+    kernel::facts::{Fact, KernelFacts, Member, MemberPath},
+    report::Missing,
+};
+
+/// A member's offset in bytes, if it is there and of the size that the programs read
+/// it with. For one that they only count back from, any size will do: `None`.
+///
+/// # Errors
+///
+/// Which member it is, and what is wrong with it.
+pub fn offset(
+    facts: &KernelFacts,
+    member: MemberPath,
+    size: impl Into<Option<u32>>,
+) -> Result<u32, Missing> {
+    let missing = |why| unreadable(member, why);
+    match (facts.members.get(member.path), size.into()) {
+        (Some(Fact::Known(Member { size: found, .. })), Some(size)) if *found != size => {
+            Err(missing(format!(
+                "it has {found} bytes here, the probes know it with {size}"
+            )))
+        }
+        (Some(Fact::Known(Member { offset, .. })), _) => Ok(*offset),
+        (Some(Fact::Unknown(why)), _) => Err(missing(why.clone())),
+        (None, _) => Err(missing("it was not looked up".to_owned())),
+    }
+}
+
+/// A member that probes cannot read, and why.
+pub fn unreadable(member: MemberPath, why: String) -> Missing {
+    Missing {
+        what: member.path.to_owned(),
+        why,
+        remedy: "use a kernel with BTF for vmlinux and modules (CONFIG_DEBUG_INFO_BTF, \
+                 CONFIG_DEBUG_INFO_BTF_MODULES); if it has both, please report it"
+            .to_owned(),
+    }
+}

@@ -1,0 +1,200 @@
+//! The virtual services of IPVS as procfs lists them: counted, never kept, for a node can
+//! have tens of thousands.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Reading may take this part of the time, so that it costs half a percent of one CPU at
+/// the most.
+const SHARE: u32 = 200;
+
+/// How often the clock is looked at.
+const LINES_A_LOOK: usize = 1024;
+
+/// Lines before the first service (net/netfilter/ipvs/ip_vs_ctl.c, `ip_vs_info_seq_show`).
+const HEADER_LINES: usize = 3;
+
+/// What a line of a destination begins with.
+const DESTINATION: &str = "  -> ";
+
+/// The services of one network namespace, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Census {
+    /// Virtual services: an address, port and protocol, or a firewall mark.
+    pub services: u64,
+    /// Destinations of all of them together.
+    pub destinations: u64,
+    /// Destinations of weight 0, which get no new connection.
+    pub drained: u64,
+    /// Whether the list was read to its end.
+    pub complete: bool,
+}
+
+/// Takes censuses of namespaces when they are due, and keeps the last of each.
+#[derive(Debug)]
+pub struct Surveyor {
+    interval: Duration,
+    limit: Duration,
+    next: Instant,
+    last: Vec<Namespace>,
+}
+
+/// A network namespace with its census.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Inode number, as in `/proc/<pid>/ns/net`.
+    pub netns: u32,
+    /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
+    pub pid: u32,
+    /// Its services.
+    pub census: Census,
+}
+
+impl Surveyor {
+    /// Censuses `interval` apart or more, each of which takes `limit` at the most.
+    pub fn new(interval: Duration, limit: Duration) -> Self {
+        Self {
+            interval,
+            limit,
+            next: Instant::now(),
+            last: Vec::new(),
+        }
+    }
+
+    /// The namespaces that have services, as of the last census; it is taken anew where it
+    /// is due. The kernel walks its table from the begin for each page that is read, so a
+    /// census of a large one has to wait for longer.
+    pub fn survey(&mut self, namespaces: impl Iterator<Item = (u32, u32)>) -> &[Namespace] {
+        let began = Instant::now();
+        if began < self.next {
+            return &self.last;
+        }
+        let until = began + self.limit;
+        let count = |(netns, pid): (u32, u32)| {
+            let census = census(&pid.to_string(), until).ok()??;
+            let namespace = Namespace { netns, pid, census };
+            (census.services > 0).then_some(namespace)
+        };
+        self.last = namespaces.filter_map(count).collect();
+        self.next = Instant::now() + self.interval.max(began.elapsed() * SHARE);
+        &self.last
+    }
+
+    /// Makes the next survey due, as when something has changed.
+    pub fn expire(&mut self) {
+        self.next = Instant::now();
+    }
+}
+
+/// Counts the services in the network namespace of a process, `self` for our own. `None`
+/// where there is no IPVS.
+///
+/// # Errors
+///
+/// Where the list cannot be read.
+pub fn census(process: &str, until: Instant) -> io::Result<Option<Census>> {
+    let path = format!("/proc/{process}/net/ip_vs");
+    let counted = match File::open(&path) {
+        Ok(file) => count(BufReader::with_capacity(1 << 14, file), until),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => Err(error),
+    };
+    match counted {
+        Ok(census) => Ok(Some(census)),
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("read {path}: {error}"),
+        )),
+    }
+}
+
+fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Census> {
+    let mut census = Census::default();
+    let mut line = String::new();
+    for number in 0.. {
+        line.clear();
+        if lines.read_line(&mut line)? == 0 {
+            census.complete = true;
+            break;
+        }
+        if number < HEADER_LINES {
+            continue;
+        }
+        match line.strip_prefix(DESTINATION) {
+            None => census.services += 1,
+            Some(destination) => {
+                census.destinations += 1;
+                census.drained += u64::from(is_drained(destination));
+            }
+        }
+        if number % LINES_A_LOOK == 0 && Instant::now() > until {
+            break;
+        }
+    }
+    Ok(census)
+}
+
+/// `address:port  forward  weight  active  inactive`
+fn is_drained(destination: &str) -> bool {
+    destination.split_ascii_whitespace().nth(2) == Some("0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A600001:0050 rr
+  -> 0A000002:0050      Masq    1      0          12
+  -> 0A000003:0050      Masq    0      3          0
+UDP  [fd00:0000:0000:0000:0000:0000:0000:0001]:0035 wrr persistent 10800
+  -> [fd00:0000:0000:0000:0000:0000:0000:0002]:0035      Route   100    0          0
+FWM  00000007 rr
+";
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn services_and_destinations_of_every_kind_are_counted() {
+        let census = count(LIST.as_bytes(), soon()).expect("a slice cannot fail to read");
+        let wanted = Census {
+            services: 3,
+            destinations: 3,
+            drained: 1,
+            complete: true,
+        };
+        assert_eq!(census, wanted);
+    }
+
+    #[test]
+    fn an_empty_list_has_no_service() {
+        let headers: String = LIST.split_inclusive('\n').take(HEADER_LINES).collect();
+        let census = count(headers.as_bytes(), soon()).expect("a slice cannot fail to read");
+        assert_eq!((census.services, census.complete), (0, true));
+    }
+
+    #[test]
+    fn a_list_that_takes_too_long_is_said_to_be_incomplete() {
+        let long = LIST.repeat(LINES_A_LOOK);
+        let now = Instant::now();
+        let census = count(long.as_bytes(), now - Duration::from_secs(1))
+            .expect("a slice cannot fail to read");
+        assert!(!census.complete);
+        assert!(census.services > 0);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_services() {
+        assert_eq!(census("0", soon()).expect("it is no error"), None);
+    }
+}

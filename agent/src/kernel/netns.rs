@@ -1,0 +1,141 @@
+//! The network namespaces of the node, each with a process in it.
+//!
+//! Procfs shows a namespace through its processes alone, so one that has none (made by
+//! `ip netns add`, say) is not found.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::AsRawFd as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Looking at every process of a node costs milliseconds, so it is not done at
+/// each tick.
+const SCAN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Namespaces that are watched at the most; a node seldom has more pods.
+const MAX_NAMESPACES: usize = 512;
+
+/// The namespaces that were found at the last scan.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    scanned: Option<Instant>,
+    /// A process for each.
+    processes: BTreeMap<u32, u32>,
+}
+
+impl Namespaces {
+    /// Each namespace that a process lives in, by its inode number, with such a process.
+    /// One whose processes have all gone since the last scan is left out.
+    pub fn living(&mut self) -> impl Iterator<Item = (u32, u32)> {
+        if self.scanned.is_none_or(|at| at.elapsed() >= SCAN_INTERVAL) {
+            self.processes = scan();
+            self.scanned = Some(Instant::now());
+        }
+        self.processes
+            .iter()
+            .map(|(netns, pid)| (*netns, *pid))
+            .filter(|(netns, pid)| of(&pid.to_string()).is_ok_and(|now| now == *netns))
+    }
+}
+
+/// Inode number of this process's network namespace, as `/proc/self/ns/net` shows.
+///
+/// # Errors
+///
+/// Where the link cannot be read or is not of the form `net:[4026531840]`.
+pub fn own() -> io::Result<u32> {
+    of("self")
+}
+
+/// Runs something on a thread of its own in the network namespace of a process.
+///
+/// # Errors
+///
+/// Where the namespace cannot be entered: the process has gone, or ours lacks
+/// CAP_SYS_ADMIN.
+pub fn within<T: Send>(pid: u32, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let path = format!("/proc/{pid}/ns/net");
+    let fail = |operation: &str, error: io::Error| {
+        io::Error::new(error.kind(), format!("{operation} {path}: {error}"))
+    };
+    let namespace = fs::File::open(&path).map_err(|error| fail("open", error))?;
+    thread::scope(|scope| {
+        let inside = thread::Builder::new().spawn_scoped(scope, || {
+            // SAFETY: takes no pointer; it moves this thread alone, which ends here.
+            match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+                0 => Ok(f()),
+                _ => Err(fail("enter", io::Error::last_os_error())),
+            }
+        });
+        let inside = inside.map_err(|error| fail("start a thread for", error))?;
+        inside
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Inode number of the network namespace of a process.
+fn of(process: &str) -> io::Result<u32> {
+    let path = format!("/proc/{process}/ns/net");
+    let link = fs::read_link(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))?;
+    parse(&link.to_string_lossy()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("read {path}: {link:?} names no namespace"),
+        )
+    })
+}
+
+fn parse(link: &str) -> Option<u32> {
+    link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn scan() -> BTreeMap<u32, u32> {
+    let mut found = BTreeMap::new();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return found;
+    };
+    for process in processes.flatten() {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process that has gone, or is not ours to look at, is no error.
+        let Ok(netns) = of(&format!("{pid}")) else {
+            continue;
+        };
+        if found.len() < MAX_NAMESPACES || found.contains_key(&netns) {
+            found.entry(netns).or_insert(pid);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_names_its_namespace() {
+        assert_eq!(parse("net:[4026531840]"), Some(4_026_531_840));
+        assert_eq!(parse("mnt:[4026531840]"), None);
+        assert_eq!(parse("net:[]"), None);
+    }
+
+    #[test]
+    fn our_own_namespace_is_among_those_found() {
+        let own = own().expect("every process has one");
+        assert!(
+            Namespaces::default()
+                .living()
+                .any(|(netns, _)| netns == own)
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! What the agent finds out about each kernel of the matrix, kept for the unit tests of what it
+//! makes of that.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize as _;
+use serde_json::Value;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use super::kernels::{Kernel, Matrix};
+use super::report::say;
+use super::{session, vm};
+use crate::protocol::{Outcome, Task};
+use crate::scenario::{Registry, Scenario};
+
+const SCENARIO: &str = "record::facts";
+
+/// Writes a file for each kernel that is selected.
+pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
+    let folder = env::var_os("NODEMEDIC_RECORD_FOLDER").map(PathBuf::from);
+    let folder = folder.context("NODEMEDIC_RECORD_FOLDER names no folder for the files")?;
+    let scenario = registry.find(SCENARIO).context("there is no recorder")?;
+    for kernel in &matrix.kernels {
+        let facts = facts(matrix, kernel, scenario)
+            .with_context(|| format!("record kernel {}", kernel.name))?;
+        write(&folder, kernel, &facts)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn facts(matrix: &Matrix, kernel: &Kernel, scenario: &Scenario) -> Result<Value> {
+    let vm = vm(matrix, kernel, scenario.shape)?;
+    let mut outcome = None;
+    let tasks = [Task::new(scenario, Value::Null)];
+    session::run(&kernel.name, &vm, &tasks, &mut |_, end| outcome = Some(end))?;
+    match outcome {
+        Some(Outcome::Measured(facts)) => Ok(facts),
+        other => bail!("{other:?}"),
+    }
+}
+
+fn write(folder: &Path, kernel: &Kernel, facts: &Value) -> Result<()> {
+    let release = facts["release"].as_str().context("no release in it")?;
+    let path = folder.join(format!("linux-{}.json", version(kernel, release)?));
+    let mut text = Vec::new();
+    let format = PrettyFormatter::with_indent(b" ");
+    facts
+        .serialize(&mut Serializer::with_formatter(&mut text, format))
+        .context("write the facts as JSON")?;
+    text.push(b'\n');
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    say!("written: {}", path.display());
+    Ok(())
+}
+
+/// `7.3` of `7.3.4+deb13-cloud-amd64`: the newest kernel has its name for a while only.
+fn version(kernel: &Kernel, release: &str) -> Result<String> {
+    let mut numbers = release.split('.');
+    let (major, minor) = (numbers.next(), numbers.next());
+    let (Some(major), Some(minor)) = (major, minor) else {
+        bail!("a kernel of the release {release:?}");
+    };
+    let suffix = if kernel.unfixed { "-unfixed" } else { "" };
+    Ok(format!("{major}.{minor}{suffix}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_kernels_version() {
+        let mut kernel = Matrix::load().unwrap().kernels.remove(0);
+        assert_eq!(version(&kernel, "7.3.4+deb13").unwrap(), "7.3");
+        kernel.unfixed = true;
+        assert_eq!(version(&kernel, "5.10.0-46").unwrap(), "5.10-unfixed");
+        assert!(version(&kernel, "5").is_err());
+    }
+}
