@@ -55,22 +55,12 @@ fn has_switch(guest: &Guest) -> bool {
     guest.sysctl(RUN_ESTIMATION).is_ok()
 }
 
-/// Something that wants all of each CPU, but nothing before others.
+/// Something that wants all of each CPU.
 fn busy(guest: &Guest) -> Result<Vec<Process>> {
     let spin = |cpu: u32| {
         let mut command = Command::new("taskset");
         let script = "while :; do :; done";
-        command.args([
-            "-c",
-            &cpu.to_string(),
-            "busybox",
-            "nice",
-            "-n",
-            "19",
-            "sh",
-            "-c",
-            script,
-        ]);
+        command.args(["-c", &cpu.to_string(), "sh", "-c", script]);
         guest.start(&format!("busy-{cpu}"), &mut command)
     };
     (0..guest.online_cpus()?).map(spin).collect()
@@ -79,7 +69,8 @@ fn busy(guest: &Guest) -> Result<Vec<Process>> {
 pub(crate) fn few_services_are_healthy(guest: &Guest) -> Result<Verdict> {
     Services::new(10).add(guest)?;
     let _busy = busy(guest)?;
-    let mut agent = Agent::start_for(guest, AILMENT, SETTINGS)?;
+    let settings = format!("{SETTINGS}\nwatch_for = \"1s\"");
+    let mut agent = Agent::start_for(guest, AILMENT, &settings)?;
     agent.shows("the estimators, and passes over them", SOON, |metrics| {
         let estimators = metrics.sum(ESTIMATORS, &[]);
         ensure!(estimators == 21.0, "{estimators} estimators");
@@ -89,11 +80,23 @@ pub(crate) fn few_services_are_healthy(guest: &Guest) -> Result<Verdict> {
     })?;
     agent.finds(&[], SOON)?;
     // What tells who waits is not even attached.
-    let attached = raw_tracepoints(agent.process().id())?;
-    ensure!(attached.is_empty(), "attached: {attached:?}");
-    let checked = check(guest, &[])?;
-    ensure!(checked.status.code() == Some(0), "{}", checked.stdout);
+    nothing_is_watched(&mut agent)?;
+    // A CPU of the host that is taken away in the middle of a pass makes it slow, now and then.
+    eventually(4 * SOON, "check finds nothing", || {
+        let checked = check(guest, &[])?;
+        ensure!(checked.status.code() == Some(0), "{}", checked.stdout);
+        Ok(())
+    })?;
     Ok(Verdict::Passed)
+}
+
+fn nothing_is_watched(agent: &mut Agent) -> Result<()> {
+    let pid = agent.process().id();
+    eventually(SOON, "nothing is watched", || {
+        let watched = raw_tracepoints(pid)?;
+        ensure!(watched.is_empty(), "watched: {watched:?}");
+        Ok(())
+    })
 }
 
 /// The raw tracepoints that a process has programs on, as the kernel tells of its descriptors.
@@ -216,12 +219,7 @@ fn is_healthy_and_frozen(guest: &Guest, agent: &mut Agent) -> Result<()> {
         "{}",
         checked.stdout
     );
-    let pid = agent.process().id();
-    eventually(SOON, "nothing is watched any more", || {
-        let watched = raw_tracepoints(pid)?;
-        ensure!(watched.is_empty(), "watched: {watched:?}");
-        Ok(())
-    })
+    nothing_is_watched(agent)
 }
 
 /// From 6.2 on: the work is the same, in pieces that hold nobody up, and what it burns is shown.
@@ -350,10 +348,13 @@ fn chains_agree(guest: &Guest, settings: &str) -> Result<Verdict> {
     let (count, seconds) = (after.0 - before.0, after.1 - before.1);
     let traced_seconds: f64 = traced.iter().map(|call| call.seconds).sum();
     nothing_is_lost(&agent.metrics()?)?;
+    let missed = agent
+        .metrics()?
+        .sum(LOST, &[("ailment", AILMENT), ("reason", "missed")]);
+    let all = traced.len() as f64;
     ensure!(
-        count == traced.len() as f64,
-        "{count} chains, ftrace has {}",
-        traced.len()
+        count <= all && count + missed >= all,
+        "{count} chains and {missed} missed, ftrace has {all}"
     );
     ensure!(
         (seconds - traced_seconds).abs() < 0.25 * traced_seconds,
@@ -690,9 +691,12 @@ fn waits_for_the_module(agent: &Agent) -> Result<()> {
     })
 }
 
+/// But for what the kernel left out and has told: where threads are preempted inside a program, it
+/// is not run for another on that CPU.
 fn nothing_is_lost(metrics: &Metrics) -> Result<()> {
     let lost = metrics.sum(LOST, &[("ailment", AILMENT)]);
+    let missed = metrics.sum(LOST, &[("ailment", AILMENT), ("reason", "missed")]);
     let reasons = metrics.select(LOST, &[]).collect::<Vec<_>>();
-    ensure!(lost == 0.0, "events are lost: {reasons:?}");
+    ensure!(lost == missed, "events are lost: {reasons:?}");
     Ok(())
 }

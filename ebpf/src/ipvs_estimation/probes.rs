@@ -51,8 +51,8 @@ static SLOW_NS: u64 = u64::MAX;
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
-/// By CPU; the agent sets the size. No per-CPU map, since a wake-up looks at the CPU
-/// of the woken.
+/// By CPU; the agent sets the size, as possible CPUs are numbered from 0 on. No
+/// per-CPU map, since a wake-up looks at the CPU of the woken.
 #[map]
 static MARKS: Array<Mark> = Array::with_max_entries(1, 0);
 
@@ -201,6 +201,7 @@ fn task_switched(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn pass_begins(object: u64) {
     let Some(mark) = mark(cpu()) else {
+        lost(Loss::Call);
         return;
     };
     if mark.began_ns != 0 {

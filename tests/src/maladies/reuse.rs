@@ -39,7 +39,7 @@ pub struct Site {
     family: Family,
     client: NetNs,
     director: Director,
-    _servers: [Server; 2],
+    servers: [Server; 2],
 }
 
 /// Where IPVS is.
@@ -48,7 +48,10 @@ enum Director {
     /// In the guest's own namespace, as on a node.
     Guest,
     /// In one of its own, with a process by which the agent finds it.
-    Apart(NetNs, Process),
+    Apart {
+        namespace: NetNs,
+        _inhabitant: Process,
+    },
 }
 
 /// A real server.
@@ -117,8 +120,12 @@ impl Site {
     pub fn apart(guest: &Guest, family: Family, suffix: &str) -> Result<Self> {
         let director = guest.netns(&format!("director{suffix}"))?;
         let mut sleep = director.command("sleep");
-        let process = guest.start(&format!("sleep{suffix}"), sleep.arg("86400"))?;
-        Self::join(guest, family, Director::Apart(director, process), suffix)
+        let inhabitant = guest.start(&format!("sleep{suffix}"), sleep.arg("86400"))?;
+        let director = Director::Apart {
+            namespace: director,
+            _inhabitant: inhabitant,
+        };
+        Self::join(guest, family, director, suffix)
     }
 
     fn join(guest: &Guest, family: Family, director: Director, suffix: &str) -> Result<Self> {
@@ -132,9 +139,9 @@ impl Site {
         client.sh(COUNT_SYNS)?;
         let site = Self {
             family,
-            _servers: [
-                Server::start(&old, Name::Old)?,
-                Server::start(&new, Name::New)?,
+            servers: [
+                Server::start(old, Name::Old)?,
+                Server::start(new, Name::New)?,
             ],
             client,
             director,
@@ -194,8 +201,26 @@ impl Site {
         SocketAddr::new(host(self.family, network, 2), SERVER_PORT)
     }
 
+    /// The namespace of the client.
     pub fn client(&self) -> &NetNs {
         &self.client
+    }
+
+    /// The namespace of a server.
+    pub fn namespace(&self, name: Name) -> &NetNs {
+        let [old, new] = &self.servers;
+        match name {
+            Name::Old => &old.namespace,
+            Name::New => &new.namespace,
+        }
+    }
+
+    /// Inode number of the namespace that IPVS is in.
+    pub fn netns(&self, guest: &Guest) -> Result<String> {
+        Ok(self
+            .sh(guest, "stat -Lc %i /proc/self/ns/net")?
+            .trim()
+            .to_owned())
     }
 
     /// What a shell prints that runs where IPVS is.
@@ -357,8 +382,8 @@ impl Director {
         let link = format!("net{network}");
         match self {
             Self::Guest => leaf.connect_to_guest(("eth0", &inside), (&link, &outside))?,
-            Self::Apart(director, _) => {
-                leaf.connect(("eth0", &inside), director, (&link, &outside))?;
+            Self::Apart { namespace, .. } => {
+                leaf.connect(("eth0", &inside), namespace, (&link, &outside))?;
             }
         }
         // Else the kernel would take packets for spoofed whose way back it does not see.
@@ -376,7 +401,7 @@ impl Director {
     fn sh(&self, guest: &Guest, script: &str) -> Result<String> {
         match self {
             Self::Guest => guest.sh(script),
-            Self::Apart(director, _) => director.sh(script),
+            Self::Apart { namespace, .. } => namespace.sh(script),
         }
     }
 }
@@ -441,6 +466,7 @@ impl Connection {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         let mut name = [0];
+        stream.write_all(&[SAY_NAME])?;
         stream
             .read_exact(&mut name)
             .context("read the server's name")?;
@@ -501,18 +527,22 @@ pub fn close_all(connections: impl IntoIterator<Item = (Connection, Close)>) -> 
     Ok(())
 }
 
-// What a client asks of a server.
+// What a client asks of a server, each with one byte.
+const SAY_NAME: u8 = b'?';
 const SEND_FIN: u8 = b'f';
 const SEND_RESET: u8 = b'r';
+/// A client that speaks HTTP.
+const GET: u8 = b'G';
 
-/// Says its name to whoever connects, and ends as it is asked to.
+/// Says its name to whoever asks, and ends as it is asked to.
 #[derive(Debug)]
 struct Server {
     listener: TcpListener,
+    namespace: NetNs,
 }
 
 impl Server {
-    fn start(namespace: &NetNs, name: Name) -> Result<Self> {
+    fn start(namespace: NetNs, name: Name) -> Result<Self> {
         let listener = namespace
             .within(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, SERVER_PORT)).context("listen"))?;
         let accepting = listener.try_clone().context("copy a listener")?;
@@ -522,7 +552,10 @@ impl Server {
                 thread::spawn(move || serve(stream, name));
             }
         });
-        Ok(Self { listener })
+        Ok(Self {
+            listener,
+            namespace,
+        })
     }
 }
 
@@ -533,12 +566,31 @@ impl Drop for Server {
     }
 }
 
+/// Until the client has closed, or wants it to.
 fn serve(mut stream: TcpStream, name: Name) -> Result<()> {
-    stream.write_all(&[name.byte()])?;
     let mut asked = [0];
-    if stream.read(&mut asked)? == 1 && asked[0] == SEND_RESET {
-        reset(stream)?;
+    while stream.read(&mut asked)? == 1 {
+        match asked[0] {
+            SAY_NAME => stream.write_all(&[name.byte()])?,
+            SEND_RESET => return reset(stream),
+            GET => return answer_http(stream, name),
+            _ => break,
+        }
     }
+    Ok(())
+}
+
+/// The name is the page. As HTTP/1.0 has it, the server closes.
+fn answer_http(mut stream: TcpStream, name: Name) -> Result<()> {
+    let mut request = Vec::new();
+    let mut part = [0; 1024];
+    while !request.ends_with(b"\r\n\r\n") {
+        let length = stream.read(&mut part)?;
+        ensure!(length > 0, "half a request");
+        request.extend_from_slice(&part[..length]);
+    }
+    let page = char::from(name.byte());
+    write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n{page}")?;
     Ok(())
 }
 

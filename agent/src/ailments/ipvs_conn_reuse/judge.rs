@@ -7,7 +7,7 @@ use ebpf::{
 
 use super::{
     Settings,
-    measure::{NamespaceReading, ProbedReading, Reading, ServiceReading, Syns},
+    measure::{ClientReading, NamespaceReading, ProbedReading, Reading, ServiceReading, Syns},
     treat,
 };
 use crate::report::{Evidence, Finding, Party, Severity};
@@ -223,23 +223,219 @@ fn culprits(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
             None => format!("{} of {all}", service.syns.of(outcome)),
         },
     };
-    let services = probed.top_services.iter();
-    services
-        .filter(|service| service.syns.of(outcome) > 0)
-        .take(NAMED)
-        .map(named)
-        .collect()
+    let has = |service: &&ServiceReading| service.syns.of(outcome) > 0;
+    let now = probed.top_services.iter().filter(has).map(named);
+    let earlier = probed.earlier_services.iter().filter(has).map(named);
+    either(now, earlier)
 }
 
 fn victims(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
     let all = probed.window.outcomes().of(outcome);
-    let clients = probed.top_clients.iter();
-    clients
-        .filter(|client| client.syns.of(outcome) > 0)
-        .take(NAMED)
-        .map(|client| Party {
-            who: format!("client {}", client.client),
-            share: format!("{} of {all} SYNs", client.syns.of(outcome)),
-        })
-        .collect()
+    let named = |client: &ClientReading| Party {
+        who: format!("client {}", client.client),
+        share: format!("{} of {all} SYNs", client.syns.of(outcome)),
+    };
+    let has = |client: &&ClientReading| client.syns.of(outcome) > 0;
+    let now = probed.top_clients.iter().filter(has).map(named);
+    let earlier = probed.earlier_clients.iter().filter(has).map(named);
+    either(now, earlier)
+}
+
+/// Those of the window, or, where the names have come before the counts, of the one before.
+fn either(now: impl Iterator<Item = Party>, earlier: impl Iterator<Item = Party>) -> Vec<Party> {
+    let mut now = now.take(NAMED).peekable();
+    if now.peek().is_some() {
+        now.collect()
+    } else {
+        earlier.take(NAMED).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ebpf::ipvs_conn_reuse::Reason;
+
+    use super::*;
+    use crate::{
+        ailments::ipvs_conn_reuse::measure::{Counts, VsSettings},
+        kernel::ipvs::Census,
+    };
+
+    const KUBE_PROXY: VsSettings = VsSettings {
+        conn_reuse_mode: Some(1),
+        expire_nodest_conn: Some(1),
+        conntrack: Some(1),
+        expire_quiescent_template: Some(1),
+    };
+
+    /// A reading in which these SYNs of one client were seen.
+    fn reading(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> Reading {
+        let mut window = Counts::empty();
+        for (outcome, reason, syns) in seen {
+            window.syns[*outcome as usize][*reason as usize] = *syns;
+        }
+        let syns = window.outcomes();
+        let service = ServiceReading {
+            netns: 7,
+            service: "10.96.0.1:80".parse().expect("an address"),
+            old_destination: "10.3.0.2:7000".parse().expect("an address"),
+            new_destination: Some("10.4.0.2:7000".parse().expect("an address")),
+            settings,
+            syns,
+        };
+        let client = ClientReading {
+            netns: 7,
+            client: "10.1.0.2".parse().expect("an address"),
+            syns,
+        };
+        Reading {
+            window_seconds: 10.0,
+            namespaces: vec![NamespaceReading {
+                netns: 7,
+                pid: 1,
+                census: Census {
+                    services: 1,
+                    destinations: 2,
+                    drained: 1,
+                    complete: true,
+                },
+                settings,
+            }],
+            close_timeout: Some(10),
+            probed: Some(ProbedReading {
+                total: window.clone(),
+                window,
+                services: vec![service.clone()],
+                other_services: Syns::default(),
+                top_services: vec![service],
+                earlier_services: Vec::new(),
+                clients: vec![client.clone()],
+                other_clients: Syns::default(),
+                top_clients: vec![client],
+                earlier_clients: Vec::new(),
+                waiting: 0,
+                longest_wait_seconds: 0.0,
+                watching: false,
+                lost: Vec::new(),
+            }),
+        }
+    }
+
+    fn judged(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> Vec<Finding> {
+        judge(&reading(seen, settings), &Settings::default())
+    }
+
+    fn kinds(findings: &[Finding]) -> Vec<&str> {
+        findings
+            .iter()
+            .map(|finding| finding.kind.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn what_is_scheduled_anew_is_healthy() {
+        for reason in Reason::ALL {
+            let seen = [(Outcome::Rescheduled, reason, 1_000)];
+            assert_eq!(kinds(&judged(&seen, KUBE_PROXY)), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn each_other_outcome_is_a_finding_and_the_worst_comes_first() {
+        let seen = [
+            (Outcome::Dropped, Reason::Close, 1),
+            (Outcome::StaleDestination, Reason::WeightZero, 1),
+            (Outcome::DroppedSilently, Reason::DestinationGone, 1),
+        ];
+        let found = judged(&seen, VsSettings::default());
+        assert_eq!(kinds(&found), [BLACK_HOLED, MISDIRECTED, DELAYED]);
+        for finding in &found {
+            let named = format!("{:?} {:?}", finding.culprits, finding.victims);
+            for name in ["10.96.0.1:80", "10.3.0.2:7000", "10.4.0.2:7000", "10.1.0.2"] {
+                assert!(named.contains(name), "{name} is not in {named}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_came_before_its_count_is_told() {
+        let mut reading = reading(&[(Outcome::Dropped, Reason::Close, 1)], KUBE_PROXY);
+        let probed = reading.probed.as_mut().expect("there are probes");
+        std::mem::swap(&mut probed.top_services, &mut probed.earlier_services);
+        std::mem::swap(&mut probed.top_clients, &mut probed.earlier_clients);
+        let found = judge(&reading, &Settings::default());
+        assert_eq!((found[0].culprits.len(), found[0].victims.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_few_delays_are_a_warning_and_many_are_critical() {
+        let severity =
+            |drops| judged(&[(Outcome::Dropped, Reason::Close, drops)], KUBE_PROXY)[0].severity;
+        assert_eq!(severity(10), Severity::Warning);
+        assert_eq!(severity(11), Severity::Critical);
+    }
+
+    fn remedies(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> String {
+        judged(seen, settings)[0].remedies.join("\n")
+    }
+
+    #[test]
+    fn a_reset_by_the_server_is_treated_in_conntrack_and_not_in_ipvs() {
+        let said = remedies(&[(Outcome::Dropped, Reason::Close, 5)], KUBE_PROXY);
+        assert!(said.contains("nf_conntrack_tcp_timeout_close=1"), "{said}");
+        assert!(
+            said.contains("do not set net.ipv4.vs.conn_reuse_mode=0"),
+            "{said}"
+        );
+        assert!(said.contains("kube-proxy"), "{said}");
+        assert!(!said.contains("use a kernel"), "{said}");
+    }
+
+    #[test]
+    fn where_nothing_helps_it_is_said_so() {
+        let mut reading = reading(&[(Outcome::Dropped, Reason::WeightZero, 5)], KUBE_PROXY);
+        reading.close_timeout = Some(1);
+        let found = judge(&reading, &Settings::default());
+        let said = found[0].remedies.join("\n");
+        assert!(said.contains("no setting removes this delay"), "{said}");
+        assert!(said.contains("trades a second for an outage"), "{said}");
+    }
+
+    #[test]
+    fn an_unfixed_kernel_is_known_by_what_it_does() {
+        let said = remedies(&[(Outcome::Dropped, Reason::TimeWait, 20)], KUBE_PROXY);
+        assert!(said.contains("use a kernel"), "{said}");
+        assert!(said.contains("an outage instead of a delay"), "{said}");
+        // A fixed one drops few of many: the last acknowledgement of those was lost.
+        let seen = [
+            (Outcome::Dropped, Reason::TimeWait, 20),
+            (Outcome::Rescheduled, Reason::TimeWait, 500),
+        ];
+        let said = remedies(&seen, KUBE_PROXY);
+        assert!(!said.contains("use a kernel"), "{said}");
+        assert!(said.contains("nf_conntrack_tcp_timeout_last_ack"), "{said}");
+    }
+
+    #[test]
+    fn without_probes_the_settings_are_judged_alone() {
+        let without = |expire_nodest_conn| {
+            let settings = VsSettings {
+                expire_nodest_conn,
+                ..KUBE_PROXY
+            };
+            let mut reading = reading(&[], settings);
+            reading.probed = None;
+            judge(&reading, &Settings::default())
+        };
+        assert_eq!(kinds(&without(Some(0))), [EXPOSED]);
+        assert_eq!(kinds(&without(Some(1))), [""; 0]);
+        assert_eq!(kinds(&without(None)), [""; 0]);
+    }
+
+    #[test]
+    fn the_median_is_the_bucket_of_the_middle_one() {
+        assert_eq!(median(&[0, 0, 0]), None);
+        assert_eq!(median(&[0, 3, 1]), Some(1));
+        assert_eq!(median(&[1, 0, 3]), Some(2));
+    }
 }

@@ -13,7 +13,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use self::{baseline::Baseline, counts::Counts, probed::Probed};
+pub(super) use self::counts::Counts;
+use self::{baseline::Baseline, probed::Probed};
 use super::{Settings, support::Plan};
 use crate::{
     kernel::ipvs::Census,
@@ -96,12 +97,17 @@ pub struct ProbedReading {
     pub other_services: Syns,
     /// Services with most SYNs in the window, most first.
     pub top_services: Vec<ServiceReading>,
+    /// The same of the window before: a SYN that comes between the reading of the counts
+    /// and that of the names is counted a window later than it is named.
+    pub earlier_services: Vec<ServiceReading>,
     /// Clients that metrics show, with their counts since they are shown.
     pub clients: Vec<ClientReading>,
     /// SYNs of all other clients, since the agent began.
     pub other_clients: Syns,
     /// Clients with most SYNs in the window, most first.
     pub top_clients: Vec<ClientReading>,
+    /// The same of the window before.
+    pub earlier_clients: Vec<ClientReading>,
     /// Clients that wait now.
     pub waiting: u64,
     /// For how long the first of them has waited, seconds.

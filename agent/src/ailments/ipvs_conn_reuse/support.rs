@@ -8,7 +8,7 @@ use crate::{
     kernel::{
         Fact, Function, KernelFacts, MemberPath, Needs,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
-        facts::ModuleState,
+        facts::{ModuleState, VMLINUX},
     },
     report::Missing,
 };
@@ -84,13 +84,13 @@ const CONNTRACK: MemberPath = member("netns_ipvs.sysctl_conntrack");
 const CONN_REUSE_MODE: MemberPath = member("netns_ipvs.sysctl_conn_reuse_mode");
 const EXPIRE_NODEST_CONN: MemberPath = member("netns_ipvs.sysctl_expire_nodest_conn");
 const EXPIRE_QUIESCENT_TEMPLATE: MemberPath = member("netns_ipvs.sysctl_expire_quiescent_template");
-pub(super) const INUM: MemberPath = member("net.ns.inum");
+pub(super) const INUM: MemberPath = of_the_image("net.ns.inum");
 const SERVICE_IPVS: MemberPath = member("ip_vs_service.ipvs");
 const WANTED_WEIGHT: MemberPath = member("ip_vs_dest_user_kern.weight");
 const HEADER_FLAGS: MemberPath = member("ip_vs_iphdr.hdr_flags");
 const HEADER_LENGTH: MemberPath = member("ip_vs_iphdr.len");
 const HEADER_PROTOCOL: MemberPath = member("ip_vs_iphdr.protocol");
-pub(super) const SKB_DATA: MemberPath = member("sk_buff.data");
+pub(super) const SKB_DATA: MemberPath = of_the_image("sk_buff.data");
 
 const fn function(name: &'static str) -> Function {
     Function {
@@ -103,6 +103,14 @@ const fn member(path: &'static str) -> MemberPath {
     MemberPath {
         path,
         module: MODULE,
+    }
+}
+
+/// A member that the kernel image knows, whatever the module knows.
+const fn of_the_image(path: &'static str) -> MemberPath {
+    MemberPath {
+        path,
+        module: VMLINUX,
     }
 }
 

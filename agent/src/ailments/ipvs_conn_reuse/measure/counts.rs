@@ -19,7 +19,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub(super) fn empty() -> Self {
+    /// Of nothing.
+    pub(in crate::ailments::ipvs_conn_reuse) fn empty() -> Self {
         Self::sum(std::iter::empty(), 0)
     }
 

@@ -10,7 +10,7 @@ use aya::{
 use ebpf::ipvs_conn_reuse::{Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, Totals};
 
 use super::{
-    Counts, NamespaceReading, ProbedReading,
+    ClientReading, Counts, NamespaceReading, ProbedReading, ServiceReading,
     check::{Check, Outcome},
     names::{Clients, Services},
     waiting::WaitingRoom,
@@ -74,6 +74,7 @@ struct Running {
     services: Services,
     clients: Clients,
     before: Counts,
+    earlier: (Vec<ServiceReading>, Vec<ClientReading>),
 }
 
 impl fmt::Debug for Running {
@@ -275,6 +276,7 @@ impl Running {
             services: Services::new(settings.top_services as usize),
             clients: Clients::new(settings.top_clients as usize),
             before: Counts::empty(),
+            earlier: (Vec::new(), Vec::new()),
         })
     }
 
@@ -293,14 +295,18 @@ impl Running {
         let now = Instant::now();
         let top_services = self.services.update(now, flows);
         let top_clients = self.clients.update(now, clients);
+        let names = (top_services.clone(), top_clients.clone());
+        let (earlier_services, earlier_clients) = mem::replace(&mut self.earlier, names);
         let all = total.outcomes().by_outcome().map(|(_, syns)| syns);
         Ok(ProbedReading {
             services: self.services.shown(),
             other_services: self.services.other(all),
             top_services,
+            earlier_services,
             clients: self.clients.shown(),
             other_clients: self.clients.other(all),
             top_clients,
+            earlier_clients,
             waiting: waiting.clients,
             longest_wait_seconds: waiting.longest.as_secs_f64(),
             watching: self.watch.is_on(),

@@ -56,11 +56,12 @@ impl Watch {
         if slow {
             self.until = Some(now + self.lasts);
         }
-        match self.when {
+        let wanted = match self.when {
             WatchWhen::Always => true,
             WatchWhen::Never => false,
             WatchWhen::Slow => self.until.is_some_and(|until| now < until),
-        }
+        };
+        wanted && !self.planned.is_empty()
     }
 
     pub(super) fn begin(&mut self, object: &mut Object) {

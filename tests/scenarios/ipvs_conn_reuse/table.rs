@@ -1,0 +1,218 @@
+//! The whole table: every setting, every fate of the old server, every way to close.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nodemedic_tests::guest::Guest;
+use nodemedic_tests::maladies::ipvs::Family;
+use nodemedic_tests::maladies::reuse::{self, Close, Name, Settings, Site};
+use nodemedic_tests::scenario::Verdict;
+
+use super::{
+    ALL_NAMES, AT_ONCE, CLEANED_UP, DELAYS, Outcomes, SECOND_SYN, attached, connected,
+    nothing_is_lost,
+};
+use crate::agent::{Agent, SOON};
+
+/// What becomes of the server of the old connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Drained,
+    Removed,
+}
+
+const FATES: [Fate; 3] = [Fate::Kept, Fate::Drained, Fate::Removed];
+
+/// One client, one service, one way to end and to come back.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    client_port: u16,
+    service_port: u16,
+    fate: Fate,
+    close: Close,
+}
+
+/// What a client saw when it came back.
+#[derive(Debug)]
+struct Sight {
+    /// Whether IPVS had a connection of its port.
+    met: bool,
+    /// SYNs on the wire.
+    syns: u32,
+    /// Who answered, and after how long.
+    answer: Option<(Name, Duration)>,
+}
+
+/// All settings x all fates of the server x all ways to close.
+pub(crate) fn every_syn_has_the_outcome_that_its_client_saw(guest: &Guest) -> Result<Verdict> {
+    let site = Site::build(guest, Family::V4)?;
+    let agent = attached(guest, &site, ALL_NAMES)?;
+    compare_all(guest, &site, &agent, &all_settings())?;
+    nothing_is_lost(&agent.metrics()?)?;
+    Ok(Verdict::Passed)
+}
+
+/// The same through the dearer hooks, which kernels without BTF of modules need.
+pub(crate) fn by_kprobes_every_syn_has_the_outcome_that_its_client_saw(
+    guest: &Guest,
+) -> Result<Verdict> {
+    let site = Site::build(guest, Family::V4)?;
+    let agent = attached(guest, &site, &format!("{ALL_NAMES}\nhooks = [\"kprobe\"]"))?;
+    compare_all(guest, &site, &agent, &SOME_SETTINGS)?;
+    Ok(Verdict::Passed)
+}
+
+pub(crate) fn every_syn_of_ipv6_has_the_outcome_that_its_client_saw(
+    guest: &Guest,
+) -> Result<Verdict> {
+    let site = Site::build(guest, Family::V6)?;
+    let agent = attached(guest, &site, ALL_NAMES)?;
+    compare_all(guest, &site, &agent, &SOME_SETTINGS)?;
+    nothing_is_lost(&agent.metrics()?)?;
+    Ok(Verdict::Passed)
+}
+
+/// Two settings between which each outcome occurs.
+const SOME_SETTINGS: [Settings; 2] = [
+    Settings::KUBE_PROXY,
+    Settings {
+        expire_nodest_conn: 0,
+        ..Settings::KUBE_PROXY
+    },
+];
+
+fn all_settings() -> Vec<Settings> {
+    let mut all = Vec::new();
+    for conntrack in [1, 0] {
+        for expire_nodest_conn in [0, 1] {
+            all.extend([0, 1, 2].map(|conn_reuse_mode| Settings {
+                conn_reuse_mode,
+                expire_nodest_conn,
+                conntrack,
+            }));
+        }
+    }
+    all
+}
+
+/// Runs all cells under each of the settings.
+fn compare_all(guest: &Guest, site: &Site, agent: &Agent, all: &[Settings]) -> Result<()> {
+    let (mut first, mut delayed) = (0, 0);
+    for settings in all {
+        let cells = cells(first);
+        first += cells.len() as u16;
+        let sights = run(guest, site, *settings, &cells)?;
+        delayed += sights.iter().filter(|sight| sight.is_delayed()).count();
+        compare(agent, site, *settings, &cells, &sights)?;
+    }
+    agent.shows("as many delays as clients had", SOON, |metrics| {
+        let shown = metrics.value(DELAYS, &[])?;
+        ensure!(shown == delayed as f64, "{shown} delays, {delayed} clients");
+        Ok(())
+    })
+}
+
+/// One cell for each fate of the server and each way to close, on ports of their own.
+fn cells(first: u16) -> Vec<Cell> {
+    let pairs = FATES
+        .into_iter()
+        .flat_map(|fate| Close::ALL.map(|close| (fate, close)));
+    let cells = pairs.zip(first..).map(|((fate, close), number)| Cell {
+        client_port: 20_000 + number,
+        service_port: 8_000 + number,
+        fate,
+        close,
+    });
+    cells.collect()
+}
+
+/// Connects, ends, changes the servers, and comes back, with all cells side by side.
+fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result<Vec<Sight>> {
+    let all = cells
+        .iter()
+        .map(|cell| cell.service_port)
+        .collect::<Vec<_>>();
+    let with = |fate| {
+        let cells = cells.iter().filter(move |cell| cell.fate == fate);
+        cells.map(|cell| cell.service_port).collect::<Vec<_>>()
+    };
+    let ports = cells
+        .iter()
+        .map(|cell| (cell.client_port, cell.service_port));
+    let ports = ports.collect::<Vec<_>>();
+    site.set(guest, settings)?;
+    site.add_services(guest, &all)?;
+    let connections = connected(site, &ports)?;
+    reuse::close_all(
+        connections
+            .into_iter()
+            .zip(cells.iter().map(|cell| cell.close)),
+    )?;
+    site.add_new_server(guest, &all)?;
+    site.drain_old_server(guest, &with(Fate::Drained))?;
+    site.remove_old_server(guest, &with(Fate::Removed))?;
+    sleep(CLEANED_UP);
+    let met = site.connected_ports(guest)?;
+    site.syns()?;
+    let answers = site.connect_all(&ports, SECOND_SYN)?;
+    let syns = site.syns()?;
+    let sights = cells.iter().zip(&answers).map(|(cell, answer)| Sight {
+        met: met.contains(&cell.client_port),
+        syns: syns.get(&cell.client_port).copied().unwrap_or(0),
+        answer: answer
+            .as_ref()
+            .map(|connection| (connection.server, connection.took)),
+    });
+    Ok(sights.collect())
+}
+
+impl Sight {
+    fn is_delayed(&self) -> bool {
+        self.answer.is_some_and(|(_, took)| took > AT_ONCE) && self.syns > 1
+    }
+
+    /// What must have become of the SYNs.
+    fn outcomes(&self, fate: Fate) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        let is_drained = u32::from(fate == Fate::Drained);
+        match self.answer {
+            _ if !self.met => {}
+            None => outcomes.dropped_silently = self.syns,
+            Some((Name::Old, _)) => outcomes.stale_destination = self.syns * is_drained,
+            // The last SYN finds that the old connection has gone.
+            Some((Name::New, _)) if self.is_delayed() => outcomes.dropped = self.syns - 1,
+            // With more than one, the old server knew the connection still, and said so: the
+            // client reset it, and tried again at once.
+            Some((Name::New, _)) => {
+                outcomes.rescheduled = 1;
+                outcomes.stale_destination = (self.syns - 1) * is_drained;
+            }
+        }
+        outcomes
+    }
+}
+
+fn compare(
+    agent: &Agent,
+    site: &Site,
+    settings: Settings,
+    cells: &[Cell],
+    sights: &[Sight],
+) -> Result<()> {
+    for (cell, sight) in cells.iter().zip(sights) {
+        println!("{settings:?} {:?} {:?}: {sight:?}", cell.fate, cell.close);
+    }
+    agent.shows("each outcome as its client saw it", SOON, |metrics| {
+        let mut wrong = Vec::new();
+        for (cell, sight) in cells.iter().zip(sights) {
+            let counted = Outcomes::of(metrics, site.service(cell.service_port));
+            if counted != sight.outcomes(cell.fate) {
+                wrong.push(format!("{cell:?}: {sight:?}, counted {counted:?}"));
+            }
+        }
+        ensure!(wrong.is_empty(), "{settings:?}\n{}", wrong.join("\n"));
+        Ok(())
+    })
+}
