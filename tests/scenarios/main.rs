@@ -91,6 +91,7 @@ const APART: &[Scenario] = &[
     Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
+    Scenario::new("bench::ipvs_connections", bench::connections_with_and_without_it).limit(3_600),
     Scenario::new("bench::ipvs_passes", bench::passes_beside_bpftrace).limit(1_200),
     Scenario::new("bench::ipvs_services", bench::many_services).limit(3_600),
     Scenario::new("bench::scrape", bench::scrapes).limit(600),

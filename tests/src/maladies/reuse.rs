@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -345,21 +346,38 @@ impl Site {
         })
     }
 
+    /// Connects from each of these ports and closes, one after the other, as quickly as it goes.
+    pub fn connect_in_turn(&self, from: Range<u16>, port: u16) -> Result<()> {
+        self.client.within(|| {
+            for client in from {
+                let socket = self.socket_here(client)?;
+                let connection = Connection::open(socket, self.service(port), ANSWER_LIMIT)?;
+                let connection =
+                    connection.with_context(|| format!("nobody answers port {client}"))?;
+                connection.close(Close::ClientFin)?;
+            }
+            Ok(())
+        })
+    }
+
     /// A socket of the client that is bound to this port.
     fn socket(&self, port: u16) -> Result<OwnedFd> {
+        self.client.within(|| self.socket_here(port))
+    }
+
+    /// The same, on a thread that is in the client's namespace.
+    fn socket_here(&self, port: u16) -> Result<OwnedFd> {
         let client = SocketAddr::new(self.client_address(), port);
-        self.client.within(|| {
-            let family = match self.family {
-                Family::V4 => AddressFamily::Inet,
-                Family::V6 => AddressFamily::Inet6,
-            };
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let socket = socket(family, SockType::Stream, flags, None).context("make a socket")?;
-            setsockopt(&socket, sockopt::ReuseAddr, &true).context("set SO_REUSEADDR")?;
-            bind(socket.as_raw_fd(), &SockaddrStorage::from(client))
-                .with_context(|| format!("bind {client}"))?;
-            Ok(socket)
-        })
+        let family = match self.family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(family, SockType::Stream, flags, None).context("make a socket")?;
+        setsockopt(&socket, sockopt::ReuseAddr, &true).context("set SO_REUSEADDR")?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(client))
+            .with_context(|| format!("bind {client}"))?;
+        Ok(socket)
     }
 
     /// SYNs that have left the client since the last call, by its port; the kernel counts them.
