@@ -136,7 +136,10 @@ impl Site {
         for (namespace, network) in [(&client, CLIENT), (&old, OLD), (&new, NEW)] {
             director.connect(guest, family, namespace, network)?;
         }
-        client.sh("sysctl -q net.ipv4.tcp_max_tw_buckets=0")?;
+        // Who has closed would keep the port for a minute, and a server answer for it.
+        for end in [&client, &old, &new] {
+            end.sh("sysctl -q net.ipv4.tcp_max_tw_buckets=0")?;
+        }
         client.sh(COUNT_SYNS)?;
         let site = Self {
             family,
