@@ -121,6 +121,8 @@ pub struct OneWalk {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Passes {
     pub services: u32,
+    /// What is called for each.
+    pub function: String,
     pub programs: Vec<Program>,
 }
 

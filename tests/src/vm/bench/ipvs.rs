@@ -78,13 +78,14 @@ fn passes(figures: &Passes) -> String {
         "\
 ## The estimator
 
-{} services with one destination each, for 20 s with each of these. From 6.2 on a pass is one run of
-`ip_vs_chain_estimation`; before, one of `estimation_timer` every 2 s. The programs on softirqs and on
-switches of tasks are attached here all the time; by itself the agent attaches them while passes are
-slow. bpftrace's first script measures how long passes take, the others count.
+{} services with one destination each, for 20 s with each of these. A pass is one run of `{}`
+here. The programs on softirqs and on switches and wake-ups of tasks are attached all the time for this;
+by itself the agent attaches them while passes are slow, and never where threads do the work (from 6.2
+on). bpftrace's first script measures how long passes take, the others count.
 
 {}",
         figures.services,
+        figures.function,
         programs(&figures.programs)
     )
 }
