@@ -140,7 +140,9 @@ impl Site {
         for end in [&client, &old, &new] {
             end.sh("sysctl -q net.ipv4.tcp_max_tw_buckets=0")?;
         }
-        client.sh(COUNT_SYNS)?;
+        client.sh(&count_syns("output"))?;
+        old.sh(&count_syns("input"))?;
+        new.sh(&count_syns("input"))?;
         let site = Self {
             family,
             servers: [
@@ -385,11 +387,18 @@ impl Site {
 
     /// SYNs that have left the client since the last call, by its port; the kernel counts them.
     pub fn syns(&self) -> Result<BTreeMap<u16, u32>> {
-        let listed = self
-            .client
-            .sh("nft list set inet count syns && nft flush set inet count syns")?;
-        parse_syns(&listed)
+        take_syns(&self.client)
     }
+
+    /// SYNs that have come to a server since the last call, by the client's port.
+    pub fn syns_at(&self, name: Name) -> Result<BTreeMap<u16, u32>> {
+        take_syns(self.namespace(name))
+    }
+}
+
+fn take_syns(namespace: &NetNs) -> Result<BTreeMap<u16, u32>> {
+    let take = "nft list set inet count syns && nft flush set inet count syns";
+    parse_syns(&namespace.sh(take)?)
 }
 
 impl Director {
@@ -439,16 +448,21 @@ fn host(family: Family, network: u8, host: u8) -> IpAddr {
     }
 }
 
-/// One counter for each port that a SYN leaves from.
-const COUNT_SYNS: &str = "nft -f - <<'END'
-table inet count {
-    set syns { type inet_service; size 65535; flags dynamic; counter; }
-    chain out {
-        type filter hook output priority 0;
-        tcp flags & (syn | ack) == syn update @syns { tcp sport counter }
-    }
+/// One counter for each port that a SYN leaves from, where it leaves or where it arrives:
+/// masquerading keeps the port.
+fn count_syns(hook: &str) -> String {
+    format!(
+        "nft -f - <<'END'
+table inet count {{
+    set syns {{ type inet_service; size 65535; flags dynamic; counter; }}
+    chain syns {{
+        type filter hook {hook} priority 0;
+        tcp flags & (syn | ack) == syn update @syns {{ tcp sport counter }}
+    }}
+}}
+END"
+    )
 }
-END";
 
 /// `elements = { 20001 counter packets 2 bytes 120, … }`
 fn parse_syns(listed: &str) -> Result<BTreeMap<u16, u32>> {
