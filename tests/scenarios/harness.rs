@@ -101,11 +101,11 @@ fn expect(listed: Listed, services: u32, destinations: u32) -> Result<()> {
     Ok(())
 }
 
-/// The kernel marks a module that was built out of its tree.
+/// The kernel marks a module that is not signed by who built the kernel.
 pub(crate) fn ip_vs_is_of_the_time_that_the_matrix_says(guest: &Guest) -> Result<Verdict> {
     guest.modprobe("ip_vs")?;
     let marks = guest.sh("cat /sys/module/ip_vs/taint")?;
-    let built_again = marks.contains('O');
+    let built_again = marks.contains('E');
     let kernel = guest.kernel()?;
     ensure!(
         built_again == kernel.ends_with("-unfixed"),

@@ -54,7 +54,6 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_conn_reuse::a_client_that_gives_up_is_counted", ipvs_conn_reuse::a_client_that_gives_up_is_counted).limit(180),
     Scenario::new("ipvs_conn_reuse::the_packet_hook_is_left_alone_as_kube_proxy_sets_it", ipvs_conn_reuse::the_packet_hook_is_left_alone_as_kube_proxy_sets_it).limit(180),
     Scenario::new("ipvs_conn_reuse::a_removal_is_noticed_between_two_readings", ipvs_conn_reuse::a_removal_is_noticed_between_two_readings).limit(240),
-    Scenario::new("ipvs_conn_reuse::other_protocols_are_not_counted", ipvs_conn_reuse::other_protocols_are_not_counted).limit(180),
     Scenario::new("ipvs_conn_reuse::two_namespaces_are_told_apart", ipvs_conn_reuse::two_namespaces_are_told_apart).limit(180),
     Scenario::new("ipvs_conn_reuse::the_module_comes_goes_and_comes_back", ipvs_conn_reuse::the_module_comes_goes_and_comes_back).limit(300),
     Scenario::new("ipvs_conn_reuse::without_hooks_the_baseline_stands_in", ipvs_conn_reuse::without_hooks_the_baseline_stands_in).limit(180),
@@ -70,6 +69,8 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes", ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes).limit(300).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(400).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::without_hooks_the_baseline_stands_in", ipvs_estimation::without_hooks_the_baseline_stands_in).limit(300).on(Shape::ManyPossibleCpus),
+    // SCTP cannot be unloaded any more, which takes the cleaning of every scenario behind it a while.
+    Scenario::new("ipvs_conn_reuse::other_protocols_are_not_counted", ipvs_conn_reuse::other_protocols_are_not_counted).limit(180),
 ];
 
 /// The first of them kills its kernel, so the others prove that the next ones still run.
@@ -91,6 +92,7 @@ const APART: &[Scenario] = &[
     Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
+    Scenario::new("bench::ipvs_connections", bench::connections_with_and_without_it).limit(3_600),
     Scenario::new("bench::ipvs_passes", bench::passes_beside_bpftrace).limit(1_200),
     Scenario::new("bench::ipvs_services", bench::many_services).limit(3_600),
     Scenario::new("bench::scrape", bench::scrapes).limit(600),

@@ -21,13 +21,12 @@ pub use facts::{Fact, Function, KernelFacts, MemberPath, Needs};
 /// By itself glibc has a heap for each thread, of which [`return_free_memory`] would not
 /// get back the end, and learns from each large block that is freed to keep larger ones.
 pub fn keep_little_free_memory() {
-    /// What glibc begins with, bytes; a larger block is given back as soon as it is freed.
-    const LARGE_BLOCK: libc::c_int = 128 * 1024;
     #[cfg(target_env = "gnu")]
     // SAFETY: take integers. A refusal leaves all as it was.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK);
+        // What glibc begins with: a larger block is given back as soon as it is freed.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bpftrace;
+mod connections;
 mod dns;
 mod footprint;
 mod hooks;
@@ -10,6 +11,7 @@ mod scrape;
 mod services;
 mod walk;
 
+pub(crate) use self::connections::connections_with_and_without_it;
 pub(crate) use self::dns::queries_with_and_without_it;
 pub(crate) use self::footprint::memory_and_cpu;
 pub(crate) use self::hooks::probes_beside_bpftrace;

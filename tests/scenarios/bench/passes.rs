@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use nodemedic_tests::bench::figures::{Passes, Program};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::Guest;
@@ -24,13 +24,8 @@ const WATCHED: Duration = Duration::from_secs(20);
 /// With what is attached only while passes are slow.
 const CONFIG: &str = "[agent]\ninterval = \"1s\"\n[ailments.ipvs_estimation]\nwatch = \"always\"\n";
 
-/// How long each pass takes, as people ask with it.
-const DURATIONS: &str = "
-kprobe:ip_vs_chain_estimation { @begin[cpu] = nsecs; }
-kretprobe:ip_vs_chain_estimation /@begin[cpu]/ {
-    @durations = hist((nsecs - @begin[cpu]) / 1000);
-    delete(@begin[cpu]);
-}";
+/// What a pass is: up to 6.1, and from 6.2 on.
+const PASSES: [&str; 2] = ["estimation_timer", "ip_vs_chain_estimation"];
 
 /// The least that can be asked of what is watched.
 const SWITCHES: &str = "tracepoint:sched:sched_switch { @ = count(); }";
@@ -39,10 +34,19 @@ const RAISES: &str = "tracepoint:irq:softirq_raise { @ = count(); }";
 pub(crate) fn passes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
     Services::new(SERVICES).add(guest)?;
     guest.set_sysctl("kernel.bpf_stats_enabled", "1")?;
+    let pass = pass(guest)?;
     let mut programs = ours(guest, "fentry", "")?;
-    programs.extend(ours(guest, "kprobe", "hooks = [\"kprobe\"]\n")?);
+    programs.extend(ours(
+        guest,
+        "kprobe",
+        "hooks = [\"kprobe\", \"raw_tracepoint\"]\n",
+    )?);
     for (name, script, hooks) in [
-        ("bpftrace, kprobe and kretprobe: durations", DURATIONS, 2),
+        (
+            "bpftrace, kprobe and kretprobe: durations",
+            &*durations(pass),
+            2,
+        ),
         ("bpftrace, sched_switch: a counter", SWITCHES, 1),
         ("bpftrace, softirq_raise: a counter", RAISES, 1),
     ] {
@@ -53,8 +57,29 @@ pub(crate) fn passes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
     }
     measured(&Passes {
         services: SERVICES,
+        function: pass.to_owned(),
         programs,
     })
+}
+
+fn pass(guest: &Guest) -> Result<&'static str> {
+    for pass in PASSES {
+        if guest.has_symbol(pass)? {
+            return Ok(pass);
+        }
+    }
+    bail!("this kernel has none of {PASSES:?}")
+}
+
+/// How long each pass takes, as people ask with it.
+fn durations(pass: &str) -> String {
+    format!(
+        "kprobe:{pass} {{ @begin[cpu] = nsecs; }}
+        kretprobe:{pass} /@begin[cpu]/ {{
+            @durations = hist((nsecs - @begin[cpu]) / 1000);
+            delete(@begin[cpu]);
+        }}"
+    )
 }
 
 fn ours(guest: &Guest, label: &str, hooks: &str) -> Result<Vec<Program>> {
@@ -62,10 +87,11 @@ fn ours(guest: &Guest, label: &str, hooks: &str) -> Result<Vec<Program>> {
     sleep(WATCHED);
     let programs = eventually(SOON, "passes are counted", || {
         let programs = agent.programs(AILMENT)?;
-        let passes = programs
-            .iter()
-            .filter(|program| program.name.contains("chain"));
-        let passes = passes.map(|program| program.runs).max();
+        let of_passes = programs.iter().filter(|program| {
+            let name = &program.name;
+            name.starts_with("timer") || name.starts_with("chain")
+        });
+        let passes = of_passes.map(|program| program.runs).max();
         ensure!(passes > Some(0), "{passes:?}");
         Ok(programs)
     })?;

@@ -1,5 +1,6 @@
 //! The whole table: every setting, every fate of the old server, every way to close.
 
+use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ struct Sight {
     met: bool,
     /// SYNs on the wire.
     syns: u32,
+    /// Those of them that came to the old server, and to the new one.
+    at_old: u32,
+    at_new: u32,
     /// Who answered, and after how long.
     answer: Option<(Name, Duration)>,
 }
@@ -155,12 +159,22 @@ fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result
     site.remove_old_server(guest, &with(Fate::Removed))?;
     sleep(CLEANED_UP);
     let met = site.connected_ports(guest)?;
-    site.syns()?;
+    let take_syns = || -> Result<_> {
+        let servers = (site.syns_at(Name::Old)?, site.syns_at(Name::New)?);
+        Ok((site.syns()?, servers))
+    };
+    take_syns()?;
     let answers = site.connect_all(&ports, SECOND_SYN)?;
-    let syns = site.syns()?;
+    let (syns, (at_old, at_new)) = take_syns()?;
+    let of = |syns: &BTreeMap<u16, u32>, cell: &Cell| {
+        let syns = syns.get(&cell.client_port);
+        syns.copied().unwrap_or(0)
+    };
     let sights = cells.iter().zip(&answers).map(|(cell, answer)| Sight {
         met: met.contains(&cell.client_port),
-        syns: syns.get(&cell.client_port).copied().unwrap_or(0),
+        syns: of(&syns, cell),
+        at_old: of(&at_old, cell),
+        at_new: of(&at_new, cell),
         answer: answer
             .as_ref()
             .map(|connection| (connection.server, connection.took)),
@@ -170,25 +184,29 @@ fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result
 
 impl Sight {
     fn is_delayed(&self) -> bool {
-        self.answer.is_some_and(|(_, took)| took > AT_ONCE) && self.syns > 1
+        self.answer.is_some_and(|(_, took)| took > AT_ONCE) && self.lost() > 0
+    }
+
+    /// SYNs that came to neither server.
+    fn lost(&self) -> u32 {
+        self.syns - self.at_old - self.at_new
     }
 
     /// What must have become of the SYNs.
     fn outcomes(&self, fate: Fate) -> Outcomes {
         let mut outcomes = Outcomes::default();
-        let is_drained = u32::from(fate == Fate::Drained);
+        if !self.met {
+            return outcomes;
+        }
+        if fate == Fate::Drained {
+            outcomes.stale_destination = self.at_old;
+        }
         match self.answer {
-            _ if !self.met => {}
-            None => outcomes.dropped_silently = self.syns,
-            Some((Name::Old, _)) => outcomes.stale_destination = self.syns * is_drained,
+            None => outcomes.dropped_silently = self.lost(),
             // The last SYN finds that the old connection has gone.
-            Some((Name::New, _)) if self.is_delayed() => outcomes.dropped = self.syns - 1,
-            // With more than one, the old server knew the connection still, and said so: the
-            // client reset it, and tried again at once.
-            Some((Name::New, _)) => {
-                outcomes.rescheduled = 1;
-                outcomes.stale_destination = (self.syns - 1) * is_drained;
-            }
+            Some(_) if self.is_delayed() => outcomes.dropped = self.lost(),
+            Some((Name::New, _)) => outcomes.rescheduled = 1,
+            Some((Name::Old, _)) => {}
         }
         outcomes
     }

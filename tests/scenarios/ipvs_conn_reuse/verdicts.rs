@@ -77,7 +77,7 @@ pub(crate) fn a_delay_is_over_with_its_remedy(guest: &Guest) -> Result<Verdict> 
     let site = Site::build(guest, Family::V4)?;
     site.set(guest, Settings::KUBE_PROXY)?;
     let agent = observed(guest, &site)?;
-    let first = reset_by_the_server(guest, &site)?;
+    let first = reset_by_the_server(guest, &site, CLIENT)?;
     ensure!(
         first.server == Name::New && first.took > AT_ONCE,
         "{first:?}"
@@ -103,7 +103,7 @@ pub(crate) fn a_delay_is_over_with_its_remedy(guest: &Guest) -> Result<Verdict> 
     guest.set_sysctl(CLOSE_TIMEOUT, "1")?;
     site.clear(guest)?;
     let before = Outcomes::all(&agent.metrics()?);
-    let second = reset_by_the_server(guest, &site)?;
+    let second = reset_by_the_server(guest, &site, CLIENT + 1)?;
     ensure!(second.took < AT_ONCE, "{second:?}");
     agent.shows("it was scheduled at once", SOON, |metrics| {
         let counted = Outcomes::all(metrics);
@@ -130,9 +130,9 @@ fn goes_to_the_new_server(agent: &Agent, site: &Site) -> Result<()> {
 
 /// A connection that the server resets, and the next one of its port, after a while in which
 /// conntrack may forget the first.
-fn reset_by_the_server(guest: &Guest, site: &Site) -> Result<Connection> {
+fn reset_by_the_server(guest: &Guest, site: &Site, client: u16) -> Result<Connection> {
     site.add_services(guest, &[SERVICE])?;
-    let first = connected(site, &BOTH)?;
+    let first = connected(site, &[(client, SERVICE)])?;
     reuse::close_all(
         first
             .into_iter()
@@ -140,7 +140,7 @@ fn reset_by_the_server(guest: &Guest, site: &Site) -> Result<Connection> {
     )?;
     site.add_new_server(guest, &[SERVICE])?;
     sleep(Duration::from_millis(1_300));
-    let second = site.connect(CLIENT, SERVICE, SECOND_SYN)?;
+    let second = site.connect(client, SERVICE, SECOND_SYN)?;
     second.context("nobody answers the second connection")
 }
 

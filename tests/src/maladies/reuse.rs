@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -135,8 +136,13 @@ impl Site {
         for (namespace, network) in [(&client, CLIENT), (&old, OLD), (&new, NEW)] {
             director.connect(guest, family, namespace, network)?;
         }
-        client.sh("sysctl -q net.ipv4.tcp_max_tw_buckets=0")?;
-        client.sh(COUNT_SYNS)?;
+        // Who has closed would keep the port for a minute, and a server answer for it.
+        for end in [&client, &old, &new] {
+            end.sh("sysctl -q net.ipv4.tcp_max_tw_buckets=0")?;
+        }
+        client.sh(&count_syns("output"))?;
+        old.sh(&count_syns("input"))?;
+        new.sh(&count_syns("input"))?;
         let site = Self {
             family,
             servers: [
@@ -345,30 +351,54 @@ impl Site {
         })
     }
 
+    /// Connects from each of these ports and closes, one after the other, as quickly as it goes.
+    pub fn connect_in_turn(&self, from: Range<u16>, port: u16) -> Result<()> {
+        self.client.within(|| {
+            for client in from {
+                let socket = self.socket_here(client)?;
+                let connection = Connection::open(socket, self.service(port), ANSWER_LIMIT)?;
+                let connection =
+                    connection.with_context(|| format!("nobody answers port {client}"))?;
+                connection.close(Close::ClientFin)?;
+            }
+            Ok(())
+        })
+    }
+
     /// A socket of the client that is bound to this port.
     fn socket(&self, port: u16) -> Result<OwnedFd> {
+        self.client.within(|| self.socket_here(port))
+    }
+
+    /// The same, on a thread that is in the client's namespace.
+    fn socket_here(&self, port: u16) -> Result<OwnedFd> {
         let client = SocketAddr::new(self.client_address(), port);
-        self.client.within(|| {
-            let family = match self.family {
-                Family::V4 => AddressFamily::Inet,
-                Family::V6 => AddressFamily::Inet6,
-            };
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let socket = socket(family, SockType::Stream, flags, None).context("make a socket")?;
-            setsockopt(&socket, sockopt::ReuseAddr, &true).context("set SO_REUSEADDR")?;
-            bind(socket.as_raw_fd(), &SockaddrStorage::from(client))
-                .with_context(|| format!("bind {client}"))?;
-            Ok(socket)
-        })
+        let family = match self.family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(family, SockType::Stream, flags, None).context("make a socket")?;
+        setsockopt(&socket, sockopt::ReuseAddr, &true).context("set SO_REUSEADDR")?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(client))
+            .with_context(|| format!("bind {client}"))?;
+        Ok(socket)
     }
 
     /// SYNs that have left the client since the last call, by its port; the kernel counts them.
     pub fn syns(&self) -> Result<BTreeMap<u16, u32>> {
-        let listed = self
-            .client
-            .sh("nft list set inet count syns && nft flush set inet count syns")?;
-        parse_syns(&listed)
+        take_syns(&self.client)
     }
+
+    /// SYNs that have come to a server since the last call, by the client's port.
+    pub fn syns_at(&self, name: Name) -> Result<BTreeMap<u16, u32>> {
+        take_syns(self.namespace(name))
+    }
+}
+
+fn take_syns(namespace: &NetNs) -> Result<BTreeMap<u16, u32>> {
+    let take = "nft list set inet count syns && nft flush set inet count syns";
+    parse_syns(&namespace.sh(take)?)
 }
 
 impl Director {
@@ -418,16 +448,21 @@ fn host(family: Family, network: u8, host: u8) -> IpAddr {
     }
 }
 
-/// One counter for each port that a SYN leaves from.
-const COUNT_SYNS: &str = "nft -f - <<'END'
-table inet count {
-    set syns { type inet_service; size 65535; flags dynamic; counter; }
-    chain out {
-        type filter hook output priority 0;
-        tcp flags & (syn | ack) == syn update @syns { tcp sport counter }
-    }
+/// One counter for each port that a SYN leaves from, where it leaves or where it arrives:
+/// masquerading keeps the port.
+fn count_syns(hook: &str) -> String {
+    format!(
+        "nft -f - <<'END'
+table inet count {{
+    set syns {{ type inet_service; size 65535; flags dynamic; counter; }}
+    chain syns {{
+        type filter hook {hook} priority 0;
+        tcp flags & (syn | ack) == syn update @syns {{ tcp sport counter }}
+    }}
+}}
+END"
+    )
 }
-END";
 
 /// `elements = { 20001 counter packets 2 bytes 120, … }`
 fn parse_syns(listed: &str) -> Result<BTreeMap<u16, u32>> {

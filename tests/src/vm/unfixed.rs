@@ -7,7 +7,8 @@
 //! skipped, and say why.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,6 +33,11 @@ const FIXED: &str = "if (ct && nf_ct_is_confirmed(ct))";
 /// Before, each one was that IPVS has translated.
 const UNFIXED: &str = "if (ct && (cp->flags & IP_VS_CONN_F_NFCT))";
 
+/// A file of the module, and what makes the kernel take it for a part of its own tree: the types of
+/// the kernel are then those that it was built with, which is true of this one.
+const SOURCE: &str = "ip_vs_core.c";
+const IN_TREE: &str = "\nMODULE_INFO(intree, \"Y\");\n";
+
 /// What a build calls, and xz by tar.
 const PROGRAMS: [&str; 4] = ["gcc", "make", "tar", "xz"];
 
@@ -47,12 +53,13 @@ impl fmt::Display for Unavailable {
 
 /// The module for a kernel of the matrix, built if it is not in the cache.
 pub(crate) fn module(kernel: &Kernel) -> Result<PathBuf> {
-    let inputs = (&kernel.version, UNFIXED);
+    let inputs = (&kernel.version, UNFIXED, IN_TREE);
     let entry = cache::entry("unfixed", &kernel.package, inputs, |target| {
         programs().context(Unavailable)?;
         let unpacked = tempfile::tempdir_in(target).context("make a folder in the cache")?;
         let tree = Tree::unpack(kernel, unpacked.path()).context(Unavailable)?;
         tree.unfix()?;
+        tree.adopt()?;
         let module = tree.build().context("build ip_vs.ko")?;
         fs::rename(&module, target.join(MODULE))
             .with_context(|| format!("keep {}", module.display()))
@@ -124,6 +131,16 @@ impl Tree {
             path.display()
         );
         fs::write(&path, text.replace(FIXED, UNFIXED)).with_context(context)
+    }
+
+    fn adopt(&self) -> Result<()> {
+        let path = self.sources.join(SOURCE);
+        let context = || format!("change {}", path.display());
+        let mut file = File::options()
+            .append(true)
+            .open(&path)
+            .with_context(context)?;
+        file.write_all(IN_TREE.as_bytes()).with_context(context)
     }
 
     fn build(&self) -> Result<PathBuf> {

@@ -340,3 +340,109 @@ fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {
         skb_data: of(SKB_DATA, 8)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{facts::Member, recorded};
+
+    fn plan(facts: &KernelFacts) -> Plan {
+        match support(facts) {
+            Support::Yes(plan) => plan,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The first hook that is tried for each probe.
+    fn first_hooks(plan: &Plan) -> Vec<Option<Hook>> {
+        let first = |probe: &PlannedProbe| probe.candidates.first().map(|it| it.hook);
+        plan.probes().map(first).collect()
+    }
+
+    fn said(plan: &Plan) -> String {
+        let missing = plan.probes().flat_map(|probe| &probe.missing);
+        format!("{:?}", missing.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_recorded_kernel_has_its_cheapest_hook_and_all_offsets() {
+        let wanted = [Hook::Kprobe, Hook::Fentry, Hook::Fentry, Hook::Fentry];
+        for (facts, hook) in recorded::all().zip(wanted) {
+            let plan = plan(&facts);
+            let release = &facts.release;
+            assert!(plan.offsets.is_some(), "{release}: {}", said(&plan));
+            let hooks = first_hooks(&plan);
+            assert_eq!(hooks, [Some(hook); 4], "{release}: {}", said(&plan));
+        }
+    }
+
+    #[test]
+    fn a_recorded_layout_is_taken_where_the_module_says_nothing_and_is_to_be_checked() {
+        for facts in recorded::all() {
+            let types = facts.modules[MODULE].btf.known().is_some();
+            let plan = plan(&facts);
+            assert_eq!(plan.unchecked.is_none(), types, "{}", facts.release);
+        }
+    }
+
+    #[test]
+    fn of_a_series_that_was_not_recorded_nothing_is_guessed() {
+        let mut facts = recorded::all().next().expect("5.10 is recorded");
+        facts.release = "5.11.0-1-cloud-amd64".to_owned();
+        let plan = plan(&facts);
+        assert!(plan.offsets.is_none() && plan.unchecked.is_none());
+        assert_eq!(first_hooks(&plan), [None; 4]);
+        assert!(said(&plan).contains("ip_vs_conn"), "{}", said(&plan));
+    }
+
+    #[test]
+    fn whether_a_destination_is_there_is_found_in_either_place() {
+        let mut facts = recorded::newest();
+        let at = |offset, size| Fact::Known(Member { offset, size });
+        let none = || Fact::Unknown("it is not there".to_owned());
+        let mut available = |cflags, flags| {
+            facts.members.insert(DEST_CFLAGS.path.to_owned(), cflags);
+            facts.members.insert(DEST_FLAGS.path.to_owned(), flags);
+            plan(&facts).offsets.map(|offsets| offsets.dest_available)
+        };
+        assert_eq!(available(at(72, 8), at(52, 4)), Some(72));
+        assert_eq!(available(none(), at(52, 4)), Some(52));
+        assert_eq!(available(none(), none()), None);
+    }
+
+    #[test]
+    fn a_missing_member_is_named_and_no_probe_is_planned_without_it() {
+        for member in NEEDS.members {
+            if [DEST_CFLAGS, DEST_FLAGS].contains(member) {
+                continue;
+            }
+            let mut facts = recorded::newest();
+            let why = Fact::Unknown("the structure has no such member".to_owned());
+            facts.members.insert(member.path.to_owned(), why);
+            let plan = plan(&facts);
+            assert_eq!(plan.offsets, None);
+            assert_eq!(first_hooks(&plan), [None; 4], "{member:?}");
+            assert!(said(&plan).contains(member.path), "{}", said(&plan));
+        }
+    }
+
+    #[test]
+    fn an_absent_or_unused_module_is_waited_for() {
+        let mut facts = recorded::newest();
+        let module = facts.modules.get_mut(MODULE).expect("it is needed");
+        module.users = Some(0);
+        assert!(matches!(support(&facts), Support::Waiting));
+        facts.modules.remove(MODULE);
+        assert!(matches!(support(&facts), Support::Waiting));
+    }
+
+    #[test]
+    fn no_missing_fact_is_a_panic() {
+        let mut tried = 0;
+        for facts in recorded::damaged() {
+            let _any = support(&facts);
+            tried += 1;
+        }
+        assert!(tried > 200, "only {tried} kernels could be made");
+    }
+}

@@ -121,6 +121,8 @@ pub struct OneWalk {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Passes {
     pub services: u32,
+    /// What is called for each.
+    pub function: String,
     pub programs: Vec<Program>,
 }
 
@@ -141,4 +143,36 @@ pub struct AtServices {
     /// CPU time by wall time.
     pub cpu: f64,
     pub memory: Memory,
+}
+
+/// Connections through IPVS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Of each round.
+    pub connections: u32,
+    /// The first has nothing attached.
+    pub rounds: Vec<SetUps>,
+    pub programs: Vec<Program>,
+}
+
+/// How long all connections of a round took, seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetUps {
+    /// What was attached.
+    pub attached: String,
+    /// From ports that were not used before.
+    pub new: Vec<f64>,
+    /// From the same ports again: each old connection is let go.
+    pub reused: Vec<f64>,
+}
+
+impl SetUps {
+    /// Before the first round.
+    pub fn of(attached: &str) -> Self {
+        Self {
+            attached: attached.to_owned(),
+            new: Vec::new(),
+            reused: Vec::new(),
+        }
+    }
 }

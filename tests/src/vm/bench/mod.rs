@@ -1,13 +1,14 @@
-//! What the agent costs, measured in one boot of one kernel, and the page about it.
+//! What the agent costs, measured in one boot of one kernel, and the pages about it.
 
 pub mod figures;
 mod host;
+mod ipvs;
 mod page;
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -32,30 +33,49 @@ const MEMORY_MIB: u32 = 3_072;
 struct Measured(BTreeMap<String, Value>);
 
 impl Measured {
+    fn has(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| self.0.contains_key(*name))
+    }
+
     fn take<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let value = self.0.get(name).with_context(|| format!("no {name}"))?;
         T::deserialize(value).with_context(|| format!("read the figures of {name}"))
     }
 }
 
-/// Measures on the first kernel that is selected, and writes the page: if one measurement alone is
-/// asked for, its figures are shown and no page is written.
+/// Measures on the first kernel that is selected, and writes the pages whose measurements are all
+/// asked for. Figures are shown in any case.
 pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
     let kernel = matrix.kernels.first().context("no kernel is selected")?;
-    if let Ok(only) = env::var("NODEMEDIC_BENCH_ONLY") {
-        measure(matrix, kernel, tasks(registry, &only)?)?;
-        return Ok(ExitCode::SUCCESS);
+    let folder = env::var_os("NODEMEDIC_BENCH_FOLDER").map(PathBuf::from);
+    let folder = folder.context("NODEMEDIC_BENCH_FOLDER names no folder for the pages")?;
+    let only = env::var("NODEMEDIC_BENCH_ONLY").unwrap_or_default();
+    let native = match only.as_str() {
+        "" => Some(native()?),
+        _ => None,
+    };
+    let measured = measure(matrix, kernel, tasks(registry, &only)?)?;
+    if let Some(native) = native {
+        let page = page::render(&measured, &native, &kernel.package)?;
+        write(&folder.join("performance.md"), &page)?;
     }
-    let target = env::var_os("NODEMEDIC_BENCH_PAGE").map(PathBuf::from);
-    let target = target.context("NODEMEDIC_BENCH_PAGE names no file for the page")?;
+    if measured.has(&ipvs::PARTS) {
+        let page = ipvs::render(&measured, &kernel.package)?;
+        write(&folder.join("performance-ipvs.md"), &page)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn native() -> Result<host::Native> {
     let agent = env::var_os("NODEMEDIC_BIN").context("NODEMEDIC_BIN names no agent")?;
     say!("the agent on this host, for a minute");
-    let native = host::measure(&agent)?;
-    let measured = measure(matrix, kernel, tasks(registry, "")?)?;
-    let page = page::render(&measured, &native, &kernel.package)?;
-    fs::write(&target, page).with_context(|| format!("write {}", target.display()))?;
-    say!("written: {}", target.display());
-    Ok(ExitCode::SUCCESS)
+    host::measure(&agent)
+}
+
+fn write(path: &Path, page: &str) -> Result<()> {
+    fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
+    say!("written: {}", path.display());
+    Ok(())
 }
 
 /// The measurements whose names, without the prefix, begin so.

@@ -260,7 +260,7 @@ After a walk of any length the next waits for at least 200 times as long.
     )
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -284,7 +284,7 @@ fn percent(part: f64, whole: f64) -> f64 {
     part / whole * 100.0
 }
 
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / MIB)
 }
 
