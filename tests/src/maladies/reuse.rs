@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,7 @@ pub struct Site {
     client: NetNs,
     director: Director,
     servers: [Server; 2],
+    syns: SynCounter,
 }
 
 /// Where IPVS is.
@@ -151,6 +153,7 @@ impl Site {
             ],
             client,
             director,
+            syns: SynCounter::default(),
         };
         site.masquerade(guest)?;
         Ok(site)
@@ -214,10 +217,14 @@ impl Site {
 
     /// The namespace of a server.
     pub fn namespace(&self, name: Name) -> &NetNs {
+        &self.real_server(name).namespace
+    }
+
+    fn real_server(&self, name: Name) -> &Server {
         let [old, new] = &self.servers;
         match name {
-            Name::Old => &old.namespace,
-            Name::New => &new.namespace,
+            Name::Old => old,
+            Name::New => new,
         }
     }
 
@@ -387,18 +394,36 @@ impl Site {
 
     /// SYNs that have left the client since the last call, by its port; the kernel counts them.
     pub fn syns(&self) -> Result<BTreeMap<u16, u32>> {
-        take_syns(&self.client)
+        self.syns.take(&self.client)
     }
 
     /// SYNs that have come to a server since the last call, by the client's port.
     pub fn syns_at(&self, name: Name) -> Result<BTreeMap<u16, u32>> {
-        take_syns(self.namespace(name))
+        let server = self.real_server(name);
+        server.syns.take(&server.namespace)
     }
 }
 
-fn take_syns(namespace: &NetNs) -> Result<BTreeMap<u16, u32>> {
-    let take = "nft list set inet count syns && nft flush set inet count syns";
-    parse_syns(&namespace.sh(take)?)
+/// A kernel's counters of SYNs. It is not told to begin anew: 5.10 would lose a reference to the
+/// module that counts with each counter.
+#[derive(Debug, Default)]
+struct SynCounter {
+    before: Mutex<BTreeMap<u16, u32>>,
+}
+
+impl SynCounter {
+    /// What has come since the last call.
+    fn take(&self, namespace: &NetNs) -> Result<BTreeMap<u16, u32>> {
+        let now = parse_syns(&namespace.sh("nft list set inet count syns")?)?;
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = |(port, syns): (&u16, &u32)| {
+            let new = syns - before.get(port).copied().unwrap_or(0);
+            (new > 0).then_some((*port, new))
+        };
+        let new = now.iter().filter_map(since).collect();
+        *before = now;
+        Ok(new)
+    }
 }
 
 impl Director {
@@ -574,6 +599,7 @@ const GET: u8 = b'G';
 struct Server {
     listener: TcpListener,
     namespace: NetNs,
+    syns: SynCounter,
 }
 
 impl Server {
@@ -590,6 +616,7 @@ impl Server {
         Ok(Self {
             listener,
             namespace,
+            syns: SynCounter::default(),
         })
     }
 }

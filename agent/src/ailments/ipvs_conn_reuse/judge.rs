@@ -7,7 +7,7 @@ use ebpf::{
 
 use super::{
     Settings,
-    measure::{ClientReading, NamespaceReading, ProbedReading, Reading, ServiceReading, Syns},
+    measure::{NamespaceReading, ProbedReading, Reading, ServiceReading, Syns},
     treat,
 };
 use crate::report::{Evidence, Finding, Party, Severity};
@@ -39,7 +39,7 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 
 /// SYNs were dropped, and the next ones will be as well.
 fn black_holed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
-    let syns = probed.window.outcomes();
+    let syns = probed.recent.outcomes();
     let dropped = syns.dropped_silently;
     (dropped > 0).then(|| Finding {
         kind: BLACK_HOLED.to_owned(),
@@ -60,7 +60,7 @@ fn black_holed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
 
 /// SYNs went to a destination that is drained.
 fn misdirected(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
-    let syns = probed.window.outcomes();
+    let syns = probed.recent.outcomes();
     let sent = syns.stale_destination;
     (sent > 0).then(|| Finding {
         kind: MISDIRECTED.to_owned(),
@@ -78,7 +78,7 @@ fn misdirected(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
 
 /// SYNs were dropped once, and their clients waited for a second or more.
 fn delayed(reading: &Reading, probed: &ProbedReading, settings: &Settings) -> Option<Finding> {
-    let syns = probed.window.outcomes();
+    let syns = probed.recent.outcomes();
     let dropped = syns.dropped;
     if dropped == 0 {
         return None;
@@ -144,7 +144,7 @@ fn is_exposed(namespace: &NamespaceReading) -> bool {
 fn seen(outcome: Outcome, syns: u64) -> Evidence {
     Evidence {
         metric: format!(
-            "nodemedic_ipvs_conn_reuse_syns_total{{outcome={:?}}} in the window",
+            "nodemedic_ipvs_conn_reuse_syns_total{{outcome={:?}}} lately",
             outcome.name()
         ),
         value: syns as f64,
@@ -160,9 +160,9 @@ fn share(all: &Syns, part: u64) -> Evidence {
     }
 }
 
-/// The delays of the window by the bounds of their buckets, and who waits still.
+/// The recent delays by the bounds of their buckets, and who waits still.
 fn delays(probed: &ProbedReading) -> Vec<Evidence> {
-    let buckets = &probed.window.delays;
+    let buckets = &probed.recent.delays;
     let bounded = |index: Option<usize>| {
         index.map(|index| bound_ns(index.min(buckets.len() - 2), DELAY_UNIT_NS) as f64 / 1e9)
     };
@@ -182,8 +182,8 @@ fn delays(probed: &ProbedReading) -> Vec<Evidence> {
             (probed.waiting > 0).then_some(probed.longest_wait_seconds),
         ),
         (
-            "nodemedic_ipvs_conn_reuse_never_connected_total in the window",
-            (probed.window.never_connected > 0).then_some(probed.window.never_connected as f64),
+            "nodemedic_ipvs_conn_reuse_never_connected_total lately",
+            (probed.recent.never_connected > 0).then_some(probed.recent.never_connected as f64),
         ),
     ];
     rows.into_iter()
@@ -209,7 +209,7 @@ fn median(buckets: &[u64]) -> Option<usize> {
 
 /// The services whose old connections are in the way, with where they led.
 fn culprits(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
-    let all = probed.window.outcomes().of(outcome);
+    let all = probed.recent.outcomes().of(outcome);
     let named = |service: &ServiceReading| Party {
         who: format!(
             "old connections of service {} (TCP) to {} in network namespace {}",
@@ -223,32 +223,25 @@ fn culprits(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
             None => format!("{} of {all}", service.syns.of(outcome)),
         },
     };
-    let has = |service: &&ServiceReading| service.syns.of(outcome) > 0;
-    let now = probed.top_services.iter().filter(has).map(named);
-    let earlier = probed.earlier_services.iter().filter(has).map(named);
-    either(now, earlier)
+    let services = probed.top_services.iter();
+    services
+        .filter(|service| service.syns.of(outcome) > 0)
+        .take(NAMED)
+        .map(named)
+        .collect()
 }
 
 fn victims(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
-    let all = probed.window.outcomes().of(outcome);
-    let named = |client: &ClientReading| Party {
-        who: format!("client {}", client.client),
-        share: format!("{} of {all} SYNs", client.syns.of(outcome)),
-    };
-    let has = |client: &&ClientReading| client.syns.of(outcome) > 0;
-    let now = probed.top_clients.iter().filter(has).map(named);
-    let earlier = probed.earlier_clients.iter().filter(has).map(named);
-    either(now, earlier)
-}
-
-/// Those of the window, or, where the names have come before the counts, of the one before.
-fn either(now: impl Iterator<Item = Party>, earlier: impl Iterator<Item = Party>) -> Vec<Party> {
-    let mut now = now.take(NAMED).peekable();
-    if now.peek().is_some() {
-        now.collect()
-    } else {
-        earlier.take(NAMED).collect()
-    }
+    let all = probed.recent.outcomes().of(outcome);
+    let clients = probed.top_clients.iter();
+    clients
+        .filter(|client| client.syns.of(outcome) > 0)
+        .take(NAMED)
+        .map(|client| Party {
+            who: format!("client {}", client.client),
+            share: format!("{} of {all} SYNs", client.syns.of(outcome)),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -257,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ailments::ipvs_conn_reuse::measure::{Counts, VsSettings},
+        ailments::ipvs_conn_reuse::measure::{ClientReading, Counts, VsSettings},
         kernel::ipvs::Census,
     };
 
@@ -270,11 +263,11 @@ mod tests {
 
     /// A reading in which these SYNs of one client were seen.
     fn reading(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> Reading {
-        let mut window = Counts::empty();
+        let mut recent = Counts::empty();
         for (outcome, reason, syns) in seen {
-            window.syns[*outcome as usize][*reason as usize] = *syns;
+            recent.syns[*outcome as usize][*reason as usize] = *syns;
         }
-        let syns = window.outcomes();
+        let syns = recent.outcomes();
         let service = ServiceReading {
             netns: 7,
             service: "10.96.0.1:80".parse().expect("an address"),
@@ -303,16 +296,15 @@ mod tests {
             }],
             close_timeout: Some(10),
             probed: Some(ProbedReading {
-                total: window.clone(),
-                window,
+                total: recent.clone(),
+                recent,
+                recent_seconds: 60.0,
                 services: vec![service.clone()],
                 other_services: Syns::default(),
                 top_services: vec![service],
-                earlier_services: Vec::new(),
                 clients: vec![client.clone()],
                 other_clients: Syns::default(),
                 top_clients: vec![client],
-                earlier_clients: Vec::new(),
                 waiting: 0,
                 longest_wait_seconds: 0.0,
                 watching: false,
@@ -358,21 +350,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_came_before_its_count_is_told() {
-        let mut reading = reading(&[(Outcome::Dropped, Reason::Close, 1)], KUBE_PROXY);
-        let probed = reading.probed.as_mut().expect("there are probes");
-        std::mem::swap(&mut probed.top_services, &mut probed.earlier_services);
-        std::mem::swap(&mut probed.top_clients, &mut probed.earlier_clients);
-        let found = judge(&reading, &Settings::default());
-        assert_eq!((found[0].culprits.len(), found[0].victims.len()), (1, 1));
-    }
-
-    #[test]
     fn a_few_delays_are_a_warning_and_many_are_critical() {
         let severity =
             |drops| judged(&[(Outcome::Dropped, Reason::Close, drops)], KUBE_PROXY)[0].severity;
-        assert_eq!(severity(10), Severity::Warning);
-        assert_eq!(severity(11), Severity::Critical);
+        assert_eq!(severity(30), Severity::Warning);
+        assert_eq!(severity(31), Severity::Critical);
     }
 
     fn remedies(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> String {

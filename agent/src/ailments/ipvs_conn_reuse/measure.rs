@@ -6,6 +6,7 @@ mod check;
 mod counts;
 mod names;
 mod probed;
+mod recent;
 mod waiting;
 mod watch;
 
@@ -24,7 +25,7 @@ use crate::{
 /// What one tick measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
-    /// Time since the reading before, seconds: what `window` counts were counted in.
+    /// Time since the reading before, seconds.
     pub window_seconds: f64,
     /// The namespaces that have services.
     pub namespaces: Vec<NamespaceReading>,
@@ -89,25 +90,22 @@ impl VsSettings {
 pub struct ProbedReading {
     /// Since the agent began.
     pub total: Counts,
-    /// Since the reading before.
-    pub window: Counts,
+    /// Lately: in the last `remember`, or since the agent began.
+    pub recent: Counts,
+    /// How long that is, seconds.
+    pub recent_seconds: f64,
     /// Services that metrics show, with their counts since they are shown.
     pub services: Vec<ServiceReading>,
     /// SYNs of all other services, since the agent began.
     pub other_services: Syns,
-    /// Services with most SYNs in the window, most first.
+    /// Services with most SYNs lately, most first.
     pub top_services: Vec<ServiceReading>,
-    /// The same of the window before: a SYN that comes between the reading of the counts
-    /// and that of the names is counted a window later than it is named.
-    pub earlier_services: Vec<ServiceReading>,
     /// Clients that metrics show, with their counts since they are shown.
     pub clients: Vec<ClientReading>,
     /// SYNs of all other clients, since the agent began.
     pub other_clients: Syns,
-    /// Clients with most SYNs in the window, most first.
+    /// Clients with most SYNs lately, most first.
     pub top_clients: Vec<ClientReading>,
-    /// The same of the window before.
-    pub earlier_clients: Vec<ClientReading>,
     /// Clients that wait now.
     pub waiting: u64,
     /// For how long the first of them has waited, seconds.

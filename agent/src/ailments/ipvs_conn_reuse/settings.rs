@@ -39,6 +39,9 @@ pub struct Settings {
     /// The longest that one count may take.
     #[serde(with = "humantime_serde")]
     pub survey_limit: Duration,
+    /// How long a verdict holds after what it rests on.
+    #[serde(with = "humantime_serde")]
+    pub remember: Duration,
     /// `delayed` is critical when more SYNs than this were dropped.
     pub critical_drops: u32,
 }
@@ -60,7 +63,8 @@ impl Default for Settings {
             watch_for: Duration::from_secs(900),
             survey_interval: Duration::from_secs(10),
             survey_limit: Duration::from_millis(100),
-            critical_drops: 10,
+            remember: Duration::from_secs(60),
+            critical_drops: 30,
         }
     }
 }
@@ -151,13 +155,21 @@ impl Settings {
                    long as it took.",
         },
         Key {
+            name: "remember",
+            allowed: Allowed::Time {
+                min: SECOND,
+                max: SECOND.saturating_mul(3_600),
+            },
+            help: "A verdict holds for this long after the last SYN that it rests on.",
+        },
+        Key {
             name: "critical_drops",
             allowed: Allowed::Count {
                 min: 0,
                 max: 1_000_000,
             },
-            help: "The verdict delayed is critical when more SYNs than this were dropped between \
-                   two readings.",
+            help: "The verdict delayed is critical when more SYNs than this were dropped within \
+                   the time of remember.",
         },
     ];
 }

@@ -93,9 +93,9 @@ fn expire_nodest_conn(effect: &str) -> String {
 /// A server's reset leaves both tables in CLOSE without a FIN, and that conntrack entry
 /// no SYN may reopen (nf_conntrack_proto_tcp.c, `nf_conntrack_tcp_packet`).
 fn against_resets(reading: &Reading, probed: &ProbedReading) -> Option<String> {
-    let by_reset = probed.window.of(Outcome::Dropped, Reason::Close);
-    let perhaps = probed.window.of(Outcome::Dropped, Reason::WeightZero)
-        + probed.window.of(Outcome::Dropped, Reason::DestinationGone);
+    let by_reset = probed.recent.of(Outcome::Dropped, Reason::Close);
+    let perhaps = probed.recent.of(Outcome::Dropped, Reason::WeightZero)
+        + probed.recent.of(Outcome::Dropped, Reason::DestinationGone);
     let current = reading
         .close_timeout
         .filter(|now| *now > SHORT_CLOSE_TIMEOUT)?;
@@ -114,7 +114,7 @@ fn against_resets(reading: &Reading, probed: &ProbedReading) -> Option<String> {
 
 /// IPVS is in TIME_WAIT, conntrack is not: the last acknowledgement was lost.
 fn against_half_closed(probed: &ProbedReading) -> Option<String> {
-    (probed.window.of(Outcome::Dropped, Reason::TimeWait) > 0).then(|| {
+    (probed.recent.of(Outcome::Dropped, Reason::TimeWait) > 0).then(|| {
         "lower net.netfilter.nf_conntrack_tcp_timeout_last_ack (30 s) and \
          nf_conntrack_tcp_timeout_close_wait (60 s): the last acknowledgement of these connections \
          was lost, and their conntrack entries wait for it; costs: connections that are slow to \
@@ -124,7 +124,7 @@ fn against_half_closed(probed: &ProbedReading) -> Option<String> {
 }
 
 fn none_is_safe(probed: &ProbedReading) -> String {
-    let drained = probed.window.of(Outcome::Dropped, Reason::WeightZero);
+    let drained = probed.recent.of(Outcome::Dropped, Reason::WeightZero);
     if drained > 0 {
         "no setting removes this delay without sending clients to drained destinations \
          (expire_nodest_conn=0), which trades a second for an outage"

@@ -43,6 +43,14 @@ impl Counts {
         counts
     }
 
+    /// Adds what was counted in another time.
+    pub(super) fn add(&mut self, other: &Self) {
+        add(self.syns.iter_mut().flatten(), other.syns.iter().flatten());
+        add(self.delays.iter_mut(), other.delays.iter());
+        self.delay_seconds += other.delay_seconds;
+        self.never_connected += other.never_connected;
+    }
+
     /// What was counted since `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         let mut counts = self.clone();
@@ -75,6 +83,11 @@ impl Syns {
     /// All, whatever became of them.
     pub fn total(&self) -> u64 {
         self.by_outcome().into_iter().map(|(_, syns)| syns).sum()
+    }
+
+    /// Both together.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self::from(Outcome::ALL.map(|outcome| self.of(outcome) + other.of(outcome)))
     }
 
     /// Each count with its outcome.

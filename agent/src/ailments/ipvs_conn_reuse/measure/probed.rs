@@ -10,9 +10,10 @@ use aya::{
 use ebpf::ipvs_conn_reuse::{Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, Totals};
 
 use super::{
-    ClientReading, Counts, NamespaceReading, ProbedReading, ServiceReading,
+    Counts, NamespaceReading, ProbedReading,
     check::{Check, Outcome},
     names::{Clients, Services},
+    recent::{Recent, Tick},
     waiting::WaitingRoom,
     watch::Watch,
 };
@@ -74,7 +75,9 @@ struct Running {
     services: Services,
     clients: Clients,
     before: Counts,
-    earlier: (Vec<ServiceReading>, Vec<ClientReading>),
+    /// When the last reading was taken, or the probes were attached.
+    read_at: Instant,
+    recent: Recent,
 }
 
 impl fmt::Debug for Running {
@@ -276,7 +279,8 @@ impl Running {
             services: Services::new(settings.top_services as usize),
             clients: Clients::new(settings.top_clients as usize),
             before: Counts::empty(),
-            earlier: (Vec::new(), Vec::new()),
+            read_at: Instant::now(),
+            recent: Recent::new(settings.remember),
         })
     }
 
@@ -290,29 +294,30 @@ impl Running {
         let (flows, clients) = (self.flow_map.read()?, self.client_map.read()?);
         let waiting = self.waiting.sweep()?;
         let total = Counts::sum(per_cpu.iter(), self.waiting.never_connected());
-        let window = total.since(&self.before);
-        self.before = total.clone();
         let now = Instant::now();
-        let top_services = self.services.update(now, flows);
-        let top_clients = self.clients.update(now, clients);
-        let names = (top_services.clone(), top_clients.clone());
-        let (earlier_services, earlier_clients) = mem::replace(&mut self.earlier, names);
+        let tick = Tick {
+            began: mem::replace(&mut self.read_at, now),
+            counts: total.since(&self.before),
+            services: self.services.update(now, flows),
+            clients: self.clients.update(now, clients),
+        };
+        self.before = total.clone();
+        self.recent.push(now, tick);
         let all = total.outcomes().by_outcome().map(|(_, syns)| syns);
         Ok(ProbedReading {
             services: self.services.shown(),
             other_services: self.services.other(all),
-            top_services,
-            earlier_services,
+            top_services: self.recent.services(),
             clients: self.clients.shown(),
             other_clients: self.clients.other(all),
-            top_clients,
-            earlier_clients,
+            top_clients: self.recent.clients(),
             waiting: waiting.clients,
             longest_wait_seconds: waiting.longest.as_secs_f64(),
             watching: self.watch.is_on(),
             lost: lost(per_cpu.iter(), &self.programs().collect::<Vec<_>>()),
+            recent: self.recent.counts(),
+            recent_seconds: self.recent.length(now).as_secs_f64(),
             total,
-            window,
         })
     }
 
