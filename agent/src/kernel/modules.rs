@@ -2,7 +2,7 @@
 //! anybody uses it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     ops::Deref,
     os::unix::fs::MetadataExt as _,
@@ -75,8 +75,8 @@ impl Held<Vec<Attached>> {
         let before = settled_references(module);
         let programs = attach();
         let grown = settled_references(module).saturating_sub(before);
-        let traced = programs.iter().map(Attached::traced).sum();
-        let references = own_references(grown, traced);
+        let traced: Vec<_> = programs.iter().flat_map(Attached::traced).collect();
+        let references = own_references(grown, &traced);
         *held.entry(module).or_default() += references;
         Self {
             programs: Some(programs),
@@ -116,18 +116,19 @@ fn held() -> MutexGuard<'static, BTreeMap<&'static str, u32>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many references so many programs on functions hold, by how many more there are
+/// How many references the programs on these functions hold, by how many more there are
 /// than before. It is one a program (from 6.3 on, `bpf_check_attach_target`) or one a
-/// function (before, `bpf_trampoline_module_get`), which has two programs at the most.
+/// function (before, `bpf_trampoline_module_get`).
 ///
-/// A number in between is believed. Any other says that the module's users have changed
-/// meanwhile, as when services of IPVS were made or removed, and the most is assumed: too
-/// few would keep the module for ever, and too many let it go early, to be taken again.
-fn own_references(grown: u32, traced: u32) -> u32 {
-    if (traced.div_ceil(2)..=traced).contains(&grown) {
-        grown
+/// Any other number says that the module's users have changed meanwhile, as when services
+/// of IPVS were made or removed, and the most is assumed: too few would keep the module for
+/// ever, and too many let it go early, to be taken again.
+fn own_references(grown: u32, traced: &[&str]) -> u32 {
+    let functions = traced.iter().collect::<BTreeSet<_>>().len() as u32;
+    if grown == functions {
+        functions
     } else {
-        traced
+        traced.len() as u32
     }
 }
 
@@ -166,14 +167,16 @@ mod tests {
 
     #[test]
     fn references_are_our_own_as_far_as_programs_can_hold_them() {
+        let traced = ["confirm", "confirm", "destroy"];
         // One a program, and one a function.
-        assert_eq!(own_references(4, 4), 4);
-        assert_eq!(own_references(2, 4), 2);
+        assert_eq!(own_references(3, &traced), 3);
+        assert_eq!(own_references(2, &traced), 2);
         // Services were removed, or made, meanwhile.
-        assert_eq!(own_references(0, 4), 4);
-        assert_eq!(own_references(101, 4), 4);
+        assert_eq!(own_references(0, &traced), 3);
+        assert_eq!(own_references(1, &traced), 3);
+        assert_eq!(own_references(101, &traced), 3);
         // kprobes hold none.
-        assert_eq!(own_references(0, 0), 0);
-        assert_eq!(own_references(3, 0), 0);
+        assert_eq!(own_references(0, &[]), 0);
+        assert_eq!(own_references(3, &[]), 0);
     }
 }

@@ -45,6 +45,7 @@ pub struct Attached {
 #[derive(Debug)]
 struct AttachedProgram {
     name: &'static str,
+    function: &'static str,
     program: OwnedFd,
     link: Link,
 }
@@ -177,6 +178,7 @@ impl Object {
             };
             attached.programs.push(AttachedProgram {
                 name: program.name,
+                function: program.function,
                 program: fd,
                 link,
             });
@@ -302,10 +304,10 @@ impl Drop for Attached {
 }
 
 impl Attached {
-    /// How many of the programs are on a function by fentry or fexit.
-    pub fn traced(&self) -> u32 {
+    /// The function of each program that is there by fentry or fexit.
+    pub fn traced(&self) -> impl Iterator<Item = &'static str> {
         let is_traced = |it: &&AttachedProgram| matches!(it.link, Link::Tracing { .. });
-        self.programs.iter().filter(is_traced).count() as u32
+        self.programs.iter().filter(is_traced).map(|it| it.function)
     }
 
     /// Run statistics of the programs. Zero unless somebody has them switched on.
