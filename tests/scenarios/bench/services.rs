@@ -8,6 +8,7 @@ use nodemedic_tests::bench::figures::{AtServices, Services as Figures};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::maladies::ipvs::{self, Services};
+use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
 use nodemedic_tests::usage;
 use serde_json::Value;
@@ -17,6 +18,8 @@ use super::measured;
 use crate::agent::SOON;
 
 const COUNTS: [u32; 2] = [10, 20_000];
+
+const ESTIMATORS: &str = "nodemedic_ipvs_estimation_estimators";
 
 /// Some censuses of the services, and a reading in 5 s, as it comes.
 const WATCHED: Duration = Duration::from_secs(120);
@@ -37,11 +40,11 @@ fn at(guest: &Guest, services: u32) -> Result<AtServices> {
     let listed = ipvs::listed(guest)?.services;
     ensure!(listed == services, "{listed} services of {services}");
     let agent = Agent::start(guest, "")?;
-    let counted = format!("nodemedic_ipvs_estimation_estimators {}", 2 * services + 1);
+    let wanted = f64::from(2 * services + 1);
     eventually(4 * SOON, "the agent has counted the services", || {
-        let page = agent.scrape()?;
-        let line = page.lines().find(|line| line.contains("_estimators"));
-        ensure!(line == Some(counted.as_str()), "{line:?}");
+        let metrics = Metrics::parse(&agent.scrape()?)?;
+        let counted = metrics.sum(ESTIMATORS, &[]);
+        ensure!(counted == wanted, "{counted} estimators of {wanted}");
         Ok(())
     })?;
     let mut readings = Vec::new();
