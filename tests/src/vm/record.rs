@@ -19,15 +19,16 @@ use crate::scenario::{Registry, Scenario};
 
 const SCENARIO: &str = "record::facts";
 
-/// Writes a file for each kernel that is selected.
+/// Writes a file for each kernel that is selected. What the agent finds out is the same of a kernel
+/// and of its unfixed form.
 pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
     let folder = env::var_os("NODEMEDIC_RECORD_FOLDER").map(PathBuf::from);
     let folder = folder.context("NODEMEDIC_RECORD_FOLDER names no folder for the files")?;
     let scenario = registry.find(SCENARIO).context("there is no recorder")?;
-    for kernel in &matrix.kernels {
+    for kernel in matrix.kernels.iter().filter(|kernel| !kernel.unfixed) {
         let facts = facts(matrix, kernel, scenario)
             .with_context(|| format!("record kernel {}", kernel.name))?;
-        write(&folder, kernel, &facts)?;
+        write(&folder, &facts)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -43,9 +44,9 @@ fn facts(matrix: &Matrix, kernel: &Kernel, scenario: &Scenario) -> Result<Value>
     }
 }
 
-fn write(folder: &Path, kernel: &Kernel, facts: &Value) -> Result<()> {
+fn write(folder: &Path, facts: &Value) -> Result<()> {
     let release = facts["release"].as_str().context("no release in it")?;
-    let path = folder.join(format!("linux-{}.json", version(kernel, release)?));
+    let path = folder.join(format!("linux-{}.json", version(release)?));
     let mut text = Vec::new();
     let format = PrettyFormatter::with_indent(b" ");
     facts
@@ -58,14 +59,13 @@ fn write(folder: &Path, kernel: &Kernel, facts: &Value) -> Result<()> {
 }
 
 /// `7.3` of `7.3.4+deb13-cloud-amd64`: the newest kernel has its name for a while only.
-fn version(kernel: &Kernel, release: &str) -> Result<String> {
+fn version(release: &str) -> Result<String> {
     let mut numbers = release.split('.');
     let (major, minor) = (numbers.next(), numbers.next());
     let (Some(major), Some(minor)) = (major, minor) else {
         bail!("a kernel of the release {release:?}");
     };
-    let suffix = if kernel.unfixed { "-unfixed" } else { "" };
-    Ok(format!("{major}.{minor}{suffix}"))
+    Ok(format!("{major}.{minor}"))
 }
 
 #[cfg(test)]
@@ -74,10 +74,8 @@ mod tests {
 
     #[test]
     fn a_file_has_the_kernels_version() {
-        let mut kernel = Matrix::load().unwrap().kernels.remove(0);
-        assert_eq!(version(&kernel, "7.3.4+deb13").unwrap(), "7.3");
-        kernel.unfixed = true;
-        assert_eq!(version(&kernel, "5.10.0-46").unwrap(), "5.10-unfixed");
-        assert!(version(&kernel, "5").is_err());
+        assert_eq!(version("7.3.4+deb13").unwrap(), "7.3");
+        assert_eq!(version("5.10.0-46-cloud-amd64").unwrap(), "5.10");
+        assert!(version("5").is_err());
     }
 }
