@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
-use nodemedic_tests::guest::{Guest, Process};
+use nodemedic_tests::guest::{Guest, NetNs, Process};
 use nodemedic_tests::maladies::ipvs::{self, Family, Protocol, Services};
 use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
@@ -374,18 +374,21 @@ fn settled(agent: &Agent) -> Result<(f64, f64)> {
     })
 }
 
+/// No other thing than a pass keeps a packet for so long, seconds.
+const OUTLIER: f64 = 0.1;
+
 /// Two CPUs: the estimator and the receive work on one, whoever sends and gets the answers on the
 /// other. Nothing but packets waits, and what they wait is what the ping sees.
 pub(crate) fn packets_alone_wait_and_a_ping_sees_it(guest: &Guest) -> Result<Verdict> {
-    /// No other thing than a pass keeps a packet for so long.
-    const OUTLIER: f64 = 0.1;
+    /// A host with other work stalls the machine now and then, which no pass explains; a watch
+    /// that it disturbed is taken anew.
+    const WATCHES: usize = 3;
     Services::new(5_000).add(guest)?;
     if has_threads(guest)? {
-        return a_ping_sees_no_stall(guest, OUTLIER);
+        return a_ping_sees_no_stall(guest);
     }
     // The timer stays where it is.
     guest.set_sysctl("kernel.timer_migration", "0")?;
-    let outside = guest.netns("outside")?;
     let agent = Agent::start_for(guest, AILMENT, SETTINGS)?;
     let passes = eventually(2 * SOON, "slow passes", || {
         let report = agent.report()?;
@@ -396,15 +399,36 @@ pub(crate) fn packets_alone_wait_and_a_ping_sees_it(guest: &Guest) -> Result<Ver
     })?;
     let estimating = passes.last().and_then(|it| it["cpu"].as_u64());
     let estimating = estimating.context("the CPU of a pass")?;
-    let ping = Ping::between(guest, &outside, estimating, 1 - estimating)?;
+    let outside = ping::outside(guest, estimating)?;
+    let watch = || waits_and_pings_agree(guest, &agent, &outside, 1 - estimating);
+    for _ in 1..WATCHES {
+        match watch() {
+            Ok(()) => return Ok(Verdict::Passed),
+            Err(error) => println!("watching again: {error:#}"),
+        }
+    }
+    watch().map(|()| Verdict::Passed)
+}
+
+/// While packets wait for passes on one CPU, a ping that is answered by the other has its outliers
+/// then, and at no other time.
+fn waits_and_pings_agree(
+    guest: &Guest,
+    agent: &Agent,
+    outside: &NetNs,
+    sending: u64,
+) -> Result<()> {
+    let ping = Ping::from(guest, outside, sending)?;
+    let begin = ftrace::unix_seconds()?;
     let mut waits = Seen::new("rx_waits");
     eventually(3 * SOON, "packets that wait", || {
-        waits.look(&agent)?;
-        ensure!(waits.len() >= 8, "{} waits", waits.len());
+        waits.look(agent)?;
+        let since = waits.since(begin).count();
+        ensure!(since >= 8, "{since} waits");
         Ok(())
     })?;
     let pings = ping.stop()?;
-    waits.look(&agent)?;
+    waits.look(agent)?;
     let finding = agent.finds_one("stalling", SOON)?;
     let summary = finding["summary"].to_string();
     ensure!(summary.contains("received packets waited"), "{summary}");
@@ -445,18 +469,18 @@ pub(crate) fn packets_alone_wait_and_a_ping_sees_it(guest: &Guest) -> Result<Ver
         long >= 3 && noticed * 10 >= long * 9,
         "of {long} long waits the ping noticed {noticed}"
     );
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
 /// From 6.2 on the same load and the same ping: the stalls are gone, and so says the agent.
-fn a_ping_sees_no_stall(guest: &Guest, outlier: f64) -> Result<Verdict> {
-    let outside = guest.netns("outside")?;
+fn a_ping_sees_no_stall(guest: &Guest) -> Result<Verdict> {
     let agent = Agent::start_for(guest, AILMENT, SETTINGS)?;
-    let ping = Ping::between(guest, &outside, 0, 1)?;
+    let outside = ping::outside(guest, 0)?;
+    let ping = Ping::from(guest, &outside, 1)?;
     sleep(Duration::from_secs(20));
     let pings = ping.stop()?;
     agent.finds(&[], SOON)?;
-    let outliers = pings.iter().filter(|it| it.seconds >= outlier).count();
+    let outliers = pings.iter().filter(|it| it.seconds >= OUTLIER).count();
     println!("{} pings, {outliers} outliers", pings.len());
     // Up to 6.1 they are one in ten.
     ensure!(

@@ -67,7 +67,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::five_thousand_services_stall_until_estimation_is_off", ipvs_estimation::five_thousand_services_stall_until_estimation_is_off).limit(400).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer", ipvs_estimation::passes_agree_with_the_kernels_tracer).limit(300).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes", ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes).limit(300).on(Shape::ManyPossibleCpus),
-    Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(400).on(Shape::ManyPossibleCpus),
+    Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(600).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::without_hooks_the_baseline_stands_in", ipvs_estimation::without_hooks_the_baseline_stands_in).limit(300).on(Shape::ManyPossibleCpus),
     // SCTP cannot be unloaded any more, which takes the cleaning of every scenario behind it a while.
     Scenario::new("ipvs_conn_reuse::other_protocols_are_not_counted", ipvs_conn_reuse::other_protocols_are_not_counted).limit(180),

@@ -86,7 +86,7 @@ fn ahead_of_monotonic() -> Result<f64> {
     Ok(unix_seconds()? - monotonic)
 }
 
-fn unix_seconds() -> Result<f64> {
+pub(super) fn unix_seconds() -> Result<f64> {
     let day = SystemTime::now().duration_since(UNIX_EPOCH);
     let day = day.context("the clock stands before the epoch")?;
     Ok(day.as_secs_f64())

@@ -28,20 +28,21 @@ impl Echo {
     }
 }
 
+/// A namespace outside of the guest. Receive packet steering takes what arrives from there to the
+/// CPU `receiving`.
+pub(super) fn outside(guest: &Guest, receiving: u64) -> Result<NetNs> {
+    let outside = guest.netns("outside")?;
+    outside.connect_to_guest(("eth0", "10.0.0.2/24"), ("inside", "10.0.0.1/24"))?;
+    let mask = 1 << receiving;
+    guest.sh(&format!(
+        "echo {mask:x} > /sys/class/net/inside/queues/rx-0/rps_cpus"
+    ))?;
+    Ok(outside)
+}
+
 impl Ping {
-    /// Receive packet steering takes what arrives in the guest to `receiving`; ping is bound to
-    /// `sending`, and gets its answers by an interrupt from there.
-    pub(super) fn between(
-        guest: &Guest,
-        outside: &NetNs,
-        receiving: u64,
-        sending: u64,
-    ) -> Result<Self> {
-        outside.connect_to_guest(("eth0", "10.0.0.2/24"), ("inside", "10.0.0.1/24"))?;
-        let mask = 1 << receiving;
-        guest.sh(&format!(
-            "echo {mask:x} > /sys/class/net/inside/queues/rx-0/rps_cpus"
-        ))?;
+    /// Bound to the CPU `sending`, it gets its answers by an interrupt from there.
+    pub(super) fn from(guest: &Guest, outside: &NetNs, sending: u64) -> Result<Self> {
         let mut command = outside.command("taskset");
         command.args([
             "-c",
