@@ -720,11 +720,18 @@ fn waits_for_the_module(agent: &Agent) -> Result<()> {
 }
 
 /// But for what the kernel left out and has told: where threads are preempted inside a program, it
-/// is not run for another on that CPU.
+/// is not run for another on that CPU. And but for passes that were under way while somebody, such
+/// as `check`, attached to their function or let go of it.
 fn nothing_is_lost(metrics: &Metrics) -> Result<()> {
-    let lost = metrics.sum(LOST, &[("ailment", AILMENT)]);
-    let missed = metrics.sum(LOST, &[("ailment", AILMENT), ("reason", "missed")]);
-    let reasons = metrics.select(LOST, &[]).collect::<Vec<_>>();
-    ensure!(lost == missed, "events are lost: {reasons:?}");
+    const CUT_OFF: f64 = 8.0;
+    let lost = |reason: &str| metrics.sum(LOST, &[("ailment", AILMENT), ("reason", reason)]);
+    let all = metrics.sum(LOST, &[("ailment", AILMENT)]);
+    let reasons = metrics
+        .select(LOST, &[("ailment", AILMENT)])
+        .collect::<Vec<_>>();
+    ensure!(
+        all == lost("missed") + lost("call") && lost("call") <= CUT_OFF,
+        "events are lost: {reasons:?}"
+    );
     Ok(())
 }

@@ -88,7 +88,10 @@ pub enum Loss {
     /// Kernel memory could not be read: a pass is of no namespace, or a wake-up is
     /// not counted.
     Read = 0,
-    /// A pass whose end was not seen, or whose begin found no room.
+    /// A pass whose end was not seen, or whose begin found no room. One that is under way
+    /// when anybody attaches to its function ends unseen: it returns through the trampoline
+    /// that was, which is told to leave the probes out (`bpf_tramp_image_put`,
+    /// kernel/bpf/trampoline.c).
     Call = 1,
     /// The map of namespaces took no more: the pass is counted, but in none.
     Namespace = 2,
@@ -131,8 +134,10 @@ pub struct Mark {
     pub began_ns: u64,
     /// Address of its timer or work.
     pub object: u64,
-    /// The first `softirq_raise` of `NET_RX` while a pass ran, until it is served; 0
-    /// while none waits.
+    /// When the last pass ended.
+    pub ended_ns: u64,
+    /// The first `softirq_raise` of `NET_RX` that is not served yet; 0 while none waits,
+    /// or waits are not watched.
     pub rx_raised_ns: u64,
 }
 

@@ -4,9 +4,11 @@
 //!   `estimation_work` (some vendors' kernels, on a kworker): all estimators of a
 //!   network namespace at once. From 6.2 on it is one of `ip_vs_chain_estimation`, a
 //!   short list of them, after which the kernel thread gives way (ip_vs_est.c).
-//! - Packets wait from `softirq_raise` of `NET_RX` during a pass to the next
-//!   `softirq_entry` of it on that CPU. A raise *before* the pass is in a local
-//!   variable of `handle_softirqs` and in no count here.
+//! - Packets wait from the first `softirq_raise` of `NET_RX` to the next
+//!   `softirq_entry` of it on that CPU, where a pass ended in between. A raise may come
+//!   before the pass: softirqs that are pending together run in the order of their
+//!   numbers, the timer's first (`handle_softirqs`), and while one is pending for a
+//!   queue of packets there is no other (`enqueue_to_backlog`, net/core/dev.c).
 //! - Tasks wait where a pass has interrupted one, and from `sched_wakeup` to the
 //!   CPU of a pass until `sched_switch` to them. Those that were queued before are
 //!   in no count.
@@ -222,6 +224,7 @@ fn pass_ends(context: Context) {
     }
     let pass = since(mark.began_ns);
     mark.began_ns = 0;
+    mark.ended_ns = pass.began_ns + pass.ns;
     count_pass(context, pass);
     if let Context::Softirq = context {
         if pass.ns >= global(&SLOW_NS) && interrupted_a_task() {
@@ -362,7 +365,6 @@ fn namespace(timer: u64) -> Result<Namespace, i32> {
 #[inline(always)]
 fn rx_raised() {
     if let Some(mark) = mark(cpu())
-        && mark.began_ns != 0
         && mark.rx_raised_ns == 0
     {
         mark.rx_raised_ns = now();
@@ -379,7 +381,8 @@ fn rx_served() {
         return;
     }
     mark.rx_raised_ns = 0;
-    if raised < control().watched_since_ns {
+    let is_of_a_pass = raised <= mark.ended_ns;
+    if !is_of_a_pass || raised < control().watched_since_ns {
         return;
     }
     let wait = since(raised);

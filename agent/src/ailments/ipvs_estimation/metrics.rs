@@ -51,8 +51,8 @@ const LONGEST: MetricDef = MetricDef {
 const RX_WAIT: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_rx_wait_seconds",
     kind: Kind::Histogram,
-    help: "Time from the first receive softirq that was raised on a CPU during a pass to its run, \
-           while waits were watched.",
+    help: "Time for which receive softirqs that a pass found pending, or that were raised during \
+           it, waited for their run, while waits were watched.",
     labels: &[],
 };
 
