@@ -11,6 +11,7 @@ use toml::de::ValueDeserializer;
 use super::{About, Host, Ward, guard::guarded, pause::Pause};
 use crate::{
     ailments::{Ailment, Support},
+    kernel::KernelFacts,
     report::{AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Verdict},
     time::unix_seconds,
 };
@@ -132,8 +133,9 @@ impl<A: Ailment> Observed<A> {
         }
     }
 
-    fn attach(&self, host: &dyn Host) -> anyhow::Result<Result<Attached<A>, Absence>> {
-        Ok(match A::support(&host.facts(&[A::NEEDS])) {
+    fn attach(&mut self, host: &dyn Host) -> anyhow::Result<Result<Attached<A>, Absence>> {
+        let facts = host.facts(&[A::NEEDS]);
+        Ok(match A::support(&facts) {
             Support::Yes(plan) => {
                 let probe = A::attach(plan, &self.settings)?;
                 Ok(Attached {
@@ -142,9 +144,22 @@ impl<A: Ailment> Observed<A> {
                     since: Instant::now(),
                 })
             }
-            Support::Waiting => Err(Absence::waiting(A::MODULE)),
+            Support::Waiting => {
+                self.wait_for_module(&facts);
+                Err(Absence::waiting(A::MODULE))
+            }
             Support::No(missing) => Err(Absence::unsupported(missing)),
         })
+    }
+
+    /// The module and its first user are looked for each tick; collecting all facts to
+    /// learn that they have not come would cost a node without the module the most. What
+    /// has to change is what these facts saw.
+    fn wait_for_module(&mut self, facts: &KernelFacts) {
+        let module = facts.modules.get(A::MODULE);
+        let users = module.and_then(|module| module.users);
+        self.in_use = users.is_some_and(|users| users > 0);
+        self.pause = Pause::longest();
     }
 
     /// An error leaves the probe for the next tick. A panic may have left it half
@@ -370,8 +385,10 @@ mod tests {
         let waiting = Coverage::Waiting {
             module: "sham".to_owned(),
         };
-        assert_eq!(ward.tick(&host).coverage, waiting);
-        assert_eq!(ward.tick(&host).coverage, waiting);
+        for _ in 0..10 {
+            assert_eq!(ward.tick(&host).coverage, waiting);
+        }
+        assert_eq!(host.times_asked(), 1, "nothing has changed");
         host.load_module();
         assert_eq!(ward.tick(&host).coverage, Coverage::Full);
     }

@@ -14,6 +14,14 @@ impl Pause {
     /// the usual interval of 5 s one in 64 keeps the agent below its CPU budget.
     const LONGEST: u32 = 64;
 
+    /// For what will be told when it is worth a try.
+    pub(super) fn longest() -> Self {
+        Self {
+            left: Self::LONGEST,
+            next: Self::LONGEST,
+        }
+    }
+
     /// Whether the time has come; called once a tick.
     pub(super) fn is_over(&mut self) -> bool {
         let over = self.left == 0;

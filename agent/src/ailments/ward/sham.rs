@@ -42,6 +42,7 @@ pub struct Body {
     users: AtomicU64,
     pulse: AtomicU64,
     attached: AtomicU64,
+    asked: AtomicU64,
     mood: Mutex<Mood>,
     mood_changed: Condvar,
 }
@@ -97,6 +98,11 @@ impl ShamHost {
     /// Probes that are attached now.
     pub fn attached(&self) -> u64 {
         self.body.attached.load(SeqCst)
+    }
+
+    /// How often facts were collected.
+    pub fn times_asked(&self) -> u64 {
+        self.body.asked.load(SeqCst)
     }
 
     pub fn refuse(&self) {
@@ -161,6 +167,7 @@ impl Body {
 
 impl Host for ShamHost {
     fn facts(&self, _: &[Needs]) -> KernelFacts {
+        self.body.asked.fetch_add(1, SeqCst);
         let unknown = || "not asked for".to_owned();
         KernelFacts {
             release: self.id.clone(),
@@ -189,7 +196,8 @@ impl Host for ShamHost {
         Some(self.body.module.load(SeqCst)).filter(|load| *load != 0)
     }
 
-    fn module_users(&self, _: &str) -> Option<u32> {
+    fn module_users(&self, module: &str) -> Option<u32> {
+        self.module_instance(module)?;
         u32::try_from(self.body.users.load(SeqCst)).ok()
     }
 }
