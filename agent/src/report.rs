@@ -152,6 +152,28 @@ pub struct Missing {
     pub remedy: String,
 }
 
+impl Missing {
+    /// No probe of an ailment could be attached, for this error.
+    pub fn all_probes(error: &anyhow::Error) -> Self {
+        Self {
+            what: "all probes".to_owned(),
+            why: format!("{error:#}"),
+            remedy: "see the error; the baseline stands in".to_owned(),
+        }
+    }
+}
+
+impl ProbeReport {
+    /// The row of something that is not measured, for one reason.
+    pub fn not_measured(name: &str, missing: &Missing) -> Self {
+        Self {
+            name: name.to_owned(),
+            hook: None,
+            missing: vec![missing.clone()],
+        }
+    }
+}
+
 /// Run statistics of one BPF program, as the kernel keeps them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProgramStats {

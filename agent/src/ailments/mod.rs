@@ -5,6 +5,7 @@
 //! `metrics`, `treat`.
 
 mod address;
+mod counters;
 pub mod ipvs_conn_reuse;
 pub mod ipvs_estimation;
 mod ranking;

@@ -113,6 +113,21 @@ pub struct KernelFacts {
     pub sysctls: BTreeMap<String, Fact<Option<String>>>,
 }
 
+impl KernelFacts {
+    /// Whether a module's code is there and somebody uses it: a module that is loaded
+    /// and that nobody refers to has nothing to do.
+    pub fn is_used(&self, module: &str) -> bool {
+        match self.modules.get(module) {
+            None => false,
+            Some(module) => match module.state {
+                ModuleState::Absent => false,
+                ModuleState::Loaded => module.users != Some(0),
+                ModuleState::BuiltIn => true,
+            },
+        }
+    }
+}
+
 /// Types of BPF program whose acceptance differs by kernel and lockdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

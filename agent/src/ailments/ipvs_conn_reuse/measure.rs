@@ -179,20 +179,12 @@ impl Measurement {
     /// Attaches what the plan names, as far as the kernel lets it.
     pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
         let baseline = Baseline::new(settings);
-        let probed = Probed::attach(&plan, settings).map_err(|error| Missing {
-            what: "all probes".to_owned(),
-            why: format!("{error:#}"),
-            remedy: "see the error; the baseline stands in".to_owned(),
-        });
+        let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
         let missing = match &probed {
             Ok(_) => Vec::new(),
             Err(why) => plan
                 .probes()
-                .map(|planned| ProbeReport {
-                    name: planned.probe.name.to_owned(),
-                    hook: None,
-                    missing: vec![why.clone()],
-                })
+                .map(|planned| ProbeReport::not_measured(planned.probe.name, why))
                 .collect(),
         };
         Ok(Self {

@@ -265,15 +265,9 @@ impl Plan {
 
 /// Pure: the same facts give the same plan.
 pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
-    match facts
-        .modules
-        .get(MODULE)
-        .map(|module| (&module.state, module.users))
-    {
-        None | Some((ModuleState::Absent, _)) => return Support::Waiting,
-        // Every service holds a reference.
-        Some((ModuleState::Loaded, Some(0))) => return Support::Waiting,
-        Some((ModuleState::Loaded | ModuleState::BuiltIn, _)) => {}
+    // Every service holds a reference.
+    if !facts.is_used(MODULE) {
+        return Support::Waiting;
     }
     let recorded = recorded(facts);
     let offsets = match recorded {

@@ -226,19 +226,15 @@ pub struct Measurement {
 impl Measurement {
     /// Attaches what the plan names, as far as the kernel lets it.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> Self {
-        let probed = Probed::attach(plan, settings).map_err(|error| Missing {
-            what: "all probes".to_owned(),
-            why: format!("{error:#}"),
-            remedy: "see the error; the baseline stands in".to_owned(),
-        });
+        let probed = Probed::attach(plan, settings).map_err(|error| Missing::all_probes(&error));
         let mut missing = Vec::new();
         if let (Err(why), Some(Context::Softirq)) = (&plan.namespaces, plan.context) {
-            missing.push(not_measured("namespaces", why));
+            missing.push(ProbeReport::not_measured("namespaces", why));
         }
         if let Err(why) = &probed {
             let waits = plan.waits.iter().map(|planned| planned.probe.name);
             let all = std::iter::once(PASSES).chain(waits);
-            missing.extend(all.map(|name| not_measured(name, why)));
+            missing.extend(all.map(|name| ProbeReport::not_measured(name, why)));
         }
         Self {
             slow: settings.slow,
@@ -342,15 +338,6 @@ fn doubt(namespaces: &mut [NamespaceReading]) {
         if namespace.census.services > ONE_READ {
             namespace.census.complete = false;
         }
-    }
-}
-
-/// The row of something that is not a probe of the plan.
-fn not_measured(name: &str, missing: &Missing) -> ProbeReport {
-    ProbeReport {
-        name: name.to_owned(),
-        hook: None,
-        missing: vec![missing.clone()],
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     kernel::{
         Function, KernelFacts, MemberPath, Needs,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
-        facts::{ModuleState, Symbol},
+        facts::Symbol,
     },
     report::Missing,
 };
@@ -201,15 +201,9 @@ pub struct Plan {
 
 /// Pure: the same facts give the same plan.
 pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
-    match facts
-        .modules
-        .get(MODULE)
-        .map(|module| (&module.state, module.users))
-    {
-        None | Some((ModuleState::Absent, _)) => return Support::Waiting,
-        // Without a user there is no service, since each holds a reference.
-        Some((ModuleState::Loaded, Some(0))) => return Support::Waiting,
-        Some((ModuleState::Loaded | ModuleState::BuiltIn, _)) => {}
+    // Every service holds a reference.
+    if !facts.is_used(MODULE) {
+        return Support::Waiting;
     }
     let context = context(facts);
     let namespaces = namespace_offsets(facts);

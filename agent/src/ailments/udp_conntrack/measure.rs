@@ -174,19 +174,15 @@ impl Measurement {
     pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
         let mut missing = Vec::new();
         if let Err(why) = &plan.hz {
-            missing.push(not_measured("idle_time", why));
+            missing.push(ProbeReport::not_measured("idle_time", why));
         }
         let baseline = Baseline::new(Walker::new(settings, &plan.walks))?;
-        let probed = Probed::attach(&plan, settings).map_err(|error| Missing {
-            what: "all probes".to_owned(),
-            why: format!("{error:#}"),
-            remedy: "see the error; the baseline stands in".to_owned(),
-        });
+        let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
         if let Err(why) = &probed {
             missing.extend(
                 plan.probes
                     .iter()
-                    .map(|planned| not_measured(planned.probe.name, why)),
+                    .map(|planned| ProbeReport::not_measured(planned.probe.name, why)),
             );
         }
         Ok(Self {
@@ -218,14 +214,5 @@ impl Measurement {
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
         self.probed.iter().flat_map(Probed::programs).collect()
-    }
-}
-
-/// The row of something that is not a probe of the plan.
-fn not_measured(name: &str, missing: &Missing) -> ProbeReport {
-    ProbeReport {
-        name: name.to_owned(),
-        hook: None,
-        missing: vec![missing.clone()],
     }
 }

@@ -196,15 +196,9 @@ pub enum Walks {
 
 /// Pure: the same facts give the same plan.
 pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
-    match facts
-        .modules
-        .get(MODULE)
-        .map(|module| (&module.state, module.users))
-    {
-        None | Some((ModuleState::Absent, _)) => return Support::Waiting,
-        // Without a user (nf_nat, a rule, a socket) the module tracks nothing.
-        Some((ModuleState::Loaded, Some(0))) => return Support::Waiting,
-        Some((ModuleState::Loaded | ModuleState::BuiltIn, _)) => {}
+    // Without a user (nf_nat, a rule, a socket) the module tracks nothing.
+    if !facts.is_used(MODULE) {
+        return Support::Waiting;
     }
     let offsets = offsets(facts);
     let probes = PROBES.iter().map(|probe| match &offsets {

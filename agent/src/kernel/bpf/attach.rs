@@ -136,13 +136,13 @@ impl Object {
         })
     }
 
-    /// The log records of the probes; each flush brings them into the agent's log.
-    ///
-    /// # Errors
-    ///
-    /// Where the object has no log, or its buffer cannot be mapped.
-    pub fn logger(&mut self) -> anyhow::Result<ProbeLog> {
-        EbpfLogger::init(&mut self.maps).context("map the log of the probes")
+    /// The log records of the probes; each flush brings them into the agent's log. `None`
+    /// where the object has no log or its buffer cannot be mapped, which is said.
+    pub fn logger(&mut self) -> Option<ProbeLog> {
+        EbpfLogger::init(&mut self.maps)
+            .context("map the log of the probes")
+            .inspect_err(|error| tracing::warn!("the probes' own log is not read: {error:#}"))
+            .ok()
     }
 
     /// Attaches a probe by the first of its candidates that the kernel takes.

@@ -4,6 +4,7 @@ use ebpf::ipvs_conn_reuse::{DELAY_BUCKETS, Outcome, Reason, Totals};
 use serde::{Deserialize, Serialize};
 
 use super::Syns;
+use crate::ailments::counters;
 
 /// Counts of all services together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,8 +36,8 @@ impl Counts {
         let mut delay_ns = 0;
         for totals in per_cpu {
             let syns = counts.syns.iter_mut().flatten();
-            add(syns, totals.syns.iter().flatten());
-            add(counts.delays.iter_mut(), totals.delays.buckets.iter());
+            counters::add(syns, totals.syns.iter().flatten());
+            counters::add(counts.delays.iter_mut(), totals.delays.buckets.iter());
             delay_ns += totals.delays.sum_ns;
         }
         counts.delay_seconds = delay_ns as f64 / 1e9;
@@ -45,8 +46,8 @@ impl Counts {
 
     /// Adds what was counted in another time.
     pub(super) fn add(&mut self, other: &Self) {
-        add(self.syns.iter_mut().flatten(), other.syns.iter().flatten());
-        add(self.delays.iter_mut(), other.delays.iter());
+        counters::add(self.syns.iter_mut().flatten(), other.syns.iter().flatten());
+        counters::add(self.delays.iter_mut(), other.delays.iter());
         self.delay_seconds += other.delay_seconds;
         self.never_connected += other.never_connected;
     }
@@ -55,8 +56,8 @@ impl Counts {
     pub(super) fn since(&self, before: &Self) -> Self {
         let mut counts = self.clone();
         let syns = counts.syns.iter_mut().flatten();
-        subtract(syns, before.syns.iter().flatten());
-        subtract(counts.delays.iter_mut(), before.delays.iter());
+        counters::subtract(syns, before.syns.iter().flatten());
+        counters::subtract(counts.delays.iter_mut(), before.delays.iter());
         counts.delay_seconds -= before.delay_seconds;
         counts.never_connected -= before.never_connected;
         counts
@@ -116,12 +117,4 @@ impl From<[u64; Outcome::ALL.len()]> for Syns {
             stale_destination: counts[Outcome::StaleDestination as usize],
         }
     }
-}
-
-fn add<'a>(sums: impl Iterator<Item = &'a mut u64>, more: impl Iterator<Item = &'a u64>) {
-    sums.zip(more).for_each(|(sum, more)| *sum += more);
-}
-
-fn subtract<'a>(from: impl Iterator<Item = &'a mut u64>, less: impl Iterator<Item = &'a u64>) {
-    from.zip(less).for_each(|(from, less)| *from -= less);
 }

@@ -18,9 +18,12 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    ailments::ipvs_conn_reuse::{
-        Settings,
-        support::{MODULE, Plan, Unchecked},
+    ailments::{
+        counters,
+        ipvs_conn_reuse::{
+            Settings,
+            support::{MODULE, Plan, Unchecked},
+        },
     },
     kernel::{
         self,
@@ -264,10 +267,7 @@ impl Running {
         let flow_map = object.take_hash_map("FLOWS")?;
         let client_map = object.take_hash_map("CLIENTS")?;
         let waiting = WaitingRoom::open(&mut object, settings.give_up_after)?;
-        let log = object
-            .logger()
-            .inspect_err(|error| tracing::warn!("the probes' own log is not read: {error:#}"))
-            .ok();
+        let log = object.logger();
         Ok(Self {
             programs,
             watch: Watch::new(object, kept, settings.watch_for)?,
@@ -314,7 +314,11 @@ impl Running {
             waiting: waiting.clients,
             longest_wait_seconds: waiting.longest.as_secs_f64(),
             watching: self.watch.is_on(),
-            lost: lost(per_cpu.iter(), &self.programs().collect::<Vec<_>>()),
+            lost: counters::lost(
+                Loss::ALL.map(Loss::name),
+                per_cpu.iter().map(|totals| totals.lost),
+                &self.programs().collect::<Vec<_>>(),
+            ),
             recent: self.recent.counts(),
             recent_seconds: self.recent.length(now).as_secs_f64(),
             total,
@@ -325,26 +329,4 @@ impl Running {
         let always = self.programs.iter().flat_map(Attached::stats);
         always.chain(self.watch.programs())
     }
-}
-
-/// Losses that the programs counted, and runs that the kernel left out.
-fn lost<'a>(
-    per_cpu: impl Iterator<Item = &'a Totals>,
-    programs: &[ProgramStats],
-) -> Vec<(String, u64)> {
-    let mut sums = [0; Loss::ALL.len()];
-    for totals in per_cpu {
-        for (sum, lost) in sums.iter_mut().zip(totals.lost) {
-            *sum += lost;
-        }
-    }
-    let missed = programs
-        .iter()
-        .map(|program| program.recursion_misses)
-        .sum();
-    Loss::ALL
-        .into_iter()
-        .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
-        .chain([("missed".to_owned(), missed)])
-        .collect()
 }

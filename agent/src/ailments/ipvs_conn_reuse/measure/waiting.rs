@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use aya::maps::{Array, MapData};
 use ebpf::ipvs_conn_reuse::{Fate, Number, Tuple, Waiting};
 
-use crate::kernel::bpf::{HashMap, Object};
+use crate::{
+    kernel::bpf::{HashMap, Object},
+    time::monotonic,
+};
 
 /// The map of those that wait. The probe takes out who connects, this side who does
 /// not; either counts only what it has taken.
@@ -68,10 +71,4 @@ impl WaitingRoom {
     pub(super) fn never_connected(&self) -> u64 {
         self.never_connected
     }
-}
-
-/// The clock of `bpf_ktime_get_ns`.
-fn monotonic() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }

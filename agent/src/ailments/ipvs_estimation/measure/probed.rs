@@ -1,9 +1,6 @@
 //! What the probes count in the kernel.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use anyhow::Context as _;
 use aya::{
@@ -21,9 +18,12 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    ailments::ipvs_estimation::{
-        Settings,
-        support::{MODULE, Plan},
+    ailments::{
+        counters,
+        ipvs_estimation::{
+            Settings,
+            support::{MODULE, Plan},
+        },
     },
     kernel::{
         self,
@@ -31,7 +31,7 @@ use crate::{
         modules::Held,
     },
     report::{Missing, ProbeReport, ProgramStats},
-    time::unix_seconds,
+    time::{monotonic, unix_seconds},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_estimation"));
@@ -254,7 +254,11 @@ impl Running {
             task_waits: sum(totals.iter().map(|it| &it.task_waits)),
             recent: self.recent.update(clock, &slow),
             watching: self.watch.is_on(),
-            lost: lost(totals.iter(), &self.programs()),
+            lost: counters::lost(
+                Loss::ALL.map(Loss::name),
+                totals.iter().map(|totals| totals.lost),
+                &self.programs(),
+            ),
             passes,
         };
         Ok((reading, self.by_key()?))
@@ -372,36 +376,11 @@ fn longest<'t>(
         .max_by(|one, other| one.seconds.total_cmp(&other.seconds))
 }
 
-/// Losses that the programs counted, and runs that the kernel left out.
-fn lost<'t>(
-    per_cpu: impl Iterator<Item = &'t Totals>,
-    programs: &[ProgramStats],
-) -> Vec<(String, u64)> {
-    let mut sums = [0; Loss::ALL.len()];
-    for totals in per_cpu {
-        for (sum, lost) in sums.iter_mut().zip(totals.lost) {
-            *sum += lost;
-        }
-    }
-    let missed = programs.iter().map(|it| it.recursion_misses).sum();
-    Loss::ALL
-        .into_iter()
-        .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
-        .chain([("missed".to_owned(), missed)])
-        .collect()
-}
-
 fn clock() -> Clock {
     Clock {
         monotonic: monotonic().as_secs_f64(),
         unix: unix_seconds(SystemTime::now()),
     }
-}
-
-/// The clock of the programs.
-fn monotonic() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 #[cfg(test)]

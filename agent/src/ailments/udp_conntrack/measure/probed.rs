@@ -11,9 +11,12 @@ use ebpf::udp_conntrack::{End, Flow, FlowCounts, Loss, Offsets, State, Totals};
 
 use super::{Counts, ProbedReading, flows::Flows};
 use crate::{
-    ailments::udp_conntrack::{
-        Settings,
-        support::{MODULE, Plan},
+    ailments::{
+        counters,
+        udp_conntrack::{
+            Settings,
+            support::{MODULE, Plan},
+        },
     },
     kernel::{
         self,
@@ -158,10 +161,7 @@ impl Running {
             .context("open map TOTALS")?;
         let map = object.take_hash_map("FLOWS")?;
         let births = object.take_map("BIRTHS")?;
-        let log = object
-            .logger()
-            .inspect_err(|error| tracing::warn!("the probes' own log is not read: {error:#}"))
-            .ok();
+        let log = object.logger();
         let flows = Flows::new(settings.top_flows as usize);
         Ok(Self {
             programs,
@@ -190,7 +190,11 @@ impl Running {
             shown: self.flows.shown(),
             other_created: self.flows.other(total.created),
             top,
-            lost: lost(per_cpu.iter(), &self.programs()),
+            lost: counters::lost(
+                Loss::ALL.map(Loss::name),
+                per_cpu.iter().map(|totals| totals.lost),
+                &self.programs(),
+            ),
             removals: self.removals,
             total,
             window,
@@ -200,28 +204,6 @@ impl Running {
     fn programs(&self) -> Vec<ProgramStats> {
         self.programs.iter().flat_map(Attached::stats).collect()
     }
-}
-
-/// Losses that the programs counted, and runs that the kernel left out.
-fn lost<'a>(
-    per_cpu: impl Iterator<Item = &'a Totals>,
-    programs: &[ProgramStats],
-) -> Vec<(String, u64)> {
-    let mut sums = [0; Loss::ALL.len()];
-    for totals in per_cpu {
-        for (sum, lost) in sums.iter_mut().zip(totals.lost) {
-            *sum += lost;
-        }
-    }
-    let missed = programs
-        .iter()
-        .map(|program| program.recursion_misses)
-        .sum();
-    Loss::ALL
-        .into_iter()
-        .map(|loss| (loss.name().to_owned(), sums[loss as usize]))
-        .chain([("missed".to_owned(), missed)])
-        .collect()
 }
 
 impl Counts {
@@ -243,11 +225,11 @@ impl Counts {
             counts.removed_other += totals.removed_other;
             wasted_jiffies += totals.wasted_jiffies;
             lifetime_ns += totals.lifetimes.sum_ns;
-            add(
+            counters::add(
                 counts.removed.iter_mut().flatten(),
                 totals.removed.iter().flatten(),
             );
-            add(counts.lifetimes.iter_mut(), totals.lifetimes.buckets.iter());
+            counters::add(counts.lifetimes.iter_mut(), totals.lifetimes.buckets.iter());
         }
         counts.wasted_seconds = hz.map(|hz| wasted_jiffies as f64 / f64::from(hz));
         counts.lifetime_seconds = lifetime_ns as f64 / 1e9;
@@ -264,19 +246,11 @@ impl Counts {
         counts.wasted_seconds = self
             .wasted_seconds
             .map(|seconds| seconds - before.wasted_seconds.unwrap_or_default());
-        subtract(
+        counters::subtract(
             counts.removed.iter_mut().flatten(),
             before.removed.iter().flatten(),
         );
-        subtract(counts.lifetimes.iter_mut(), before.lifetimes.iter());
+        counters::subtract(counts.lifetimes.iter_mut(), before.lifetimes.iter());
         counts
     }
-}
-
-fn add<'a>(sums: impl Iterator<Item = &'a mut u64>, more: impl Iterator<Item = &'a u64>) {
-    sums.zip(more).for_each(|(sum, more)| *sum += more);
-}
-
-fn subtract<'a>(from: impl Iterator<Item = &'a mut u64>, less: impl Iterator<Item = &'a u64>) {
-    from.zip(less).for_each(|(from, less)| *from -= less);
 }
