@@ -111,6 +111,30 @@ impl Agent {
         })
     }
 
+    /// Unloads modules, the first on top, as soon as the agent lets it be.
+    pub(crate) fn lets_go_of(&self, guest: &Guest, modules: &[&str]) -> Result<()> {
+        eventually(2 * SOON, "the agent does not keep the module", || {
+            for module in modules {
+                if guest.is_loaded(module)? {
+                    guest.rmmod(module)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until it says that it waits for this module.
+    pub(crate) fn waits_for(&self, module: &str) -> Result<()> {
+        eventually(SOON, "the agent waits for the module", || {
+            let coverage = self.report()?["coverage"].clone();
+            ensure!(
+                coverage["state"] == "waiting" && coverage["module"] == module,
+                "{coverage}"
+            );
+            Ok(())
+        })
+    }
+
     /// Waits until a finding of this kind is among those of the report.
     pub(crate) fn finds_one(&self, kind: &str, limit: Duration) -> Result<Value> {
         eventually(limit, &format!("{kind} is found"), || {

@@ -680,7 +680,7 @@ pub(crate) fn twenty_thousand_services_take_no_memory(guest: &Guest) -> Result<V
 pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verdict> {
     ensure!(!guest.is_loaded("ip_vs")?, "ip_vs is loaded already");
     let agent = Agent::start_for(guest, AILMENT, SETTINGS)?;
-    waits_for_the_module(&agent)?;
+    agent.waits_for("ip_vs")?;
     for round in 1..=2 {
         let before = agent.metrics()?.sum(PASSES, &[]);
         Services::new(50).add(guest)?;
@@ -695,28 +695,10 @@ pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verd
             Ok(())
         })?;
         ipvs::clear(guest)?;
-        eventually(2 * SOON, "the agent does not keep the module", || {
-            for module in ["ip_vs_rr", "ip_vs"] {
-                if guest.is_loaded(module)? {
-                    guest.rmmod(module)?;
-                }
-            }
-            Ok(())
-        })?;
-        waits_for_the_module(&agent)?;
+        agent.lets_go_of(guest, &["ip_vs_rr", "ip_vs"])?;
+        agent.waits_for("ip_vs")?;
     }
     Ok(Verdict::Passed)
-}
-
-fn waits_for_the_module(agent: &Agent) -> Result<()> {
-    eventually(SOON, "the agent waits for the module", || {
-        let coverage = agent.report()?["coverage"].clone();
-        ensure!(
-            coverage["state"] == "waiting" && coverage["module"] == "ip_vs",
-            "{coverage}"
-        );
-        Ok(())
-    })
 }
 
 /// But for what the kernel left out and has told: where threads are preempted inside a program, it

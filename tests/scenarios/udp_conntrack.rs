@@ -339,7 +339,7 @@ pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verd
         "nf_conntrack is loaded already"
     );
     let agent = Agent::start(guest, NO_WALK)?;
-    waits_for_the_module(&agent)?;
+    agent.waits_for("nf_conntrack")?;
     for round in 1..=2 {
         site.masquerade(guest)?;
         let measured = format!("round {round}: the ailment is measured");
@@ -363,20 +363,9 @@ pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verd
         eventually(2 * SOON, "the agent does not keep the module", || {
             unload(guest)
         })?;
-        waits_for_the_module(&agent)?;
+        agent.waits_for("nf_conntrack")?;
     }
     Ok(Verdict::Passed)
-}
-
-fn waits_for_the_module(agent: &Agent) -> Result<()> {
-    eventually(SOON, "the agent waits for the module", || {
-        let coverage = agent.report()?["coverage"].clone();
-        ensure!(
-            coverage["state"] == "waiting" && coverage["module"] == "nf_conntrack",
-            "{coverage}"
-        );
-        Ok(())
-    })
 }
 
 /// As an operator would: whatever stands on top of it first.

@@ -70,6 +70,18 @@ impl Agent {
     }
 }
 
+/// Those that ran, under a name that tells whose they are.
+pub(super) fn that_ran(programs: Vec<Program>, label: &str) -> Vec<Program> {
+    programs
+        .into_iter()
+        .filter(|program| program.runs > 0)
+        .map(|program| Program {
+            name: format!("{label}: {}", program.name),
+            ..program
+        })
+        .collect()
+}
+
 fn program(value: &Value) -> Result<Program> {
     let seconds = value["run_seconds"].as_f64().context("no run_seconds")?;
     Ok(Program {

@@ -12,10 +12,14 @@ use nodemedic_tests::guest::{Guest, Process};
 /// Under emulation it takes its time to read the kernel's symbols.
 const STARTS: Duration = Duration::from_secs(120);
 
+/// Room for all entries of a round; it has 4,096 by itself.
+const KEYS: (&str, &str) = ("BPFTRACE_MAP_KEYS_MAX", "65536");
+
 /// Started, and attached to as many hooks as the script has: each is a program.
 pub(super) fn start(guest: &Guest, script: &str, hooks: usize) -> Result<Process> {
     let mut command = Command::new("bpftrace");
-    let bpftrace = guest.start("bpftrace", command.args(["-e", script]))?;
+    command.env(KEYS.0, KEYS.1).args(["-e", script]);
+    let bpftrace = guest.start("bpftrace", &mut command)?;
     eventually(STARTS, "the programs of bpftrace", || {
         let attached = guest.sh(&format!("ls -l /proc/{}/fd", bpftrace.id()))?;
         let attached = attached.matches("perf_event").count();

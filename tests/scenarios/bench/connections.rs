@@ -12,7 +12,8 @@ use nodemedic_tests::maladies::ipvs::Family;
 use nodemedic_tests::maladies::reuse::{Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 
-use super::agent::Agent;
+use super::agent::{Agent, that_ran};
+use super::subject::Subject;
 use super::{bpftrace, enlarge_table, measured};
 use crate::agent::SOON;
 
@@ -39,14 +40,6 @@ const KPROBE: &str = "[agent]\ninterval = \"1m\"\n[ailments.udp_conntrack]\nenab
 /// New connections, and those that are let go.
 const COUNTERS: &str = "kretprobe:ip_vs_schedule { @new = count(); }
                         kprobe:ip_vs_conn_expire_now { @let_go = count(); }";
-
-/// What can be attached.
-#[derive(Clone, Copy)]
-enum Subject {
-    Nothing,
-    Ours(&'static str),
-    Bpftrace(&'static str, usize),
-}
 
 const SUBJECTS: [(&str, Subject); 5] = [
     ("nothing", Subject::Nothing),
@@ -79,7 +72,7 @@ pub(crate) fn connections_with_and_without_it(guest: &Guest) -> Result<Verdict> 
     let mut rounds = SUBJECTS.map(|(name, _)| SetUps::of(name));
     for _ in 0..ROUNDS {
         for ((_, subject), rounds) in SUBJECTS.iter().zip(&mut rounds) {
-            let (new, reused) = bench.round_with(*subject)?;
+            let (new, reused) = subject.with(guest, || bench.round())?;
             rounds.new.push(new);
             rounds.reused.push(reused);
         }
@@ -97,24 +90,6 @@ pub(crate) fn connections_with_and_without_it(guest: &Guest) -> Result<Verdict> 
 }
 
 impl Bench<'_> {
-    fn round_with(&mut self, subject: Subject) -> Result<(f64, f64)> {
-        match subject {
-            Subject::Nothing => self.round(),
-            Subject::Ours(config) => {
-                let agent = Agent::start(self.guest, config)?;
-                let round = self.round();
-                agent.stop()?;
-                round
-            }
-            Subject::Bpftrace(script, hooks) => {
-                let mut bpftrace = bpftrace::start(self.guest, script, hooks)?;
-                let round = self.round();
-                bpftrace.stop(SOON)?;
-                round
-            }
-        }
-    }
-
     /// How long new connections take, and the same from the same ports again, seconds.
     fn round(&mut self) -> Result<(f64, f64)> {
         let ports = self.next..self.next + CONNECTIONS;
@@ -143,13 +118,7 @@ impl Bench<'_> {
             Ok(programs)
         })?;
         agent.stop()?;
-        let ran = programs.into_iter().filter(|program| program.runs > 0);
-        Ok(ran
-            .map(|program| Program {
-                name: format!("nodemedic, {label}: {}", program.name),
-                ..program
-            })
-            .collect())
+        Ok(that_ran(programs, &format!("nodemedic, {label}")))
     }
 
     fn bpftraces(&mut self) -> Result<Program> {

@@ -1,6 +1,5 @@
 //! Our probes beside what anybody could attach with bpftrace: the least, and what learns as much.
 
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -9,11 +8,12 @@ use nodemedic_tests::bench::figures::{
     BPFTRACE_ALIKE, BPFTRACE_COUNTER, Hooks, NODEMEDIC, Program, Rounds,
 };
 use nodemedic_tests::eventually::eventually;
-use nodemedic_tests::guest::{Guest, Process};
+use nodemedic_tests::guest::Guest;
 use nodemedic_tests::maladies::dns::Site;
 use nodemedic_tests::scenario::Verdict;
 
-use super::agent::Agent;
+use super::agent::{Agent, that_ran};
+use super::subject::Subject;
 use super::{empty_table, enlarge_table, measured};
 use crate::agent::SOON;
 
@@ -49,17 +49,11 @@ kprobe:nf_ct_destroy {
 
 const UNTIL_FREED: Duration = Duration::from_secs(3);
 
-/// Room for all entries; bpftrace has 4,096 by itself.
-const KEYS: (&str, &str) = ("BPFTRACE_MAP_KEYS_MAX", "65536");
-
 const EXCHANGES: u16 = 2_000;
 const ROUNDS: usize = 3;
 const TRIES: usize = 5;
 /// Of entries that stand for a second.
 const UNTIL_EXPIRED: Duration = Duration::from_millis(1_200);
-
-/// Under emulation it takes its time to read the kernel's symbols.
-const BPFTRACE_STARTS: Duration = Duration::from_secs(120);
 
 /// Readings are rare, and there are no walks: the probes alone are measured.
 const FENTRY: &str = "[agent]\ninterval = \"1m\"\n\
@@ -70,20 +64,12 @@ const KPROBE: &str = "[agent]\ninterval = \"1m\"\n\
 const EVERY_SECOND: &str = "[agent]\ninterval = \"1s\"\n\
                             [ailments.udp_conntrack]\nsnapshot_interval = \"0s\"\n";
 
-/// What can be attached.
-#[derive(Clone, Copy)]
-enum Subject {
-    Nothing,
-    Ours(&'static str),
-    Bpftrace(&'static str),
-}
-
 const SUBJECTS: [(&str, Subject); 5] = [
     ("nothing", Subject::Nothing),
     (NODEMEDIC, Subject::Ours(FENTRY)),
     ("nodemedic, kprobe", Subject::Ours(KPROBE)),
-    (BPFTRACE_COUNTER, Subject::Bpftrace(COUNTER)),
-    (BPFTRACE_ALIKE, Subject::Bpftrace(ALIKE)),
+    (BPFTRACE_COUNTER, Subject::Bpftrace(COUNTER, 2)),
+    (BPFTRACE_ALIKE, Subject::Bpftrace(ALIKE, 2)),
 ];
 
 pub(crate) fn probes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
@@ -97,7 +83,7 @@ pub(crate) fn probes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
     let mut rounds = SUBJECTS.map(|(name, _)| Rounds::of(name));
     for _ in 0..ROUNDS {
         for ((_, subject), rounds) in SUBJECTS.iter().zip(&mut rounds) {
-            let round = with(guest, *subject, || round(guest, &site))?;
+            let round = subject.with(guest, || round(guest, &site))?;
             // The kernel frees the maps of what has gone by and by.
             sleep(UNTIL_FREED);
             rounds.made.push(round.made);
@@ -152,48 +138,13 @@ fn entries(guest: &Guest) -> Result<u64> {
         .with_context(|| format!("a count of {count:?}"))
 }
 
-/// Does something while a subject is attached.
-fn with<T>(guest: &Guest, subject: Subject, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    match subject {
-        Subject::Nothing => f(),
-        Subject::Ours(config) => {
-            let agent = Agent::start(guest, config)?;
-            let result = f();
-            agent.stop()?;
-            result
-        }
-        Subject::Bpftrace(script) => {
-            let mut bpftrace = bpftrace(guest, script)?;
-            let result = f();
-            bpftrace.stop(SOON)?;
-            result
-        }
-    }
-}
-
-/// Started, and attached.
-fn bpftrace(guest: &Guest, script: &str) -> Result<Process> {
-    let mut command = Command::new("bpftrace");
-    command.env(KEYS.0, KEYS.1).args(["-e", script]);
-    let bpftrace = guest.start("bpftrace", &mut command)?;
-    eventually(BPFTRACE_STARTS, "the kprobe of bpftrace", || {
-        let list = guest.sh("cat /sys/kernel/debug/kprobes/list")?;
-        let there = list.contains("__nf_conntrack_confirm");
-        ensure!(there, "there is {list:?}; it says {}", bpftrace.log());
-        Ok(())
-    })?;
-    Ok(bpftrace)
-}
-
 /// What the kernel counts of our programs for the beginning and the end of the entries of a round.
 fn ours(guest: &Guest, site: &Site, hooks: &str, label: &str) -> Result<Vec<Program>> {
     empty_table(guest)?;
     let agent = Agent::start(guest, &format!("{EVERY_SECOND}{hooks}"))?;
     round(guest, site)?;
     let programs = eventually(SOON, "the agent has read its programs' counts", || {
-        let report = agent.report()?;
-        let programs = report["programs"].as_array().context("no programs")?;
-        let programs = programs.iter().map(program).collect::<Result<Vec<_>>>()?;
+        let programs = agent.programs("udp_conntrack")?;
         let runs = |part: &str| {
             let matching = programs
                 .iter()
@@ -209,21 +160,5 @@ fn ours(guest: &Guest, site: &Site, hooks: &str, label: &str) -> Result<Vec<Prog
         Ok(programs)
     })?;
     agent.stop()?;
-    let ran = programs.into_iter().filter(|program| program.runs > 0);
-    Ok(ran
-        .map(|program| Program {
-            name: format!("{label}: {}", program.name),
-            ..program
-        })
-        .collect())
-}
-
-/// As the report has it.
-fn program(value: &serde_json::Value) -> Result<Program> {
-    let seconds = value["run_seconds"].as_f64().context("no run_seconds")?;
-    Ok(Program {
-        name: value["name"].as_str().context("no name")?.to_owned(),
-        runs: value["runs"].as_u64().context("no runs")?,
-        nanoseconds: (seconds * 1e9) as u64,
-    })
+    Ok(that_ran(programs, label))
 }

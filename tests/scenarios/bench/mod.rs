@@ -9,6 +9,7 @@ mod hooks;
 mod passes;
 mod scrape;
 mod services;
+mod subject;
 mod walk;
 
 pub(crate) use self::connections::connections_with_and_without_it;

@@ -10,7 +10,7 @@ use nodemedic_tests::guest::Guest;
 use nodemedic_tests::maladies::ipvs::Services;
 use nodemedic_tests::scenario::Verdict;
 
-use super::agent::Agent;
+use super::agent::{Agent, that_ran};
 use super::{bpftrace, measured};
 use crate::agent::SOON;
 
@@ -96,11 +96,5 @@ fn ours(guest: &Guest, label: &str, hooks: &str) -> Result<Vec<Program>> {
         Ok(programs)
     })?;
     agent.stop()?;
-    let ran = programs.into_iter().filter(|program| program.runs > 0);
-    Ok(ran
-        .map(|program| Program {
-            name: format!("nodemedic, {label}: {}", program.name),
-            ..program
-        })
-        .collect())
+    Ok(that_ran(programs, &format!("nodemedic, {label}")))
 }

@@ -270,7 +270,7 @@ pub(crate) fn two_namespaces_are_told_apart(guest: &Guest) -> Result<Verdict> {
 pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verdict> {
     ensure!(!guest.is_loaded("ip_vs")?, "ip_vs is loaded already");
     let agent = Agent::start_for(guest, AILMENT, ALL_NAMES)?;
-    waits_for_the_module(&agent)?;
+    agent.waits_for("ip_vs")?;
     let site = Site::build(guest, Family::V4)?;
     for round in 1..=2 {
         guest.modprobe("ip_vs_wlc")?;
@@ -291,28 +291,10 @@ pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verd
             Ok(())
         })?;
         site.clear(guest)?;
-        eventually(2 * SOON, "the agent does not keep the module", || {
-            for module in ["ip_vs_wlc", "ip_vs"] {
-                if guest.is_loaded(module)? {
-                    guest.rmmod(module)?;
-                }
-            }
-            Ok(())
-        })?;
-        waits_for_the_module(&agent)?;
+        agent.lets_go_of(guest, &["ip_vs_wlc", "ip_vs"])?;
+        agent.waits_for("ip_vs")?;
     }
     Ok(Verdict::Passed)
-}
-
-fn waits_for_the_module(agent: &Agent) -> Result<()> {
-    eventually(SOON, "the agent waits for the module", || {
-        let coverage = agent.report()?["coverage"].clone();
-        ensure!(
-            coverage["state"] == "waiting" && coverage["module"] == "ip_vs",
-            "{coverage}"
-        );
-        Ok(())
-    })
 }
 
 /// Without probes nothing is counted, but what the settings risk is said.
