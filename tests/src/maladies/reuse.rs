@@ -396,30 +396,46 @@ impl Site {
 
     /// SYNs that have left the client since the last call, by its port; the kernel counts them.
     pub fn syns(&self) -> Result<BTreeMap<u16, u32>> {
+        Ok(by_port(&self.attempts()?))
+    }
+
+    /// The same by attempt to connect: one that is counted twice was repeated.
+    pub fn attempts(&self) -> Result<BTreeMap<Attempt, u32>> {
         self.syns.take(&self.client)
     }
 
     /// SYNs that have come to a server since the last call, by the client's port.
     pub fn syns_at(&self, name: Name) -> Result<BTreeMap<u16, u32>> {
         let server = self.real_server(name);
-        server.syns.take(&server.namespace)
+        Ok(by_port(&server.syns.take(&server.namespace)?))
     }
+}
+
+/// The client's port, and the sequence number that a repeated SYN repeats.
+pub type Attempt = (u16, u32);
+
+fn by_port(attempts: &BTreeMap<Attempt, u32>) -> BTreeMap<u16, u32> {
+    let mut ports = BTreeMap::new();
+    for ((port, _), syns) in attempts {
+        *ports.entry(*port).or_default() += syns;
+    }
+    ports
 }
 
 /// A kernel's counters of SYNs. They only rise, so that none is lost between two looks.
 #[derive(Debug, Default)]
 struct SynCounter {
-    before: Mutex<BTreeMap<u16, u32>>,
+    before: Mutex<BTreeMap<Attempt, u32>>,
 }
 
 impl SynCounter {
     /// What has come since the last call.
-    fn take(&self, namespace: &NetNs) -> Result<BTreeMap<u16, u32>> {
+    fn take(&self, namespace: &NetNs) -> Result<BTreeMap<Attempt, u32>> {
         let now = parse_syns(&namespace.sh("nft list set inet count syns")?)?;
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = |(port, syns): (&u16, &u32)| {
-            let new = syns - before.get(port).copied().unwrap_or(0);
-            (new > 0).then_some((*port, new))
+        let since = |(attempt, syns): (&Attempt, &u32)| {
+            let new = syns - before.get(attempt).copied().unwrap_or(0);
+            (new > 0).then_some((*attempt, new))
         };
         let new = now.iter().filter_map(since).collect();
         *before = now;
@@ -474,24 +490,23 @@ fn host(family: Family, network: u8, host: u8) -> IpAddr {
     }
 }
 
-/// One counter for each port that a SYN leaves from, where it leaves or where it arrives:
-/// masquerading keeps the port.
+/// One counter for each attempt, where it leaves or where it arrives: masquerading keeps the port.
 fn count_syns(hook: &str) -> String {
     format!(
         "nft -f - <<'END'
 table inet count {{
-    set syns {{ type inet_service; size 65535; flags dynamic; counter; }}
+    set syns {{ typeof tcp sport . tcp sequence; size 65535; flags dynamic; counter; }}
     chain syns {{
         type filter hook {hook} priority 0;
-        tcp flags & (syn | ack) == syn update @syns {{ tcp sport counter }}
+        tcp flags & (syn | ack) == syn update @syns {{ tcp sport . tcp sequence counter }}
     }}
 }}
 END"
     )
 }
 
-/// `elements = { 20001 counter packets 2 bytes 120, … }`
-fn parse_syns(listed: &str) -> Result<BTreeMap<u16, u32>> {
+/// `elements = { 20001 . 3141592653 counter packets 2 bytes 120, … }`
+fn parse_syns(listed: &str) -> Result<BTreeMap<Attempt, u32>> {
     let Some((_, elements)) = listed.split_once("elements = {") else {
         return Ok(BTreeMap::new());
     };
@@ -500,7 +515,9 @@ fn parse_syns(listed: &str) -> Result<BTreeMap<u16, u32>> {
         .map(|element| {
             let words = element.split_whitespace().collect::<Vec<_>>();
             match words[..] {
-                [port, "counter", "packets", packets, ..] => Ok((port.parse()?, packets.parse()?)),
+                [port, ".", sequence, "counter", "packets", packets, ..] => {
+                    Ok(((port.parse()?, sequence.parse()?), packets.parse()?))
+                }
                 _ => bail!("nft lists {element:?}"),
             }
         })
@@ -688,13 +705,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_counters_of_ports_are_read() {
-        let listed = "table inet count {\n\tset syns {\n\t\ttype inet_service\n\t\tsize 65535\n\
-            \t\tflags dynamic\n\t\tcounter\n\
-            \t\telements = { 20001 counter packets 2 bytes 120,\n\
-            \t\t\t     20002 counter packets 1 bytes 60 }\n\t}\n}\n";
-        let wanted = BTreeMap::from([(20_001, 2), (20_002, 1)]);
-        assert_eq!(parse_syns(listed).unwrap(), wanted);
+    fn the_counters_of_attempts_are_read() {
+        let listed = "table inet count {\n\tset syns {\n\t\ttypeof tcp sport . tcp sequence\n\
+            \t\tsize 65535\n\t\tflags dynamic\n\t\tcounter\n\
+            \t\telements = { 20001 . 3141592653 counter packets 2 bytes 120,\n\
+            \t\t\t     20001 . 27 counter packets 1 bytes 60 }\n\t}\n}\n";
+        let attempts = parse_syns(listed).unwrap();
+        let wanted = [((20_001, 27), 1), ((20_001, 3_141_592_653), 2)];
+        assert_eq!(attempts, BTreeMap::from(wanted));
+        assert_eq!(by_port(&attempts), BTreeMap::from([(20_001, 3)]));
         assert_eq!(parse_syns("set syns {\n}").unwrap(), BTreeMap::new());
     }
 }

@@ -30,6 +30,9 @@ pub(crate) struct Kernel {
     /// Beginnings of the names of the scenarios that it runs; without any, it runs all.
     #[serde(default)]
     pub(crate) only: Vec<String>,
+    /// Parts of the names of those that it does not run.
+    #[serde(default)]
+    pub(crate) without: Vec<String>,
     /// Its `ip_vs` is built again as it was before 5.9.
     #[serde(default)]
     pub(crate) unfixed: bool,
@@ -63,7 +66,9 @@ impl Matrix {
 
 impl Kernel {
     pub(crate) fn runs(&self, scenario: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|start| scenario.starts_with(start))
+        let is_left_out = self.without.iter().any(|part| scenario.contains(part));
+        let is_in = self.only.is_empty() || self.only.iter().any(|it| scenario.starts_with(it));
+        is_in && !is_left_out
     }
 
     /// `5.10` of `linux-image-5.10.*-cloud-amd64`: what names the packages that there is one of for

@@ -21,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(90);
 
 pub(super) const POLL: Duration = Duration::from_millis(50);
 
+/// Scenarios that are named at the end of a boot.
+const SLOWEST: usize = 8;
+
 /// Lines of the console in a failure.
 const TAIL: usize = 40;
 
@@ -75,7 +78,7 @@ pub(super) struct Session<'a> {
     started: Instant,
     deadline: Instant,
     /// Seconds, and whose they were.
-    slowest: (f64, String),
+    took: Vec<(f64, String)>,
 }
 
 impl<'a> Session<'a> {
@@ -96,7 +99,7 @@ impl<'a> Session<'a> {
             current: None,
             started,
             deadline: started + BOOT_LIMIT,
-            slowest: (0.0, String::new()),
+            took: Vec::new(),
         })
     }
 
@@ -167,10 +170,8 @@ impl<'a> Session<'a> {
                 self.end(end, publish);
             }
             Event::Done => {
-                let (seconds, scenario) = &self.slowest;
-                self.say(&format!(
-                    "done; {seconds:.1} s of it for {scenario}, the slowest"
-                ));
+                let slowest = slowest(&mut self.took);
+                self.say(&format!("done; {slowest}"));
                 return true;
             }
         }
@@ -182,9 +183,7 @@ impl<'a> Session<'a> {
             say!("kernel {}: {} left behind: {what}", self.name, end.scenario);
         }
         publish(&end.scenario, with_log(end.outcome, &end.log));
-        if end.seconds > self.slowest.0 {
-            self.slowest = (end.seconds, end.scenario);
-        }
+        self.took.push((end.seconds, end.scenario));
     }
 
     fn say(&self, what: &str) {
@@ -205,6 +204,14 @@ impl<'a> Session<'a> {
             self.name
         )
     }
+}
+
+/// Where the time went.
+fn slowest(took: &mut [(f64, String)]) -> String {
+    took.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let some = took.iter().take(SLOWEST);
+    let some = some.map(|(seconds, scenario)| format!("{seconds:.1} s {scenario}"));
+    some.collect::<Vec<_>>().join(", ")
 }
 
 fn with_log(outcome: Outcome, log: &str) -> Outcome {
