@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use crate::{
     report::{AilmentReport, NodeReport, VERSION},
     time::unix_seconds,
+    treatment::Counts,
 };
 
 /// What stands at the head of every report of this node.
@@ -38,6 +39,8 @@ impl Identity {
             unix_seconds: unix_seconds(SystemTime::now()),
             kernel: self.kernel.clone(),
             ailments,
+            treatments: Vec::new(),
+            treatment_counts: Counts::default(),
             series_cut,
         }
     }

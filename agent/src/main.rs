@@ -3,6 +3,7 @@
 pub mod ailments;
 pub mod cmd;
 pub mod config;
+pub mod control;
 pub mod http;
 pub mod identity;
 pub mod kernel;
@@ -11,7 +12,9 @@ pub mod metrics;
 pub mod monitor;
 pub mod render;
 pub mod report;
+pub mod state;
 pub mod time;
+pub mod treatment;
 
 use std::process::ExitCode;
 

@@ -12,8 +12,10 @@ use std::{
 
 use tokio::{
     sync::watch,
+    task::spawn_blocking,
     time::{MissedTickBehavior, sleep},
 };
+use tracing::error;
 
 use self::bed::Bed;
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
     identity::Identity,
     metrics,
     report::NodeReport,
+    treatment::Practice,
 };
 
 /// The last report; none before the first.
@@ -50,6 +53,8 @@ pub struct Monitor {
     interval: Duration,
     max_series: usize,
     series_cut: u64,
+    /// Where treatments are begun and ended.
+    practice: Option<Arc<Practice>>,
     reports: watch::Sender<Option<Snapshot>>,
 }
 
@@ -70,8 +75,14 @@ impl Monitor {
             interval,
             max_series,
             series_cut: 0,
+            practice: None,
             reports: watch::Sender::new(None),
         }
+    }
+
+    /// Has each report acted upon before it is published.
+    pub fn practise(&mut self, practice: Arc<Practice>) {
+        self.practice = Some(practice);
     }
 
     /// The ailments, those that are switched off too.
@@ -121,7 +132,26 @@ impl Monitor {
             changes::log(before, &report);
             ailments.push(report);
         }
-        self.publish(self.identity.report(ailments, 0));
+        let report = self.act(self.identity.report(ailments, 0)).await;
+        self.publish(report);
+    }
+
+    /// Treatments follow from the report, and are part of it.
+    async fn act(&self, report: NodeReport) -> NodeReport {
+        let Some(practice) = self.practice.clone() else {
+            return report;
+        };
+        let mut report = Arc::new(report);
+        let seen = Arc::clone(&report);
+        match spawn_blocking(move || practice.step(&seen)).await {
+            Ok((treatments, counts)) => {
+                let report = Arc::make_mut(&mut report);
+                report.treatments = treatments;
+                report.treatment_counts = counts;
+            }
+            Err(error) => error!("treatments: {error}"),
+        }
+        Arc::unwrap_or_clone(report)
     }
 
     fn publish(&mut self, mut report: NodeReport) {

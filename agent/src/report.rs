@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Sample;
+use crate::{
+    metrics::Sample,
+    treatment::{self, Course, Proposal},
+};
 
 /// Version of the format of a saved report. A reader refuses any other.
 pub const VERSION: u32 = 1;
@@ -23,6 +26,12 @@ pub struct NodeReport {
     pub kernel: String,
     /// One entry an ailment, in the order of the list of ailments.
     pub ailments: Vec<AilmentReport>,
+    /// The treatments that are active, and the last that have ended, oldest first.
+    #[serde(default)]
+    pub treatments: Vec<Course>,
+    /// What was decided about treatments since the agent started.
+    #[serde(default)]
+    pub treatment_counts: treatment::Counts,
     /// Series that the cap on a scrape has cut since the agent started, each
     /// counted once a tick.
     pub series_cut: u64,
@@ -44,6 +53,9 @@ pub struct AilmentReport {
     /// What a user should know although nothing is wrong.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// What each treatment would be now, safest first.
+    #[serde(default)]
+    pub proposals: Vec<Proposal>,
     /// Wall time that the measuring took, seconds.
     pub measure_seconds: f64,
     /// When the reading was taken, seconds since the epoch; absent before the first.
@@ -300,6 +312,7 @@ impl AilmentReport {
             verdict: Verdict::Unknown,
             findings: Vec::new(),
             notes: Vec::new(),
+            proposals: Vec::new(),
             measure_seconds: 0.0,
             reading_unix_seconds: None,
             lost_events: Vec::new(),
@@ -340,6 +353,8 @@ mod tests {
             unix_seconds: 0.0,
             kernel: String::new(),
             ailments: ailments.iter().map(ailment).collect(),
+            treatments: Vec::new(),
+            treatment_counts: treatment::Counts::default(),
             series_cut: 0,
         }
     }

@@ -1,4 +1,5 @@
-//! One agent a node: whoever has the lock on the state directory.
+//! The state directory: what must outlive a request, and who may change it. Whoever has
+//! the lock on it is the one agent of the node.
 
 use std::{
     env,
@@ -13,24 +14,26 @@ use rustix::process::geteuid;
 
 /// The lock, held until it is dropped or the process ends, however that happens.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "open, it holds the lock")] File);
+pub struct Lock(#[expect(dead_code, reason = "open, it holds the lock")] File);
+
+/// The configured directory, or the usual one for an empty path.
+pub fn directory(configured: &Path) -> PathBuf {
+    if configured.as_os_str().is_empty() {
+        usual_directory()
+    } else {
+        configured.to_owned()
+    }
+}
 
 impl Lock {
     /// Makes the directory if need be and takes the lock in it. An empty path
     /// stands for the usual directory.
-    pub(super) fn take(directory: &Path) -> anyhow::Result<Self> {
-        let directory = if directory.as_os_str().is_empty() {
-            usual_directory()
-        } else {
-            directory.to_owned()
-        };
-        make(&directory).with_context(|| {
-            format!(
-                "make the state directory {} (--state-dir or [agent] state_dir takes another)",
-                directory.display()
-            )
-        })?;
-        lock(&directory.join("lock"))
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be made, or another agent has the lock; which one.
+    pub fn take(configured: &Path) -> anyhow::Result<Self> {
+        lock(&make(configured)?.join("lock"))
     }
 }
 
@@ -44,9 +47,25 @@ fn usual_directory() -> PathBuf {
     }
 }
 
+/// Makes the configured directory, or the usual one for an empty path, if need be.
+///
+/// # Errors
+///
+/// When it cannot be made, or somebody else has made one of that name.
+pub fn make(configured: &Path) -> anyhow::Result<PathBuf> {
+    let directory = directory(configured);
+    make_own(&directory).with_context(|| {
+        format!(
+            "make the state directory {} (--state-dir or [agent] state_dir takes another)",
+            directory.display()
+        )
+    })?;
+    Ok(directory)
+}
+
 /// Only its owner can enter. In a directory that everybody can write to, somebody
 /// else may have made one of that name first.
-fn make(directory: &Path) -> anyhow::Result<()> {
+fn make_own(directory: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

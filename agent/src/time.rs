@@ -1,4 +1,4 @@
-//! The clocks: of the reports, and of the BPF programs.
+//! The clocks: of the reports, of the BPF programs, and of what has a time limit.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,5 +13,11 @@ pub fn unix_seconds(time: SystemTime) -> f64 {
 /// The clock of `bpf_ktime_get_ns`, `CLOCK_MONOTONIC`.
 pub fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
+/// `CLOCK_BOOTTIME`: nobody can set it, and it goes on while the machine sleeps.
+pub fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }

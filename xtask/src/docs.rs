@@ -23,7 +23,7 @@ struct Page {
     call: &'static [&'static str],
 }
 
-const PAGES: [Page; 2] = [
+const PAGES: [Page; 3] = [
     Page {
         file: "docs/metrics.md",
         head: "\
@@ -42,6 +42,17 @@ Every key of the configuration file with its default. `nodemedic config --defaul
 file to begin with, and `nodemedic config --check FILE` tells all that is wrong with one.
 ",
         call: &["config", "--default", "--markdown"],
+    },
+    Page {
+        file: "docs/treatments.md",
+        head: "\
+# Treatments
+
+All that nodemedic can change on a node, and nothing else. Each is changed for a limited time, has to
+help while it is watched, and is put back; `nodemedic treatments` prints the list for the agent at hand.
+How to use them stands in [operations.md](operations.md).
+",
+        call: &["treatments", "--markdown"],
     },
 ];
 

@@ -1,6 +1,6 @@
 //! The ailments: ways in which the kernel stalls a node.
 //!
-//! Each is a folder with the same six files in the order of the flow: `mod`
+//! Each is a folder with the same seven files in the order of the flow: `mod`
 //! (what it is), `support` (what this kernel offers), `measure`, `judge`,
 //! `metrics`, `treat`.
 
@@ -21,6 +21,7 @@ use crate::{
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     report::{Finding, Missing, ProbeReport, ProgramStats},
+    treatment::{Proposal, Treatment},
 };
 
 #[cfg(test)]
@@ -34,6 +35,14 @@ pub fn all() -> Vec<Box<dyn Ward>> {
         ward::of::<ipvs_conn_reuse::IpvsConnReuse>(),
         ward::of::<ipvs_estimation::IpvsEstimation>(),
     ]
+}
+
+/// All treatments there are, each with its ailment, in the order of reports.
+pub fn treatments() -> Vec<(&'static str, &'static Treatment)> {
+    let wards = all().into_iter().map(|ward| ward.about());
+    wards
+        .flat_map(|about| about.treatments.iter().map(move |it| (about.name, *it)))
+        .collect()
 }
 
 /// One way in which the kernel stalls a node.
@@ -56,6 +65,8 @@ pub trait Ailment: Send + Sync + 'static {
     const FINDINGS: &'static [&'static str];
     /// The keys of its table of the configuration.
     const KEYS: &'static [Key];
+    /// What can be done against it, safest first.
+    const TREATMENTS: &'static [&'static Treatment];
 
     /// Its table of the configuration: limits of the verdict, sizes of maps.
     type Settings: Clone + Default + Serialize + DeserializeOwned + Send + Sync;
@@ -94,6 +105,9 @@ pub trait Ailment: Send + Sync + 'static {
     fn notes(_reading: &Self::Reading) -> Vec<String> {
         Vec::new()
     }
+
+    /// What each treatment would be on this node now, safest first.
+    fn proposals(reading: &Self::Reading) -> Vec<Proposal>;
 
     /// The reading as metrics.
     fn samples(reading: &Self::Reading) -> Vec<Sample>;

@@ -20,6 +20,7 @@ use crate::{
     kernel::Needs,
     metrics::MetricDef,
     report::{AilmentReport, Coverage},
+    treatment::Treatment,
 };
 
 /// An ailment with its settings and, once attached, its probes.
@@ -69,6 +70,8 @@ pub struct About {
     pub findings: &'static [&'static str],
     /// [`Ailment::KEYS`]
     pub keys: &'static [Key],
+    /// [`Ailment::TREATMENTS`]
+    pub treatments: &'static [&'static Treatment],
 }
 
 impl About {

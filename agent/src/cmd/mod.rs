@@ -1,11 +1,18 @@
 //! The command line: one verb a file.
 
+mod advise;
 mod check;
 mod config;
 pub mod exit;
 mod metrics;
+mod pause;
 mod probes;
 mod run;
+mod signals;
+mod status;
+mod treat;
+mod treatments;
+mod undo;
 
 use std::path::PathBuf;
 
@@ -31,6 +38,20 @@ enum Verb {
     Run(run::Run),
     /// Observe this node for a while, and tell what is wrong with it.
     Check(check::Check),
+    /// Treat an ailment: change what helps, watch whether it does, put it back in time.
+    Treat(treat::Treat),
+    /// Put back what treatments have changed.
+    Undo(undo::Undo),
+    /// Show the treatments that are active, and the last that were.
+    Status(status::Status),
+    /// Let nothing be treated, by nobody, until `resume`. What is active goes on.
+    Pause(pause::Pause),
+    /// Let treatments begin again.
+    Resume(pause::Resume),
+    /// Print what makes the active treatments last, for the files where that belongs.
+    Advise(advise::Advise),
+    /// List the treatments that there are.
+    Treatments(treatments::Treatments),
     /// Show what can be probed on this kernel, how, and what is missing.
     Probes(probes::Probes),
     /// List the metrics.
@@ -49,6 +70,13 @@ impl Arguments {
         match self.verb {
             Verb::Run(run) => run.run(),
             Verb::Check(check) => check.run(),
+            Verb::Treat(treat) => treat.run(),
+            Verb::Undo(undo) => undo.run(),
+            Verb::Status(status) => status.run(),
+            Verb::Pause(pause) => pause.run(),
+            Verb::Resume(resume) => resume.run(),
+            Verb::Advise(advise) => advise.run(),
+            Verb::Treatments(treatments) => treatments.run(),
             Verb::Probes(probes) => probes.run(),
             Verb::Metrics(metrics) => metrics.run(),
             Verb::Config(config) => config.run(),
@@ -67,5 +95,26 @@ struct ConfigFile {
 impl ConfigFile {
     fn load(&self) -> Result<crate::config::Config, crate::config::Error> {
         crate::config::load(self.file.as_deref())
+    }
+}
+
+/// What the verbs about treatments need to find the agent of the node, or its state.
+#[derive(Debug, Args)]
+struct Node {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The agent's state directory, if it is not the configured one.
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Node {
+    /// The configuration, with the directory in it.
+    fn load(&self) -> Result<crate::config::Config, crate::config::Error> {
+        let mut config = self.config.load()?;
+        if let Some(directory) = &self.state_dir {
+            config.agent.state_dir.clone_from(directory);
+        }
+        Ok(config)
     }
 }

@@ -1,28 +1,31 @@
 //! `nodemedic run`
 
-mod lock;
-mod signals;
-
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
 use clap::Args;
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
-use self::{lock::Lock, signals::Signals};
-use super::{ConfigFile, exit::Exit};
+use super::{ConfigFile, exit::Exit, signals::Signals};
 use crate::{
     ailments::RunningKernel,
     config::{Agent, Config, Format, Level},
+    control::Control,
     http::{Pages, Server},
     identity::Identity,
     logging,
     metrics::Page,
     monitor::Monitor,
     render::print,
+    state::{self, Lock},
+    treatment::Practice,
 };
+
+/// Threads beside those of the ailments: what detaches, what acts on a report, what
+/// answers the command line.
+const OTHERS_THAT_BLOCK: usize = 3;
 
 /// Its flags go before what the file says.
 #[derive(Debug, Args)]
@@ -41,7 +44,8 @@ pub(super) struct Run {
     /// What reports call this node.
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// Directory of the lock that keeps a second agent away.
+    /// Directory of the journal of treatments, and of the lock that keeps a second agent
+    /// away.
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
     /// The least important log records that are written.
@@ -67,7 +71,7 @@ impl Run {
         log_panics();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(config.ailments.len() + 1)
+            .max_blocking_threads(config.ailments.len() + OTHERS_THAT_BLOCK)
             .build()
             .context("start the runtime")?;
         let outcome = runtime.block_on(agent(config));
@@ -103,25 +107,32 @@ fn interval(text: &str) -> Result<Duration, String> {
 async fn agent(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::take()?;
     let _lock = Lock::take(&config.agent.state_dir)?;
+    let state = state::directory(&config.agent.state_dir);
     let server = Server::bind(config.agent.listen).await?;
+    let control = Control::bind(&state)?;
+    let practice = Arc::new(Practice::open(config.treatment, &state));
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
     let identity = Identity::of_this_node(&config.agent.node_name);
     let (interval, drain) = (config.agent.interval, config.agent.drain);
     let host = Arc::new(RunningKernel);
     let max_series = config.metrics.max_series;
     let mut monitor = Monitor::new(config.ailments, host, identity, interval, max_series);
+    monitor.practise(Arc::clone(&practice));
     let metrics =
         Page::new(monitor.reports(), monitor.ailments().to_vec()).context("define the metrics")?;
+    let monitor_reports = monitor.reports();
     let pages = Arc::new(Pages::new(monitor.reports(), metrics, interval));
     info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
 
     let signal = tokio::select! {
         never = monitor.run() => match never {},
         never = server.serve(pages) => match never {},
+        never = control.serve(Arc::clone(&practice), monitor_reports) => match never {},
         signal = signals.next() => signal,
     };
-    info!("{signal}: detaching the probes, finishing the answers under way");
-    let done = async { tokio::join!(server.drain(), monitor.stop()) };
+    info!("{signal}: undoing treatments, detaching the probes, finishing the answers under way");
+    let leave = spawn_blocking(move || practice.leave());
+    let done = async { tokio::join!(leave, server.drain(), monitor.stop()) };
     tokio::select! {
         done = timeout(drain, done) => match done {
             Ok(_) => info!("done"),

@@ -1,4 +1,4 @@
-//! The signals that ask the agent to stop.
+//! The signals that ask to stop.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};

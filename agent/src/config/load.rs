@@ -1,7 +1,7 @@
 //! Reads a file, holds all of it against the lists of keys, and only then makes
 //! values of it: so every fault is reported at once, each at its place.
 
-use std::{fs, ops::Range, path::Path};
+use std::{collections::BTreeMap, fs, ops::Range, path::Path};
 
 use serde::Deserialize;
 use toml::{
@@ -9,10 +9,18 @@ use toml::{
     de::{DeString, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics};
+use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics, treatment_keys};
+use crate::treatment::{Mode, Policy};
 
-/// The tables that are not an ailment's, and the table of those.
-const TABLES: [&str; 4] = ["agent", "log", "metrics", "ailments"];
+/// The tables of a file; that of the ailments has one for each.
+const TABLES: [&str; 6] = [
+    "agent",
+    "log",
+    "metrics",
+    "treatment",
+    "treatments",
+    "ailments",
+];
 
 /// The file's configuration, or the defaults where there is none.
 ///
@@ -66,15 +74,21 @@ struct Reader<'i> {
 impl<'i> Reader<'i> {
     fn document(&mut self, document: DeTable<'i>) -> Config {
         let mut config = Config::default();
+        let mut modes = BTreeMap::new();
         for (name, value) in document {
             match name.get_ref().as_ref() {
                 "agent" => self.table("agent", Agent::KEYS, value, &mut config.agent),
                 "log" => self.table("log", Log::KEYS, value, &mut config.log),
                 "metrics" => self.table("metrics", Metrics::KEYS, value, &mut config.metrics),
+                "treatment" => {
+                    self.table("treatment", Policy::KEYS, value, &mut config.treatment);
+                }
+                "treatments" => modes = self.modes(value),
                 "ailments" => self.ailments(value, &mut config.ailments),
                 _ => self.unknown("table", &name, TABLES),
             }
         }
+        config.treatment.modes = modes;
         config
     }
 
@@ -92,6 +106,18 @@ impl<'i> Reader<'i> {
             Ok(read) => *into = read,
             Err(error) => self.faults.push(misread(self.text, span, &error)),
         }
+    }
+
+    fn modes(&mut self, value: Value<'i>) -> BTreeMap<String, Mode> {
+        let keys = treatment_keys();
+        let Some((table, _)) = self.checked("treatments", &keys, &[], value) else {
+            return BTreeMap::new();
+        };
+        let mode = |(name, value): (Name<'_>, Value<'_>)| {
+            let mode = Mode::of(value.get_ref().as_str()?)?;
+            Some((name.get_ref().to_string(), mode))
+        };
+        table.into_iter().filter_map(mode).collect()
     }
 
     fn ailments(&mut self, value: Value<'i>, cases: &mut [Case]) {
@@ -239,11 +265,17 @@ mod tests {
     fn an_unknown_table_is_refused_with_the_known_ones() {
         assert_eq!(
             faults("[agents]\n"),
-            ["1:2: unknown table `agents`, allowed are: agent, log, metrics, ailments"]
+            [
+                "1:2: unknown table `agents`, allowed are: agent, log, metrics, treatment, \
+             treatments, ailments"
+            ]
         );
         assert_eq!(
             faults("interval = '5s'\n"),
-            ["1:1: unknown table `interval`, allowed are: agent, log, metrics, ailments"]
+            [
+                "1:1: unknown table `interval`, allowed are: agent, log, metrics, treatment, \
+             treatments, ailments"
+            ]
         );
     }
 
@@ -272,6 +304,19 @@ mod tests {
             faults("[agent]\ninterval = '1ms'\n"),
             ["2:12: agent.interval: \"1ms\" is not a time from \"1s\" to \"1h\""]
         );
+    }
+
+    #[test]
+    fn a_treatment_has_its_mode_and_the_others_the_default() {
+        let policy = parse("[treatments]\nudp_timeout = 'auto'\n")
+            .unwrap()
+            .treatment;
+        assert_eq!(policy.mode("udp_timeout"), Mode::Auto);
+        assert_eq!(policy.mode("run_estimation"), Mode::DryRun);
+        let fault = &faults("[treatments]\nudp_timeout = 'yes'\n")[0];
+        assert!(fault.contains("\"dry-run\", \"manual\""), "{fault}");
+        let fault = &faults("[treatments]\nvm_swappiness = 'auto'\n")[0];
+        assert!(fault.contains("run_estimation"), "{fault}");
     }
 
     #[test]

@@ -15,7 +15,10 @@ pub use load::load;
 pub use reference::{as_markdown, as_toml};
 pub use tables::{Agent, Format, Level, Log, Metrics};
 
-use crate::ailments::{self, Ward};
+use crate::{
+    ailments::{self, Ward},
+    treatment::{Policy, Treatment},
+};
 
 /// All that can be configured, checked.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Config {
     pub log: Log,
     /// What it exports.
     pub metrics: Metrics,
+    /// What it may change.
+    pub treatment: Policy,
     /// All ailments in their order, each with its settings.
     pub ailments: Vec<Case>,
 }
@@ -48,12 +53,24 @@ impl Case {
     };
 }
 
+/// The keys of `[treatments]`: one a treatment.
+fn treatment_keys() -> Vec<Key> {
+    let treatments = ailments::treatments().into_iter();
+    let key = |(_, treatment): (&str, &'static Treatment)| Key {
+        name: treatment.name,
+        allowed: Policy::MODES,
+        help: treatment.effect,
+    };
+    treatments.map(key).collect()
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             agent: Agent::default(),
             log: Log::default(),
             metrics: Metrics::default(),
+            treatment: Policy::default(),
             ailments: ailments::all()
                 .into_iter()
                 .map(|ward| Case {

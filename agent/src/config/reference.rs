@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
-use super::{Agent, Case, Config, Key, Log, Metrics};
-use crate::render::wrap;
+use super::{Agent, Case, Config, Key, Log, Metrics, treatment_keys};
+use crate::{render::wrap, treatment::Policy};
 
 const WIDTH: usize = 80;
 
@@ -75,6 +75,13 @@ fn sections(config: &Config) -> Result<Vec<Section>, toml::ser::Error> {
             &config.metrics,
         )?,
     ];
+    sections.push(section(
+        "treatment",
+        "What the agent may change on this node, for how long, and when it puts it back.",
+        Policy::KEYS,
+        &config.treatment,
+    )?);
+    sections.push(modes(&config.treatment));
     for case in &config.ailments {
         sections.push(ailment(case)?);
     }
@@ -96,6 +103,22 @@ fn section<T: Serialize>(
         help: help.to_owned(),
         entries: entries.collect(),
     })
+}
+
+fn modes(policy: &Policy) -> Section {
+    let keys = treatment_keys().into_iter();
+    let entry = |key: Key| {
+        let mode = policy.mode(key.name).name();
+        (key, mode.into())
+    };
+    Section {
+        name: "treatments".to_owned(),
+        help: "Who may have each treatment applied. off: nobody. dry-run: a person who says \
+               --apply; the agent only says what it would do. manual: a person, without being \
+               told twice. alert: an alert too. auto: the agent by itself too."
+            .to_owned(),
+        entries: keys.map(entry).collect(),
+    }
 }
 
 fn ailment(case: &Case) -> Result<Section, toml::ser::Error> {
@@ -151,6 +174,8 @@ mod tests {
                 toml::Table::try_from(config.metrics).unwrap(),
             ),
         ];
+        let policy = toml::Table::try_from(&config.treatment).unwrap();
+        tables.push(("treatment", Policy::KEYS, policy));
         for case in &config.ailments {
             let about = case.ward.about();
             tables.push((about.name, about.keys, case.ward.settings().unwrap()));
@@ -166,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_word_that_a_key_allows_can_be_read() {
-        for (table, keys) in [("log", Log::KEYS)] {
+        for (table, keys) in [("log", Log::KEYS), ("treatment", Policy::KEYS)] {
             for key in keys {
                 let super::super::Allowed::OneOf(words) = key.allowed else {
                     continue;

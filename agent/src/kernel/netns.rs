@@ -50,6 +50,22 @@ pub fn own() -> io::Result<u32> {
     of("self")
 }
 
+/// Runs something in a network namespace, on this thread if it is ours. `None` where no
+/// process lives in it.
+///
+/// # Errors
+///
+/// As [`own`] and [`within`].
+pub fn inside<T: Send>(netns: u32, f: impl FnOnce() -> T + Send) -> io::Result<Option<T>> {
+    if own()? == netns {
+        return Ok(Some(f()));
+    }
+    match scan().get(&netns) {
+        Some(pid) => within(*pid, f).map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Runs something on a thread of its own in the network namespace of a process.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! Sysctls: the only part of the agent that opens `/proc/sys`.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -43,6 +44,37 @@ pub fn read_number(key: &str) -> io::Result<Option<u64>> {
             ),
         )
     })
+}
+
+/// Writes a number to a sysctl, in the network namespace of the calling thread for
+/// `net.*`. Only `treatment` asks for that.
+///
+/// # Errors
+///
+/// The operation, the key and the kernel's error; it says what to do where the mount is
+/// read-only, as in a container without the host's `/proc/sys`.
+pub fn write(key: &str, value: u64) -> io::Result<()> {
+    let path = path(key);
+    let hint = |error: &io::Error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; mount the host's /proc/sys writable into the container"
+        }
+        io::ErrorKind::PermissionDenied => "; it takes root, and CAP_NET_ADMIN for net.*",
+        _ => "",
+    };
+    let fail = |error: io::Error| {
+        let message = format!(
+            "write {value} to {}: {error}{}",
+            path.display(),
+            hint(&error)
+        );
+        io::Error::new(error.kind(), message)
+    };
+    // No such file is to be made where there is none.
+    let file = fs::OpenOptions::new().write(true).open(&path);
+    let mut file = file.map_err(fail)?;
+    file.write_all(format!("{value}\n").as_bytes())
+        .map_err(fail)
 }
 
 /// `net.netfilter.nf_conntrack_max` is `/proc/sys/net/netfilter/nf_conntrack_max`.

@@ -1,6 +1,6 @@
 //! The cap on the number of series, so that no node can flood a Prometheus.
 
-use super::{Sample, Value, agent, process};
+use super::{Sample, Value, agent, process, treatment};
 use crate::{ailments::About, report::NodeReport};
 
 /// Cuts the samples of a report so that its scrape has at most so many series,
@@ -27,7 +27,10 @@ pub fn cap(report: &mut NodeReport, ailments: &[About], max_series: usize) -> u6
 /// The series that are not an ailment's: the agent's, the one with its version among
 /// them, and the process's.
 fn own(report: &NodeReport, ailments: &[About]) -> usize {
-    agent::samples(report, ailments, 0.0).len() + 1 + process::METRICS.len()
+    agent::samples(report, ailments, 0.0).len()
+        + treatment::samples(report, ailments).len()
+        + 1
+        + process::METRICS.len()
 }
 
 /// Leaves at most so many series; says how many are left and how many went.

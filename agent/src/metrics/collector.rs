@@ -9,7 +9,7 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use super::{Kind, MetricDef, Sample, Value, agent, process, sections};
+use super::{Kind, MetricDef, Sample, Value, agent, process, sections, treatment};
 use crate::{ailments::About, monitor::Reports, time::unix_seconds};
 
 /// The page `/metrics`.
@@ -87,6 +87,8 @@ impl Collector for ReportCollector {
             let now = unix_seconds(SystemTime::now());
             let own = agent::samples(report, &self.ailments, now);
             own.iter().for_each(|sample| families.add(sample));
+            let treatments = treatment::samples(report, &self.ailments);
+            treatments.iter().for_each(|sample| families.add(sample));
             let ailments = report.ailments.iter().flat_map(|ailment| &ailment.samples);
             ailments.for_each(|sample| families.add(sample));
         }

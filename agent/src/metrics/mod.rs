@@ -7,6 +7,7 @@ mod definition;
 mod process;
 #[cfg(test)]
 mod rules;
+mod treatment;
 
 pub use cap::cap;
 pub use collector::Page;
@@ -32,6 +33,11 @@ pub fn sections(ailments: &[About]) -> Vec<Section> {
             name: "agent",
             about: "how well the agent itself observes, ailment by ailment",
             metrics: agent::METRICS,
+        },
+        Section {
+            name: "treatment",
+            about: "what the agent changes on its node",
+            metrics: treatment::METRICS,
         },
         Section {
             name: "process",

@@ -6,6 +6,7 @@ mod number;
 mod probes;
 mod report;
 mod terminal;
+mod treatments;
 mod wrap;
 
 pub use html::status_page;
@@ -14,4 +15,5 @@ pub use number::number;
 pub use probes::probes_as_text;
 pub use report::report_as_text;
 pub use terminal::{Terminal, print};
+pub use treatments::{course_as_text, courses_as_text, treatments_as_markdown, treatments_as_text};
 pub use wrap::wrap;

@@ -14,10 +14,10 @@ use crate::report::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
 pub(super) const KINDS: &[&str] = &[BLACK_HOLED, MISDIRECTED, DELAYED, EXPOSED];
-const BLACK_HOLED: &str = "black_holed";
-const MISDIRECTED: &str = "misdirected";
-const DELAYED: &str = "delayed";
-const EXPOSED: &str = "exposed";
+pub(super) const BLACK_HOLED: &str = "black_holed";
+pub(super) const MISDIRECTED: &str = "misdirected";
+pub(super) const DELAYED: &str = "delayed";
+pub(super) const EXPOSED: &str = "exposed";
 
 /// Parties that a finding names.
 const NAMED: usize = 5;
@@ -294,6 +294,7 @@ mod tests {
                 },
                 settings,
             }],
+            netns: Some(7),
             close_timeout: Some(10),
             probed: Some(ProbedReading {
                 total: recent.clone(),

@@ -29,6 +29,9 @@ pub struct Reading {
     pub window_seconds: f64,
     /// The namespaces that have services.
     pub namespaces: Vec<NamespaceReading>,
+    /// Our own network namespace.
+    #[serde(default)]
+    pub netns: Option<u32>,
     /// `nf_conntrack_tcp_timeout_close` of our own namespace, seconds.
     pub close_timeout: Option<u64>,
     /// What the probes counted; absent where none is attached.

@@ -22,6 +22,7 @@ use crate::{
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     report::{Finding, ProbeReport, ProgramStats},
+    treatment::{Proposal, Treatment},
 };
 
 /// See the module.
@@ -37,6 +38,7 @@ impl Ailment for IpvsConnReuse {
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;
+    const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
     type Plan = Plan;
@@ -61,6 +63,10 @@ impl Ailment for IpvsConnReuse {
 
     fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
         judge::judge(reading, settings)
+    }
+
+    fn proposals(reading: &Reading) -> Vec<Proposal> {
+        treat::proposals(reading)
     }
 
     fn samples(reading: &Reading) -> Vec<Sample> {

@@ -1,5 +1,5 @@
-//! What can be done against it, in words: what each change does on this kernel and in
-//! this configuration, what it costs, how it is undone.
+//! What can be done against it: what each change does on this kernel and in this
+//! configuration, what it costs, how it is undone.
 //!
 //! What IPVS does with a SYN depends on three things (ip_vs_core.c): the settings, the
 //! destination of the old connection, and whether the packet belongs to a conntrack
@@ -8,14 +8,99 @@
 
 use ebpf::ipvs_conn_reuse::{Outcome, Reason};
 
-use super::measure::{ProbedReading, Reading, VsSettings};
+use super::{
+    judge::{BLACK_HOLED, DELAYED, EXPOSED, MISDIRECTED},
+    measure::{ProbedReading, Reading, VsSettings},
+};
+use crate::treatment::{Bound, Change, Proposal, Treatment};
 
 /// A shorter stay of reset connections in conntrack (default 10 s).
 const CLOSE_TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close";
 const SHORT_CLOSE_TIMEOUT: u64 = 1;
+const EXPIRE_NODEST_CONN: &str = "net.ipv4.vs.expire_nodest_conn";
 
 /// With fewer drops than this of one kind nothing is said of the kernel.
 const ENOUGH_TO_TELL: u64 = 3;
+
+/// Safest first. `conn_reuse_mode` is not among them: 0 trades a delay for an outage, and
+/// what 1 does depends on the kernel's fixes, so that is left to people.
+pub(super) const TREATMENTS: &[&Treatment] = &[&CLOSE, &EXPIRE_NODEST];
+
+static CLOSE: Treatment = Treatment {
+    name: "tcp_timeout_close",
+    effect: "the conntrack entry of a reset connection goes before the client comes back, and the \
+             SYN is scheduled at once",
+    cost: "packets of the reset connection that come later meet no entry and are not translated",
+    acts: "on connections that are reset from then on; one that was reset before keeps its entry \
+           for up to 10 s",
+    applies: "where SYNs on the ports of connections that the server had reset are dropped, on a \
+              kernel that lets a SYN reopen a finished entry (Linux 5.9 and later, and fixed \
+              stable ones; told by behaviour)",
+    keys: &[Bound {
+        key: CLOSE_TIMEOUT,
+        allowed: SHORT_CLOSE_TIMEOUT..=SHORT_CLOSE_TIMEOUT,
+    }],
+    durable: "set net.netfilter.nf_conntrack_tcp_timeout_close=1 in a file of /etc/sysctl.d, and \
+              load nf_conntrack before systemd-sysctl runs (a file of /etc/modules-load.d)",
+};
+
+static EXPIRE_NODEST: Treatment = Treatment {
+    name: "expire_nodest_conn",
+    effect: "IPVS lets go of connections whose destination is drained or gone when a packet of \
+             theirs comes, and schedules a SYN anew",
+    cost: "connections to destinations that were removed end at their next packet instead of \
+           timing out; a SYN whose old conntrack entry still stands is dropped once, and its \
+           client waits a second",
+    acts: "with the next packet of a connection",
+    applies: "where it is 0 and SYNs are dropped silently or sent to drained destinations, in each \
+              network namespace with services",
+    keys: &[Bound {
+        key: EXPIRE_NODEST_CONN,
+        allowed: 1..=1,
+    }],
+    durable: "kube-proxy sets net.ipv4.vs.expire_nodest_conn=1 at each start; without it, set it \
+              in a file of /etc/sysctl.d, and load ip_vs before systemd-sysctl runs (a file of \
+              /etc/modules-load.d)",
+};
+
+/// What each treatment would be now.
+pub(super) fn proposals(reading: &Reading) -> Vec<Proposal> {
+    vec![shorter_close(reading), let_go(reading)]
+}
+
+fn shorter_close(reading: &Reading) -> Proposal {
+    let now = reading.close_timeout.zip(reading.netns);
+    let change = now.and_then(|(now, netns)| {
+        (now > SHORT_CLOSE_TIMEOUT)
+            .then(|| Change::new(CLOSE_TIMEOUT, netns, now, SHORT_CLOSE_TIMEOUT))
+    });
+    let objection = match &reading.probed {
+        Some(probed) if drops_every_reuse(probed) => Some(
+            "this kernel drops the first SYN on every reused port, whatever becomes of the entry",
+        ),
+        Some(probed) if against_resets(reading, probed).is_none() => {
+            Some("no SYN was dropped for a connection that its server had reset")
+        }
+        Some(_) | None => None,
+    };
+    Proposal {
+        objection: objection.map(str::to_owned),
+        ..Proposal::new(&CLOSE, &[DELAYED], change)
+    }
+}
+
+fn let_go(reading: &Reading) -> Proposal {
+    let changes = reading
+        .namespaces
+        .iter()
+        .filter(|namespace| namespace.settings.expire_nodest_conn == Some(0))
+        .map(|namespace| Change::new(EXPIRE_NODEST_CONN, namespace.netns, 0, 1));
+    Proposal::new(
+        &EXPIRE_NODEST,
+        &[BLACK_HOLED, MISDIRECTED, EXPOSED],
+        changes,
+    )
+}
 
 /// Remedies for SYNs that are dropped once, safest first.
 pub(super) fn delayed(reading: &Reading, probed: &ProbedReading) -> Vec<String> {

@@ -9,9 +9,9 @@ use crate::report::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
 pub(super) const KINDS: &[&str] = &[STALLING, AT_RISK, BUSY];
-const STALLING: &str = "stalling";
-const AT_RISK: &str = "at_risk";
-const BUSY: &str = "busy";
+pub(super) const STALLING: &str = "stalling";
+pub(super) const AT_RISK: &str = "at_risk";
+pub(super) const BUSY: &str = "busy";
 
 /// Namespaces that a finding names.
 const NAMED: usize = 5;

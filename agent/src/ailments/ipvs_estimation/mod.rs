@@ -21,6 +21,7 @@ use crate::{
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     report::{Finding, ProbeReport, ProgramStats},
+    treatment::{Proposal, Treatment},
 };
 
 /// See the module.
@@ -35,6 +36,7 @@ impl Ailment for IpvsEstimation {
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;
+    const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
     type Plan = Plan;
@@ -63,6 +65,10 @@ impl Ailment for IpvsEstimation {
 
     fn notes(reading: &Reading) -> Vec<String> {
         treat::notes(reading)
+    }
+
+    fn proposals(reading: &Reading) -> Vec<Proposal> {
+        treat::proposals(reading)
     }
 
     fn samples(reading: &Reading) -> Vec<Sample> {

@@ -1,13 +1,14 @@
-//! What can be done against it, in words for now: what each change does, what it
-//! costs, how it is undone; and what to know where something was done.
+//! What can be done against it: what each change does, what it costs, how it is undone;
+//! and what to know where something was done.
 
 use ebpf::ipvs_estimation::Context;
 
 use super::{
-    judge::time,
+    judge::{AT_RISK, BUSY, STALLING, time},
     measure::{NamespaceReading, Reading},
     support::{EST_CPULIST, EST_NICE, RUN_ESTIMATION},
 };
+use crate::treatment::{Bound, Change, Proposal, Treatment};
 
 /// What `run_estimation=0` takes away (ip_vs_ctl.c, `ip_vs_copy_stats` and
 /// `ip_vs_stats_percpu_show`).
@@ -15,6 +16,39 @@ const FROZEN: &str = "ipvsadm --stats and --rate, the netlink statistics and \
                       /proc/net/ip_vs_stats stand still, and with them whatever exports them; \
                       the lines by CPU of /proc/net/ip_vs_stats_percpu and the numbers of \
                       connections stay live";
+
+/// The only one that takes the work away; where threads do it, their sysctls move it, so
+/// they are left to people.
+pub(super) const TREATMENTS: &[&Treatment] = &[&STOP];
+
+static STOP: Treatment = Treatment {
+    name: "run_estimation",
+    effect: "estimators are not visited any more",
+    cost: "ipvsadm --stats and --rate, the netlink statistics and /proc/net/ip_vs_stats stand \
+           still, and with them whatever exports them",
+    acts: "within 2 s; connections and their scheduling do not notice (schedulers that weigh by \
+           connections use other counters)",
+    applies: "where the kernel has net.ipv4.vs.run_estimation (5.10 has not); in each network \
+              namespace with services, those that come later too",
+    keys: &[Bound {
+        key: RUN_ESTIMATION,
+        allowed: 0..=0,
+    }],
+    durable: "set net.ipv4.vs.run_estimation=0 in a file of /etc/sysctl.d, and load ip_vs before \
+              systemd-sysctl runs (a file of /etc/modules-load.d)",
+};
+
+/// What each treatment would be now.
+pub(super) fn proposals(reading: &Reading) -> Vec<Proposal> {
+    let changes = reading
+        .namespaces
+        .iter()
+        .filter(|namespace| namespace.estimating == Some(true))
+        .map(|namespace| Change::new(RUN_ESTIMATION, namespace.netns, 1, 0));
+    let known = reading.switches.run_estimation.is_some();
+    let proposal = Proposal::new(&STOP, &[STALLING, AT_RISK, BUSY], changes);
+    known.then_some(proposal).into_iter().collect()
+}
 
 /// Remedies that this kernel has, safest first.
 pub(super) fn remedies(reading: &Reading) -> Vec<String> {

@@ -9,9 +9,9 @@ use crate::report::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
 pub(super) const KINDS: &[&str] = &[FULL, FILLING, WASTEFUL];
-const FULL: &str = "full";
-const FILLING: &str = "filling";
-const WASTEFUL: &str = "wasteful";
+pub(super) const FULL: &str = "full";
+pub(super) const FILLING: &str = "filling";
+pub(super) const WASTEFUL: &str = "wasteful";
 
 /// Parties that a finding names.
 const NAMED: usize = 5;
@@ -365,6 +365,7 @@ mod tests {
             netns: 7,
             entries: 1_000,
             limit: Some(10_000),
+            memory: Some(4 << 30),
             timeouts: Timeouts {
                 unreplied: Some(30),
                 stream: Some(120),

@@ -31,6 +31,9 @@ pub struct Reading {
     pub entries: u64,
     /// `nf_conntrack_max`; `None` where it could not be read, 0 for no limit.
     pub limit: Option<u64>,
+    /// Memory of the machine, bytes.
+    #[serde(default)]
+    pub memory: Option<u64>,
     /// Timeouts in force in our namespace.
     pub timeouts: Timeouts,
     /// Packets dropped and entries pushed out since boot.

@@ -21,6 +21,7 @@ use crate::{
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     report::{Finding, ProbeReport, ProgramStats},
+    treatment::{Proposal, Treatment},
 };
 
 /// See the module.
@@ -35,6 +36,7 @@ impl Ailment for UdpConntrack {
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;
+    const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
     type Plan = Plan;
@@ -59,6 +61,10 @@ impl Ailment for UdpConntrack {
 
     fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
         judge::judge(reading, settings)
+    }
+
+    fn proposals(reading: &Reading) -> Vec<Proposal> {
+        treat::proposals(reading)
     }
 
     fn samples(reading: &Reading) -> Vec<Sample> {

@@ -1,47 +1,122 @@
-//! What can be done against it, in words for now: what each change does, what it
-//! costs, how it is undone.
+//! What can be done against it: what each change does, what it costs, how it is undone.
 
-use super::measure::Reading;
+use crate::treatment::{Bound, Change, Proposal, Treatment};
 
-/// A setting of the kernel that may help, described for a person to decide.
-struct Treatment {
-    /// The sysctl, dots between its parts.
-    sysctl: &'static str,
-    /// What it does.
-    effect: &'static str,
-    /// What it costs, and whom.
-    cost: &'static str,
-}
+use super::{
+    judge::{FILLING, FULL, WASTEFUL},
+    measure::Reading,
+};
 
 /// Memory of an entry: `struct nf_conn` with the extensions that NAT adds, and its
 /// share of the hash table, bytes (the slab shows 256 to 320).
 const ENTRY_BYTES: u64 = 384;
 
+/// The table may grow to this part of the memory, when every entry is taken.
+const MEMORY_SHARE: u64 = 32;
+
 /// Below this a resolver's retry (5 s by default) would meet no entry.
 const LOWEST_UDP_TIMEOUT: u64 = 10;
-
-const UDP_TIMEOUT: Treatment = Treatment {
-    sysctl: "net.netfilter.nf_conntrack_udp_timeout",
-    effect: "entries of flows that are over stand for fewer seconds",
-    cost: "an answer that comes later than this is not translated back; entries that exist keep \
-           their expiry until their next packet",
-};
 
 /// What RFC 4787 (REQ-5) asks a translator to keep a mapping for at least.
 const LOWEST_STREAM_TIMEOUT: u64 = 120;
 
-const STREAM_TIMEOUT: Treatment = Treatment {
-    sysctl: "net.netfilter.nf_conntrack_udp_timeout_stream",
-    effect: "entries of streams that are over stand for fewer seconds",
-    cost: "a stream (QUIC, VPN) that is silent for longer loses its translation",
+/// Safest first.
+pub(super) const TREATMENTS: &[&Treatment] = &[&UDP_TIMEOUT, &STREAM_TIMEOUT, &MAX];
+
+static UDP_TIMEOUT: Treatment = Treatment {
+    name: "udp_timeout",
+    effect: "entries of flows that are over stand for fewer seconds",
+    cost: "an answer that comes later than this is not translated back; entries that exist keep \
+           their expiry until their next packet",
+    acts: "on each entry with its next packet; those that stand already expire as they would have",
+    applies: "where the timeout is above 10 s",
+    keys: &[Bound {
+        key: "net.netfilter.nf_conntrack_udp_timeout",
+        allowed: LOWEST_UDP_TIMEOUT..=LOWEST_UDP_TIMEOUT,
+    }],
+    durable: "set net.netfilter.nf_conntrack_udp_timeout in a file of /etc/sysctl.d, and load \
+              nf_conntrack before systemd-sysctl runs (a file of /etc/modules-load.d); with \
+              kube-proxy set conntrack.udpTimeout in its configuration",
 };
 
-const MAX: Treatment = Treatment {
-    sysctl: "net.netfilter.nf_conntrack_max",
+static STREAM_TIMEOUT: Treatment = Treatment {
+    name: "udp_stream_timeout",
+    effect: "entries of streams that are over stand for fewer seconds",
+    cost: "a stream (QUIC, VPN) that is silent for longer loses its translation",
+    acts: "on each entry with its next packet; those that stand already expire as they would have",
+    applies: "where the timeout is above 120 s, as RFC 4787 asks for that much, and streams are \
+              most of the entries",
+    keys: &[Bound {
+        key: "net.netfilter.nf_conntrack_udp_timeout_stream",
+        allowed: LOWEST_STREAM_TIMEOUT..=LOWEST_STREAM_TIMEOUT,
+    }],
+    durable: "set net.netfilter.nf_conntrack_udp_timeout_stream in a file of /etc/sysctl.d; with \
+              kube-proxy set conntrack.udpStreamTimeout in its configuration",
+};
+
+static MAX: Treatment = Treatment {
+    name: "conntrack_max",
     effect: "the table holds more entries, in every network namespace",
     cost: "kernel memory, about 0.4 KiB an entry, and longer hash chains unless \
            nf_conntrack_buckets grows along",
+    acts: "at once; undone, it lets the entries that are too many expire, and drops new ones until \
+           then",
+    applies: "in the first network namespace, while twice as many entries take at most a 32nd of \
+              the memory",
+    keys: &[Bound {
+        key: "net.netfilter.nf_conntrack_max",
+        // Beyond this the hash chains of the usual table are long.
+        allowed: 1..=4_194_304,
+    }],
+    durable: "set net.netfilter.nf_conntrack_max in a file of /etc/sysctl.d; with kube-proxy set \
+              conntrack.maxPerCore and conntrack.min in its configuration",
 };
+
+/// What each treatment would be now.
+pub(super) fn proposals(reading: &Reading) -> Vec<Proposal> {
+    vec![
+        shorter(&UDP_TIMEOUT, reading, reading.timeouts.unreplied),
+        Proposal {
+            objection: (!reading.streams_dominate())
+                .then(|| "few of the entries are streams".to_owned()),
+            ..shorter(&STREAM_TIMEOUT, reading, reading.timeouts.stream)
+        },
+        larger(reading),
+    ]
+}
+
+/// The timeout at its lowest.
+fn shorter(treatment: &'static Treatment, reading: &Reading, now: Option<u64>) -> Proposal {
+    let change = treatment.keys.first().zip(now).and_then(|(bound, from)| {
+        let to = *bound.allowed.start();
+        (from > to).then(|| Change::new(bound.key, reading.netns, from, to))
+    });
+    Proposal::new(treatment, &[FULL, FILLING, WASTEFUL], change)
+}
+
+/// The table at twice its size.
+fn larger(reading: &Reading) -> Proposal {
+    let Some(from) = reading.limit.filter(|limit| *limit > 0) else {
+        return Proposal::new(&MAX, &[FULL, FILLING], None);
+    };
+    let to = from.saturating_mul(2);
+    let change = Change::new(MAX.keys[0].key, reading.netns, from, to);
+    let needed = to.saturating_mul(ENTRY_BYTES);
+    let objection = match reading.memory {
+        Some(memory) if needed <= memory / MEMORY_SHARE => None,
+        Some(memory) => Some(format!(
+            "{to} entries would take up to {} MiB, more than a {MEMORY_SHARE}nd of the {} MiB of \
+             this machine",
+            needed.div_ceil(1 << 20),
+            memory >> 20
+        )),
+        None => Some("it is not known how much memory there is".to_owned()),
+    };
+    Proposal {
+        objection,
+        ..Proposal::new(&MAX, &[FULL, FILLING], Some(change))
+    }
+}
 
 /// Remedies for a table that fills or is full of idle entries, safest first.
 pub(super) fn remedies(reading: &Reading) -> Vec<String> {
@@ -49,13 +124,13 @@ pub(super) fn remedies(reading: &Reading) -> Vec<String> {
     if let Some(current) = reading.timeouts.unreplied
         && current > LOWEST_UDP_TIMEOUT
     {
-        remedies.push(change(&UDP_TIMEOUT, current, LOWEST_UDP_TIMEOUT));
+        remedies.push(UDP_TIMEOUT.advice(current, LOWEST_UDP_TIMEOUT));
     }
     if let Some(current) = reading.timeouts.stream
         && current > LOWEST_STREAM_TIMEOUT
         && reading.streams_dominate()
     {
-        remedies.push(change(&STREAM_TIMEOUT, current, LOWEST_STREAM_TIMEOUT));
+        remedies.push(STREAM_TIMEOUT.advice(current, LOWEST_STREAM_TIMEOUT));
     }
     if let Some(limit) = reading.limit
         && limit > 0
@@ -64,7 +139,7 @@ pub(super) fn remedies(reading: &Reading) -> Vec<String> {
         let memory = (more - limit).saturating_mul(ENTRY_BYTES).div_ceil(1 << 20);
         remedies.push(format!(
             "{} (up to {memory} MiB more)",
-            change(&MAX, limit, more)
+            MAX.advice(limit, more)
         ));
     }
     if reading.dns_dominates() {
@@ -74,14 +149,4 @@ pub(super) fn remedies(reading: &Reading) -> Vec<String> {
         );
     }
     remedies
-}
-
-fn change(treatment: &Treatment, from: u64, to: u64) -> String {
-    let Treatment {
-        sysctl,
-        effect,
-        cost,
-        ..
-    } = treatment;
-    format!("sysctl -w {sysctl}={to}: {effect}; costs: {cost}; undo: sysctl -w {sysctl}={from}")
 }

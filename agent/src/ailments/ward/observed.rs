@@ -57,6 +57,7 @@ impl<A: Ailment> Ward for Observed<A> {
             metrics: A::METRICS,
             findings: A::FINDINGS,
             keys: A::KEYS,
+            treatments: A::TREATMENTS,
         }
     }
 
@@ -213,6 +214,7 @@ impl<A: Ailment> Observed<A> {
         report.findings = A::judge(reading, &self.settings);
         report.verdict = worst(&report.findings);
         report.notes = A::notes(reading);
+        report.proposals = A::proposals(reading);
         report.samples = A::samples(reading);
         report.lost_events = A::lost_events(reading);
     }

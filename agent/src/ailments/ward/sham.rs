@@ -22,6 +22,7 @@ use crate::{
     report::{
         AilmentReport, Evidence, Finding, Missing, Party, ProbeReport, ProgramStats, Severity,
     },
+    treatment::{Proposal, Treatment},
 };
 
 /// The kernel: what it is told to be.
@@ -282,6 +283,7 @@ impl Ailment for Sham {
         allowed: Allowed::Count { min: 1, max: 500 },
         help: "Beats from which on the pulse races.",
     }];
+    const TREATMENTS: &'static [&'static Treatment] = &[];
 
     type Settings = Settings;
     type Plan = Arc<Body>;
@@ -353,6 +355,10 @@ impl Ailment for Sham {
             }],
             remedies: vec!["Climb a tree.".to_owned(), "Wait.".to_owned()],
         }]
+    }
+
+    fn proposals(_reading: &Self::Reading) -> Vec<Proposal> {
+        Vec::new()
     }
 
     fn samples(reading: &Self::Reading) -> Vec<Sample> {

@@ -42,6 +42,7 @@ impl Baseline {
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
             namespaces,
+            netns: Some(own),
             close_timeout: sysctl::read_number("net.netfilter.nf_conntrack_tcp_timeout_close")?,
             probed: None,
         })

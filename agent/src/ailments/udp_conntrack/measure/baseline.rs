@@ -69,6 +69,7 @@ impl Baseline {
             netns: self.netns,
             entries: stat.entries,
             limit: number("net.netfilter.nf_conntrack_max")?,
+            memory: Some(memory()),
             timeouts: Timeouts {
                 unreplied: number("net.netfilter.nf_conntrack_udp_timeout")?,
                 stream: number("net.netfilter.nf_conntrack_udp_timeout_stream")?,
@@ -116,6 +117,12 @@ fn stat() -> anyhow::Result<Stat> {
             })
         }
     }
+}
+
+/// Memory of the machine, bytes.
+fn memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    (system.totalram as u64).saturating_mul(u64::from(system.mem_unit))
 }
 
 fn number(key: &str) -> anyhow::Result<Option<u64>> {

@@ -1,0 +1,36 @@
+//! `nodemedic pause`, `nodemedic resume`
+
+use clap::Args;
+
+use super::{Node, exit::Exit};
+use crate::{render::print, state, treatment};
+
+#[derive(Debug, Args)]
+pub(super) struct Pause {
+    #[command(flatten)]
+    node: Node,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Resume {
+    #[command(flatten)]
+    node: Node,
+}
+
+impl Pause {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let directory = state::make(&self.node.load()?.agent.state_dir)?;
+        treatment::pause(&directory, true)?;
+        print("nothing will be treated until `nodemedic resume`; what is active goes on\n")?;
+        Ok(Exit::Healthy)
+    }
+}
+
+impl Resume {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let directory = state::directory(&self.node.load()?.agent.state_dir);
+        treatment::pause(&directory, false)?;
+        print("treatments may begin again, as the configuration has them\n")?;
+        Ok(Exit::Healthy)
+    }
+}

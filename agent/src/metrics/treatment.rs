@@ -1,0 +1,56 @@
+//! What the agent changes on its node.
+
+use super::{Kind, MetricDef, Sample};
+use crate::{ailments::About, report::NodeReport, treatment::Refusal};
+
+const ACTIVE: MetricDef = MetricDef {
+    name: "nodemedic_treatment_active",
+    kind: Kind::Gauge,
+    help: "1 while the treatment is active, else 0.",
+    labels: &["treatment"],
+};
+const TOTAL: MetricDef = MetricDef {
+    name: "nodemedic_treatment_total",
+    kind: Kind::Counter,
+    help: "Steps of treatments: applied, kept, undone, overtaken by somebody else, void after a \
+           reboot, failed; dry_run where it was only told what would be done. By who asked for \
+           it: hand, agent, alert.",
+    labels: &["treatment", "trigger", "outcome"],
+};
+const DRIFT: MetricDef = MetricDef {
+    name: "nodemedic_treatment_drift_total",
+    kind: Kind::Counter,
+    help: "Values that somebody has set back while the treatment was active.",
+    labels: &["treatment"],
+};
+const REFUSALS: MetricDef = MetricDef {
+    name: "nodemedic_treatment_refusals_total",
+    kind: Kind::Counter,
+    help: "Treatments that were asked for and not begun, by reason.",
+    labels: &["reason"],
+};
+
+pub(super) const METRICS: &[MetricDef] = &[ACTIVE, TOTAL, DRIFT, REFUSALS];
+
+/// Of the treatments of these ailments.
+pub(super) fn samples(report: &NodeReport, ailments: &[About]) -> Vec<Sample> {
+    let counts = &report.treatment_counts;
+    let mut samples = Vec::new();
+    for treatment in ailments.iter().flat_map(|about| about.treatments) {
+        let name = treatment.name;
+        let mut ours = report.treatments.iter().filter(|it| it.treatment == name);
+        let active = ours.any(|course| course.is_active());
+        samples.push(Sample::number(&ACTIVE, [name], f64::from(u8::from(active))));
+        let drifts = counts.drifts.get(name).copied().unwrap_or(0);
+        samples.push(Sample::number(&DRIFT, [name], drifts as f64));
+    }
+    for it in &counts.outcomes {
+        let labels = [&it.treatment, &it.trigger, &it.outcome];
+        samples.push(Sample::number(&TOTAL, labels, it.times as f64));
+    }
+    for reason in Refusal::REASONS {
+        let refused = counts.refusals.get(reason).copied().unwrap_or(0);
+        samples.push(Sample::number(&REFUSALS, [reason], refused as f64));
+    }
+    samples
+}

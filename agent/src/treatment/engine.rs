@@ -1,0 +1,719 @@
+//! Begins treatments, watches them, and ends them.
+//!
+//! It reads no clock: whoever calls says what time it is. All it does to the kernel goes
+//! through [`Hands`].
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use tracing::{error, info, warn};
+
+use super::{
+    counts::Counts,
+    course::{Change, Course, Ending, State, Trigger},
+    guard::{Guard, Refusal},
+    hands::{Hands, Place},
+    journal::Journal,
+    plan::{Proposal, Treatment},
+    policy::{AtExit, Policy},
+    vitals::Vitals,
+};
+use crate::report::{AilmentReport, NodeReport};
+
+/// What time it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// `CLOCK_BOOTTIME`, seconds.
+    pub boot_seconds: f64,
+    /// Seconds since the epoch, for people.
+    pub unix_seconds: f64,
+}
+
+/// What somebody wants to be done.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The ailment to be treated.
+    pub ailment: String,
+    /// With what; the first that may be, if nobody says.
+    pub treatment: Option<String>,
+    /// Who asks.
+    pub trigger: Trigger,
+    /// For how long; as configured, if nobody says.
+    pub duration: Option<Duration>,
+    /// Whether to do it.
+    pub intent: Intent,
+    /// Though the node is healthy, or the treatment has just ended.
+    pub force: bool,
+}
+
+/// Whether something is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Only to be told.
+    DryRun,
+    /// If the configuration allows it without being told to, else only to be told.
+    AsConfigured,
+    /// Yes.
+    Apply,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// It was begun.
+    Begun(Course),
+    /// It would be.
+    Would(Course),
+}
+
+/// All treatments of this node.
+#[derive(Debug)]
+pub struct Engine {
+    treatments: Vec<(&'static str, &'static Treatment)>,
+    policy: Policy,
+    hands: Box<dyn Hands>,
+    journal: Result<Journal, String>,
+    boot: String,
+    courses: Vec<Course>,
+    counts: Counts,
+    /// Whether nothing may begin.
+    paused: bool,
+    /// What was refused to the agent itself, so that it is said once.
+    said: BTreeSet<(&'static str, &'static str)>,
+}
+
+impl Engine {
+    /// Takes up what the journal of a state directory tells: what cannot be valid any
+    /// more is put back or given up, the rest goes on. A journal that cannot be read
+    /// leaves an engine that refuses everything, and says why.
+    pub fn open(
+        treatments: Vec<(&'static str, &'static Treatment)>,
+        policy: Policy,
+        hands: Box<dyn Hands>,
+        directory: &Path,
+        boot: String,
+        now: Now,
+    ) -> Self {
+        let (journal, courses) = match Journal::open(directory) {
+            Ok((journal, courses)) => (Ok(journal), courses),
+            Err(why) => {
+                error!("no treatment will be begun: {why:#}");
+                (Err(format!("{why:#}")), Vec::new())
+            }
+        };
+        let mut engine = Self {
+            treatments,
+            policy,
+            hands,
+            journal,
+            boot,
+            courses,
+            counts: Counts::default(),
+            paused: false,
+            said: BTreeSet::new(),
+        };
+        engine.recover(now);
+        engine
+    }
+
+    /// All courses that are known, in the order of their beginnings.
+    pub fn courses(&self) -> &[Course] {
+        &self.courses
+    }
+
+    /// What was decided since the agent began.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Why nothing can be begun, if so.
+    pub fn trouble(&self) -> Option<String> {
+        match &self.journal {
+            Err(why) => Some(why.clone()),
+            Ok(_) if self.paused => Some(Refusal::Paused.to_string()),
+            Ok(_) => None,
+        }
+    }
+
+    /// From now on nothing is begun, or everything may be again.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Does what is asked for, if all allows it.
+    ///
+    /// # Errors
+    ///
+    /// The first reason against it; nothing is changed then.
+    pub fn ask(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<Decision, Refusal> {
+        let decision = self.decide(ask, report, now);
+        self.count(ask, &decision);
+        decision
+    }
+
+    /// What was begun is counted as it goes.
+    fn count(&mut self, ask: &Ask, decision: &Result<Decision, Refusal>) {
+        match decision {
+            Ok(Decision::Begun(_)) => {}
+            Ok(Decision::Would(course)) => {
+                self.counts
+                    .outcome(&course.treatment, ask.trigger.name(), "dry_run");
+            }
+            Err(refusal) => self.counts.refusal(refusal.reason()),
+        }
+    }
+
+    fn decide(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<Decision, Refusal> {
+        if let Err(why) = &self.journal {
+            return Err(Refusal::Journal(why.clone()));
+        }
+        let (proposal, ailment) = self.select(ask, report, now)?;
+        let course = self.course(ask, proposal, ailment, report, now);
+        if !self.is_to_begin(ask, &course.treatment) {
+            return Ok(Decision::Would(course));
+        }
+        if self.paused {
+            return Err(Refusal::Paused);
+        }
+        self.begin(course, now).map(Decision::Begun)
+    }
+
+    fn is_to_begin(&self, ask: &Ask, treatment: &str) -> bool {
+        match ask.intent {
+            Intent::DryRun => false,
+            Intent::AsConfigured => self.policy.mode(treatment) >= Policy::needs(&ask.trigger),
+            Intent::Apply => true,
+        }
+    }
+
+    /// Of the treatments that nothing is against the first that is to begin, else the
+    /// first; where there is none, the first reason.
+    fn select<'r>(
+        &self,
+        ask: &Ask,
+        report: &'r NodeReport,
+        now: Now,
+    ) -> Result<(&'r Proposal, &'r AilmentReport), Refusal> {
+        self.known(ask)?;
+        let ailment = report.ailments.iter().find(|it| it.name == ask.ailment);
+        let ailment = ailment.filter(|it| !it.reading.is_null());
+        let ailment = ailment.ok_or_else(|| Refusal::NotMeasured(ask.ailment.clone()))?;
+        let guard = Guard {
+            policy: &self.policy,
+            courses: &self.courses,
+            ask,
+            boot: &self.boot,
+            now,
+        };
+        let wanted = |proposal: &&Proposal| {
+            let named = ask.treatment.as_ref();
+            named.is_none_or(|named| *named == proposal.treatment)
+        };
+        let (mut possible, mut against) = (None, None);
+        for proposal in ailment.proposals.iter().filter(wanted) {
+            let Some(treatment) = self.treatment(&proposal.treatment) else {
+                continue;
+            };
+            match guard.check(treatment, proposal, ailment) {
+                Ok(()) if self.is_to_begin(ask, treatment.name) => return Ok((proposal, ailment)),
+                Ok(()) => possible = possible.or(Some(proposal)),
+                Err(refusal) => against = against.or(Some(refusal)),
+            }
+        }
+        match possible {
+            Some(proposal) => Ok((proposal, ailment)),
+            None => Err(against.unwrap_or_else(|| Refusal::NoTreatment(ask.ailment.clone()))),
+        }
+    }
+
+    /// Whether there is such an ailment, and such a treatment of it.
+    fn known(&self, ask: &Ask) -> Result<(), Refusal> {
+        let of_ailment = self.treatments.iter().filter(|(it, _)| *it == ask.ailment);
+        let names: Vec<_> = of_ailment.map(|(_, treatment)| treatment.name).collect();
+        if names.is_empty() {
+            let ailments: BTreeSet<_> = self.treatments.iter().map(|(it, _)| *it).collect();
+            let ailments: Vec<_> = ailments.into_iter().collect();
+            return Err(Refusal::Unknown(format!(
+                "there is no treatment for an ailment {:?}; there are treatments for {}",
+                ask.ailment,
+                ailments.join(", ")
+            )));
+        }
+        match &ask.treatment {
+            Some(wanted) if !names.contains(&wanted.as_str()) => Err(Refusal::Unknown(format!(
+                "{} has no treatment {wanted:?}; it has {}",
+                ask.ailment,
+                names.join(", ")
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn treatment(&self, name: &str) -> Option<&'static Treatment> {
+        let mut all = self.treatments.iter().map(|(_, treatment)| *treatment);
+        all.find(|treatment| treatment.name == name)
+    }
+
+    fn course(
+        &self,
+        ask: &Ask,
+        proposal: &Proposal,
+        ailment: &AilmentReport,
+        report: &NodeReport,
+        now: Now,
+    ) -> Course {
+        let lasts = ask.duration.unwrap_or(self.policy.duration).as_secs_f64();
+        let watched = self.policy.watch.as_secs_f64().min(lasts);
+        Course {
+            id: self.courses.last().map_or(1, |last| last.id + 1),
+            treatment: proposal.treatment.clone(),
+            ailment: ailment.name.clone(),
+            against: proposal.against.clone(),
+            trigger: ask.trigger.clone(),
+            state: State::Intended,
+            why: ailment
+                .findings
+                .iter()
+                .find(|finding| proposal.against.contains(&finding.kind))
+                .map_or_else(|| "asked for".to_owned(), |finding| finding.summary.clone()),
+            changes: proposal.changes.clone(),
+            began_unix_seconds: now.unix_seconds,
+            ends_unix_seconds: now.unix_seconds + lasts,
+            boot: self.boot.clone(),
+            began: now.boot_seconds,
+            watched_until: now.boot_seconds + watched,
+            ends: now.boot_seconds + lasts,
+            ended: None,
+            ending: None,
+            reapplied: 0,
+            before: Vitals::of(report),
+        }
+    }
+
+    /// Records, writes, reads back, records.
+    fn begin(&mut self, mut course: Course, now: Now) -> Result<Course, Refusal> {
+        self.look(&mut course.changes)?;
+        if course.changes.is_empty() {
+            return Err(Refusal::Nothing);
+        }
+        self.record(&course, now)
+            .map_err(|error| Refusal::Journal(format!("{error:#}")))?;
+        self.courses.push(course);
+        let index = self.courses.len() - 1;
+        match self.write(index) {
+            Ok(()) => self.turn(index, State::Applied, now),
+            Err(error) => {
+                let why = format!("it could not be written: {error}");
+                self.end(index, State::Failed, Ending::Refused, &why, now);
+            }
+        }
+        Ok(self.courses[index].clone())
+    }
+
+    /// What would be changed from what it is now, which is what undoing goes back to.
+    fn look(&self, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+        for change in changes.iter_mut() {
+            match self.hands.read(place(change)) {
+                Ok(Some(now)) => change.from = now,
+                Ok(None) => change.from = change.to,
+                Err(error) => return Err(Refusal::Unsafe(error.to_string())),
+            }
+        }
+        changes.retain(|change| change.from != change.to);
+        Ok(())
+    }
+
+    fn write(&self, index: usize) -> Result<(), String> {
+        let changes = &self.courses[index].changes;
+        changes
+            .iter()
+            .try_for_each(|change| self.put(change, change.to))
+    }
+
+    /// Writes a value, and sees whether the kernel has taken it: one vendor's once
+    /// shifted the table of these sysctls by one.
+    fn put(&self, change: &Change, value: u64) -> Result<(), String> {
+        let place = place(change);
+        self.hands
+            .write(place, value)
+            .map_err(|error| error.to_string())?;
+        match self.hands.read(place) {
+            Ok(Some(now)) if now == value => Ok(()),
+            Ok(now) => {
+                let now = now.map_or("nothing".to_owned(), |now| now.to_string());
+                Err(format!(
+                    "{} reads {now} after {value} was written",
+                    change.key
+                ))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What an earlier agent has left.
+    fn recover(&mut self, now: Now) {
+        for index in self.active() {
+            let course = &self.courses[index];
+            if course.boot != self.boot {
+                let why = "the machine has booted since";
+                self.close(index, State::Void, Ending::Reboot, why, now);
+            } else if course.state == State::Intended {
+                let why = "the agent was killed while it wrote";
+                self.end(index, State::Undone, Ending::Interrupted, why, now);
+            } else if course.ends <= now.boot_seconds {
+                self.end(
+                    index,
+                    State::Undone,
+                    Ending::Expired,
+                    "its time is over",
+                    now,
+                );
+            } else {
+                info!(id = course.id, treatment = course.treatment, "goes on");
+            }
+        }
+    }
+
+    /// Called with each report: watches what is active, and begins what the
+    /// configuration allows the agent itself.
+    pub fn step(&mut self, report: &NodeReport, now: Now) {
+        for index in self.active() {
+            self.watch(index, report, now);
+        }
+        let ailments: BTreeSet<_> = self
+            .treatments
+            .iter()
+            .map(|(ailment, _)| *ailment)
+            .collect();
+        for ailment in ailments {
+            self.treat_by_itself(ailment, report, now);
+        }
+    }
+
+    fn active(&self) -> Vec<usize> {
+        let active = self.courses.iter().enumerate();
+        let active = active.filter(|(_, course)| course.is_active());
+        active.map(|(index, _)| index).collect()
+    }
+
+    fn watch(&mut self, index: usize, report: &NodeReport, now: Now) {
+        let course = &self.courses[index];
+        if course.ends <= now.boot_seconds {
+            return self.end(
+                index,
+                State::Undone,
+                Ending::Expired,
+                "its time is over",
+                now,
+            );
+        }
+        if !self.hold(index, now) {
+            return;
+        }
+        self.extend(index, report, now);
+        let course = &self.courses[index];
+        if course.state != State::Applied {
+            return;
+        }
+        if let Some(harmed) = course.before.harmed(report, &course.ailment) {
+            let why = format!("{harmed} has got worse since");
+            return self.end(index, State::Undone, Ending::Harmful, &why, now);
+        }
+        if now.boot_seconds < course.watched_until {
+            return;
+        }
+        if course
+            .before
+            .improved(report, &course.ailment, &course.against)
+        {
+            self.turn(index, State::Kept, now);
+        } else {
+            let why = format!("{} is no better", course.ailment);
+            self.end(index, State::Undone, Ending::Ineffective, &why, now);
+        }
+    }
+
+    /// Sees to it that the values stay. Whether the course goes on.
+    fn hold(&mut self, index: usize, now: Now) -> bool {
+        for i in 0..self.courses[index].changes.len() {
+            let change = self.courses[index].changes[i].clone();
+            match self.hands.read(place(&change)) {
+                Ok(Some(value)) if value == change.to => {
+                    self.courses[index].changes[i].absent = false;
+                }
+                // Its module is unloaded; it comes back with its defaults.
+                Ok(None) => self.courses[index].changes[i].absent = true,
+                Ok(Some(value)) if value == change.from || change.absent => {
+                    if !self.reapply(index, i, value, now) {
+                        return false;
+                    }
+                }
+                Ok(Some(value)) => {
+                    let why = format!("somebody else has set {} to {value}", change.key);
+                    self.end(index, State::Overtaken, Ending::Contended, &why, now);
+                    return false;
+                }
+                Err(error) => warn!(id = self.courses[index].id, "{error}"),
+            }
+        }
+        true
+    }
+
+    /// Writes a value again that is back where it was. Whether the course goes on.
+    fn reapply(&mut self, index: usize, i: usize, found: u64, now: Now) -> bool {
+        let change = self.courses[index].changes[i].clone();
+        if !change.absent {
+            let course = &self.courses[index];
+            self.counts.drift(&course.treatment);
+            if course.reapplied >= self.policy.reapply {
+                let durable = self
+                    .treatment(&course.treatment)
+                    .map_or("", |it| it.durable);
+                let why = format!(
+                    "{} was set back {} times; {durable}",
+                    change.key,
+                    course.reapplied + 1
+                );
+                self.end(index, State::Overtaken, Ending::Contended, &why, now);
+                return false;
+            }
+            self.courses[index].reapplied += 1;
+        }
+        self.courses[index].changes[i].absent = false;
+        self.courses[index].changes[i].from = found;
+        if let Err(error) = self.record(&self.courses[index].clone(), now) {
+            return self.give_up_on_journal(index, &error, now);
+        }
+        match self.put(&change, change.to) {
+            Ok(()) => info!(
+                id = self.courses[index].id,
+                key = change.key,
+                netns = change.netns,
+                found,
+                "was set back; written again"
+            ),
+            Err(error) => warn!(id = self.courses[index].id, "{error}"),
+        }
+        true
+    }
+
+    /// What is not on record is not left in force.
+    fn give_up_on_journal(&mut self, index: usize, error: &anyhow::Error, now: Now) -> bool {
+        let why = format!("{error:#}");
+        self.end(index, State::Undone, Ending::Refused, &why, now);
+        false
+    }
+
+    /// New network namespaces have what the others had.
+    fn extend(&mut self, index: usize, report: &NodeReport, now: Now) {
+        let course = &self.courses[index];
+        let Some(treatment) = self.treatment(&course.treatment) else {
+            return;
+        };
+        let ailment = report.ailments.iter().find(|it| it.name == course.ailment);
+        let proposals = ailment.map_or(&[][..], |it| &it.proposals);
+        let same = proposals.iter().find(|it| it.treatment == course.treatment);
+        let Some(proposal) = same.filter(|it| it.objection.is_none()) else {
+            return;
+        };
+        let new = proposal
+            .changes
+            .iter()
+            .filter(|change| !course.touches(std::slice::from_ref(change)));
+        let mut new: Vec<_> = new.cloned().collect();
+        if !treatment.allows(&new) || self.look(&mut new).is_err() || new.is_empty() {
+            return;
+        }
+        let before = self.courses[index].changes.len();
+        self.courses[index].changes.extend(new);
+        if let Err(error) = self.record(&self.courses[index].clone(), now) {
+            self.courses[index].changes.truncate(before);
+            warn!(id = self.courses[index].id, "not extended: {error:#}");
+            return;
+        }
+        for change in self.courses[index].changes[before..].to_vec() {
+            match self.put(&change, change.to) {
+                Ok(()) => info!(id = self.courses[index].id, "extended: {change}"),
+                Err(error) => warn!(id = self.courses[index].id, "not extended: {error}"),
+            }
+        }
+    }
+
+    fn treat_by_itself(&mut self, ailment: &'static str, report: &NodeReport, now: Now) {
+        let ask = Ask {
+            ailment: ailment.to_owned(),
+            treatment: None,
+            trigger: Trigger::Agent,
+            duration: None,
+            intent: Intent::AsConfigured,
+            force: false,
+        };
+        let decision = self.decide(&ask, report, now);
+        let saying = match &decision {
+            Ok(Decision::Would(course)) => {
+                let Course {
+                    treatment, changes, ..
+                } = course;
+                let mode = self.policy.mode(treatment).name();
+                let changes = listed(changes);
+                (
+                    "dry_run",
+                    format!("{treatment} would change {changes}; it is {mode}"),
+                )
+            }
+            // It goes on, and is told of as what it is.
+            Err(Refusal::Busy(_) | Refusal::NotMeasured(_)) => return,
+            Ok(Decision::Begun(_))
+            | Err(Refusal::Healthy(_) | Refusal::Nothing | Refusal::NoTreatment(_)) => {
+                self.said.retain(|(it, _)| *it != ailment);
+                return;
+            }
+            Err(refusal) => (refusal.reason(), format!("not treated: {refusal}")),
+        };
+        if self.said.insert((ailment, saying.0)) {
+            self.count(&ask, &decision);
+            info!(ailment, "{}", saying.1);
+        }
+    }
+
+    /// Puts back what one course, or all, have changed. How they ended.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such course, or it has ended; or the journal cannot be read.
+    pub fn undo(
+        &mut self,
+        id: Option<u64>,
+        ending: Ending,
+        now: Now,
+    ) -> Result<Vec<Course>, Refusal> {
+        if let Err(why) = &self.journal {
+            return Err(Refusal::Journal(why.clone()));
+        }
+        let chosen = self.active().into_iter();
+        let chosen = chosen.filter(|index| id.is_none_or(|id| self.courses[*index].id == id));
+        let chosen: Vec<_> = chosen.collect();
+        if let (Some(id), true) = (id, chosen.is_empty()) {
+            return Err(Refusal::Unknown(format!("no treatment {id} is active")));
+        }
+        let why = match ending {
+            Ending::Resolved => "its alert is resolved",
+            Ending::AgentEnded => "the agent was told to end",
+            _ => "asked for",
+        };
+        for index in &chosen {
+            self.end(*index, State::Undone, ending, why, now);
+        }
+        let undone = chosen.into_iter().map(|index| self.courses[index].clone());
+        Ok(undone.collect())
+    }
+
+    /// The agent ends.
+    pub fn leave(&mut self, now: Now) {
+        if self.policy.at_exit == AtExit::Undo && self.journal.is_ok() {
+            // It fails only without a journal.
+            let _ = self.undo(None, Ending::AgentEnded, now);
+        }
+    }
+
+    /// Puts back what is still ours. A value that cannot be written is tried again with
+    /// the next report, so the course stays active.
+    fn end(&mut self, index: usize, state: State, ending: Ending, why: &str, now: Now) {
+        let mut state = state;
+        let mut why = why.to_owned();
+        for change in self.courses[index].changes.clone() {
+            match self.restore(&change) {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    state = State::Overtaken;
+                    why = format!("{why}; {} is {found} now, and was left so", change.key);
+                }
+                Err(error) => {
+                    error!(
+                        id = self.courses[index].id,
+                        treatment = self.courses[index].treatment,
+                        "cannot be undone, will be tried again: {error}"
+                    );
+                    let course = &mut self.courses[index];
+                    course.ends = course.ends.min(now.boot_seconds);
+                    course.why = format!("{why}, but {error}");
+                    return;
+                }
+            }
+        }
+        self.close(index, state, ending, &why, now);
+    }
+
+    /// What is there instead, where it is not ours any more.
+    fn restore(&self, change: &Change) -> Result<Option<u64>, String> {
+        match self.hands.read(place(change)) {
+            Ok(None) => Ok(None),
+            Ok(Some(now)) if now == change.from => Ok(None),
+            Ok(Some(now)) if now == change.to => self.put(change, change.from).map(|()| None),
+            Ok(Some(now)) => Ok(Some(now)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn close(&mut self, index: usize, state: State, ending: Ending, why: &str, now: Now) {
+        let course = &mut self.courses[index];
+        course.ended = Some(now.boot_seconds);
+        course.ending = Some(ending);
+        course.why = why.to_owned();
+        self.turn(index, state, now);
+    }
+
+    /// Records a state that holds already. One that cannot be recorded is found again by
+    /// the next agent, which then finds nothing left to undo.
+    fn turn(&mut self, index: usize, state: State, now: Now) {
+        self.courses[index].state = state;
+        let course = self.courses[index].clone();
+        self.counts
+            .outcome(&course.treatment, course.trigger.name(), state.name());
+        tell(&course);
+        if let Err(error) = self.record(&course, now) {
+            error!(id = course.id, "{error:#}");
+            if course.is_active() {
+                self.give_up_on_journal(index, &error, now);
+            }
+        }
+    }
+
+    fn record(&mut self, course: &Course, now: Now) -> anyhow::Result<()> {
+        match &mut self.journal {
+            Ok(journal) => journal.append(course, now.unix_seconds),
+            Err(why) => Err(anyhow::anyhow!("{why}")),
+        }
+    }
+}
+
+fn place(change: &Change) -> Place<'_> {
+    Place {
+        key: &change.key,
+        netns: change.netns,
+    }
+}
+
+fn listed(changes: &[Change]) -> String {
+    let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+    changes.join(", ")
+}
+
+fn tell(course: &Course) {
+    let Course {
+        id,
+        treatment,
+        ailment,
+        trigger,
+        state,
+        why,
+        changes,
+        ..
+    } = course;
+    let (trigger, state, changes) = (trigger.name(), state.name(), listed(changes));
+    match course.state {
+        State::Failed | State::Overtaken => {
+            warn!(id, treatment, ailment, trigger, changes, "{state}: {why}");
+        }
+        _ => info!(id, treatment, ailment, trigger, changes, "{state}: {why}"),
+    }
+}

@@ -1,0 +1,239 @@
+//! Why a treatment is not begun.
+
+use std::fmt;
+
+use super::{
+    course::{Course, State, Trigger},
+    engine::{Ask, Now},
+    plan::{Proposal, Treatment},
+    policy::{Mode, Policy},
+};
+use crate::report::AilmentReport;
+
+/// A reason to do nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The journal cannot be read or written.
+    Journal(String),
+    /// There is no such ailment or treatment; those there are.
+    Unknown(String),
+    /// Treatments are paused.
+    Paused,
+    /// The configuration allows it to nobody.
+    Off(String),
+    /// The ailment is not measured.
+    NotMeasured(String),
+    /// The ailment has no treatment on this kernel.
+    NoTreatment(String),
+    /// It would do harm, or no good.
+    Unsafe(String),
+    /// All is set already.
+    Nothing,
+    /// What it would write is not allowed, whatever the configuration says.
+    OutOfRange(String),
+    /// The node does not have what it is against.
+    Healthy(String),
+    /// Another treatment writes the same key, or is still watched.
+    Busy(u64),
+    /// It has just ended.
+    CoolDown {
+        /// Seconds until it may begin again.
+        seconds: u64,
+        /// How it ended.
+        ended: State,
+    },
+    /// Too many were begun in the last hour.
+    HourlyCap(u32),
+}
+
+impl Refusal {
+    /// What labels call it.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Journal(_) => "journal",
+            Self::Unknown(_) => "unknown",
+            Self::Paused => "paused",
+            Self::Off(_) => "off",
+            Self::NotMeasured(_) => "not_measured",
+            Self::NoTreatment(_) => "no_treatment",
+            Self::Unsafe(_) => "unsafe",
+            Self::Nothing => "nothing_to_do",
+            Self::OutOfRange(_) => "out_of_range",
+            Self::Healthy(_) => "healthy",
+            Self::Busy(_) => "busy",
+            Self::CoolDown { .. } => "cool_down",
+            Self::HourlyCap(_) => "hourly_cap",
+        }
+    }
+
+    /// All that labels call one.
+    pub const REASONS: [&'static str; 13] = [
+        "journal",
+        "unknown",
+        "paused",
+        "off",
+        "not_measured",
+        "no_treatment",
+        "unsafe",
+        "nothing_to_do",
+        "out_of_range",
+        "healthy",
+        "busy",
+        "cool_down",
+        "hourly_cap",
+    ];
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal(why) => write!(f, "nothing can be recorded, so nothing is done: {why}"),
+            Self::Unknown(what) => f.write_str(what),
+            Self::Paused => f.write_str("treatments are paused; `nodemedic resume` allows them"),
+            Self::Off(treatment) => {
+                write!(
+                    f,
+                    "the configuration has {treatment} = \"off\" in [treatments]"
+                )
+            }
+            Self::NotMeasured(ailment) => write!(f, "{ailment} is not measured"),
+            Self::NoTreatment(ailment) => write!(
+                f,
+                "nothing that nodemedic can change helps against {ailment} on this kernel; see \
+                 the remedies that `nodemedic check` tells"
+            ),
+            Self::Unsafe(objection) => f.write_str(objection),
+            Self::Nothing => f.write_str("all is set already"),
+            Self::OutOfRange(changes) => write!(f, "not within what is ever allowed: {changes}"),
+            Self::Healthy(ailment) => write!(
+                f,
+                "{ailment} has nothing that this would be against; by hand, --force does it all \
+                 the same"
+            ),
+            Self::Busy(id) => write!(f, "treatment {id} is active, wait for it or undo it"),
+            Self::CoolDown { seconds, ended } => write!(
+                f,
+                "the last one ended as {}; in {seconds} s it may begin again, by hand --force \
+                 does it now",
+                ended.name()
+            ),
+            Self::HourlyCap(most) => write!(f, "{most} were begun in the last hour already"),
+        }
+    }
+}
+
+/// What is known when a treatment is asked for.
+pub(super) struct Guard<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) courses: &'a [Course],
+    pub(super) ask: &'a Ask,
+    pub(super) boot: &'a str,
+    pub(super) now: Now,
+}
+
+impl Guard<'_> {
+    /// Whether it may begin, given what it would mean now.
+    pub(super) fn check(
+        &self,
+        treatment: &Treatment,
+        proposal: &Proposal,
+        ailment: &AilmentReport,
+    ) -> Result<(), Refusal> {
+        self.mode(treatment.name)?;
+        if let Some(objection) = &proposal.objection {
+            return Err(Refusal::Unsafe(objection.clone()));
+        }
+        if proposal.changes.is_empty() {
+            return Err(Refusal::Nothing);
+        }
+        if !treatment.allows(&proposal.changes) {
+            let changes: Vec<_> = proposal.changes.iter().map(ToString::to_string).collect();
+            return Err(Refusal::OutOfRange(changes.join(", ")));
+        }
+        self.sick(proposal, ailment)?;
+        self.alone(proposal)?;
+        self.rested(treatment.name)?;
+        self.seldom()
+    }
+
+    fn mode(&self, treatment: &str) -> Result<(), Refusal> {
+        match self.policy.mode(treatment) {
+            Mode::Off => Err(Refusal::Off(treatment.to_owned())),
+            Mode::DryRun | Mode::Manual | Mode::Alert | Mode::Auto => Ok(()),
+        }
+    }
+
+    fn sick(&self, proposal: &Proposal, ailment: &AilmentReport) -> Result<(), Refusal> {
+        let is_against = |kind: &String| proposal.against.contains(kind);
+        let mut kinds = ailment.findings.iter().map(|finding| &finding.kind);
+        if self.ask.force || kinds.any(is_against) {
+            Ok(())
+        } else {
+            Err(Refusal::Healthy(ailment.name.clone()))
+        }
+    }
+
+    /// Only one writes a key, and only one is watched: else nobody could tell which has
+    /// helped, or harmed.
+    fn alone(&self, proposal: &Proposal) -> Result<(), Refusal> {
+        let active = self.courses.iter().filter(|course| course.is_active());
+        let in_the_way = |course: &&Course| {
+            course.state != State::Kept
+                || course.treatment == proposal.treatment
+                || course.touches(&proposal.changes)
+        };
+        match active.into_iter().find(in_the_way) {
+            Some(course) => Err(Refusal::Busy(course.id)),
+            None => Ok(()),
+        }
+    }
+
+    fn rested(&self, treatment: &str) -> Result<(), Refusal> {
+        let here = self.of_this_boot();
+        let last = here
+            .filter(|course| course.treatment == treatment)
+            .filter_map(|course| Some((course.ended?, course)))
+            .max_by(|one, other| one.0.total_cmp(&other.0));
+        let Some((ended, course)) = last.filter(|_| !self.ask.force) else {
+            return Ok(());
+        };
+        let pause = if course.discourages() {
+            self.policy.back_off
+        } else if matches!(self.ask.trigger, Trigger::Hand { .. }) {
+            return Ok(());
+        } else {
+            self.policy.cool_down
+        };
+        let left = ended + pause.as_secs_f64() - self.now.boot_seconds;
+        if left > 0.0 {
+            return Err(Refusal::CoolDown {
+                seconds: left.ceil() as u64,
+                ended: course.state,
+            });
+        }
+        Ok(())
+    }
+
+    /// Of those that no person has begun.
+    fn seldom(&self) -> Result<(), Refusal> {
+        if matches!(self.ask.trigger, Trigger::Hand { .. }) {
+            return Ok(());
+        }
+        let an_hour_ago = self.now.boot_seconds - 3_600.0;
+        let lately = self
+            .of_this_boot()
+            .filter(|course| !matches!(course.trigger, Trigger::Hand { .. }))
+            .filter(|course| course.began > an_hour_ago)
+            .count();
+        if lately >= self.policy.per_hour as usize {
+            return Err(Refusal::HourlyCap(self.policy.per_hour));
+        }
+        Ok(())
+    }
+
+    fn of_this_boot(&self) -> impl Iterator<Item = &Course> {
+        self.courses
+            .iter()
+            .filter(|course| course.boot == self.boot)
+    }
+}

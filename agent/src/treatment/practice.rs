@@ -1,0 +1,135 @@
+//! The engine among its users: the tick, the command line, alerts.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use anyhow::Context as _;
+use tracing::error;
+
+use super::{Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, Sysctls};
+use crate::{
+    ailments,
+    kernel::sysctl,
+    monitor::Reports,
+    report::NodeReport,
+    time::{since_boot, unix_seconds},
+};
+
+/// While a file of this name is in the state directory, nothing is begun.
+const PAUSED: &str = "paused";
+
+/// The one engine of a node, shared. Every call may block for as long as a write to a
+/// disk takes.
+#[derive(Debug)]
+pub struct Practice {
+    engine: Mutex<Engine>,
+    directory: PathBuf,
+}
+
+impl Practice {
+    /// Takes up what is in the state directory, of which the caller has the lock.
+    pub fn open(policy: Policy, directory: &Path) -> Self {
+        let boot = match sysctl::read("kernel.random.boot_id") {
+            Ok(Some(boot)) => boot,
+            // Without it every reboot looks like this boot: values that are not ours any
+            // more are still left as they are.
+            Ok(None) | Err(_) => String::new(),
+        };
+        let treatments = ailments::treatments();
+        let hands = Box::new(Sysctls);
+        let engine = Engine::open(treatments, policy, hands, directory, boot, now());
+        Self {
+            engine: Mutex::new(engine),
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// Watches, begins and ends what the report calls for. What there is then.
+    pub fn step(&self, report: &NodeReport) -> (Vec<Course>, Counts) {
+        let mut engine = self.engine();
+        engine.step(report, now());
+        (engine.courses().to_vec(), engine.counts().clone())
+    }
+
+    /// Does what is asked for, given the last report.
+    ///
+    /// # Errors
+    ///
+    /// The first reason against it.
+    pub fn ask(&self, ask: &Ask, reports: &Reports) -> Result<Decision, Refusal> {
+        let last = reports.borrow().clone();
+        let last = last.ok_or_else(|| Refusal::NotMeasured(ask.ailment.clone()))?;
+        self.engine().ask(ask, &last.report, now())
+    }
+
+    /// Ends one course, or all, and puts back what they have changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::undo`].
+    pub fn undo(&self, id: Option<u64>, ending: Ending) -> Result<Vec<Course>, Refusal> {
+        self.engine().undo(id, ending, now())
+    }
+
+    /// All courses that are known, and why nothing can be begun, if so.
+    pub fn status(&self) -> (Vec<Course>, Option<String>) {
+        let engine = self.engine();
+        (engine.courses().to_vec(), engine.trouble())
+    }
+
+    /// The agent ends.
+    pub fn leave(&self) {
+        self.engine().leave(now());
+    }
+
+    /// The engine, knowing whether it is paused now. A panic of an earlier call cannot
+    /// leave more behind than a kill could, and that is in the journal.
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.pause(is_paused(&self.directory));
+        engine
+    }
+}
+
+/// Whether treatments are paused, by the file or by the command, which makes it. When in
+/// doubt they are.
+pub fn is_paused(directory: &Path) -> bool {
+    let file = directory.join(PAUSED);
+    file.try_exists().unwrap_or_else(|error| {
+        error!(
+            "look for {}: {error}; treatments are paused",
+            file.display()
+        );
+        true
+    })
+}
+
+/// Makes the file, or removes it.
+///
+/// # Errors
+///
+/// When that is not possible.
+pub fn pause(directory: &Path, paused: bool) -> anyhow::Result<()> {
+    let file = directory.join(PAUSED);
+    if paused {
+        return fs::write(&file, "").with_context(|| format!("make {}", file.display()));
+    }
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", file.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What time it is.
+pub(super) fn now() -> Now {
+    Now {
+        boot_seconds: since_boot().as_secs_f64(),
+        unix_seconds: unix_seconds(SystemTime::now()),
+    }
+}

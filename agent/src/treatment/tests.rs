@@ -1,0 +1,600 @@
+//! The engine with a sham kernel, whose sysctls can be read-only, set by others, or gone,
+//! and which can end the agent at any step.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    identity::Identity,
+    report::{AilmentReport, Coverage, Finding, NodeReport, Severity, Verdict},
+};
+
+const KEY: &str = "net.test.beats";
+const NETNS: u32 = 7;
+
+static SLOW_DOWN: Treatment = Treatment {
+    name: "slow_down",
+    effect: "the pulse is slower",
+    cost: "sleep",
+    acts: "at once",
+    applies: "anywhere",
+    keys: &[Bound {
+        key: KEY,
+        allowed: 40..=80,
+    }],
+    durable: "rest more",
+};
+
+/// The kernel's sysctls, and how it treats those who write them.
+#[derive(Clone, Debug, Default)]
+struct ShamKernel(Arc<Mutex<Sysctl>>);
+
+#[derive(Debug, Default)]
+struct Sysctl {
+    values: BTreeMap<(String, u32), u64>,
+    /// The next writes fail.
+    read_only: bool,
+    /// Writes go nowhere, without an error.
+    deaf: bool,
+}
+
+impl ShamKernel {
+    fn new(value: u64) -> Self {
+        let kernel = Self::default();
+        kernel.set(Some(value));
+        kernel
+    }
+
+    fn set(&self, value: Option<u64>) {
+        let mut sysctl = self.0.lock().unwrap();
+        match value {
+            Some(value) => sysctl.values.insert((KEY.to_owned(), NETNS), value),
+            None => sysctl.values.remove(&(KEY.to_owned(), NETNS)),
+        };
+    }
+
+    fn value(&self) -> Option<u64> {
+        let sysctl = self.0.lock().unwrap();
+        sysctl.values.get(&(KEY.to_owned(), NETNS)).copied()
+    }
+}
+
+impl Hands for ShamKernel {
+    fn read(&self, place: Place<'_>) -> io::Result<Option<u64>> {
+        let sysctl = self.0.lock().unwrap();
+        Ok(sysctl
+            .values
+            .get(&(place.key.to_owned(), place.netns))
+            .copied())
+    }
+
+    fn write(&self, place: Place<'_>, value: u64) -> io::Result<()> {
+        let mut sysctl = self.0.lock().unwrap();
+        if sysctl.read_only {
+            return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+        }
+        if !sysctl.deaf {
+            sysctl
+                .values
+                .insert((place.key.to_owned(), place.netns), value);
+        }
+        Ok(())
+    }
+}
+
+/// A node whose pulse races, treated by an engine with its state in a folder.
+struct Bedside {
+    kernel: ShamKernel,
+    folder: tempfile::TempDir,
+    policy: Policy,
+    now: Now,
+    boot: &'static str,
+}
+
+impl Bedside {
+    fn new(mode: Mode) -> Self {
+        let policy = Policy {
+            modes: BTreeMap::from([("slow_down".to_owned(), mode)]),
+            ..Policy::default()
+        };
+        Self {
+            kernel: ShamKernel::new(120),
+            folder: tempfile::tempdir().unwrap(),
+            policy,
+            now: Now {
+                boot_seconds: 1_000.0,
+                unix_seconds: 1e9,
+            },
+            boot: "this",
+        }
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::open(
+            vec![("pulse", &SLOW_DOWN)],
+            self.policy.clone(),
+            Box::new(self.kernel.clone()),
+            self.folder.path(),
+            self.boot.to_owned(),
+            self.now,
+        )
+    }
+
+    fn pass(&mut self, seconds: f64) {
+        self.now.boot_seconds += seconds;
+        self.now.unix_seconds += seconds;
+    }
+
+    fn journal(&self) -> Vec<Course> {
+        Journal::read(self.folder.path()).unwrap()
+    }
+}
+
+/// The pulse races, or not; beside it an ailment that is as given.
+fn report(races: bool, other: Verdict) -> NodeReport {
+    let finding = Finding {
+        kind: "racing".to_owned(),
+        severity: Severity::Critical,
+        summary: "the pulse races".to_owned(),
+        evidence: Vec::new(),
+        culprits: Vec::new(),
+        victims: Vec::new(),
+        remedies: Vec::new(),
+    };
+    let to = Change::new(KEY, NETNS, 120, 60);
+    let pulse = AilmentReport {
+        verdict: if races {
+            Verdict::Sick
+        } else {
+            Verdict::Healthy
+        },
+        findings: races.then_some(finding).into_iter().collect(),
+        proposals: vec![Proposal::new(&SLOW_DOWN, &["racing"], [to])],
+        reading: serde_json::json!({}),
+        ..AilmentReport::unmeasured("pulse", Coverage::Full, Vec::new())
+    };
+    let other = AilmentReport {
+        verdict: other,
+        reading: serde_json::json!({}),
+        ..AilmentReport::unmeasured("flu", Coverage::Full, Vec::new())
+    };
+    Identity::sham().report(vec![pulse, other], 0)
+}
+
+fn sick() -> NodeReport {
+    report(true, Verdict::Healthy)
+}
+
+fn well() -> NodeReport {
+    report(false, Verdict::Healthy)
+}
+
+fn by_hand() -> Ask {
+    Ask {
+        ailment: "pulse".to_owned(),
+        treatment: None,
+        trigger: Trigger::Hand { uid: 0 },
+        duration: None,
+        intent: Intent::Apply,
+        force: false,
+    }
+}
+
+fn last(engine: &Engine) -> &Course {
+    engine.courses().last().expect("something was begun")
+}
+
+#[test]
+fn what_helps_is_kept_until_its_time_is_over() {
+    let mut bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    assert_eq!(last(&engine).state, State::Applied);
+    assert_eq!(bed.kernel.value(), Some(60));
+    bed.pass(91.0);
+    engine.step(&well(), bed.now);
+    assert_eq!(last(&engine).state, State::Kept);
+    bed.pass(3_600.0);
+    engine.step(&well(), bed.now);
+    assert_eq!(last(&engine).ending, Some(Ending::Expired));
+    assert_eq!(bed.kernel.value(), Some(120));
+}
+
+#[test]
+fn what_does_not_help_is_undone_and_not_tried_again_soon() {
+    let mut bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    bed.pass(91.0);
+    engine.step(&sick(), bed.now);
+    assert_eq!(last(&engine).ending, Some(Ending::Ineffective));
+    assert_eq!(bed.kernel.value(), Some(120));
+    bed.pass(600.0);
+    engine.step(&sick(), bed.now);
+    assert_eq!(engine.courses().len(), 1);
+    bed.pass(3_600.0);
+    engine.step(&sick(), bed.now);
+    assert_eq!(engine.courses().len(), 2);
+}
+
+#[test]
+fn what_harms_another_is_undone_at_once() {
+    let mut bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    bed.pass(5.0);
+    engine.step(&report(true, Verdict::Warning), bed.now);
+    assert_eq!(last(&engine).ending, Some(Ending::Harmful));
+    assert_eq!(bed.kernel.value(), Some(120));
+}
+
+#[test]
+fn a_healthy_node_is_left_alone() {
+    let bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&well(), bed.now);
+    assert_eq!(engine.courses(), []);
+    let refused = engine.ask(&by_hand(), &well(), bed.now);
+    assert!(matches!(refused, Err(Refusal::Healthy(_))), "{refused:?}");
+    let forced = Ask {
+        force: true,
+        ..by_hand()
+    };
+    assert!(engine.ask(&forced, &well(), bed.now).is_ok());
+}
+
+#[test]
+fn the_mode_says_who_may() {
+    let alert = Trigger::Alert {
+        fingerprint: "f".to_owned(),
+        starts_at: "t".to_owned(),
+    };
+    let hand = Trigger::Hand { uid: 0 };
+    for (mode, trigger, begins) in [
+        (Mode::DryRun, &hand, false),
+        (Mode::Manual, &hand, true),
+        (Mode::Manual, &alert, false),
+        (Mode::Alert, &alert, true),
+        (Mode::Alert, &Trigger::Agent, false),
+        (Mode::Auto, &Trigger::Agent, true),
+    ] {
+        let bed = Bedside::new(mode);
+        let ask = Ask {
+            trigger: trigger.clone(),
+            intent: Intent::AsConfigured,
+            ..by_hand()
+        };
+        let decision = bed.engine().ask(&ask, &sick(), bed.now).unwrap();
+        assert_eq!(
+            matches!(decision, Decision::Begun(_)),
+            begins,
+            "{mode:?} {trigger:?}"
+        );
+        let wanted = if begins { 60 } else { 120 };
+        assert_eq!(bed.kernel.value(), Some(wanted), "{mode:?} {trigger:?}");
+    }
+    let bed = Bedside::new(Mode::Off);
+    let refused = bed.engine().ask(&by_hand(), &sick(), bed.now);
+    assert!(matches!(refused, Err(Refusal::Off(_))), "{refused:?}");
+}
+
+#[test]
+fn only_one_is_begun_at_a_time_and_few_in_an_hour() {
+    let mut bed = Bedside::new(Mode::Auto);
+    bed.policy.per_hour = 1;
+    bed.policy.cool_down = Duration::ZERO;
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    let refused = engine.ask(&by_hand(), &sick(), bed.now);
+    assert!(matches!(refused, Err(Refusal::Busy(1))), "{refused:?}");
+    engine.undo(None, Ending::Requested, bed.now).unwrap();
+    let ask = Ask {
+        trigger: Trigger::Agent,
+        ..by_hand()
+    };
+    bed.pass(1.0);
+    let refused = engine.ask(&ask, &sick(), bed.now);
+    assert!(matches!(refused, Err(Refusal::HourlyCap(1))), "{refused:?}");
+    assert!(engine.ask(&by_hand(), &sick(), bed.now).is_ok());
+}
+
+#[test]
+fn while_paused_nothing_begins_and_what_is_active_ends() {
+    let mut bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    engine.pause(true);
+    bed.pass(4_000.0);
+    engine.step(&sick(), bed.now);
+    assert_eq!(bed.kernel.value(), Some(120));
+    bed.pass(4_000.0);
+    let refused = engine.ask(&by_hand(), &sick(), bed.now);
+    assert_eq!(refused, Err(Refusal::Paused));
+}
+
+#[test]
+fn a_value_out_of_range_is_never_written() {
+    let bed = Bedside::new(Mode::Auto);
+    let mut report = sick();
+    report.ailments[0].proposals[0].changes[0].to = 20;
+    let refused = bed.engine().ask(&by_hand(), &report, bed.now);
+    assert!(
+        matches!(refused, Err(Refusal::OutOfRange(_))),
+        "{refused:?}"
+    );
+    report.ailments[0].proposals[0].changes[0].to = 60;
+    report.ailments[0].proposals[0].changes[0].key = "kernel.panic".to_owned();
+    let refused = bed.engine().ask(&by_hand(), &report, bed.now);
+    assert!(
+        matches!(refused, Err(Refusal::OutOfRange(_))),
+        "{refused:?}"
+    );
+    assert_eq!(bed.journal(), []);
+}
+
+#[test]
+fn what_is_unsafe_here_is_not_done() {
+    let bed = Bedside::new(Mode::Auto);
+    let mut report = sick();
+    report.ailments[0].proposals[0].objection = Some("asleep".to_owned());
+    let refused = bed.engine().ask(&by_hand(), &report, bed.now);
+    assert_eq!(refused, Err(Refusal::Unsafe("asleep".to_owned())));
+}
+
+#[test]
+fn unknown_names_are_told_what_there_is() {
+    let bed = Bedside::new(Mode::Auto);
+    let ask = Ask {
+        ailment: "puls".to_owned(),
+        ..by_hand()
+    };
+    let refused = bed.engine().ask(&ask, &sick(), bed.now).unwrap_err();
+    assert!(refused.to_string().contains("pulse"), "{refused}");
+    let ask = Ask {
+        treatment: Some("speed_up".to_owned()),
+        ..by_hand()
+    };
+    let refused = bed.engine().ask(&ask, &sick(), bed.now).unwrap_err();
+    assert!(refused.to_string().contains("slow_down"), "{refused}");
+}
+
+#[test]
+fn what_cannot_be_written_has_failed_and_nothing_is_left() {
+    for deaf in [false, true] {
+        let bed = Bedside::new(Mode::Auto);
+        {
+            let mut sysctl = bed.kernel.0.lock().unwrap();
+            sysctl.read_only = !deaf;
+            sysctl.deaf = deaf;
+        }
+        let mut engine = bed.engine();
+        engine.step(&sick(), bed.now);
+        assert_eq!(last(&engine).state, State::Failed, "deaf: {deaf}");
+        assert_eq!(bed.kernel.value(), Some(120));
+        assert_eq!(bed.journal()[0].state, State::Failed);
+    }
+}
+
+#[test]
+fn what_was_set_back_is_written_again_and_then_given_up() {
+    let mut bed = Bedside::new(Mode::Auto);
+    bed.policy.reapply = 2;
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    for _ in 0..2 {
+        bed.kernel.set(Some(120));
+        engine.step(&sick(), bed.now);
+        assert_eq!(bed.kernel.value(), Some(60));
+    }
+    bed.kernel.set(Some(120));
+    engine.step(&sick(), bed.now);
+    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(last(&engine).ending, Some(Ending::Contended));
+    assert!(
+        last(&engine).why.contains("rest more"),
+        "{:?}",
+        last(&engine)
+    );
+    assert_eq!(engine.counts().drifts["slow_down"], 3);
+}
+
+#[test]
+fn a_module_that_comes_back_is_treated_again() {
+    let bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    bed.kernel.set(None);
+    engine.step(&sick(), bed.now);
+    assert!(last(&engine).is_active());
+    // The default of a module may be another than what was there.
+    bed.kernel.set(Some(100));
+    engine.step(&sick(), bed.now);
+    assert_eq!(bed.kernel.value(), Some(60));
+    assert_eq!(engine.counts().drifts.get("slow_down"), None);
+    engine.undo(None, Ending::Requested, bed.now).unwrap();
+    assert_eq!(bed.kernel.value(), Some(100));
+}
+
+#[test]
+fn what_somebody_else_has_set_is_left() {
+    let bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    bed.kernel.set(Some(77));
+    engine.step(&sick(), bed.now);
+    assert_eq!(last(&engine).state, State::Overtaken);
+    assert_eq!(bed.kernel.value(), Some(77));
+}
+
+#[test]
+fn a_new_namespace_is_treated_too() {
+    let bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    let place = Place {
+        key: KEY,
+        netns: NETNS + 1,
+    };
+    bed.kernel.write(place, 130).unwrap();
+    let mut report = sick();
+    report.ailments[0].proposals[0].changes = vec![Change::new(KEY, NETNS + 1, 130, 60)];
+    engine.step(&report, bed.now);
+    assert_eq!(bed.kernel.read(place).unwrap(), Some(60));
+    engine.undo(None, Ending::Requested, bed.now).unwrap();
+    assert_eq!(bed.kernel.read(place).unwrap(), Some(130));
+    assert_eq!(bed.kernel.value(), Some(120));
+}
+
+/// The state of the journal and the kernel after each step of a treatment; the next agent
+/// undoes, or goes on and undoes later, and always ends with what was there before.
+#[test]
+fn after_a_kill_at_any_step_the_next_agent_puts_all_back() {
+    let intended = |bed: &Bedside| {
+        let mut engine = bed.engine();
+        engine.step(&sick(), bed.now);
+        let mut course = last(&engine).clone();
+        course.state = State::Intended;
+        let (mut journal, _) = Journal::open(bed.folder.path()).unwrap();
+        journal.append(&course, 0.0).unwrap();
+    };
+    // Killed before the write, and after it.
+    for value in [120, 60] {
+        let bed = Bedside::new(Mode::Auto);
+        intended(&bed);
+        bed.kernel.set(Some(value));
+        let engine = bed.engine();
+        assert_eq!(last(&engine).ending, Some(Ending::Interrupted), "{value}");
+        assert_eq!(bed.kernel.value(), Some(120), "{value}");
+    }
+    // Killed while it was watched, or kept.
+    for kept in [false, true] {
+        let mut bed = Bedside::new(Mode::Auto);
+        let mut engine = bed.engine();
+        engine.step(&sick(), bed.now);
+        if kept {
+            bed.pass(91.0);
+            engine.step(&well(), bed.now);
+        }
+        drop(engine);
+        assert!(last(&bed.engine()).is_active());
+        assert_eq!(bed.kernel.value(), Some(60));
+        bed.pass(4_000.0);
+        let engine = bed.engine();
+        assert_eq!(last(&engine).ending, Some(Ending::Expired));
+        assert_eq!(bed.kernel.value(), Some(120));
+    }
+    // Killed while it was undone: the value is back, the journal does not know.
+    let bed = Bedside::new(Mode::Auto);
+    bed.engine().step(&sick(), bed.now);
+    bed.kernel.set(Some(120));
+    let mut engine = bed.engine();
+    engine.undo(None, Ending::Requested, bed.now).unwrap();
+    assert_eq!(last(&engine).state, State::Undone);
+    assert_eq!(bed.kernel.value(), Some(120));
+}
+
+#[test]
+fn after_a_reboot_nothing_is_written() {
+    let mut bed = Bedside::new(Mode::Auto);
+    bed.engine().step(&sick(), bed.now);
+    bed.boot = "the next";
+    bed.now.boot_seconds = 10.0;
+    bed.kernel.set(Some(60));
+    let engine = bed.engine();
+    assert_eq!(last(&engine).state, State::Void);
+    assert_eq!(bed.kernel.value(), Some(60), "it is somebody else's now");
+}
+
+#[test]
+fn the_agents_end_undoes_or_keeps() {
+    for (at_exit, left) in [(AtExit::Undo, 120), (AtExit::Keep, 60)] {
+        let mut bed = Bedside::new(Mode::Auto);
+        bed.policy.at_exit = at_exit;
+        let mut engine = bed.engine();
+        engine.step(&sick(), bed.now);
+        engine.leave(bed.now);
+        assert_eq!(bed.kernel.value(), Some(left), "{at_exit:?}");
+    }
+}
+
+/// The wall clock may be set to anything.
+#[test]
+fn a_clock_that_goes_back_prolongs_nothing() {
+    let mut bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    bed.now.boot_seconds += 4_000.0;
+    bed.now.unix_seconds -= 1e6;
+    engine.step(&sick(), bed.now);
+    assert_eq!(last(&engine).ending, Some(Ending::Expired));
+}
+
+#[test]
+fn a_line_that_was_cut_short_was_never_done() {
+    let bed = Bedside::new(Mode::Auto);
+    bed.engine().step(&sick(), bed.now);
+    let path = bed.folder.path().join(Journal::FILE);
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    text.push_str("{\"unix_seconds\":1,\"cour");
+    std::fs::write(&path, text).unwrap();
+    let engine = bed.engine();
+    assert_eq!(engine.trouble(), None);
+    assert_eq!(last(&engine).state, State::Applied);
+}
+
+fn sealed(text: &str) -> String {
+    let bed = Bedside::new(Mode::Auto);
+    let path = bed.folder.path().join(Journal::FILE);
+    std::fs::write(&path, text).unwrap();
+    let mut engine = bed.engine();
+    engine.step(&sick(), bed.now);
+    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "it is left");
+    let refused = engine.ask(&by_hand(), &sick(), bed.now);
+    assert!(matches!(refused, Err(Refusal::Journal(_))), "{refused:?}");
+    engine.trouble().unwrap()
+}
+
+#[test]
+fn a_damaged_journal_is_left_and_nothing_is_treated() {
+    let why = sealed("{\"nodemedic_journal\":1}\nnonsense\n{\"unix_seconds\":1}\n");
+    assert!(why.contains("line 2"), "{why}");
+    assert!(why.contains("move the file away"), "{why}");
+}
+
+#[test]
+fn a_journal_of_a_newer_agent_is_left_and_nothing_is_treated() {
+    let why = sealed("{\"nodemedic_journal\":2}\n{\"a\":1}\n");
+    assert!(why.contains("version 2"), "{why}");
+}
+
+#[test]
+fn a_full_disk_lets_nothing_begin() {
+    let bed = Bedside::new(Mode::Auto);
+    let new = bed.folder.path().join("journal.new");
+    std::os::unix::fs::symlink("/dev/full", new).unwrap();
+    let mut engine = bed.engine();
+    let refused = engine.ask(&by_hand(), &sick(), bed.now).unwrap_err();
+    assert!(refused.to_string().contains("No space left"), "{refused}");
+    assert_eq!(bed.kernel.value(), Some(120));
+}
+
+#[test]
+fn old_courses_are_forgotten_and_ids_go_on() {
+    let mut bed = Bedside::new(Mode::Manual);
+    let mut engine = bed.engine();
+    for _ in 0..105 {
+        engine.ask(&by_hand(), &sick(), bed.now).unwrap();
+        engine.undo(None, Ending::Requested, bed.now).unwrap();
+        bed.pass(1.0);
+    }
+    let engine = bed.engine();
+    assert_eq!(engine.courses().len(), 100);
+    assert_eq!(last(&engine).id, 105);
+    assert_eq!(bed.journal().len(), 100);
+}

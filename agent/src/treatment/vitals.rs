@@ -1,0 +1,116 @@
+//! How a node is, as far as it takes to tell whether a treatment has helped or harmed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{AilmentReport, Evidence, Finding, NodeReport, Severity, Verdict};
+
+/// Less of what a finding rests on than this is an improvement, though the finding stays.
+const BETTER: f64 = 0.8;
+
+/// The state of each ailment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Vitals(Vec<Vital>);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Vital {
+    ailment: String,
+    verdict: Verdict,
+    signs: Vec<Sign>,
+}
+
+/// A finding, without its words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Sign {
+    kind: String,
+    severity: Severity,
+    /// What it rests on first.
+    evidence: Option<Evidence>,
+}
+
+impl Vitals {
+    pub(super) fn of(report: &NodeReport) -> Self {
+        Self(report.ailments.iter().map(Vital::of).collect())
+    }
+
+    /// Whether an ailment has got better since: the findings of these kinds are gone, or
+    /// none is as severe, or what they rest on is much less. Nobody knows where nothing
+    /// was measured, which proves nothing.
+    pub(super) fn improved(&self, now: &NodeReport, ailment: &str, kinds: &[String]) -> bool {
+        let now = Self::of(now);
+        let (Some(before), Some(now)) = (self.get(ailment), now.get(ailment)) else {
+            return false;
+        };
+        if now.verdict == Verdict::Unknown {
+            return false;
+        }
+        let (before, now) = (before.worst(kinds), now.worst(kinds));
+        match (before, now) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(before), Some(now)) => {
+                now.severity < before.severity
+                    || now.severity == before.severity && now.is_less_than(before)
+            }
+        }
+    }
+
+    /// The first ailment, other than the treated one, that has got worse since.
+    pub(super) fn harmed<'r>(&self, now: &'r NodeReport, treated: &str) -> Option<&'r str> {
+        let others = now.ailments.iter().filter(|it| it.name != treated);
+        let worse = |it: &&AilmentReport| {
+            self.get(&it.name).is_some_and(|before| {
+                before.verdict != Verdict::Unknown && it.verdict > before.verdict
+            })
+        };
+        others.into_iter().find(worse).map(|it| it.name.as_str())
+    }
+
+    fn get(&self, ailment: &str) -> Option<&Vital> {
+        self.0.iter().find(|vital| vital.ailment == ailment)
+    }
+}
+
+impl Vital {
+    fn of(report: &AilmentReport) -> Self {
+        Self {
+            ailment: report.name.clone(),
+            verdict: report.verdict,
+            signs: report.findings.iter().map(Sign::of).collect(),
+        }
+    }
+
+    fn worst(&self, kinds: &[String]) -> Option<&Sign> {
+        let signs = self.signs.iter().filter(|sign| kinds.contains(&sign.kind));
+        signs.max_by_key(|sign| sign.severity)
+    }
+}
+
+impl Sign {
+    fn of(finding: &Finding) -> Self {
+        Self {
+            kind: finding.kind.clone(),
+            severity: finding.severity,
+            evidence: finding.evidence.first().cloned(),
+        }
+    }
+
+    fn is_less_than(&self, before: &Self) -> bool {
+        match (&self.evidence, &before.evidence) {
+            (Some(now), Some(before)) if now.metric == before.metric => {
+                excess(now) < BETTER * excess(before)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// How far a value is beyond its limit. Some limits are the least that is well, as of
+/// the seconds until a table is full.
+fn excess(evidence: &Evidence) -> f64 {
+    let value = evidence.value;
+    match evidence.limit {
+        Some(limit) if limit > 0.0 && value < limit => limit / value.max(f64::EPSILON),
+        Some(limit) if limit > 0.0 => value / limit,
+        Some(_) | None => value,
+    }
+}
