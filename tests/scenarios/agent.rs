@@ -158,6 +158,11 @@ fn findings(report: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// A verb about treatments, of the agent that runs or of its state.
+pub(crate) fn verb(guest: &Guest, arguments: &[&str]) -> Result<Output> {
+    guest.run(&mut guest.agent(arguments)?, 4 * SOON)
+}
+
 /// A few seconds of `nodemedic check`.
 pub(crate) fn check(guest: &Guest, arguments: &[&str]) -> Result<Output> {
     let mut command = guest.agent(&["check", "--window", "3s"])?;

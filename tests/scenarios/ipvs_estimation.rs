@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use self::ftrace::Tracer;
 use self::ping::Ping;
-use crate::agent::{Agent, SOON, check};
+use crate::agent::{Agent, SOON, check, verb};
 
 const AILMENT: &str = "ipvs_estimation";
 
@@ -162,9 +162,18 @@ fn stall_until_estimation_is_off(guest: &Guest, services: u32) -> Result<Verdict
         Ok(())
     })?;
     if has_switch(guest) {
-        guest.set_sysctl(RUN_ESTIMATION, "0")?;
+        verb(guest, &["treat", AILMENT, "--apply"])?.ok()?;
+        ensure!(guest.sysctl(RUN_ESTIMATION)? == "0", "it is on");
         is_healthy_and_frozen(guest, &mut agent)?;
+        verb(guest, &["undo"])?.ok()?;
+        ensure!(guest.sysctl(RUN_ESTIMATION)? == "1", "it is off");
+        agent.finds_one("stalling", 3 * SOON)?;
     } else {
+        let refused = verb(guest, &["treat", AILMENT, "--apply"])?;
+        ensure!(
+            refused.status.code() == Some(2) && refused.stderr.contains("on this kernel"),
+            "{refused:?}"
+        );
         ipvs::clear(guest)?;
         agent.finds(&[], 2 * SOON)?;
     }
@@ -243,7 +252,12 @@ fn threads_stall_nobody(guest: &Guest, agent: &Agent) -> Result<Verdict> {
         Ok(())
     })?;
     agent.finds(&[], SOON)?;
-    guest.set_sysctl(RUN_ESTIMATION, "0")?;
+    let refused = verb(guest, &["treat", AILMENT, "--apply"])?;
+    ensure!(
+        refused.status.code() == Some(2) && guest.sysctl(RUN_ESTIMATION)? == "1",
+        "a healthy node is treated: {refused:?}"
+    );
+    verb(guest, &["treat", AILMENT, "--apply", "--force"])?.ok()?;
     let report = agent.finds(&[], SOON)?;
     eventually(SOON, "it says that statistics are frozen", || {
         let notes = agent.report()?["notes"].to_string();
@@ -257,6 +271,8 @@ fn threads_stall_nobody(guest: &Guest, agent: &Agent) -> Result<Verdict> {
         Ok(())
     })?;
     nothing_is_lost(&agent.metrics()?)?;
+    verb(guest, &["undo"])?.ok()?;
+    ensure!(guest.sysctl(RUN_ESTIMATION)? == "1", "it is off");
     Ok(Verdict::Passed)
 }
 

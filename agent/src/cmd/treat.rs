@@ -21,6 +21,9 @@ use crate::{
     treatment::{Course, Ending, Policy, Practice, State},
 };
 
+/// Attaching takes a second or two, and longer on a busy node.
+const TO_ATTACH: Duration = Duration::from_secs(30);
+
 /// Asks the agent of this node, if one runs, and returns at once. Without one it observes
 /// the node itself, and stays until the treatment ends; Ctrl-C ends it.
 ///
@@ -141,7 +144,7 @@ impl Treat {
             ours.any(|it: &AilmentReport| !it.reading.is_null())
         });
         // An ailment that is never measured is refused with its reason.
-        let _ = timeout(self.window, measured).await;
+        let _ = timeout(TO_ATTACH, measured).await;
         tokio::time::sleep(self.window).await;
         let answer = control::answer(request, geteuid().as_raw(), practice, &reports);
         let Answer::Begun { course } = answer else {
@@ -176,7 +179,7 @@ pub(super) fn show(answer: Answer) -> anyhow::Result<Exit> {
         }
         Answer::Would { course } => {
             print(&course_as_text(&course, terminal))?;
-            print("Nothing was changed. --apply does it.\n")?;
+            print("This is what would be done; nothing was changed. --apply does it.\n")?;
             Ok(Exit::Healthy)
         }
         Answer::Undone { courses } if courses.is_empty() => {

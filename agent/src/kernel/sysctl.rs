@@ -56,9 +56,7 @@ pub fn read_number(key: &str) -> io::Result<Option<u64>> {
 pub fn write(key: &str, value: u64) -> io::Result<()> {
     let path = path(key);
     let hint = |error: &io::Error| match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "; mount the host's /proc/sys writable into the container"
-        }
+        io::ErrorKind::ReadOnlyFilesystem => "; a container can write it only if it is privileged",
         io::ErrorKind::PermissionDenied => "; it takes root, and CAP_NET_ADMIN for net.*",
         _ => "",
     };

@@ -140,6 +140,7 @@ impl Guard<'_> {
         ailment: &AilmentReport,
     ) -> Result<(), Refusal> {
         self.mode(treatment.name)?;
+        self.sick(proposal, ailment)?;
         if let Some(objection) = &proposal.objection {
             return Err(Refusal::Unsafe(objection.clone()));
         }
@@ -150,7 +151,6 @@ impl Guard<'_> {
             let changes: Vec<_> = proposal.changes.iter().map(ToString::to_string).collect();
             return Err(Refusal::OutOfRange(changes.join(", ")));
         }
-        self.sick(proposal, ailment)?;
         self.alone(proposal)?;
         self.rested(treatment.name)?;
         self.seldom()

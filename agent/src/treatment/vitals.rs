@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::{AilmentReport, Evidence, Finding, NodeReport, Severity, Verdict};
 
-/// Less of what a finding rests on than this is an improvement, though the finding stays.
+/// A finding that stays has got better if what it rests on is less than this part.
 const BETTER: f64 = 0.8;
 
 /// The state of each ailment.
@@ -23,8 +23,8 @@ struct Vital {
 struct Sign {
     kind: String,
     severity: Severity,
-    /// What it rests on first.
-    evidence: Option<Evidence>,
+    /// What it rests on.
+    evidence: Vec<Evidence>,
 }
 
 impl Vitals {
@@ -90,17 +90,20 @@ impl Sign {
         Self {
             kind: finding.kind.clone(),
             severity: finding.severity,
-            evidence: finding.evidence.first().cloned(),
+            evidence: finding.evidence.clone(),
         }
     }
 
+    /// Something that it rests on is much less, and nothing is much more.
     fn is_less_than(&self, before: &Self) -> bool {
-        match (&self.evidence, &before.evidence) {
-            (Some(now), Some(before)) if now.metric == before.metric => {
-                excess(now) < BETTER * excess(before)
-            }
-            _ => false,
-        }
+        let known = |now: &Evidence| {
+            let before = before.evidence.iter().find(|it| it.metric == now.metric)?;
+            Some((excess(now), excess(before)))
+        };
+        let changes: Vec<_> = self.evidence.iter().filter_map(known).collect();
+        let less = changes.iter().any(|(now, before)| *now < BETTER * before);
+        let more = changes.iter().any(|(now, before)| *now * BETTER > *before);
+        less && !more
     }
 }
 

@@ -12,9 +12,10 @@ use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
 use super::{AT_ONCE, Outcomes, SECOND_SYN, attached, connected, is_unfixed, observed};
-use crate::agent::{Agent, SOON, check};
+use crate::agent::{Agent, SOON, check, verb};
 
 const CLOSE_TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close";
+const EXPIRE_NODEST_CONN: &str = "net.ipv4.vs.expire_nodest_conn";
 const NEVER_CONNECTED: &str = "nodemedic_ipvs_conn_reuse_never_connected_total";
 const WAITING: &str = "nodemedic_ipvs_conn_reuse_waiting";
 
@@ -96,7 +97,8 @@ pub(crate) fn a_delay_is_over_with_its_remedy(guest: &Guest) -> Result<Verdict> 
     );
     ensure!(remedies.contains("kube-proxy"), "{remedies}");
 
-    guest.set_sysctl(CLOSE_TIMEOUT, "1")?;
+    verb(guest, &["treat", "ipvs_conn_reuse", "--apply"])?.ok()?;
+    ensure!(guest.sysctl(CLOSE_TIMEOUT)? == "1", "it stays");
     site.clear(guest)?;
     let before = Outcomes::all(&agent.metrics()?);
     reset_by_the_server(guest, &site, CLIENT + 1)?;
@@ -109,6 +111,8 @@ pub(crate) fn a_delay_is_over_with_its_remedy(guest: &Guest) -> Result<Verdict> 
         Ok(())
     })?;
     agent.finds(&[], SOON)?;
+    verb(guest, &["undo"])?.ok()?;
+    ensure!(guest.sysctl(CLOSE_TIMEOUT)? == "10", "it is not back");
     Ok(Verdict::Passed)
 }
 
@@ -191,9 +195,10 @@ fn cured_by_letting_go(
     change: impl Fn(&Site) -> Result<()>,
 ) -> Result<Verdict> {
     let remedy = finding["remedies"][0].as_str().unwrap_or_default();
-    let command = "sysctl -w net.ipv4.vs.expire_nodest_conn=1";
-    ensure!(remedy.starts_with(command), "{finding}");
-    guest.sh(command)?;
+    let command = format!("sysctl -w {EXPIRE_NODEST_CONN}=1");
+    ensure!(remedy.starts_with(&command), "{finding}");
+    verb(guest, &["treat", "ipvs_conn_reuse", "--apply"])?.ok()?;
+    ensure!(guest.sysctl(EXPIRE_NODEST_CONN)? == "1", "it keeps them");
     site.clear(guest)?;
     agent.finds(&[], SOON)?;
     let before = Outcomes::all(&agent.metrics()?);
@@ -209,6 +214,8 @@ fn cured_by_letting_go(
         Ok(())
     })?;
     agent.finds(&[], SOON)?;
+    verb(guest, &["undo"])?.ok()?;
+    ensure!(guest.sysctl(EXPIRE_NODEST_CONN)? == "0", "it is not back");
     Ok(Verdict::Passed)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::panic;
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
@@ -17,9 +17,8 @@ use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
 use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
-/// CPUs of guests side by side. Guests wait much, so a host of two CPUs has room for three; more
-/// of them slow each other down into time-outs.
-const ROOM: usize = 3;
+/// VMs side by side: more of them slow each other down into time-outs.
+const AT_ONCE: usize = 2;
 
 /// The kernel on which the harness tests itself.
 const OWN_KERNEL: &str = "6.12";
@@ -120,56 +119,6 @@ impl Plan {
     }
 }
 
-impl Work {
-    /// The CPUs of its guest; of a test on the host, the most that one takes.
-    fn room(&self) -> usize {
-        match self {
-            Self::Boot(boot) if boot.shape == Shape::Usual => 1,
-            Self::Boot(_) | Self::Host(_) => 2,
-        }
-    }
-}
-
-/// What is to be done, and how much room there is for it.
-struct Queue {
-    state: Mutex<(VecDeque<Work>, usize)>,
-    changed: Condvar,
-}
-
-impl Queue {
-    fn new(work: VecDeque<Work>) -> Self {
-        Self {
-            state: Mutex::new((work, ROOM)),
-            changed: Condvar::new(),
-        }
-    }
-
-    /// The first that there is room for; waits for room, and ends when all is taken.
-    fn take(&self) -> Option<Work> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let (work, room) = &mut *state;
-            if work.is_empty() {
-                return None;
-            }
-            if let Some(next) = work.iter().position(|work| work.room() <= *room) {
-                let work = work.remove(next)?;
-                *room -= work.room();
-                return Some(work);
-            }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn give_back(&self, room: usize) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 += room;
-        self.changed.notify_all();
-    }
-}
-
 impl Boot {
     fn of(case: &Case) -> Self {
         Self {
@@ -244,9 +193,9 @@ pub(crate) fn run(
     let trials = plan.trials(board);
     // A test does nothing but wait, so each can have a thread: results show as they come.
     arguments.test_threads.get_or_insert(trials.len().max(1));
-    let queue = Queue::new(plan.work(&arguments));
+    let queue = Mutex::new(plan.work(&arguments));
     Ok(thread::scope(|scope| {
-        for _ in 0..ROOM {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| take_work(matrix, &queue, board));
         }
         conclude(&arguments, trials)
@@ -254,14 +203,18 @@ pub(crate) fn run(
 }
 
 /// Does one after the other until there are no more.
-fn take_work(matrix: &Matrix, queue: &Queue, board: &Board) {
-    while let Some(work) = queue.take() {
-        let room = work.room();
+fn take_work(matrix: &Matrix, queue: &Mutex<VecDeque<Work>>, board: &Board) {
+    let next = || {
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    };
+    while let Some(work) = next() {
         match work {
             Work::Boot(boot) => run_boot(matrix, &boot, board),
             Work::Host(test) => run_on_host(test, board),
         }
-        queue.give_back(room);
     }
 }
 

@@ -1,0 +1,244 @@
+//! Treatments on real sysctls: what they change, who else may, and what is left when the agent is
+//! killed.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::guest::Guest;
+use nodemedic_tests::maladies::dns::Site;
+use nodemedic_tests::scenario::Verdict;
+use serde_json::Value;
+
+use crate::agent::{Agent, SOON, verb};
+
+const MAX: &str = "net.netfilter.nf_conntrack_max";
+const UDP_TIMEOUT: &str = "net.netfilter.nf_conntrack_udp_timeout";
+const ACTIVE: &str = "nodemedic_treatment_active";
+const DRIFT: &str = "nodemedic_treatment_drift_total";
+
+const STATE: &str = "/run/nodemedic";
+const JOURNAL: &str = "/run/nodemedic/journal";
+
+/// For one that does not have to help: the node is healthy.
+const SHORTER: [&str; 6] = [
+    "treat",
+    "udp_conntrack",
+    "--with",
+    "udp_timeout",
+    "--apply",
+    "--force",
+];
+
+/// An agent without a past.
+fn start(guest: &Guest, ailment: &'static str, settings: &str) -> Result<Agent> {
+    if fs::exists(STATE)? {
+        fs::remove_dir_all(STATE).context("forget what was")?;
+    }
+    let agent = Agent::start_for(guest, ailment, settings)?;
+    eventually(SOON, "there is a reading", || {
+        ensure!(!agent.report()?["reading"].is_null(), "there is none");
+        Ok(())
+    })?;
+    Ok(agent)
+}
+
+/// How the last treatment stands.
+fn last(guest: &Guest) -> Result<Value> {
+    let courses: Value = serde_json::from_str(&verb(guest, &["status", "--json"])?.ok()?)?;
+    let last = courses.as_array().and_then(|courses| courses.last());
+    last.cloned().context("nothing was treated")
+}
+
+fn is_set(guest: &Guest, key: &str, value: &str) -> Result<()> {
+    let now = guest.sysctl(key)?;
+    ensure!(now == value, "{key} is {now}, not {value}");
+    Ok(())
+}
+
+/// DNS entries under a steady load, before and while the agent treats them by itself: at most half,
+/// and the finding is over. When the agent ends, the timeout is back.
+pub(crate) fn entries_fall_to_half_and_the_agents_end_undoes(guest: &Guest) -> Result<Verdict> {
+    const A_SECOND: u32 = 40;
+    let site = Site::build(guest)?;
+    // 30 s of the load are all but a tenth of it.
+    guest.set_sysctl(MAX, "1300")?;
+    is_set(guest, UDP_TIMEOUT, "30")?;
+    // A walk of the table has the kernel drop what has expired, which it does seldom by itself.
+    guest.modprobe("nf_conntrack_netlink")?;
+    let settings = "filling_ratio = 0.8\nfilling_within = \"1s\"\nwasteful_usage_ratio = 0.8\n\
+                    snapshot_interval = \"1s\"\n\
+                    [treatment]\nwatch = \"35s\"\n\
+                    [treatments]\nudp_timeout = \"auto\"";
+    let mut agent = start(guest, "udp_conntrack", settings)?;
+    site.while_asking(A_SECOND, || {
+        let applied = eventually(3 * SOON, "it is treated", || {
+            let last = last(guest)?;
+            ensure!(last["state"] == "applied", "{last}");
+            Ok(last)
+        })?;
+        let sick = entries(guest)?;
+        ensure!(applied["trigger"]["by"] == "agent", "{applied}");
+        is_set(guest, UDP_TIMEOUT, "10")?;
+        let kept = eventually(3 * SOON, "it is kept", || {
+            let last = last(guest)?;
+            ensure!(last["state"] != "applied", "{last}");
+            Ok(last)
+        })?;
+        let treated = entries(guest)?;
+        println!("{sick} entries, treated {treated}");
+        ensure!(kept["state"] == "kept", "{kept}");
+        ensure!(treated * 2 <= sick, "{sick} entries, treated {treated}");
+        agent.finds(&[], SOON)?;
+        Ok(())
+    })?;
+    agent.shows("that it is active", SOON, |metrics| {
+        let active = metrics.value(ACTIVE, &[("treatment", "udp_timeout")])?;
+        ensure!(active == 1.0, "{active}");
+        Ok(())
+    })?;
+    let status = agent.process().stop(SOON)?;
+    ensure!(status.success(), "the agent ends with {status}");
+    is_set(guest, UDP_TIMEOUT, "30")?;
+    ensure!(last(guest)?["ending"] == "agent_ended", "{}", last(guest)?);
+    Ok(Verdict::Passed)
+}
+
+fn entries(guest: &Guest) -> Result<u32> {
+    Ok(guest.sh("conntrack -C")?.trim().parse()?)
+}
+
+/// Nothing is changed by a dry run, nor by what is unknown; what somebody sets back is set again
+/// until it is too often; what somebody sets to something else is theirs; where nothing can be
+/// written it says so.
+pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
+    let _site = Site::build(guest)?;
+    let agent = start(guest, "udp_conntrack", "[treatment]\nreapply = 1")?;
+    verb(guest, &[&SHORTER[..4], &["--force"]].concat())?.ok()?;
+    is_set(guest, UDP_TIMEOUT, "30")?;
+    let healthy = verb(guest, &SHORTER[..5])?;
+    ensure!(healthy.status.code() == Some(2), "{healthy:?}");
+    let unknown = verb(guest, &["treat", "udp_contrack", "--apply"])?;
+    ensure!(
+        unknown.status.code() == Some(64) && unknown.stderr.contains("udp_conntrack"),
+        "{unknown:?}"
+    );
+    is_set(guest, UDP_TIMEOUT, "30")?;
+
+    verb(guest, &SHORTER)?.ok()?;
+    is_set(guest, UDP_TIMEOUT, "10")?;
+    guest.set_sysctl(UDP_TIMEOUT, "30")?;
+    eventually(SOON, "it is set again", || is_set(guest, UDP_TIMEOUT, "10"))?;
+    guest.set_sysctl(UDP_TIMEOUT, "30")?;
+    eventually(SOON, "it is given up", || {
+        let last = last(guest)?;
+        ensure!(last["state"] == "overtaken", "{last}");
+        Ok(())
+    })?;
+    is_set(guest, UDP_TIMEOUT, "30")?;
+    agent.shows("both times", SOON, |metrics| {
+        let drift = metrics.value(DRIFT, &[("treatment", "udp_timeout")])?;
+        ensure!(drift == 2.0, "{drift}");
+        Ok(())
+    })?;
+
+    verb(guest, &SHORTER)?.ok()?;
+    guest.set_sysctl(UDP_TIMEOUT, "17")?;
+    eventually(SOON, "it is somebody else's", || {
+        let last = last(guest)?;
+        ensure!(last["state"] == "overtaken", "{last}");
+        Ok(())
+    })?;
+    is_set(guest, UDP_TIMEOUT, "17")?;
+    guest.set_sysctl(UDP_TIMEOUT, "30")?;
+    drop(agent);
+    nothing_is_written_where_nothing_can_be(guest)
+}
+
+fn nothing_is_written_where_nothing_can_be(guest: &Guest) -> Result<Verdict> {
+    guest.sh("mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys")?;
+    let outcome = (|| {
+        let _agent = start(guest, "udp_conntrack", "")?;
+        let failed = verb(guest, &SHORTER)?;
+        ensure!(failed.status.code() == Some(2), "{failed:?}");
+        let why = last(guest)?["why"].to_string();
+        ensure!(why.contains("only if it is privileged"), "{why}");
+        ensure!(last(guest)?["state"] == "failed", "{}", last(guest)?);
+        Ok(Verdict::Passed)
+    })();
+    guest.sh("umount /proc/sys")?;
+    outcome
+}
+
+/// Whatever a killed agent leaves, of its journal and of the sysctl, the next one or `undo` alone
+/// puts back what was there.
+pub(crate) fn a_killed_agent_leaves_nothing_in_force(guest: &Guest) -> Result<Verdict> {
+    let _site = Site::build(guest)?;
+    let mut agent = start(guest, "udp_conntrack", "")?;
+    verb(guest, &SHORTER)?.ok()?;
+    kill(&mut agent)?;
+    is_set(guest, UDP_TIMEOUT, "10")?;
+    let status = verb(guest, &["status"])?.ok()?;
+    ensure!(status.contains("nodemedic undo"), "{status}");
+
+    let mut agent = Agent::start(guest, "")?;
+    ensure!(last(guest)?["state"] == "applied", "{}", last(guest)?);
+    is_set(guest, UDP_TIMEOUT, "10")?;
+    kill(&mut agent)?;
+    let journal = fs::read_to_string(JOURNAL).context("read the journal")?;
+    verb(guest, &["undo"])?.ok()?;
+    is_set(guest, UDP_TIMEOUT, "30")?;
+
+    // Each step that a kill can come after: the line is written or cut short, the value is set or
+    // not yet.
+    let intended = journal.replacen("\"applied\"", "\"intended\"", 1);
+    let cut = &intended[..intended.len() - 20];
+    for (step, journal, value) in [
+        ("nothing but the head is written", cut, "30"),
+        ("the intent is written", &intended, "30"),
+        ("the value is set", &intended, "10"),
+        ("that it is set is written", &journal, "10"),
+        ("it is undone, and that is not written", &journal, "30"),
+    ] {
+        fs::write(JOURNAL, journal).context("write the journal")?;
+        guest.set_sysctl(UDP_TIMEOUT, value)?;
+        verb(guest, &["undo"])
+            .and_then(|undone| undone.ok())
+            .with_context(|| format!("after a kill when {step}"))?;
+        is_set(guest, UDP_TIMEOUT, "30").with_context(|| step.to_owned())?;
+    }
+
+    fs::write(JOURNAL, "{\"nodemedic_journal\":9}\n").context("write the journal")?;
+    let newer = verb(guest, &["undo"])?;
+    ensure!(
+        newer.status.code() == Some(2) && newer.stderr.contains("version 9"),
+        "{newer:?}"
+    );
+    fs::remove_file(JOURNAL).context("remove the journal")?;
+    Ok(Verdict::Passed)
+}
+
+fn kill(agent: &mut Agent) -> Result<()> {
+    agent.process().signal(Signal::SIGKILL)?;
+    agent.process().wait(SOON)?;
+    Ok(())
+}
+
+/// Without an agent `treat` observes, treats, stays, and puts back what it changed at Ctrl-C.
+pub(crate) fn without_an_agent_it_stays_until_it_is_told_to_end(guest: &Guest) -> Result<Verdict> {
+    let _site = Site::build(guest)?;
+    if fs::exists(STATE)? {
+        fs::remove_dir_all(STATE).context("forget what was")?;
+    }
+    let mut arguments = SHORTER.to_vec();
+    arguments.extend(["--window", "2s"]);
+    let mut treat = guest.start("treat", &mut guest.agent(&arguments)?)?;
+    treat.wait_for("applied", 4 * SOON)?;
+    is_set(guest, UDP_TIMEOUT, "10")?;
+    treat.signal(Signal::SIGINT)?;
+    let status = treat.wait(2 * SOON)?;
+    ensure!(status.success(), "it ends with {status}");
+    is_set(guest, UDP_TIMEOUT, "30")?;
+    Ok(Verdict::Passed)
+}
