@@ -178,12 +178,13 @@ pub(crate) fn a_black_hole_is_closed_by_its_remedy(guest: &Guest) -> Result<Verd
     ensure!(sick.is_none(), "{sick:?}");
     let finding = agent.finds_one("black_holed", SOON)?;
     names_all(&finding, &site)?;
+    let verdict = cured_by_letting_go(guest, &site, &agent, &finding, remove)?;
     let status = check(guest, &[])?.status;
     ensure!(
         status.code() == Some(0),
         "check, which came later, ends with {status}"
     );
-    cured_by_letting_go(guest, &site, &agent, &finding, remove)
+    Ok(verdict)
 }
 
 /// The remedy named first is `expire_nodest_conn=1`, and with it the same is healthy.
