@@ -12,7 +12,23 @@ use crate::check::{self, Check, Verdict, files_of, none, read};
 use crate::expression;
 
 /// Metrics of the agent that no dashboard shows, each with the reason.
-const NOT_SHOWN: [(&str, &str); 2] = [
+const NOT_SHOWN: [(&str, &str); 6] = [
+    (
+        "nodemedic_treatment_active",
+        "treatments have no row yet: `nodemedic status` shows them",
+    ),
+    (
+        "nodemedic_treatment_total",
+        "treatments have no row yet: `nodemedic status` shows them",
+    ),
+    (
+        "nodemedic_treatment_drift_total",
+        "treatments have no row yet: `nodemedic status` shows them",
+    ),
+    (
+        "nodemedic_treatment_refusals_total",
+        "treatments have no row yet: `nodemedic status` shows them",
+    ),
     (
         "nodemedic_ailment_coverage",
         "the alert NodemedicAilmentDown tells when it is failed, and the panels of hooks the rest",
