@@ -12,7 +12,7 @@ use crate::check::{self, Check, Verdict, files_of, none, read};
 use crate::expression;
 
 /// Metrics of the agent that no dashboard shows, each with the reason.
-const NOT_SHOWN: [(&str, &str); 9] = [
+const NOT_SHOWN: [(&str, &str); 14] = [
     (
         "nodemedic_treatment_active",
         "treatments have no row yet: `nodemedic status` shows them",
@@ -39,6 +39,26 @@ const NOT_SHOWN: [(&str, &str); 9] = [
     ),
     (
         "nodemedic_webhook_truncated_alerts_total",
+        "treatments have no row yet: the log tells of every alert",
+    ),
+    (
+        "nodemedic_dispatch_requests_total",
+        "treatments have no row yet: the log tells of every alert",
+    ),
+    (
+        "nodemedic_dispatch_alerts_total",
+        "treatments have no row yet: the log tells of every alert",
+    ),
+    (
+        "nodemedic_dispatch_truncated_alerts_total",
+        "treatments have no row yet: the log tells of every alert",
+    ),
+    (
+        "nodemedic_dispatch_agents",
+        "treatments have no row yet: the log tells of every alert",
+    ),
+    (
+        "nodemedic_dispatch_treating_limit",
         "treatments have no row yet: the log tells of every alert",
     ),
     (

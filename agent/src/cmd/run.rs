@@ -73,8 +73,7 @@ impl Run {
             print("the configuration is valid\n")?;
             return Ok(Exit::Healthy);
         }
-        logging::start(config.log);
-        log_panics();
+        logging::start_for_a_daemon(config.log);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(config.ailments.len() + OTHERS_THAT_BLOCK)
@@ -197,9 +196,4 @@ fn statistics() -> Option<OwnedFd> {
             None
         }
     }
-}
-
-/// A panic is a log record like every other.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
