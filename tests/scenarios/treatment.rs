@@ -131,7 +131,9 @@ pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
     verb(guest, &SHORTER)?.ok()?;
     is_set(guest, UDP_TIMEOUT, SHORT)?;
     guest.set_sysctl(UDP_TIMEOUT, "30")?;
-    eventually(SOON, "it is set again", || is_set(guest, UDP_TIMEOUT, SHORT))?;
+    eventually(SOON, "it is set again", || {
+        is_set(guest, UDP_TIMEOUT, SHORT)
+    })?;
     guest.set_sysctl(UDP_TIMEOUT, "30")?;
     eventually(SOON, "it is given up", || {
         let last = last(guest)?;

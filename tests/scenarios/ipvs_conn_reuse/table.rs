@@ -178,9 +178,9 @@ fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result
             at_new,
             answer: match answer {
                 Ok(answer) => answer.map(|connection| (connection.server, Some(connection.took))),
-                // Seen once in hundreds, and not explained: the connection that follows a vanished
-                // one is reset right after its handshake. Its SYN was answered all the same.
-                Err(error) if cell.close == Close::Vanished && is_reset(&error) => {
+                // 7.3 is seen to reset one of the new connections right after its handshake, about
+                // once in five runs (docs/kernels.md). Its SYN was answered all the same.
+                Err(error) if is_reset(&error) => {
                     println!("{cell:?}: {error:#}");
                     let server = if at_new > 0 { Name::New } else { Name::Old };
                     Some((server, None))
