@@ -65,6 +65,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::the_hook_fits_the_kernel", ipvs_estimation::the_hook_fits_the_kernel),
     Scenario::new("ipvs_estimation::every_namespace_and_protocol_is_counted", ipvs_estimation::every_namespace_and_protocol_is_counted).limit(180),
     Scenario::new("ipvs_estimation::the_module_comes_goes_and_comes_back", ipvs_estimation::the_module_comes_goes_and_comes_back).limit(300),
+    Scenario::new("ipvs_estimation::a_treatment_follows_namespaces_and_reloads", ipvs_estimation::a_treatment_follows_namespaces_and_reloads).limit(400),
     Scenario::new("ipvs_estimation::busy_threads_are_told_with_their_remedies", ipvs_estimation::busy_threads_are_told_with_their_remedies).limit(180),
     Scenario::new("ipvs_estimation::twenty_thousand_services_take_no_memory", ipvs_estimation::twenty_thousand_services_take_no_memory).limit(900),
     Scenario::new("ipvs_estimation::few_services_are_healthy", ipvs_estimation::few_services_are_healthy).limit(180).on(Shape::ManyPossibleCpus),
@@ -115,11 +116,13 @@ const HOST: &[HostTest] = &[
     HostTest { name: "lab::it_shows_ipvs_estimation", run: lab::it_shows_ipvs_estimation },
 ];
 
+const REGISTRY: Registry = Registry {
+    matrix: MATRIX,
+    faulty: FAULTY,
+    apart: APART,
+    host: HOST,
+};
+
 fn main() -> ExitCode {
-    nodemedic_tests::main(&Registry {
-        matrix: MATRIX,
-        faulty: FAULTY,
-        apart: APART,
-        host: HOST,
-    })
+    nodemedic_tests::main(&REGISTRY)
 }

@@ -530,8 +530,8 @@ impl Engine {
             warn!(id = self.courses[index].id, "not extended: {error:#}");
             return;
         }
-        for change in self.courses[index].changes[before..].to_vec() {
-            match self.put(&change, change.to) {
+        for change in &self.courses[index].changes[before..] {
+            match self.put(change, change.to) {
                 Ok(()) => info!(id = self.courses[index].id, "extended: {change}"),
                 Err(error) => warn!(id = self.courses[index].id, "not extended: {error}"),
             }

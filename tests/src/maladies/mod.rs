@@ -3,4 +3,5 @@
 pub mod dns;
 pub mod dnsperf;
 pub mod ipvs;
+pub mod ping;
 pub mod reuse;
