@@ -2,28 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue},
+    Method, Request, StatusCode,
+    body::Incoming,
+    header::{CONTENT_SECURITY_POLICY, HeaderValue},
 };
 use prometheus::TEXT_FORMAT;
-use tracing::error;
 
-use super::health;
+use super::{
+    Service,
+    answer::{Answer, HTML, answer, failed, json, not_allowed, text},
+    health,
+};
 use crate::{
     metrics::Page,
     monitor::{Reports, Snapshot},
     render,
 };
 
-/// An answer, whole in memory.
-pub(super) type Answer = Response<Full<Bytes>>;
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
-const JSON: &str = "application/json";
+/// No page takes more.
+const READING: [Method; 2] = [Method::GET, Method::HEAD];
 
 /// All pages.
 #[derive(Debug)]
@@ -59,10 +57,10 @@ impl Pages {
                 );
             }
         };
-        if [Method::GET, Method::HEAD].contains(request.method()) {
+        if READING.contains(request.method()) {
             page(self)
         } else {
-            not_allowed()
+            not_allowed(&READING)
         }
     }
 
@@ -86,10 +84,7 @@ impl Pages {
         let Some(snapshot) = self.last() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "no report yet\n");
         };
-        match serde_json::to_vec(&*snapshot.report) {
-            Ok(json) => answer(StatusCode::OK, JSON, json),
-            Err(error) => failed("/report", &error),
-        }
+        json(StatusCode::OK, &*snapshot.report)
     }
 
     fn health(&self) -> Answer {
@@ -117,40 +112,10 @@ fn state(state: Result<(), String>) -> Answer {
     }
 }
 
-fn not_allowed() -> Answer {
-    let mut answer = text(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this page takes GET and HEAD\n",
-    );
-    answer
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    answer
-}
-
-fn failed(page: &str, error: &dyn std::error::Error) -> Answer {
-    error!(page, "cannot be written: {error}");
-    text(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        format!("{page} cannot be written: {error}\n"),
-    )
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    answer(status, TEXT, text)
-}
-
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        "x-content-type-options",
-        HeaderValue::from_static("nosniff"),
-    );
-    answer
+impl Service for Pages {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        Self::answer(self, &request)
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +123,7 @@ mod tests {
     use std::sync::Arc;
 
     use http_body_util::BodyExt as _;
-    use hyper::body::Body as _;
+    use hyper::{body::Body as _, header::ALLOW};
     use tokio::sync::watch;
 
     use super::*;

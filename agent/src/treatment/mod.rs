@@ -32,7 +32,7 @@ pub use hands::{Hands, Place, Sysctls};
 pub use journal::Journal;
 pub use plan::{Bound, Proposal, Treatment};
 pub use policy::{AtExit, Mode, Policy};
-pub use practice::{Practice, is_paused, pause};
+pub use practice::{NotNow, Once, Practice, is_paused, pause};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,7 +10,9 @@ use std::{
 use anyhow::Context as _;
 use tracing::error;
 
-use super::{Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, Sysctls};
+use super::{
+    Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, Sysctls, Trigger,
+};
 use crate::{
     ailments,
     kernel::sysctl,
@@ -30,6 +32,24 @@ pub struct Practice {
     directory: PathBuf,
 }
 
+/// What came of something that is done once at most.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Once {
+    /// It was done before; how that stands.
+    Already(Course),
+    /// It was decided now.
+    Decided(Decision),
+}
+
+/// Why something was not begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotNow {
+    /// The reason.
+    pub refusal: Refusal,
+    /// Whether it passes of itself, in a minute or two.
+    pub passes: bool,
+}
+
 impl Practice {
     /// Takes up what is in the state directory, of which the caller has the lock.
     pub fn open(policy: Policy, directory: &Path) -> Self {
@@ -42,6 +62,15 @@ impl Practice {
         let treatments = ailments::treatments();
         let hands = Box::new(Sysctls);
         let engine = Engine::open(treatments, policy, hands, directory, boot, now());
+        Self {
+            engine: Mutex::new(engine),
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// With an engine of a test.
+    #[cfg(test)]
+    pub(super) fn of(engine: Engine, directory: &Path) -> Self {
         Self {
             engine: Mutex::new(engine),
             directory: directory.to_owned(),
@@ -64,6 +93,53 @@ impl Practice {
         let last = reports.borrow().clone();
         let last = last.ok_or_else(|| Refusal::NotMeasured(ask.ailment.clone()))?;
         self.engine().ask(ask, &last.report, now())
+    }
+
+    /// Does what an alert asks for, if it has not had it done already; this is known from
+    /// the journal, so that no restart does it twice.
+    ///
+    /// # Errors
+    ///
+    /// The first reason against it.
+    pub fn ask_once(&self, ask: &Ask, reports: &Reports) -> Result<Once, NotNow> {
+        let last = reports.borrow().clone();
+        let mut engine = self.engine();
+        let mut known = engine.courses().iter().rev();
+        if let Some(course) = known.find(|course| course.trigger == ask.trigger) {
+            return Ok(Once::Already(course.clone()));
+        }
+        let report = last.as_ref().map(|snapshot| &*snapshot.report);
+        let decision = match report {
+            Some(report) => engine.ask(ask, report, now()),
+            None => engine
+                .known(ask)
+                .and(Err(Refusal::NotMeasured(ask.ailment.clone()))),
+        };
+        decision.map(Once::Decided).map_err(|refusal| NotNow {
+            passes: refusal.passes(engine.courses(), report),
+            refusal,
+        })
+    }
+
+    /// Ends what an alert has begun and is still active.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::undo`].
+    pub fn resolve(&self, trigger: &Trigger) -> Result<Vec<Course>, Refusal> {
+        let mut engine = self.engine();
+        let theirs = |course: &&Course| course.is_active() && course.trigger == *trigger;
+        let ids: Vec<_> = engine
+            .courses()
+            .iter()
+            .filter(theirs)
+            .map(|it| it.id)
+            .collect();
+        let mut ended = Vec::new();
+        for id in ids {
+            ended.extend(engine.undo(Some(id), Ending::Resolved, now())?);
+        }
+        Ok(ended)
     }
 
     /// Ends one course, or all, and puts back what they have changed.
