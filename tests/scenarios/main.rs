@@ -1,6 +1,7 @@
 //! The scenarios, and the one list of them.
 
 mod agent;
+mod alert;
 mod bench;
 mod faulty;
 mod harness;
@@ -96,6 +97,9 @@ const APART: &[Scenario] = &[
     Scenario::new("lab::udp_conntrack", lab::storm).limit(DAYS),
     Scenario::new("lab::ipvs_conn_reuse", lab::upgrade).limit(DAYS),
     Scenario::new("lab::ipvs_estimation", lab::services).limit(DAYS).on(Shape::ManyPossibleCpus),
+    Scenario::new("alert::entries", alert::entries).limit(600),
+    Scenario::new("alert::connections", alert::connections).limit(600),
+    Scenario::new("alert::pings", alert::pings).limit(600).on(Shape::ManyPossibleCpus),
     Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
@@ -112,6 +116,9 @@ const DAYS: u64 = 30 * 86_400;
 
 #[rustfmt::skip]
 const HOST: &[HostTest] = &[
+    HostTest { name: "alert::it_keeps_entries_few", run: alert::it_keeps_entries_few },
+    HostTest { name: "alert::it_ends_delays", run: alert::it_ends_delays },
+    HostTest { name: "alert::it_lets_packets_pass", run: alert::it_lets_packets_pass },
     HostTest { name: "lab::its_pages_are_here_until_it_is_told_to_end", run: lab::its_pages_are_here_until_it_is_told_to_end },
     HostTest { name: "lab::it_shows_ipvs_conn_reuse", run: lab::it_shows_ipvs_conn_reuse },
     HostTest { name: "lab::it_shows_ipvs_estimation", run: lab::it_shows_ipvs_estimation },

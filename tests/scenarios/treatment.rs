@@ -148,12 +148,16 @@ pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
     })?;
 
     verb(guest, &SHORTER)?.ok()?;
-    guest.set_sysctl(UDP_TIMEOUT, "17")?;
+    let file = "/etc/sysctl.d/60-dns.conf";
+    guest.sh(&format!("mkdir -p /etc/sysctl.d && echo {UDP_TIMEOUT}=17 > {file}"))?;
+    guest.sh(&format!("sysctl -p {file}"))?;
     eventually(SOON, "it is somebody else's", || {
         let last = last(guest)?;
         ensure!(last["state"] == "overtaken", "{last}");
+        ensure!(last["why"].to_string().contains(file), "{last}");
         Ok(())
     })?;
+    fs::remove_file(file).context("remove the file")?;
     is_set(guest, UDP_TIMEOUT, "17")?;
     guest.set_sysctl(UDP_TIMEOUT, "30")?;
     drop(agent);
