@@ -8,6 +8,7 @@ mod harness;
 mod ipvs_conn_reuse;
 mod ipvs_estimation;
 mod lab;
+mod psi_stall;
 mod record;
 mod treatment;
 mod udp_conntrack;
@@ -43,6 +44,11 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("udp_conntrack::without_btf_the_baseline_stands_in", udp_conntrack::without_btf_the_baseline_stands_in),
     Scenario::new("udp_conntrack::without_privileges_the_baseline_stands_in", udp_conntrack::without_privileges_the_baseline_stands_in),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends),
+    Scenario::new("psi_stall::an_idle_node_is_healthy", psi_stall::an_idle_node_is_healthy),
+    Scenario::new("psi_stall::a_memory_limit_is_named_with_who_waits_for_it", psi_stall::a_memory_limit_is_named_with_who_waits_for_it).limit(240),
+    Scenario::new("psi_stall::a_quota_is_told_from_a_busy_cpu", psi_stall::a_quota_is_told_from_a_busy_cpu).limit(240),
+    Scenario::new("psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit", psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit).limit(240),
+    Scenario::new("psi_stall::a_short_stall_is_counted", psi_stall::a_short_stall_is_counted).limit(240),
     Scenario::new("treatment::entries_fall_to_half_and_the_agents_end_undoes", treatment::entries_fall_to_half_and_the_agents_end_undoes).limit(400),
     Scenario::new("treatment::others_are_respected", treatment::others_are_respected).limit(240),
     Scenario::new("treatment::a_killed_agent_leaves_nothing_in_force", treatment::a_killed_agent_leaves_nothing_in_force).limit(240),
