@@ -145,7 +145,12 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         info!(webhook = %listener.address(), "alerts are received");
         alerts = Some(listener);
     }
-    let pages = Arc::new(Pages::new(monitor.reports(), metrics, interval));
+    let pages = Arc::new(Pages::new(
+        monitor.reports(),
+        metrics,
+        interval,
+        practice.courses(),
+    ));
     info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
 
     let signal = tokio::select! {

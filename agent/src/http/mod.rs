@@ -11,12 +11,13 @@
 //! Each takes GET and HEAD.
 
 mod answer;
-mod body;
+pub(crate) mod body;
 mod files;
 mod gate;
 mod health;
 mod pages;
 mod rate;
+mod renewed;
 mod server;
 mod tls;
 mod token;
@@ -26,5 +27,5 @@ pub use answer::{Answer, json, not_allowed, text};
 pub use gate::{Gate, GateConfig};
 pub use pages::Pages;
 pub use server::{Server, Service};
-pub use tls::Tls;
+pub use tls::{Tls, TlsClient};
 pub use token::Token;

@@ -18,6 +18,8 @@ use crate::{
     metrics::Page,
     monitor::{Reports, Snapshot},
     render,
+    report::NodeReport,
+    treatment::Courses,
 };
 
 /// No page takes more.
@@ -30,15 +32,18 @@ pub struct Pages {
     metrics: Page,
     /// Time between two reports.
     interval: Duration,
+    /// Treatments as they are now, which may be newer than the report.
+    courses: Courses,
 }
 
 impl Pages {
     /// Pages of these reports, which come at this interval.
-    pub fn new(reports: Reports, metrics: Page, interval: Duration) -> Self {
+    pub fn new(reports: Reports, metrics: Page, interval: Duration, courses: Courses) -> Self {
         Self {
             reports,
             metrics,
             interval,
+            courses,
         }
     }
 
@@ -84,7 +89,11 @@ impl Pages {
         let Some(snapshot) = self.last() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "no report yet\n");
         };
-        json(StatusCode::OK, &*snapshot.report)
+        // Whoever asks right after a treatment was begun, as a dispatcher that counts, has
+        // to see it.
+        let mut report = NodeReport::clone(&snapshot.report);
+        report.treatments.clone_from(&self.courses.borrow());
+        json(StatusCode::OK, &report)
     }
 
     fn health(&self) -> Answer {
@@ -138,7 +147,9 @@ mod tests {
         };
         let (sender, reports) = watch::channel(Some(snapshot));
         let metrics = Page::new(reports.clone(), vec![sham::ward().about()]).unwrap();
-        (Pages::new(reports, metrics, Duration::from_secs(5)), sender)
+        let (_, courses) = watch::channel(Vec::new());
+        let interval = Duration::from_secs(5);
+        (Pages::new(reports, metrics, interval, courses), sender)
     }
 
     fn ask(method: Method, path: &str) -> Answer {

@@ -1,23 +1,23 @@
 //! TLS, for the listeners that want it.
 
 use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, ensure};
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
-use tokio_rustls::TlsAcceptor;
-use tracing::{error, info};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{
-    files::{self, Stamp},
+    files,
+    renewed::Renewed,
     web_config::{self, ClientAuth, TlsServer, Version},
 };
 
@@ -25,14 +25,8 @@ use super::{
 /// time; the web configuration itself is read at the start.
 #[derive(Debug)]
 pub struct Tls {
-    settings: TlsServer,
-    seen: Mutex<Seen>,
-}
-
-#[derive(Debug)]
-struct Seen {
-    stamps: Vec<Option<Stamp>>,
-    config: Arc<ServerConfig>,
+    identifies_clients: bool,
+    config: Renewed<Arc<ServerConfig>>,
 }
 
 impl Tls {
@@ -43,44 +37,23 @@ impl Tls {
     /// When that file, or one that it names, cannot be used.
     pub fn open(web_config: &Path) -> anyhow::Result<Self> {
         let settings = web_config::load(web_config)?;
-        let seen = Seen {
-            stamps: stamps(&settings),
-            config: Arc::new(server(&settings)?),
-        };
+        let files = [&settings.cert_file, &settings.key_file].into_iter();
+        let files = files.chain(&settings.client_ca_file).cloned().collect();
         Ok(Self {
-            settings,
-            seen: Mutex::new(seen),
+            identifies_clients: settings.client_auth_type == ClientAuth::RequireAndVerifyClientCert,
+            config: Renewed::new(files, move || server(&settings).map(Arc::new))?,
         })
     }
 
     /// Whether nobody is talked to without a certificate that somebody vouches for.
     pub fn identifies_clients(&self) -> bool {
-        self.settings.client_auth_type == ClientAuth::RequireAndVerifyClientCert
+        self.identifies_clients
     }
 
-    /// What takes the next connection. Where changed files cannot be used, the last that
-    /// could be are in force: half of a renewal is no reason to be gone.
+    /// What takes the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps = stamps(&self.settings);
-        if stamps != seen.stamps {
-            seen.stamps = stamps;
-            match server(&self.settings) {
-                Ok(config) => {
-                    info!("certificates were changed, and read again");
-                    seen.config = Arc::new(config);
-                }
-                Err(error) => error!("certificates were changed, the old ones stay: {error:#}"),
-            }
-        }
-        Arc::clone(&seen.config).into()
+        self.config.current().into()
     }
-}
-
-fn stamps(settings: &TlsServer) -> Vec<Option<Stamp>> {
-    let files = [&settings.cert_file, &settings.key_file].into_iter();
-    let files = files.chain(&settings.client_ca_file);
-    files.map(|file| Stamp::of(file)).collect()
 }
 
 fn server(settings: &TlsServer) -> anyhow::Result<ServerConfig> {
@@ -109,7 +82,7 @@ fn server(settings: &TlsServer) -> anyhow::Result<ServerConfig> {
     Ok(config)
 }
 
-pub(super) fn provider() -> Arc<CryptoProvider> {
+fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
@@ -140,7 +113,7 @@ fn clients(
 }
 
 /// Those who vouch for others.
-pub(super) fn roots(file: &Path) -> anyhow::Result<RootCertStore> {
+fn roots(file: &Path) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
         let added = roots.add(certificate);
@@ -165,4 +138,51 @@ fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
     let text = files::read_secret(file)?;
     PrivateKeyDer::from_pem_slice(&text)
         .with_context(|| format!("read a private key in PEM from {}", file.display()))
+}
+
+/// TLS towards others.
+#[derive(Debug)]
+pub struct TlsClient {
+    config: Renewed<Arc<ClientConfig>>,
+}
+
+impl TlsClient {
+    /// Trusts those whom a file of certificates vouches for, and shows `own`, a
+    /// certificate and its key, to who asks for one. All may be changed at any time.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be used.
+    pub fn open(ca_file: &Path, own: Option<(PathBuf, PathBuf)>) -> anyhow::Result<Self> {
+        let ca_file = ca_file.to_owned();
+        let mut files = vec![ca_file.clone()];
+        files.extend(
+            own.iter()
+                .flat_map(|(chain, key)| [chain.clone(), key.clone()]),
+        );
+        let make = move || client(&ca_file, own.as_ref()).map(Arc::new);
+        Ok(Self {
+            config: Renewed::new(files, make)?,
+        })
+    }
+
+    /// What makes the next connection.
+    pub fn connector(&self) -> TlsConnector {
+        self.config.current().into()
+    }
+}
+
+fn client(ca_file: &Path, own: Option<&(PathBuf, PathBuf)>) -> anyhow::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .context("choose the versions of TLS")?
+        .with_root_certificates(roots(ca_file)?);
+    let mut config = match own {
+        Some((chain, key_file)) => builder
+            .with_client_auth_cert(certificates(chain)?, key(key_file)?)
+            .with_context(|| format!("use {} with {}", chain.display(), key_file.display()))?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }

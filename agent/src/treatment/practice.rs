@@ -2,12 +2,14 @@
 
 use std::{
     fs, io,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tracing::error;
 
 use super::{
@@ -30,7 +32,12 @@ const PAUSED: &str = "paused";
 pub struct Practice {
     engine: Mutex<Engine>,
     directory: PathBuf,
+    /// All courses as they are now.
+    courses: watch::Sender<Vec<Course>>,
 }
+
+/// All courses as they are now, for those who cannot wait for a disk.
+pub type Courses = watch::Receiver<Vec<Course>>;
 
 /// What came of something that is done once at most.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,19 +69,26 @@ impl Practice {
         let treatments = ailments::treatments();
         let hands = Box::new(Sysctls);
         let engine = Engine::open(treatments, policy, hands, directory, boot, now());
-        Self {
-            engine: Mutex::new(engine),
-            directory: directory.to_owned(),
-        }
+        Self::sharing(engine, directory)
     }
 
     /// With an engine of a test.
     #[cfg(test)]
     pub(super) fn of(engine: Engine, directory: &Path) -> Self {
+        Self::sharing(engine, directory)
+    }
+
+    fn sharing(engine: Engine, directory: &Path) -> Self {
         Self {
+            courses: watch::Sender::new(engine.courses().to_vec()),
             engine: Mutex::new(engine),
             directory: directory.to_owned(),
         }
+    }
+
+    /// Where all courses appear as soon as they change.
+    pub fn courses(&self) -> Courses {
+        self.courses.subscribe()
     }
 
     /// Watches, begins and ends what the report calls for. What there is then.
@@ -164,10 +178,46 @@ impl Practice {
 
     /// The engine, knowing whether it is paused now. A panic of an earlier call cannot
     /// leave more behind than a kill could, and that is in the journal.
-    fn engine(&self) -> MutexGuard<'_, Engine> {
+    fn engine(&self) -> Held<'_> {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         engine.pause(is_paused(&self.directory));
-        engine
+        Held {
+            engine,
+            courses: &self.courses,
+        }
+    }
+}
+
+/// The engine while somebody has it. When it is let go, its courses are told.
+struct Held<'a> {
+    engine: MutexGuard<'a, Engine>,
+    courses: &'a watch::Sender<Vec<Course>>,
+}
+
+impl Deref for Held<'_> {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let now = self.engine.courses();
+        self.courses.send_if_modified(|known| {
+            let changed = known.as_slice() != now;
+            if changed {
+                *known = now.to_vec();
+            }
+            changed
+        });
     }
 }
 

@@ -30,12 +30,36 @@ const TRUNCATED: MetricDef = MetricDef {
 /// The definitions.
 pub const METRICS: &[MetricDef] = &[REQUESTS, ALERTS, TRUNCATED];
 
-/// The status codes that there can be.
-pub(crate) const CODES: [u16; 9] = [200, 400, 401, 404, 405, 408, 413, 500, 503];
+/// What there is to count, wherever alerts come in.
+#[derive(Debug)]
+pub struct Counted {
+    /// Requests, by code.
+    pub requests: &'static MetricDef,
+    /// Alerts, by decision.
+    pub alerts: &'static MetricDef,
+    /// Alerts that were cut off.
+    pub truncated: &'static MetricDef,
+    /// The decisions that there are.
+    pub decisions: &'static [Decision],
+}
 
-/// Counts since the agent began.
-#[derive(Debug, Default)]
-pub struct Counts(Mutex<Kept>);
+/// What the webhook counts.
+pub static OF_WEBHOOK: Counted = Counted {
+    requests: &REQUESTS,
+    alerts: &ALERTS,
+    truncated: &TRUNCATED,
+    decisions: Decision::OF_AN_AGENT,
+};
+
+/// The status codes that there can be.
+const CODES: [u16; 9] = [200, 400, 401, 404, 405, 408, 413, 500, 503];
+
+/// Counts since the process began.
+#[derive(Debug)]
+pub struct Counts {
+    of: &'static Counted,
+    kept: Mutex<Kept>,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -45,35 +69,44 @@ struct Kept {
 }
 
 impl Counts {
-    pub(super) fn request(&self, code: u16) {
-        *self.kept().requests.entry(code).or_default() += 1;
+    /// All of them 0.
+    pub fn new(of: &'static Counted) -> Self {
+        Self {
+            of,
+            kept: Mutex::default(),
+        }
     }
 
-    pub(super) fn alert(&self, decision: Decision) {
-        *self.kept().alerts.entry(decision).or_default() += 1;
-    }
-
-    pub(super) fn truncated(&self, alerts: u64) {
+    pub(crate) fn request(&self, code: u16, truncated: u64) {
         let mut kept = self.kept();
-        kept.truncated = kept.truncated.saturating_add(alerts);
+        *kept.requests.entry(code).or_default() += 1;
+        kept.truncated = kept.truncated.saturating_add(truncated);
+    }
+
+    pub(crate) fn alert(&self, decision: Decision) {
+        *self.kept().alerts.entry(decision).or_default() += 1;
     }
 
     /// What a scrape shows.
     pub fn samples(&self) -> Vec<Sample> {
-        let kept = self.kept();
-        let mut samples = vec![Sample::plain(&TRUNCATED, kept.truncated as f64)];
+        let (kept, of) = (self.kept(), self.of);
+        let mut samples = vec![Sample::plain(of.truncated, kept.truncated as f64)];
         for code in CODES {
             let count = kept.requests.get(&code).copied().unwrap_or(0);
-            samples.push(Sample::number(&REQUESTS, [code.to_string()], count as f64));
+            samples.push(Sample::number(
+                of.requests,
+                [code.to_string()],
+                count as f64,
+            ));
         }
-        for decision in Decision::ALL {
-            let count = kept.alerts.get(&decision).copied().unwrap_or(0);
-            samples.push(Sample::number(&ALERTS, [decision.name()], count as f64));
+        for decision in of.decisions {
+            let count = kept.alerts.get(decision).copied().unwrap_or(0);
+            samples.push(Sample::number(of.alerts, [decision.name()], count as f64));
         }
         samples
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

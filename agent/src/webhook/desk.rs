@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::{sync::Mutex, task::spawn_blocking};
-use tracing::{debug, error, info, warn};
+use tracing::error;
 
 use super::{Alert, Counts, Decision, Names, Payload, Receipt, Receiver, Ruling, Status, Whose};
 use crate::{
@@ -71,8 +71,7 @@ impl Receiver for Desk {
     }
 
     fn count(&self, code: u16, truncated: u64) {
-        self.counts.request(code);
-        self.counts.truncated(truncated);
+        self.counts.request(code, truncated);
     }
 }
 
@@ -86,11 +85,11 @@ impl Clerk {
             .map(|alert| {
                 let ruling = self.rule(alert, &mut ours);
                 self.counts.alert(ruling.decision);
-                tell(alert, &ruling);
+                ruling.tell(alert);
                 ruling
             })
             .collect();
-        let again = rulings.iter().any(|it| it.decision == Decision::NotYet);
+        let again = rulings.iter().any(|it| it.decision.is_passing());
         Receipt {
             alerts: rulings,
             again,
@@ -197,40 +196,5 @@ fn would(alert: &Alert, course: &Course) -> Ruling {
     Ruling {
         course: None,
         ..of_course(alert, Decision::DryRun, course, why)
-    }
-}
-
-/// One line a decision. What is none of ours comes with every payload of a cluster.
-fn tell(alert: &Alert, ruling: &Ruling) {
-    let Ruling {
-        alertname,
-        fingerprint,
-        starts_at,
-        course,
-        treatment,
-        why,
-        ..
-    } = ruling;
-    let decision = ruling.decision.name();
-    let (ailment, treatment) = (alert.ailment(), treatment.as_deref());
-    match ruling.decision {
-        Decision::OtherNode => {
-            debug!(
-                alertname,
-                fingerprint, starts_at, "alert: {decision}: {why}"
-            );
-        }
-        Decision::Failed | Decision::TooMany | Decision::NoNode => {
-            warn!(
-                alertname,
-                fingerprint, starts_at, ailment, treatment, course, "alert: {decision}: {why}"
-            );
-        }
-        _ => {
-            info!(
-                alertname,
-                fingerprint, starts_at, ailment, treatment, course, "alert: {decision}: {why}"
-            );
-        }
     }
 }

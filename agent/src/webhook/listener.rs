@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use super::{Counts, Desk, Intake, Names, Webhook};
+use super::{Counts, Desk, Intake, Names, OF_WEBHOOK, Webhook};
 use crate::{
     http::{Gate, Server},
     identity::Identity,
@@ -33,7 +33,7 @@ impl Listener {
         let (gate, tls) = Gate::open(&config.gate())?;
         let server = Server::bind(config.listen, tls, "[webhook] listen").await?;
         let names = names(config, identity);
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::new(Counts::new(&OF_WEBHOOK));
         let desk = Desk::new(
             practice,
             reports,

@@ -21,12 +21,12 @@ mod names;
 mod payload;
 mod settings;
 
-pub use counts::{Counts, METRICS};
+pub use counts::{Counted, Counts, METRICS, OF_WEBHOOK};
 pub use decision::{Decision, Ruling};
 pub use desk::Desk;
 pub use intake::{Intake, PATH, Receipt, Receiver};
 pub use listener::Listener;
-pub use names::{Names, Whose};
+pub use names::{Names, Whose, is_called, node};
 pub use payload::{Alert, Payload, Status};
 pub use settings::Webhook;
 

@@ -37,13 +37,13 @@ impl Names {
 }
 
 /// The node that an alert names, as it names it.
-pub(super) fn node<'a>(by: &[String], labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
+pub fn node<'a>(by: &[String], labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
     let mut values = by.iter().filter_map(|label| labels.get(label));
     values.find(|value| !value.is_empty()).map(String::as_str)
 }
 
 /// Whether a label means this node: by its name, or its name with a port.
-pub(super) fn is_called(label: &str, node: &str) -> bool {
+pub fn is_called(label: &str, node: &str) -> bool {
     label == node || without_port(label) == Some(node)
 }
 

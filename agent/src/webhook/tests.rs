@@ -42,7 +42,7 @@ fn of_bed(bed: Bedside, undo_resolved: bool) -> Ward {
         accept_unnamed: false,
     };
     let practice = Arc::new(bed.practice());
-    let counts = Arc::<Counts>::default();
+    let counts = Arc::new(Counts::new(&OF_WEBHOOK));
     Ward {
         desk: Desk::new(practice, reports, names, undo_resolved, counts),
         bed,
