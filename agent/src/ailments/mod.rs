@@ -8,6 +8,7 @@ mod address;
 mod counters;
 pub mod ipvs_conn_reuse;
 pub mod ipvs_estimation;
+pub mod psi_stall;
 mod ranking;
 pub mod udp_conntrack;
 mod ward;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Box<dyn Ward>> {
         ward::of::<udp_conntrack::UdpConntrack>(),
         ward::of::<ipvs_conn_reuse::IpvsConnReuse>(),
         ward::of::<ipvs_estimation::IpvsEstimation>(),
+        ward::of::<psi_stall::PsiStall>(),
     ]
 }
 
@@ -57,8 +59,8 @@ pub trait Ailment: Send + Sync + 'static {
     /// What has to be known of the kernel before `support` can answer.
     const NEEDS: Needs;
     /// The module whose functions it probes; waited for while it is absent or
-    /// nobody uses it.
-    const MODULE: &'static str;
+    /// nobody uses it. `None` where all is part of every kernel.
+    const MODULE: Option<&'static str>;
     /// Its metrics, the only definition.
     const METRICS: &'static [MetricDef];
     /// The kinds of its findings.

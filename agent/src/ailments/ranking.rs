@@ -19,11 +19,17 @@ const TOP: usize = 20;
 pub(super) struct Ranking<K, const N: usize> {
     /// Counts of the kernel's map at the last tick.
     seen: HashMap<K, [u64; N]>,
+    places: Places<K, N>,
+    attributed: [u64; N],
+    forgotten: [u64; N],
+}
+
+/// The keys that metrics show, and the events of all others.
+#[derive(Debug)]
+pub(super) struct Places<K, const N: usize> {
     shown: HashMap<K, Shown<N>>,
     places: usize,
     other: [u64; N],
-    attributed: [u64; N],
-    forgotten: [u64; N],
 }
 
 #[derive(Debug)]
@@ -37,9 +43,7 @@ impl<K: Copy + Eq + Hash + Ord, const N: usize> Ranking<K, N> {
     pub(super) fn new(places: usize) -> Self {
         Self {
             seen: HashMap::new(),
-            shown: HashMap::new(),
-            places,
-            other: [0; N],
+            places: Places::new(places),
             attributed: [0; N],
             forgotten: [0; N],
         }
@@ -61,14 +65,44 @@ impl<K: Copy + Eq + Hash + Ord, const N: usize> Ranking<K, N> {
         self.seen = seen;
         new.sort_by(|(a, m), (b, n)| sum(n).cmp(&sum(m)).then_with(|| a.cmp(b)));
         for (key, new) in &new {
-            self.count(now, *key, *new);
+            add(&mut self.attributed, *new);
+            self.places.count(now, *key, *new);
         }
         new.truncate(TOP);
         new
     }
 
-    fn count(&mut self, now: Instant, key: K, new: [u64; N]) {
-        add(&mut self.attributed, new);
+    /// The keys that metrics show, with their events since they are shown.
+    pub(super) fn shown(&self) -> Vec<(K, [u64; N])> {
+        self.places.shown()
+    }
+
+    /// Events under no key that was ever shown, out of all that there were: those of
+    /// keys without a place, and those that the kernel's map forgot before they were
+    /// read. They never fall, however the two were read.
+    pub(super) fn other(&mut self, all: [u64; N]) -> [u64; N] {
+        let mut other = self.places.other();
+        for (kind, other) in other.iter_mut().enumerate() {
+            let missing = all[kind].saturating_sub(self.attributed[kind]);
+            self.forgotten[kind] = self.forgotten[kind].max(missing);
+            *other += self.forgotten[kind];
+        }
+        other
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord, const N: usize> Places<K, N> {
+    /// Metrics show so many keys.
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            shown: HashMap::new(),
+            places,
+            other: [0; N],
+        }
+    }
+
+    /// Adds events to a key, or to the others where there is no place for it.
+    pub(super) fn count(&mut self, now: Instant, key: K, new: [u64; N]) {
         if self.shown.contains_key(&key) || self.find_place(now) {
             let shown = self.shown.entry(key).or_insert(Shown {
                 events: [0; N],
@@ -81,6 +115,20 @@ impl<K: Copy + Eq + Hash + Ord, const N: usize> Ranking<K, N> {
         }
     }
 
+    /// Adds events to a key that has a place already, else to the others.
+    pub(super) fn count_aside(&mut self, key: &K, new: [u64; N]) {
+        let counter = match self.shown.get_mut(key) {
+            Some(shown) => &mut shown.events,
+            None => &mut self.other,
+        };
+        add(counter, new);
+    }
+
+    /// Events of keys without a place.
+    pub(super) fn other(&self) -> [u64; N] {
+        self.other
+    }
+
     /// Whether one more key can be shown, making room for it if need be.
     fn find_place(&mut self, now: Instant) -> bool {
         if self.shown.len() < self.places {
@@ -90,7 +138,7 @@ impl<K: Copy + Eq + Hash + Ord, const N: usize> Ranking<K, N> {
         let Some((idlest, _)) = idlest.filter(|(_, shown)| now - shown.active >= IDLE) else {
             return false;
         };
-        let idlest = *idlest;
+        let idlest = idlest.clone();
         self.shown.remove(&idlest);
         true
     }
@@ -100,23 +148,10 @@ impl<K: Copy + Eq + Hash + Ord, const N: usize> Ranking<K, N> {
         let mut shown: Vec<_> = self
             .shown
             .iter()
-            .map(|(key, shown)| (*key, shown.events))
+            .map(|(key, shown)| (key.clone(), shown.events))
             .collect();
-        shown.sort_unstable_by_key(|(key, _)| *key);
+        shown.sort_unstable();
         shown
-    }
-
-    /// Events under no key that was ever shown, out of all that there were: those of
-    /// keys without a place, and those that the kernel's map forgot before they were
-    /// read. They never fall, however the two were read.
-    pub(super) fn other(&mut self, all: [u64; N]) -> [u64; N] {
-        let mut other = self.other;
-        for (kind, other) in other.iter_mut().enumerate() {
-            let missing = all[kind].saturating_sub(self.attributed[kind]);
-            self.forgotten[kind] = self.forgotten[kind].max(missing);
-            *other += self.forgotten[kind];
-        }
-        other
     }
 }
 

@@ -41,6 +41,10 @@ pub(super) struct Run {
     /// Where the HTTP server listens; port 0 takes a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// Take Alertmanager's alerts there, as [webhook] enabled and listen do; port 0 takes a
+    /// free port.
+    #[arg(long, value_name = "ADDR:PORT")]
+    webhook: Option<SocketAddr>,
     /// Time from one reading to the next.
     #[arg(long, value_name = "TIME", value_parser = interval)]
     interval: Option<Duration>,
@@ -92,6 +96,8 @@ impl Run {
             }
         }
         set(&mut config.agent.listen, &self.listen);
+        set(&mut config.webhook.listen, &self.webhook);
+        config.webhook.enabled |= self.webhook.is_some();
         set(&mut config.agent.interval, &self.interval);
         set(&mut config.agent.node_name, &self.node_name);
         set(&mut config.agent.state_dir, &self.state_dir);

@@ -231,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn the_report_reads_back() {
         let json = body(ask(Method::GET, "/report")).await;
-        let report: crate::report::NodeReport = serde_json::from_str(&json).unwrap();
+        let report: NodeReport = serde_json::from_str(&json).unwrap();
         assert_eq!(report.ailments[0].findings[0].kind, "racing");
     }
 

@@ -10,6 +10,7 @@ use std::{
 use super::{
     bpf,
     btf::Types,
+    cgroup::Hierarchies,
     facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, Needs, Symbol, VMLINUX},
     modules, symbols, sysctl,
 };
@@ -55,6 +56,7 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
         lockdown: lockdown(),
         capabilities: capabilities().into(),
         psi: psi(),
+        cgroups: Hierarchies::find().into(),
         bpffs: mounted("bpf", &["/sys/fs/bpf"]),
         tracefs: mounted(
             "tracefs",

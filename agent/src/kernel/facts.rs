@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Hierarchies;
+
 /// Something that was looked up. "Could not find out" is not "no".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,6 +92,9 @@ pub struct KernelFacts {
     pub capabilities: Fact<BTreeMap<String, bool>>,
     /// Whether pressure stall information is there and switched on.
     pub psi: Fact<bool>,
+    /// Which trees of cgroups are mounted.
+    #[serde(default = "never_asked")]
+    pub cgroups: Fact<Hierarchies>,
     /// Whether bpffs is mounted at its usual place.
     pub bpffs: Fact<bool>,
     /// Whether tracefs is mounted at one of its usual places.
@@ -111,6 +116,11 @@ pub struct KernelFacts {
     pub members: BTreeMap<String, Fact<Member>>,
     /// The sysctls that were asked for; `None` where the kernel has no such key.
     pub sysctls: BTreeMap<String, Fact<Option<String>>>,
+}
+
+/// Of what a recording from before does not hold.
+fn never_asked<T>() -> Fact<T> {
+    Fact::Unknown("it was not asked for when these facts were recorded".to_owned())
 }
 
 impl KernelFacts {

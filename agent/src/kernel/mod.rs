@@ -2,12 +2,15 @@
 
 pub mod bpf;
 mod btf;
+pub mod cgroup;
 mod collect;
 pub mod conntrack;
 pub mod facts;
 pub mod ipvs;
+pub mod machine;
 pub mod modules;
 pub mod netns;
+pub mod pressure;
 #[cfg(test)]
 pub mod recorded;
 mod symbols;

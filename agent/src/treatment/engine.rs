@@ -458,7 +458,8 @@ impl Engine {
                     }
                 }
                 Ok(Some(value)) => {
-                    let why = format!("somebody else has set {} to {value}", change.key);
+                    let suspects = self.suspects(&change);
+                    let why = format!("somebody else has set {} to {value}{suspects}", change.key);
                     self.end(index, State::Overtaken, Ending::Contended, &why, now);
                     return false;
                 }
@@ -466,6 +467,14 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Who may have changed it.
+    fn suspects(&self, change: &Change) -> String {
+        match self.hands.suspects(&change.key).join("; ") {
+            suspects if suspects.is_empty() => String::new(),
+            suspects => format!(" ({suspects})"),
+        }
     }
 
     /// Writes a value again that is back where it was. Whether the course goes on.
@@ -479,9 +488,10 @@ impl Engine {
                     .treatment(&course.treatment)
                     .map_or("", |it| it.durable);
                 let why = format!(
-                    "{} was set back {} times; {durable}",
+                    "{} was set back {} times{}; {durable}",
                     change.key,
-                    course.reapplied + 1
+                    course.reapplied + 1,
+                    self.suspects(&change)
                 );
                 self.end(index, State::Overtaken, Ending::Contended, &why, now);
                 return false;
@@ -540,8 +550,8 @@ impl Engine {
             warn!(id = self.courses[index].id, "not extended: {error:#}");
             return;
         }
-        for change in self.courses[index].changes[before..].to_vec() {
-            match self.put(&change, change.to) {
+        for change in &self.courses[index].changes[before..] {
+            match self.put(change, change.to) {
                 Ok(()) => info!(id = self.courses[index].id, "extended: {change}"),
                 Err(error) => warn!(id = self.courses[index].id, "not extended: {error}"),
             }

@@ -22,6 +22,7 @@ mod journal;
 mod plan;
 mod policy;
 mod practice;
+mod suspects;
 mod vitals;
 
 pub use counts::Counts;

@@ -34,7 +34,7 @@ impl Ailment for IpvsConnReuse {
     const SUMMARY: &'static str =
         "connections on reused client ports wait, or go to servers that are drained or gone";
     const NEEDS: Needs = support::NEEDS;
-    const MODULE: &'static str = support::MODULE;
+    const MODULE: Option<&'static str> = Some(support::MODULE);
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;

@@ -32,7 +32,7 @@ impl Ailment for IpvsEstimation {
     const NAME: &'static str = "ipvs_estimation";
     const SUMMARY: &'static str = "the estimator of IPVS holds a CPU while packets wait for it";
     const NEEDS: Needs = support::NEEDS;
-    const MODULE: &'static str = support::MODULE;
+    const MODULE: Option<&'static str> = Some(support::MODULE);
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;

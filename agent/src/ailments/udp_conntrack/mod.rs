@@ -32,7 +32,7 @@ impl Ailment for UdpConntrack {
     const NAME: &'static str = "udp_conntrack";
     const SUMMARY: &'static str = "short UDP exchanges fill the connection tracking table";
     const NEEDS: Needs = support::NEEDS;
-    const MODULE: &'static str = support::MODULE;
+    const MODULE: Option<&'static str> = Some(support::MODULE);
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;

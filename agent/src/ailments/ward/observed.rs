@@ -98,7 +98,7 @@ impl<A: Ailment> Ward for Observed<A> {
 impl<A: Ailment> Observed<A> {
     /// A module takes its probes with it, and a new load of it needs new ones.
     fn follow_module(&mut self, host: &dyn Host) {
-        let module = host.module_instance(A::MODULE);
+        let module = A::MODULE.and_then(|module| host.module_instance(module));
         if self.module != module {
             self.module = module;
             self.pause = Pause::default();
@@ -108,7 +108,8 @@ impl<A: Ailment> Observed<A> {
 
     /// What waits for the first user of its module need not wait longer.
     fn follow_use(&mut self, host: &dyn Host) {
-        let in_use = host.module_users(A::MODULE).is_some_and(|users| users > 0);
+        let users = A::MODULE.and_then(|module| host.module_users(module));
+        let in_use = users.is_some_and(|users| users > 0);
         if in_use && !self.in_use {
             self.pause = Pause::default();
         }
@@ -147,7 +148,7 @@ impl<A: Ailment> Observed<A> {
             }
             Support::Waiting => {
                 self.wait_for_module(&facts);
-                Err(Absence::waiting(A::MODULE))
+                Err(Absence::waiting::<A>())
             }
             Support::No(missing) => Err(Absence::unsupported(missing)),
         })
@@ -157,7 +158,7 @@ impl<A: Ailment> Observed<A> {
     /// learn that they have not come would cost a node without the module the most. What
     /// has to change is what these facts saw.
     fn wait_for_module(&mut self, facts: &KernelFacts) {
-        let module = facts.modules.get(A::MODULE);
+        let module = A::MODULE.and_then(|module| facts.modules.get(module));
         let users = module.and_then(|module| module.users);
         self.in_use = users.is_some_and(|users| users > 0);
         self.pause = Pause::longest();
@@ -195,7 +196,7 @@ impl<A: Ailment> Observed<A> {
             return State::Attached(attached);
         }
         self.in_use = false;
-        State::Absent(Absence::waiting(A::MODULE))
+        State::Absent(Absence::waiting::<A>())
     }
 
     fn try_measure(&self, attached: &mut Attached<A>) -> anyhow::Result<AilmentReport> {
@@ -237,10 +238,10 @@ impl<A: Ailment> Attached<A> {
 }
 
 impl Absence {
-    fn waiting(module: &str) -> Self {
+    fn waiting<A: Ailment>() -> Self {
         Self {
             coverage: Coverage::Waiting {
-                module: module.to_owned(),
+                module: A::MODULE.unwrap_or_default().to_owned(),
             },
             probes: Vec::new(),
         }

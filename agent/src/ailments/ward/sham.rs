@@ -17,7 +17,7 @@ use super::{Host, Ward, of};
 use crate::{
     ailments::{Ailment, Support},
     config::{Allowed, Key},
-    kernel::{Fact, KernelFacts, Needs},
+    kernel::{Fact, KernelFacts, Needs, cgroup::Hierarchies},
     metrics::{Kind, MetricDef, Sample, Value},
     report::{
         AilmentReport, Evidence, Finding, Missing, Party, ProbeReport, ProgramStats, Severity,
@@ -180,6 +180,7 @@ impl Host for ShamHost {
             lockdown: Fact::Unknown(unknown()),
             capabilities: Fact::Unknown(unknown()),
             psi: Fact::Known(false),
+            cgroups: Fact::Known(Hierarchies::default()),
             bpffs: Fact::Known(false),
             kprobes: Fact::Known(false),
             perf_event_paranoid: Fact::Unknown("sham".to_owned()),
@@ -275,7 +276,7 @@ impl Ailment for Sham {
         members: &[],
         sysctls: &[],
     };
-    const MODULE: &'static str = "sham";
+    const MODULE: Option<&'static str> = Some("sham");
     const METRICS: &'static [MetricDef] = &[BEATS, PRESSURE, PAUSE];
     const FINDINGS: &'static [&'static str] = &["racing"];
     const KEYS: &'static [Key] = &[Key {

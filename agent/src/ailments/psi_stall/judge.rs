@@ -1,0 +1,250 @@
+//! The verdict: a pure function of a reading and the limits.
+
+mod cpu;
+mod io;
+mod memory;
+
+use super::{
+    Settings,
+    measure::{CgroupReading, Reading, Wait},
+};
+use crate::{
+    kernel::pressure::Resource,
+    report::{Evidence, Finding, Party, Severity},
+};
+
+/// The kinds of finding, worst first.
+pub(super) const KINDS: &[&str] = &[
+    MEMORY_RECLAIM,
+    MEMORY_LIMIT,
+    IO_STALL,
+    CPU_THROTTLED,
+    CPU_CONTENTION,
+];
+pub(super) const MEMORY_RECLAIM: &str = "memory_reclaim";
+pub(super) const MEMORY_LIMIT: &str = "memory_limit";
+pub(super) const IO_STALL: &str = "io_stall";
+pub(super) const CPU_THROTTLED: &str = "cpu_throttled";
+pub(super) const CPU_CONTENTION: &str = "cpu_contention";
+
+/// Parties that a finding names.
+const NAMED: usize = 5;
+
+/// What is wrong, worst first.
+pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
+    let case = Case { reading, settings };
+    let found = [
+        memory::reclaim(case),
+        memory::limit(case),
+        io::stall(case),
+        cpu::throttled(case),
+        cpu::contention(case),
+    ];
+    let mut found: Vec<_> = found.into_iter().flatten().collect();
+    // The sort is stable: of two that are as bad the order is that of the kinds.
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found
+}
+
+/// What a user should know of the measuring.
+pub(super) fn notes(reading: &Reading) -> Vec<String> {
+    let cut = reading.walk.filter(|walk| !walk.complete);
+    let cut = cut.map(|walk| {
+        format!(
+            "the walk of the tree of cgroups ended early, after {} of {}: walk_limit and \
+             max_cgroups in [ailments.psi_stall] bound it",
+            walk.visited, walk.known
+        )
+    });
+    let starting = cpu::agent_is_starting(reading).then(|| {
+        format!(
+            "the agent itself took {:.1} s of CPU time as it started: who waited for a CPU is not \
+             judged this time",
+            reading.agent_seconds
+        )
+    });
+    cut.into_iter().chain(starting).collect()
+}
+
+/// A reading with the limits to hold it against.
+#[derive(Clone, Copy, Debug)]
+struct Case<'r> {
+    reading: &'r Reading,
+    settings: &'r Settings,
+}
+
+impl<'r> Case<'r> {
+    fn limit(self, resource: Resource) -> f64 {
+        match resource {
+            Resource::Cpu | Resource::Irq => self.settings.cpu_ratio,
+            Resource::Memory => self.settings.memory_ratio,
+            Resource::Io => self.settings.io_ratio,
+        }
+    }
+
+    /// A time of the window as a part of it.
+    fn share(self, seconds: f64) -> f64 {
+        (seconds / self.reading.window_seconds.max(f64::EPSILON)).min(1.0)
+    }
+
+    fn node(self, resource: Resource) -> Wait {
+        self.reading.node.window.of(resource)
+    }
+
+    /// Whether the node as a whole waited for too long.
+    fn node_stalls(self, resource: Resource) -> bool {
+        self.share(self.node(resource).some) > self.limit(resource)
+    }
+
+    /// The cgroups that waited for too long, where none below them has: those are who
+    /// really waits. The longest wait first.
+    fn stalled(self, resource: Resource) -> Vec<&'r CgroupReading> {
+        let waits = |it: &CgroupReading| it.waits.of(resource).some;
+        let mut stalled = self.lowest(|it| self.share(waits(it)) > self.limit(resource));
+        stalled.sort_by(|a, b| waits(b).total_cmp(&waits(a)));
+        stalled
+    }
+
+    /// The cgroups of which something holds that holds of none below them.
+    fn lowest(self, holds: impl Fn(&CgroupReading) -> bool) -> Vec<&'r CgroupReading> {
+        let cgroups = &self.reading.cgroups;
+        let all: Vec<_> = cgroups.iter().filter(|it| holds(it)).collect();
+        let lowest = |it: &&CgroupReading| !all.iter().any(|other| is_below(other, it));
+        all.iter().copied().filter(lowest).collect()
+    }
+
+    /// The cgroups with most of something, those left out that have it from one below.
+    fn most(self, of: impl Fn(&CgroupReading) -> f64, floor: f64) -> Vec<(&'r CgroupReading, f64)> {
+        let mut most: Vec<_> = self
+            .lowest(|it| of(it) > floor)
+            .into_iter()
+            .map(|it| (it, of(it)))
+            .collect();
+        most.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        most.truncate(NAMED);
+        most
+    }
+
+    /// A cgroup and those above it, as far as the reading has them, the nearest first.
+    fn upwards(self, path: &'r str) -> impl Iterator<Item = &'r CgroupReading> {
+        let paths = std::iter::once(path).chain(super::measure::ancestors(path));
+        paths.filter_map(move |path| self.find(path))
+    }
+
+    fn find(self, path: &str) -> Option<&'r CgroupReading> {
+        self.reading.cgroups.iter().find(|it| it.path == path)
+    }
+
+    /// How bad a stall is for who waits longest, or for the node.
+    fn severity(self, resource: Resource, victims: &[&CgroupReading]) -> Severity {
+        let longest = victims.iter().map(|it| it.waits.of(resource).some);
+        let longest = longest.fold(0.0, f64::max);
+        let longest = if victims.is_empty() {
+            self.node(resource).some
+        } else {
+            longest
+        };
+        let whole_node = self.share(self.node(resource).full) > self.limit(resource);
+        if self.share(longest) >= self.settings.critical_ratio || whole_node {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        }
+    }
+
+    /// The part of the time for which tasks of a cgroup, or of the node, waited.
+    fn pressure(self, resource: Resource, victims: &[&CgroupReading]) -> Evidence {
+        let (scope, seconds) = match victims.first() {
+            Some(worst) => (worst.path.as_str(), worst.waits.of(resource).some),
+            None => (NODE, self.node(resource).some),
+        };
+        Evidence {
+            metric: format!(
+                "rate(nodemedic_psi_stall_seconds_total{{resource=\"{}\",kind=\"some\",\
+                 scope=\"{scope}\"}})",
+                resource.name()
+            ),
+            value: self.share(seconds),
+            limit: Some(self.limit(resource)),
+        }
+    }
+
+    /// Those who wait; the tasks outside of all cgroups where no cgroup is known to.
+    fn victims(self, resource: Resource, stalled: &[&CgroupReading]) -> Vec<Party> {
+        let waited = |seconds: f64| {
+            format!(
+                "waited for {} for {:.0} % of the time",
+                wanted(resource),
+                100.0 * self.share(seconds)
+            )
+        };
+        if stalled.is_empty() {
+            return vec![Party {
+                who: "tasks of this node".to_owned(),
+                share: waited(self.node(resource).some),
+            }];
+        }
+        let stalled = stalled.iter().take(NAMED);
+        let party = |it: &&CgroupReading| Party {
+            who: who(&it.path),
+            share: waited(it.waits.of(resource).some),
+        };
+        stalled.map(party).collect()
+    }
+
+    /// Who waits, in words for a summary.
+    fn subject(self, stalled: &[&CgroupReading]) -> String {
+        match stalled {
+            [] => "tasks of this node".to_owned(),
+            [one] => format!("tasks of {}", who(&one.path)),
+            [first, rest @ ..] => {
+                format!("tasks of {} and {} more", who(&first.path), rest.len())
+            }
+        }
+    }
+}
+
+/// The scope of the node as a whole, as labels have it.
+pub(super) const NODE: &str = "node";
+
+/// What a resource is called in a sentence.
+const fn wanted(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Cpu => "a CPU",
+        Resource::Memory => "memory",
+        Resource::Io => "a disk",
+        Resource::Irq => "interrupts",
+    }
+}
+
+/// A cgroup, as an operator would look it up.
+fn who(path: &str) -> String {
+    format!("cgroup {path}")
+}
+
+fn is_below(cgroup: &CgroupReading, above: &CgroupReading) -> bool {
+    let rest = cgroup.path.strip_prefix(&above.path);
+    rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// A counter of the window beside the pressure, where it agrees.
+fn counter(metric: &str, value: u64) -> Option<Evidence> {
+    (value > 0).then(|| Evidence {
+        metric: metric.to_owned(),
+        value: value as f64,
+        limit: None,
+    })
+}
+
+/// Bytes as people write them.
+fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = UNITS.into_iter().find(|(_, size)| bytes >= *size);
+    match unit {
+        Some((name, size)) => format!("{:.1} {name}", bytes as f64 / size as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Waits for a CPU: because a quota is used up, or because others run.
+
+use super::{CPU_CONTENTION, CPU_THROTTLED, Case, NAMED, counter, is_below, who};
+use crate::{
+    ailments::psi_stall::{
+        measure::{CgroupReading, Reading},
+        treat,
+    },
+    kernel::pressure::Resource,
+    report::{Evidence, Finding, Party, Severity},
+};
+
+/// A wait is the quota's if the quota held for at least this part of it.
+const BY_QUOTA: f64 = 0.5;
+
+/// CPUs that are less busy than this have room: who waits is kept from using them.
+const BUSY: f64 = 0.75;
+
+/// The agent is the one that runs from this part of the CPU time on.
+const AGENT: f64 = 0.2;
+
+/// Who runs for less than this part of one CPU makes nobody wait.
+const RUNNER: f64 = 0.05;
+
+/// A quota keeps tasks from running although there may be CPUs for them.
+pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
+    let limit = case.settings.cpu_ratio;
+    let held = |it: &CgroupReading| case.share(it.throttled_seconds);
+    let mut throttled: Vec<_> = case
+        .reading
+        .cgroups
+        .iter()
+        .filter(|it| it.throttled_periods > 0 && held(it) > limit)
+        .collect();
+    throttled.sort_by(|a, b| b.throttled_seconds.total_cmp(&a.throttled_seconds));
+    let worst = *throttled.first()?;
+    let mut victims: Vec<_> = case
+        .stalled(Resource::Cpu)
+        .into_iter()
+        .filter(|it| is_throttled(case, it))
+        .collect();
+    if victims.is_empty() {
+        victims.clone_from(&throttled);
+    }
+    let mut evidence = vec![Evidence {
+        metric: format!(
+            "throttled_usec in cpu.stat of {}, as a share",
+            who(&worst.path)
+        ),
+        value: held(worst),
+        limit: Some(limit),
+    }];
+    evidence.extend(counter(
+        &format!(
+            "nr_throttled in cpu.stat of {} in the window",
+            who(&worst.path)
+        ),
+        worst.throttled_periods,
+    ));
+    evidence.push(case.pressure(Resource::Cpu, &victims));
+    evidence.push(busy(case.reading));
+    let cpus = |it: &CgroupReading| match it.quota_cpus {
+        Some(cpus) => format!("{cpus:.2} CPUs"),
+        None => "a quota that is gone by now".to_owned(),
+    };
+    let culprit = |it: &&CgroupReading| Party {
+        who: format!("cpu.max of {}", who(&it.path)),
+        share: format!(
+            "{}, used up in {} periods; held its tasks back for {:.0} % of the time",
+            cpus(it),
+            it.throttled_periods,
+            100.0 * held(it)
+        ),
+    };
+    Some(Finding {
+        kind: CPU_THROTTLED.to_owned(),
+        severity: if held(worst) >= case.settings.critical_ratio {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+        summary: format!(
+            "{} wait for a CPU: the quota of {}, {}, is used up",
+            case.subject(&victims),
+            who(&worst.path),
+            cpus(worst)
+        ),
+        evidence,
+        culprits: throttled.iter().take(NAMED).map(culprit).collect(),
+        victims: throttled_victims(case, &victims),
+        remedies: treat::for_quota(&worst.path, worst.quota_cpus),
+    })
+}
+
+/// Not every kernel counts who is throttled as waiting; the quota's own clock does.
+fn throttled_victims(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
+    let party = |it: &&CgroupReading| {
+        let quota = case.upwards(&it.path).map(|it| it.throttled_seconds);
+        let seconds = quota.fold(it.waits.cpu.some, f64::max);
+        Party {
+            who: who(&it.path),
+            share: format!(
+                "waited for a CPU for {:.0} % of the time",
+                100.0 * case.share(seconds)
+            ),
+        }
+    };
+    victims.iter().take(NAMED).map(party).collect()
+}
+
+/// Whether the quota of a cgroup, or of one above, is what it waits for.
+fn is_throttled(case: Case<'_>, cgroup: &CgroupReading) -> bool {
+    let held = case.upwards(&cgroup.path).map(|it| it.throttled_seconds);
+    held.fold(0.0, f64::max) > BY_QUOTA * cgroup.waits.cpu.some
+}
+
+/// Tasks wait because others run.
+pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
+    if agent_is_starting(case.reading) {
+        return None;
+    }
+    let stalled = case.stalled(Resource::Cpu);
+    let victims: Vec<_> = stalled
+        .iter()
+        .copied()
+        .filter(|it| !is_throttled(case, it))
+        .collect();
+    let nobody_known =
+        stalled.is_empty() && case.node_stalls(Resource::Cpu) && !any_throttled(case);
+    if victims.is_empty() && !nobody_known {
+        return None;
+    }
+    let busy = busy(case.reading);
+    let full = busy.value >= BUSY;
+    let why = if full {
+        "others run, and all CPUs are busy"
+    } else {
+        "they may not use the CPUs that are idle"
+    };
+    let mut evidence = vec![case.pressure(Resource::Cpu, &victims), busy];
+    evidence.extend(interrupts(case));
+    Some(Finding {
+        kind: CPU_CONTENTION.to_owned(),
+        severity: case.severity(Resource::Cpu, &victims),
+        summary: format!("{} wait for a CPU: {why}", case.subject(&victims)),
+        evidence,
+        culprits: runners(case, &victims),
+        victims: case.victims(Resource::Cpu, &victims),
+        remedies: treat::for_contention(full),
+    })
+}
+
+/// Whether most of what ran was the agent itself, which looks at all types of the kernel
+/// when it starts. Those who waited for that will not wait again.
+pub(super) fn agent_is_starting(reading: &Reading) -> bool {
+    reading.agent_seconds > AGENT * reading.node.busy_seconds
+        && reading.agent_seconds > RUNNER * reading.window_seconds
+}
+
+fn any_throttled(case: Case<'_>) -> bool {
+    let node = case.node(Resource::Cpu).some;
+    let cgroups = case.reading.cgroups.iter();
+    cgroups.map(|it| it.throttled_seconds).sum::<f64>() > BY_QUOTA * node
+}
+
+/// The part of their time for which the CPUs were at work.
+fn busy(reading: &Reading) -> Evidence {
+    let whole = reading.window_seconds * f64::from(reading.cpus.max(1));
+    Evidence {
+        metric: "time at work in /proc/stat, as a share of all CPUs".to_owned(),
+        value: (reading.node.busy_seconds / whole.max(f64::EPSILON)).min(1.0),
+        limit: None,
+    }
+}
+
+/// Interrupts take CPUs from tasks too, where the kernel accounts for them.
+fn interrupts(case: Case<'_>) -> Option<Evidence> {
+    let share = case.share(case.node(Resource::Irq).some);
+    (share > case.settings.floor_ratio).then(|| Evidence {
+        metric: "rate(nodemedic_psi_stall_seconds_total{resource=\"irq\",kind=\"full\",\
+                 scope=\"node\"})"
+            .to_owned(),
+        value: share,
+        limit: None,
+    })
+}
+
+/// Who runs, most first.
+fn runners(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
+    let reading = case.reading;
+    let all = reading.node.busy_seconds.max(f64::EPSILON);
+    let floor = RUNNER * reading.window_seconds;
+    let is_victim = |it: &CgroupReading| {
+        victims
+            .iter()
+            .any(|victim| victim.path == it.path || is_below(it, victim))
+    };
+    let mut runners: Vec<_> = reading
+        .cgroups
+        .iter()
+        .filter(|it| it.own_cpu_seconds > floor)
+        .map(|it| (is_victim(it), who(&it.path), it.own_cpu_seconds))
+        .collect();
+    let in_cgroups: f64 = reading
+        .cgroups
+        .iter()
+        .filter(|it| it.path.matches('/').count() == 1)
+        .map(|it| it.cpu_seconds)
+        .sum();
+    let rest = reading.node.busy_seconds - in_cgroups;
+    if rest > floor {
+        let kernel = "the kernel, and tasks in no cgroup that was looked at".to_owned();
+        runners.push((false, kernel, rest));
+    }
+    runners.sort_by(|(_, _, a), (_, _, b)| b.total_cmp(a));
+    // Who waits is to blame last, unless its own tasks are what it waits for.
+    let others = runners.iter().filter(|(is_victim, _, _)| !is_victim);
+    if others.map(|(_, _, seconds)| seconds).sum::<f64>() > all / 2.0 {
+        runners.sort_by_key(|(is_victim, _, _)| *is_victim);
+    }
+    runners
+        .into_iter()
+        .take(NAMED)
+        .map(|(_, who, seconds)| Party {
+            who,
+            share: format!(
+                "ran for {seconds:.1} s of CPU time, {:.0} % of all",
+                (100.0 * seconds / all).min(100.0)
+            ),
+        })
+        .collect()
+}

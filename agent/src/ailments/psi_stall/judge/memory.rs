@@ -1,0 +1,174 @@
+//! Waits for memory: because the node is short of it, or because a cgroup may have no more.
+
+use super::{Case, MEMORY_LIMIT, MEMORY_RECLAIM, NAMED, bytes, counter, who};
+use crate::{
+    ailments::psi_stall::{
+        measure::{CgroupReading, MemoryReading},
+        treat,
+    },
+    kernel::pressure::Resource,
+    report::{Evidence, Finding, Party},
+};
+
+/// A cgroup that uses more than this part of its limit is at it.
+const AT_LIMIT: f64 = 0.95;
+
+/// Tasks wait although no limit of a cgroup makes them: the node is short of memory, or
+/// reads back what it had let go.
+pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
+    let all = case.stalled(Resource::Memory);
+    let victims: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|it| limiting(case, it).is_none())
+        .collect();
+    // Without a cgroup of their own nobody knows of a limit.
+    let nobody_known = all.is_empty() && case.node_stalls(Resource::Memory);
+    if victims.is_empty() && !nobody_known {
+        return None;
+    }
+    let events = &case.reading.node.events;
+    let mut evidence = vec![case.pressure(Resource::Memory, &victims)];
+    for (name, value) in events.named() {
+        let metric = format!("nodemedic_psi_stall_memory_events_total{{event=\"{name}\"}}");
+        evidence.extend(counter(&format!("{metric} in the window"), value));
+    }
+    let path = if events.allocstall > 0 {
+        "reclaim it themselves, as the node is short of it"
+    } else if events.swap_in > 0 {
+        "have it read back from swap"
+    } else if events.compact_stall > 0 {
+        "have it moved together"
+    } else if events.refault > 0 {
+        "have file pages read back that were let go too soon"
+    } else {
+        "get it, by a path of the kernel that no counter tells"
+    };
+    Some(Finding {
+        kind: MEMORY_RECLAIM.to_owned(),
+        severity: case.severity(Resource::Memory, &victims),
+        summary: format!(
+            "{} wait for memory: they have to {path}",
+            case.subject(&victims)
+        ),
+        evidence,
+        culprits: allocators(case, |_| true),
+        victims: case.victims(Resource::Memory, &victims),
+        remedies: treat::for_reclaim(&case.reading.node),
+    })
+}
+
+/// Tasks wait because their cgroup, or one above, is at its limit.
+pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
+    let stalled = case.stalled(Resource::Memory).into_iter();
+    let limited: Vec<_> = stalled
+        .filter_map(|it| Some((it, limiting(case, it)?)))
+        .collect();
+    let (_, (holder, memory)) = *limited.first()?;
+    let victims: Vec<_> = limited.iter().map(|(victim, _)| *victim).collect();
+    let (name, value) = limit_of(&memory).unwrap_or(("memory.max", memory.current));
+    let mut evidence = vec![
+        case.pressure(Resource::Memory, &victims),
+        Evidence {
+            metric: format!("memory.current of {}", who(&holder.path)),
+            value: memory.current as f64,
+            limit: Some(value as f64),
+        },
+    ];
+    if let Some(window) = memory.window {
+        let events = [
+            ("high", window.high_events),
+            ("max", window.max_events),
+            ("oom", window.oom_events),
+        ];
+        evidence.extend(events.into_iter().filter_map(|(event, count)| {
+            let metric = format!("memory.events.local {event} of {}", who(&holder.path));
+            counter(&format!("{metric} in the window"), count)
+        }));
+    }
+    let below = |it: &CgroupReading| it.path == holder.path || super::is_below(it, holder);
+    let mut culprits = vec![Party {
+        who: format!("{name} of {}", who(&holder.path)),
+        share: format!(
+            "{}, of which {} are used",
+            bytes(value),
+            bytes(memory.current)
+        ),
+    }];
+    culprits.extend(allocators(case, below));
+    Some(Finding {
+        kind: MEMORY_LIMIT.to_owned(),
+        severity: case.severity(Resource::Memory, &victims),
+        summary: format!(
+            "{} wait for memory: {} is at its {name} of {}",
+            case.subject(&victims),
+            who(&holder.path),
+            bytes(value)
+        ),
+        evidence,
+        culprits,
+        victims: case.victims(Resource::Memory, &victims),
+        remedies: treat::for_limit(&holder.path, name, value),
+    })
+}
+
+/// The cgroup whose limit makes another wait: the nearest upwards whose limit has made
+/// tasks reclaim in the window; where that is not known, the nearest that is at it.
+fn limiting<'r>(
+    case: Case<'r>,
+    victim: &'r CgroupReading,
+) -> Option<(&'r CgroupReading, MemoryReading)> {
+    let with_memory = |it: &'r CgroupReading| Some((it, it.memory?));
+    let upwards = || case.upwards(&victim.path).filter_map(with_memory);
+    let by_events = upwards().find(|(it, _)| it.limit_events() > 0);
+    by_events.or_else(|| {
+        upwards().find(|(_, memory)| {
+            let used = memory.current as f64;
+            let limit = limit_of(memory).map(|(_, limit)| limit as f64);
+            memory.window.is_none() && limit.is_some_and(|limit| used > AT_LIMIT * limit)
+        })
+    })
+}
+
+/// The limit that is met first.
+fn limit_of(memory: &MemoryReading) -> Option<(&'static str, u64)> {
+    let limits = [("memory.high", memory.high), ("memory.max", memory.max)];
+    let limits = limits
+        .into_iter()
+        .filter_map(|(name, limit)| Some((name, limit?)));
+    limits.min_by_key(|(_, limit)| *limit)
+}
+
+/// Who takes memory: by the faults of the window, else by what they have.
+fn allocators(case: Case<'_>, among: impl Fn(&CgroupReading) -> bool) -> Vec<Party> {
+    let taken = |it: &CgroupReading| {
+        if among(it) {
+            it.allocated() as f64
+        } else {
+            0.0
+        }
+    };
+    let most = case.most(taken, 0.0);
+    if !most.is_empty() {
+        let all: f64 = most.iter().map(|(_, pages)| pages).sum();
+        let party = |(it, pages): (&CgroupReading, f64)| Party {
+            who: who(&it.path),
+            share: format!(
+                "{pages:.0} pages faulted in, {:.0} % of those named; has {}",
+                100.0 * pages / all,
+                bytes(it.memory.map_or(0, |memory| memory.current))
+            ),
+        };
+        return most.into_iter().map(party).collect();
+    }
+    let has = |it: &CgroupReading| match it.memory {
+        Some(memory) if among(it) => memory.current as f64,
+        Some(_) | None => 0.0,
+    };
+    let most = case.most(has, 0.0).into_iter().take(NAMED);
+    let party = |(it, used): (&CgroupReading, f64)| Party {
+        who: who(&it.path),
+        share: format!("has {}", bytes(used as u64)),
+    };
+    most.map(party).collect()
+}

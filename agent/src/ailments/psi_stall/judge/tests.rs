@@ -1,0 +1,404 @@
+//! Pairs: the sick one is found, with who waits and who makes it wait, and the healthy
+//! one is not.
+
+use super::*;
+use crate::{
+    ailments::psi_stall::measure::{
+        DiskReading, MemoryReading, MemoryWindow, NodeReading, Waits, WalkReading,
+    },
+    kernel::machine::{Memory, MemoryEvents},
+};
+
+const WINDOW: f64 = 10.0;
+
+/// A node of two CPUs with a pod that works and one that idles; nothing wrong.
+fn healthy() -> Reading {
+    Reading {
+        window_seconds: WINDOW,
+        cpus: 2,
+        agent_seconds: 0.01,
+        node: NodeReading {
+            busy_seconds: 6.0,
+            memory: Memory {
+                total: 8 << 30,
+                available: 4 << 30,
+                dirty: 8 << 20,
+                ..Memory::default()
+            },
+            sysctls: vec![
+                ("vm.watermark_scale_factor".to_owned(), 10),
+                ("vm.dirty_background_ratio".to_owned(), 10),
+            ],
+            netns: 1,
+            ..NodeReading::default()
+        },
+        cgroups: vec![
+            cgroup("/pods", 5.0),
+            cgroup("/pods/idle", 0.0),
+            cgroup("/pods/works", 5.0),
+        ],
+        walk: Some(WalkReading {
+            complete: true,
+            ..WalkReading::default()
+        }),
+        shown: Vec::new(),
+        other: Waits::default(),
+    }
+}
+
+fn cgroup(path: &str, cpu_seconds: f64) -> CgroupReading {
+    CgroupReading {
+        path: path.to_owned(),
+        cpu_seconds,
+        own_cpu_seconds: cpu_seconds,
+        ..CgroupReading::default()
+    }
+}
+
+fn at<'r>(reading: &'r mut Reading, path: &str) -> &'r mut CgroupReading {
+    let cgroups = &mut reading.cgroups;
+    if !cgroups.iter().any(|it| it.path == path) {
+        cgroups.push(cgroup(path, 0.0));
+    }
+    let it = cgroups.iter_mut().find(|it| it.path == path);
+    it.expect("it was put there")
+}
+
+/// Has a cgroup wait, those above it and the node with it.
+fn wait(reading: &mut Reading, path: &str, resource: Resource, seconds: f64) {
+    let set = |waits: &mut Waits| {
+        let wait = match resource {
+            Resource::Cpu => &mut waits.cpu,
+            Resource::Memory => &mut waits.memory,
+            Resource::Io => &mut waits.io,
+            Resource::Irq => &mut waits.irq,
+        };
+        wait.some = wait.some.max(seconds);
+    };
+    let above: Vec<_> = super::super::measure::ancestors(path).collect();
+    for path in above.into_iter().chain([path]) {
+        set(&mut at(reading, path).waits);
+    }
+    set(&mut reading.node.window);
+}
+
+fn found(reading: &Reading) -> Vec<Finding> {
+    judge(reading, &Settings::default())
+}
+
+fn kinds(reading: &Reading) -> Vec<String> {
+    found(reading).into_iter().map(|it| it.kind).collect()
+}
+
+/// The one finding.
+fn only(reading: &Reading) -> Finding {
+    let mut found = found(reading);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    found.remove(0)
+}
+
+fn said(parties: &[Party]) -> String {
+    format!("{parties:?}")
+}
+
+#[test]
+fn an_ordinary_node_is_healthy() {
+    assert_eq!(kinds(&healthy()), Vec::<String>::new());
+    assert_eq!(notes(&healthy()), Vec::<String>::new());
+}
+
+#[test]
+fn a_stall_below_its_limit_is_healthy() {
+    for (resource, seconds) in [
+        (Resource::Cpu, 3.9),
+        (Resource::Memory, 0.9),
+        (Resource::Io, 3.9),
+    ] {
+        let mut reading = healthy();
+        wait(&mut reading, "/pods/idle", resource, seconds);
+        assert_eq!(kinds(&reading), Vec::<String>::new(), "{resource:?}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_busy_cpu_is_the_victim_and_who_runs_the_culprit() {
+    let mut reading = healthy();
+    reading.node.busy_seconds = 20.0;
+    at(&mut reading, "/pods/works").own_cpu_seconds = 18.0;
+    at(&mut reading, "/pods").cpu_seconds = 20.0;
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
+    let finding = only(&reading);
+    assert_eq!(finding.kind, CPU_CONTENTION);
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(
+        finding.victims[0].who.ends_with("/pods/idle"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.culprits[0].who.ends_with("/pods/works"),
+        "{finding:?}"
+    );
+    assert!(finding.summary.contains("all CPUs are busy"), "{finding:?}");
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 8.0);
+    assert_eq!(only(&reading).severity, Severity::Critical);
+}
+
+#[test]
+fn who_waited_for_the_agents_own_start_is_no_victim() {
+    let mut reading = healthy();
+    reading.agent_seconds = 4.0;
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    assert!(notes(&reading)[0].contains("4.0 s of CPU time"));
+}
+
+#[test]
+fn who_waits_although_cpus_are_idle_is_told_to_look_at_its_affinity() {
+    let mut reading = healthy();
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
+    let finding = only(&reading);
+    assert!(finding.remedies[0].contains("cpuset"), "{finding:?}");
+}
+
+#[test]
+fn a_cgroup_whose_own_tasks_compete_is_its_own_culprit() {
+    let mut reading = healthy();
+    reading.node.busy_seconds = 20.0;
+    at(&mut reading, "/pods").own_cpu_seconds = 1.0;
+    at(&mut reading, "/pods").cpu_seconds = 20.0;
+    at(&mut reading, "/pods/works").own_cpu_seconds = 19.0;
+    wait(&mut reading, "/pods/works", Resource::Cpu, 6.0);
+    let finding = only(&reading);
+    assert!(
+        finding.culprits[0].who.ends_with("/pods/works"),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn a_quota_is_the_cause_and_no_sysctl_is_offered() {
+    let mut reading = healthy();
+    let throttled = at(&mut reading, "/pods/works");
+    throttled.throttled_periods = 90;
+    throttled.throttled_seconds = 7.5;
+    throttled.quota_cpus = Some(0.2);
+    wait(&mut reading, "/pods/works/app", Resource::Cpu, 7.5);
+    let finding = only(&reading);
+    assert_eq!(finding.kind, CPU_THROTTLED);
+    assert!(
+        finding.victims[0].who.ends_with("/pods/works/app"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.culprits[0]
+            .who
+            .contains("cpu.max of cgroup /pods/works"),
+        "{finding:?}"
+    );
+    assert!(finding.summary.contains("0.20 CPUs"), "{finding:?}");
+    assert!(
+        finding.remedies[0].contains("no sysctl helps"),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn a_quota_that_hardly_bites_is_not_the_cause_of_a_long_wait() {
+    let mut reading = healthy();
+    reading.node.busy_seconds = 20.0;
+    let throttled = at(&mut reading, "/pods/idle");
+    throttled.throttled_periods = 2;
+    throttled.throttled_seconds = 0.2;
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
+    assert_eq!(only(&reading).kind, CPU_CONTENTION);
+}
+
+#[test]
+fn a_throttled_cgroup_is_found_on_kernels_that_do_not_call_it_waiting() {
+    let mut reading = healthy();
+    let throttled = at(&mut reading, "/pods/works");
+    throttled.throttled_periods = 90;
+    throttled.throttled_seconds = 7.5;
+    throttled.quota_cpus = Some(0.2);
+    let finding = only(&reading);
+    assert_eq!(finding.kind, CPU_THROTTLED);
+    assert!(finding.victims[0].share.contains("75 %"), "{finding:?}");
+}
+
+/// A hungry task below a cgroup with a limit.
+fn limited(events: u64) -> Reading {
+    let mut reading = healthy();
+    at(&mut reading, "/pods/works").memory = Some(MemoryReading {
+        current: 60 << 20,
+        high: Some(64 << 20),
+        max: None,
+        dirty: 0,
+        window: Some(MemoryWindow {
+            high_events: events,
+            ..MemoryWindow::default()
+        }),
+    });
+    at(&mut reading, "/pods/works/app").memory = Some(MemoryReading {
+        current: 60 << 20,
+        window: Some(MemoryWindow {
+            faults: 50_000,
+            ..MemoryWindow::default()
+        }),
+        ..MemoryReading::default()
+    });
+    wait(&mut reading, "/pods/works/app", Resource::Memory, 5.0);
+    reading
+}
+
+#[test]
+fn a_cgroup_at_its_limit_is_told_from_a_node_that_is_short() {
+    let finding = only(&limited(400));
+    assert_eq!(finding.kind, MEMORY_LIMIT);
+    assert!(
+        finding.victims[0].who.ends_with("/pods/works/app"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.culprits[0]
+            .who
+            .contains("memory.high of cgroup /pods/works"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.culprits[1].who.ends_with("/pods/works/app"),
+        "{finding:?}"
+    );
+    assert!(finding.summary.contains("64.0 MiB"), "{finding:?}");
+    assert!(
+        finding.remedies[0].contains("no sysctl helps"),
+        "{finding:?}"
+    );
+
+    let mut short = limited(0);
+    short.node.events = MemoryEvents {
+        allocstall: 300,
+        pgscan_kswapd: 9_000,
+        ..MemoryEvents::default()
+    };
+    let finding = only(&short);
+    assert_eq!(finding.kind, MEMORY_RECLAIM);
+    assert!(
+        finding.culprits[0].who.ends_with("/pods/works/app"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.remedies[0].contains("vm.watermark_scale_factor=50"),
+        "{finding:?}"
+    );
+    assert!(
+        finding
+            .evidence
+            .iter()
+            .any(|it| it.metric.contains("allocstall")),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn a_limit_is_known_before_there_are_two_looks_at_its_events() {
+    let mut reading = limited(0);
+    at(&mut reading, "/pods/works").memory = Some(MemoryReading {
+        current: 64 << 20,
+        high: Some(64 << 20),
+        ..MemoryReading::default()
+    });
+    assert_eq!(only(&reading).kind, MEMORY_LIMIT);
+}
+
+#[test]
+fn without_the_counters_no_sysctl_is_advised() {
+    let mut reading = limited(0);
+    let finding = only(&reading);
+    assert_eq!(finding.kind, MEMORY_RECLAIM);
+    assert!(
+        !format!("{:?}", finding.remedies).contains("sysctl -w"),
+        "{finding:?}"
+    );
+    let objections = |reading: &Reading| -> Vec<bool> {
+        let proposals = super::super::treat::proposals(reading);
+        proposals.iter().map(|it| it.objection.is_some()).collect()
+    };
+    assert_eq!(objections(&reading), [true, true]);
+    reading.node.events.allocstall = 1;
+    reading.node.events.pgscan_kswapd = 1;
+    reading.node.memory.dirty = 1 << 30;
+    assert_eq!(objections(&reading), [false, false]);
+}
+
+#[test]
+fn a_node_without_cgroups_is_judged_as_a_whole() {
+    let mut reading = healthy();
+    reading.cgroups.clear();
+    reading.walk = None;
+    reading.node.busy_seconds = 20.0;
+    for (resource, kind) in [
+        (Resource::Cpu, CPU_CONTENTION),
+        (Resource::Memory, MEMORY_RECLAIM),
+        (Resource::Io, IO_STALL),
+    ] {
+        let mut reading = reading.clone();
+        reading.node.window = Waits::default();
+        wait(&mut reading, "", resource, 5.0);
+        reading.cgroups.clear();
+        let finding = only(&reading);
+        assert_eq!(finding.kind, kind);
+        assert!(finding.victims[0].who.contains("this node"), "{finding:?}");
+    }
+}
+
+#[test]
+fn a_disk_is_named_with_who_writes_and_who_waits() {
+    let mut reading = healthy();
+    reading.node.disks = vec![DiskReading {
+        name: "vdb".to_owned(),
+        device: "254:16".to_owned(),
+        busy_seconds: 9.9,
+        read_bytes: 0,
+        written_bytes: 90 << 20,
+    }];
+    at(&mut reading, "/pods/works").io = vec![("254:16".to_owned(), 0, 90 << 20)];
+    wait(&mut reading, "/pods/idle", Resource::Io, 6.0);
+    let finding = only(&reading);
+    assert_eq!(finding.kind, IO_STALL);
+    assert!(finding.summary.contains("vdb"), "{finding:?}");
+    assert!(
+        finding.victims[0].who.ends_with("/pods/idle"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.culprits[0].who.ends_with("/pods/works"),
+        "{finding:?}"
+    );
+    assert!(
+        said(&finding.culprits).contains("wrote 90.0 MiB"),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let mut reading = limited(400);
+    reading.node.busy_seconds = 20.0;
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 9.0);
+    assert_eq!(kinds(&reading), [CPU_CONTENTION, MEMORY_LIMIT]);
+}
+
+#[test]
+fn a_walk_that_was_cut_is_told() {
+    let mut reading = healthy();
+    reading.walk = Some(WalkReading::default());
+    assert!(notes(&reading)[0].contains("walk_limit"));
+}
+
+#[test]
+fn a_window_of_no_length_is_no_panic() {
+    let mut reading = limited(1);
+    reading.window_seconds = 0.0;
+    reading.cpus = 0;
+    let _any = found(&reading);
+}

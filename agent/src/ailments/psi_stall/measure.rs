@@ -1,0 +1,360 @@
+//! Measuring: what procfs and the tree of cgroups say. Needs no BPF.
+
+mod node;
+mod tree;
+
+pub(super) use self::tree::ancestors;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use self::{
+    node::Node,
+    tree::{Tree, Walked},
+};
+use super::support::Plan;
+use super::{Settings, support};
+use crate::{
+    ailments::ranking::Places,
+    kernel::{
+        machine::{Memory, MemoryEvents},
+        pressure::{Resource, Stall},
+    },
+    report::ProbeReport,
+};
+
+/// What one tick measured. All that is of a window is since the reading before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Length of the window, seconds.
+    pub window_seconds: f64,
+    /// CPUs that are there.
+    pub cpus: u32,
+    /// CPU time that the agent itself took, seconds: much at its start.
+    pub agent_seconds: f64,
+    /// The node as a whole.
+    pub node: NodeReading,
+    /// Cgroups that waited or did much in the window, and those above them.
+    pub cgroups: Vec<CgroupReading>,
+    /// The walk that found them; absent where there is no tree of version 2.
+    pub walk: Option<WalkReading>,
+    /// Cgroups that metrics show, with what they have waited since they are shown.
+    pub shown: Vec<(String, Waits)>,
+    /// What all others have waited since the agent began.
+    pub other: Waits,
+}
+
+/// The node as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeReading {
+    /// Waits since boot.
+    pub total: Waits,
+    /// Waits of the window.
+    pub window: Waits,
+    /// Whether the kernel accounts the time of interrupts.
+    pub irq: bool,
+    /// CPU time spent at work in the window, of all CPUs together, seconds.
+    pub busy_seconds: f64,
+    /// Events of memory management since boot.
+    pub events_total: MemoryEvents,
+    /// Events of the window.
+    pub events: MemoryEvents,
+    /// Where the memory is now.
+    pub memory: Memory,
+    /// Disks that did most in the window, the busiest first.
+    pub disks: Vec<DiskReading>,
+    /// The sysctls that matter, where the kernel has them.
+    pub sysctls: Vec<(String, u64)>,
+    /// Our own network namespace, by which a place of a sysctl is named.
+    pub netns: u32,
+}
+
+/// What a disk did in the window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskReading {
+    /// Its name, as `vda`.
+    pub name: String,
+    /// `major:minor`
+    pub device: String,
+    /// Time for which it had something to do, seconds.
+    pub busy_seconds: f64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+}
+
+/// For how long tasks waited, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Waits {
+    /// For a CPU.
+    pub cpu: Wait,
+    /// For memory.
+    pub memory: Wait,
+    /// For a disk.
+    pub io: Wait,
+    /// For interrupts to leave the CPU.
+    pub irq: Wait,
+}
+
+/// For how long tasks waited for one thing, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    /// At least one of them.
+    pub some: f64,
+    /// All that had something to do.
+    pub full: f64,
+}
+
+/// What a cgroup, with those below it, waited for and did in the window.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CgroupReading {
+    /// Path below the root of the tree: `/system.slice/ssh.service`.
+    pub path: String,
+    /// For how long its tasks waited.
+    pub waits: Waits,
+    /// CPU time, of all CPUs together, seconds.
+    pub cpu_seconds: f64,
+    /// The part of it that is of no cgroup below, as far as those were looked at.
+    pub own_cpu_seconds: f64,
+    /// Its own quota kept it from running: time, seconds.
+    pub throttled_seconds: f64,
+    /// Periods at whose end the quota was used up.
+    pub throttled_periods: u64,
+    /// CPUs that the quota is worth; read only where it was used up.
+    pub quota_cpus: Option<f64>,
+    /// What the memory controller says; read only while somebody waits for memory or I/O.
+    pub memory: Option<MemoryReading>,
+    /// Disks, by `major:minor`: bytes read, bytes written; as for memory.
+    pub io: Vec<(String, u64, u64)>,
+}
+
+/// A cgroup's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryReading {
+    /// Bytes charged now.
+    pub current: u64,
+    /// `memory.high`, bytes.
+    pub high: Option<u64>,
+    /// `memory.max`, bytes.
+    pub max: Option<u64>,
+    /// Bytes waiting to be written, or being written, now.
+    pub dirty: u64,
+    /// What happened in the window; absent where it was not read at its begin.
+    pub window: Option<MemoryWindow>,
+}
+
+/// What happened to a cgroup's memory in the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryWindow {
+    /// Times that its own `memory.high` made tasks reclaim.
+    pub high_events: u64,
+    /// Times that its own `memory.max` did.
+    pub max_events: u64,
+    /// Times that no memory could be found within its own limit.
+    pub oom_events: u64,
+    /// Page faults.
+    pub faults: u64,
+    /// Pages needed again soon after they had been reclaimed.
+    pub refaults: u64,
+    /// Pages reclaimed from it.
+    pub reclaimed: u64,
+}
+
+/// A walk of the tree of cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WalkReading {
+    /// Time it took, seconds.
+    pub seconds: f64,
+    /// Cgroups that were looked at: branches in which nobody waits and nothing runs are
+    /// passed over.
+    pub visited: u64,
+    /// Cgroups that are known.
+    pub known: u64,
+    /// Whether it reached all that it should have.
+    pub complete: bool,
+}
+
+impl Waits {
+    /// The wait for a resource.
+    pub const fn of(&self, resource: Resource) -> Wait {
+        match resource {
+            Resource::Cpu => self.cpu,
+            Resource::Memory => self.memory,
+            Resource::Io => self.io,
+            Resource::Irq => self.irq,
+        }
+    }
+
+    fn new(stalls: &Stalls) -> Self {
+        let [cpu, memory, io, irq] = stalls.map(Wait::from);
+        Self {
+            cpu,
+            memory,
+            io,
+            irq,
+        }
+    }
+}
+
+impl From<Stall> for Wait {
+    fn from(stall: Stall) -> Self {
+        Self {
+            some: stall.some.as_secs_f64(),
+            full: stall.full.as_secs_f64(),
+        }
+    }
+}
+
+impl CgroupReading {
+    /// Times that its own limits made its tasks reclaim in the window.
+    pub fn limit_events(&self) -> u64 {
+        let window = self.memory.and_then(|memory| memory.window);
+        window.map_or(0, |window| window.high_events + window.max_events)
+    }
+
+    /// Pages that it took in the window, as far as is known: it faulted them in.
+    pub fn allocated(&self) -> u64 {
+        let window = self.memory.and_then(|memory| memory.window);
+        window.map_or(0, |window| window.faults + window.refaults)
+    }
+
+    /// Bytes read and written in the window.
+    pub fn io_bytes(&self) -> u64 {
+        self.io
+            .iter()
+            .map(|(_, read, written)| read + written)
+            .sum()
+    }
+}
+
+impl NodeReading {
+    /// A sysctl's value when the reading was taken.
+    pub fn sysctl(&self, key: &str) -> Option<u64> {
+        let (_, value) = self.sysctls.iter().find(|(name, _)| name == key)?;
+        Some(*value)
+    }
+}
+
+/// Stalls by resource, in the order of [`Resource::ALL`].
+type Stalls = [Stall; Resource::ALL.len()];
+
+/// Stalls as counters of microseconds: some and full of each resource.
+type Microseconds = [u64; 2 * Resource::ALL.len()];
+
+/// The running measurement.
+#[derive(Debug)]
+pub struct Measurement {
+    node: Node,
+    tree: Option<Tree>,
+    /// What metrics show of the cgroups.
+    shown: Places<String, { 2 * Resource::ALL.len() }>,
+    cpus: u32,
+    /// CPU time of the agent when it was last asked for.
+    agent: Duration,
+    probes: Vec<ProbeReport>,
+}
+
+impl Measurement {
+    /// Takes the first look, from which the first reading counts.
+    pub(super) fn begin(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
+        let node = Node::begin()?;
+        let mut probes = vec![ProbeReport {
+            name: "node".to_owned(),
+            hook: Some("procfs".to_owned()),
+            missing: Vec::new(),
+        }];
+        let tree = match &plan.cgroups {
+            Ok(found) => {
+                let controllers = support::on_version_1(found);
+                probes.push(ProbeReport {
+                    name: "cgroups".to_owned(),
+                    hook: Some("cgroup2".to_owned()),
+                    missing: Vec::new(),
+                });
+                probes.extend(
+                    controllers.map(|missing| ProbeReport::not_measured("controllers", &missing)),
+                );
+                found.v2.clone().map(|root| Tree::begin(root, settings))
+            }
+            Err(missing) => {
+                probes.push(ProbeReport::not_measured("cgroups", missing));
+                None
+            }
+        };
+        Ok(Self {
+            node,
+            tree,
+            shown: Places::new(settings.top_cgroups as usize),
+            cpus: plan.cpus,
+            agent: agent_time(),
+            probes,
+        })
+    }
+
+    pub(super) fn probes(&self) -> Vec<ProbeReport> {
+        let off = self.tree.as_ref().and_then(Tree::switched_off);
+        let off = off.map(|missing| ProbeReport::not_measured("cgroup_pressure", &missing));
+        self.probes.iter().cloned().chain(off).collect()
+    }
+
+    pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
+        let (node, stalls) = self.node.read()?;
+        let walked = self
+            .tree
+            .as_mut()
+            .map(|tree| tree.walk(window, self.cpus, &stalls));
+        let walked = walked.unwrap_or_default();
+        self.count(&walked);
+        let shown = self.shown.shown().into_iter();
+        let agent = agent_time();
+        let before = std::mem::replace(&mut self.agent, agent);
+        Ok(Reading {
+            window_seconds: window.as_secs_f64(),
+            cpus: self.cpus,
+            agent_seconds: agent.saturating_sub(before).as_secs_f64(),
+            node,
+            cgroups: walked.cgroups,
+            walk: self.tree.is_some().then_some(walked.reading),
+            shown: shown
+                .map(|(path, counters)| (path, waits(counters)))
+                .collect(),
+            other: waits(self.shown.other()),
+        })
+    }
+
+    fn count(&mut self, walked: &Walked) {
+        let now = Instant::now();
+        for (path, stalls, much) in &walked.stalls {
+            let new = microseconds(stalls);
+            if *much {
+                self.shown.count(now, path.clone(), new);
+            } else {
+                self.shown.count_aside(path, new);
+            }
+        }
+    }
+}
+
+/// CPU time of this process so far.
+fn agent_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+fn microseconds(stalls: &Stalls) -> Microseconds {
+    let number = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    std::array::from_fn(|i| {
+        let stall = stalls[i / 2];
+        number(if i % 2 == 0 { stall.some } else { stall.full })
+    })
+}
+
+fn waits(counters: Microseconds) -> Waits {
+    let stall = |resource: usize| Stall {
+        some: Duration::from_micros(counters[2 * resource]),
+        full: Duration::from_micros(counters[2 * resource + 1]),
+    };
+    Waits::new(&std::array::from_fn(stall))
+}

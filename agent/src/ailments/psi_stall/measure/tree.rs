@@ -1,0 +1,679 @@
+//! The tree of cgroups, walked where something happens.
+//!
+//! Whoever waits in a cgroup waits in each above it too, so a branch whose root has not
+//! waited, nor used a CPU, holds nobody who has. It is passed over, and what its cgroups
+//! had counted when they were last looked at still holds. A quiet node with thousands of
+//! cgroups costs a few reads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{CgroupReading, MemoryReading, MemoryWindow, Settings, Stalls, Waits, WalkReading};
+use crate::{
+    kernel::{
+        cgroup::{self, CpuStat, IoStat, MemoryStat},
+        pressure::{self, Resource, Stall},
+    },
+    report::Missing,
+};
+
+/// What cgroups are asked for: nobody could do anything about the interrupts of one.
+const RESOURCES: [Resource; 3] = [Resource::Cpu, Resource::Memory, Resource::Io];
+
+/// Cgroups that a reading names for each thing that they can be first in.
+const NAMED: usize = 10;
+
+/// Cgroups without pressure files that are remembered, to tell of them.
+const TOLD: usize = 5;
+
+/// Deeper than any tree in use; the walk goes down by recursion.
+const DEEPEST: usize = 64;
+
+/// What is known of all cgroups.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: PathBuf,
+    top: Branch,
+    /// Cgroups of the tree, the root aside.
+    known: usize,
+    floor: f64,
+    limits: Bounds,
+    /// Walks so far.
+    walks: u64,
+    /// Cgroups whose pressure is switched off.
+    off: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    cgroups: usize,
+    time: Duration,
+}
+
+/// A cgroup and those below it.
+#[derive(Debug, Default)]
+struct Branch {
+    children: BTreeMap<String, Self>,
+    /// Whether it was made since the agent began, so that its counters began at zero.
+    born: bool,
+    /// Whether all its children are known: one that appears later is born.
+    listed: bool,
+    seen: Seen,
+}
+
+/// The counters of a cgroup when it was last looked at.
+#[derive(Debug, Default)]
+struct Seen {
+    stalls: [Option<Stall>; RESOURCES.len()],
+    cpu: Option<CpuStat>,
+    /// With the number of the walk: only what was read at the window's begin counts.
+    memory: Option<(u64, MemoryStat)>,
+    io: Option<(u64, IoStat)>,
+}
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// Cgroups that waited or did much, and those above them, by path.
+    pub(super) cgroups: Vec<CgroupReading>,
+    /// New stalls of every cgroup that had any, and whether they are above the floor.
+    pub(super) stalls: Vec<(String, Stalls, bool)>,
+    pub(super) reading: WalkReading,
+}
+
+impl Tree {
+    /// Looks at all cgroups once.
+    pub(super) fn begin(root: PathBuf, settings: &Settings) -> Self {
+        let mut tree = Self {
+            root,
+            top: Branch::default(),
+            known: 0,
+            floor: settings.floor_ratio,
+            limits: Bounds {
+                cgroups: settings.max_cgroups as usize,
+                time: settings.walk_limit,
+            },
+            walks: 0,
+            off: BTreeSet::new(),
+        };
+        tree.walk(Duration::ZERO, 1, &Stalls::default());
+        tree
+    }
+
+    /// Looks at what has happened since the last walk, in which the node stalled so long.
+    pub(super) fn walk(&mut self, window: Duration, cpus: u32, node: &Stalls) -> Walked {
+        self.walks += 1;
+        let began = Instant::now();
+        let mut walk = Walk {
+            number: self.walks,
+            deadline: began + self.limits.time,
+            most: self.limits.cgroups,
+            known: self.known,
+            floor: window.mul_f64(self.floor),
+            trace: window.mul_f64(self.floor * self.floor / f64::from(cpus.max(1))),
+            off: &mut self.off,
+            found: Walked::default(),
+            visited: 0,
+            complete: true,
+        };
+        let mut top = std::mem::take(&mut self.top);
+        walk.below(&mut top, &self.root, "", node, 0);
+        self.top = top;
+        self.known = walk.known;
+        walk.off.retain(|path| self.root.join(&path[1..]).exists());
+        let (visited, complete) = (walk.visited, walk.complete);
+        let mut found = walk.found;
+        found.cgroups = named(found.cgroups);
+        found.reading = WalkReading {
+            seconds: began.elapsed().as_secs_f64(),
+            visited,
+            known: self.known as u64,
+            complete,
+        };
+        found
+    }
+
+    /// What is missing because somebody has switched it off.
+    pub(super) fn switched_off(&self) -> Option<Missing> {
+        let first = self.off.first()?;
+        Some(Missing {
+            what: format!("the pressure of cgroup {first}"),
+            why: "it has no pressure files, as PSI is switched off there".to_owned(),
+            remedy: format!("echo 1 > {}{first}/cgroup.pressure", self.root.display()),
+        })
+    }
+}
+
+/// A walk under way.
+struct Walk<'t> {
+    number: u64,
+    deadline: Instant,
+    most: usize,
+    known: usize,
+    /// Below this a cgroup does not take part in a report.
+    floor: Duration,
+    /// Who waits for the floor on one CPU leaves at least this in the cgroups above,
+    /// whose pressure is the mean of all CPUs, each by the part of the time in which it
+    /// was not idle (kernel/sched/psi.c, `collect_percpu_times`): the floor on one of
+    /// them, the others busy all the time.
+    trace: Duration,
+    off: &'t mut BTreeSet<String>,
+    found: Walked,
+    visited: u64,
+    complete: bool,
+}
+
+impl Walk<'_> {
+    const fn is_first(&self) -> bool {
+        self.number == 1
+    }
+
+    /// Visits the cgroups below one, which stalled so long; their CPU time together.
+    fn below(
+        &mut self,
+        branch: &mut Branch,
+        folder: &Path,
+        path: &str,
+        above: &Stalls,
+        depth: usize,
+    ) -> Duration {
+        self.list(branch, folder);
+        let mut used = Duration::ZERO;
+        let mut gone = Vec::new();
+        for (name, child) in &mut branch.children {
+            if depth >= DEEPEST || self.visited >= self.most as u64 || self.is_late() {
+                self.complete = false;
+                break;
+            }
+            let (folder, path) = (folder.join(name), format!("{path}/{name}"));
+            match self.visit(child, &folder, &path, above, depth + 1) {
+                Some(time) => used += time,
+                None => gone.push(name.clone()),
+            }
+        }
+        for name in gone {
+            self.forget(branch.children.remove(&name));
+        }
+        used
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// Brings the names of the children up to date.
+    fn list(&mut self, branch: &mut Branch, folder: &Path) {
+        // A cgroup that has gone in between has no children any more.
+        let names: BTreeSet<_> = cgroup::children(folder)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let gone: Vec<_> = branch
+            .children
+            .keys()
+            .filter(|name| !names.contains(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.forget(branch.children.remove(&name));
+        }
+        let born = branch.listed || branch.born;
+        branch.listed = true;
+        for name in names {
+            if branch.children.contains_key(&name) {
+                continue;
+            }
+            if self.known >= self.most {
+                // Nobody knows who is born when some have no place.
+                branch.listed = false;
+                self.complete = false;
+                break;
+            }
+            self.known += 1;
+            let child = Branch {
+                born,
+                ..Branch::default()
+            };
+            branch.children.insert(name, child);
+        }
+    }
+
+    fn forget(&mut self, branch: Option<Branch>) {
+        let size = branch.as_ref().map_or(0, Branch::size);
+        self.known = self.known.saturating_sub(size);
+    }
+
+    /// Looks at a cgroup and, where something happened, at those below it; its CPU time.
+    /// `None` if it has gone.
+    fn visit(
+        &mut self,
+        branch: &mut Branch,
+        folder: &Path,
+        path: &str,
+        above: &Stalls,
+        depth: usize,
+    ) -> Option<Duration> {
+        self.visited += 1;
+        let cpu = match cgroup::cpu(folder) {
+            Ok(cpu) => cpu,
+            Err(error) if cgroup::has_gone(&error) => return None,
+            Err(_) => CpuStat::default(),
+        };
+        let before = branch.seen.cpu.replace(cpu);
+        let before = before.or(branch.born.then(CpuStat::default));
+        let used = before.map_or(Duration::ZERO, |before| {
+            cpu.usage.saturating_sub(before.usage)
+        });
+        let (stalls, known) = self.stalls(branch, folder, path, above);
+        let pressed = [Resource::Memory, Resource::Io]
+            .into_iter()
+            .any(|resource| above[resource as usize].some > self.floor);
+        let details = self.is_first() || pressed;
+
+        let mut reading = CgroupReading {
+            path: path.to_owned(),
+            waits: Waits::new(&stalls),
+            cpu_seconds: used.as_secs_f64(),
+            ..CgroupReading::default()
+        };
+        if let Some(before) = before {
+            let throttled = cpu.throttled.saturating_sub(before.throttled);
+            reading.throttled_seconds = throttled.as_secs_f64();
+            reading.throttled_periods = cpu
+                .throttled_periods
+                .saturating_sub(before.throttled_periods);
+        }
+        if reading.throttled_periods > 0 {
+            reading.quota_cpus = cgroup::quota(folder);
+        }
+        if details {
+            self.details(&mut reading, branch, folder);
+        }
+
+        // Who keeps no account of its own pressure may hide some.
+        let within = if known { &stalls } else { above };
+        let waited = within.iter().any(|stall| stall.some > self.trace);
+        let mut own = used;
+        if self.is_first() || waited || used > self.floor {
+            own = used.saturating_sub(self.below(branch, folder, path, within, depth));
+        }
+        reading.own_cpu_seconds = own.as_secs_f64();
+        self.note(reading, stalls);
+        Some(used)
+    }
+
+    /// The stalls since the last look, of what the cgroup above has waited for, and
+    /// whether the cgroup has them at all.
+    fn stalls(
+        &mut self,
+        branch: &mut Branch,
+        folder: &Path,
+        path: &str,
+        above: &Stalls,
+    ) -> (Stalls, bool) {
+        let mut stalls = Stalls::default();
+        let (mut asked, mut known) = (false, true);
+        for (resource, seen) in RESOURCES.into_iter().zip(&mut branch.seen.stalls) {
+            let place = resource as usize;
+            if !self.is_first() && above[place].some <= self.trace {
+                continue;
+            }
+            asked = true;
+            match pressure::read(&folder.join(resource.of_cgroup())) {
+                Ok(now) => {
+                    let before = seen.replace(now);
+                    let before = before.or(branch.born.then(Stall::default));
+                    stalls[place] = before.map_or_else(Stall::default, |it| now.since(it));
+                }
+                // It may have gone as well; then the walk will see that.
+                Err(_) => known = false,
+            }
+        }
+        if known && asked {
+            self.off.remove(path);
+        } else if !known && self.off.len() < TOLD && folder.exists() {
+            self.off.insert(path.to_owned());
+        }
+        (stalls, known)
+    }
+
+    /// What the controllers of memory and I/O say, where the cgroup has them.
+    fn details(&self, reading: &mut CgroupReading, branch: &mut Branch, folder: &Path) {
+        let at_begin = |walk: u64| walk + 1 == self.number;
+        if let Ok(now) = cgroup::memory(folder) {
+            let before = branch.seen.memory.replace((self.number, now));
+            let before = before.filter(|(walk, _)| at_begin(*walk));
+            let before = before.map(|(_, stat)| stat);
+            let before = before.or(branch.born.then(MemoryStat::default));
+            reading.memory = Some(MemoryReading {
+                current: now.current,
+                high: now.high,
+                max: now.max,
+                dirty: now.dirty,
+                window: before.map(|before| since(now, before)),
+            });
+        }
+        if let Ok(now) = cgroup::io(folder) {
+            let before = branch.seen.io.replace((self.number, now.clone()));
+            let before = before.filter(|(walk, _)| at_begin(*walk));
+            let before = before.map(|(_, stat)| stat);
+            let Some(before) = before.or(branch.born.then(IoStat::default)) else {
+                return;
+            };
+            let device = |(device, (read, written)): (String, (u64, u64))| {
+                let (read_before, written_before) =
+                    before.get(&device).copied().unwrap_or_default();
+                let read = read.saturating_sub(read_before);
+                let written = written.saturating_sub(written_before);
+                (read + written > 0).then_some((device, read, written))
+            };
+            reading.io = now.into_iter().filter_map(device).collect();
+        }
+    }
+
+    fn note(&mut self, reading: CgroupReading, stalls: Stalls) {
+        let much = stalls.iter().any(|stall| stall.some > self.floor);
+        if stalls.iter().any(|stall| !stall.some.is_zero()) {
+            self.found.stalls.push((reading.path.clone(), stalls, much));
+        }
+        let did = reading.own_cpu_seconds > self.floor.as_secs_f64()
+            || reading.throttled_periods > 0
+            || reading.memory.is_some()
+            || !reading.io.is_empty();
+        if !self.is_first() && (much || did) {
+            self.found.cgroups.push(reading);
+        }
+    }
+}
+
+impl Branch {
+    fn size(&self) -> usize {
+        1 + self.children.values().map(Self::size).sum::<usize>()
+    }
+}
+
+fn since(now: MemoryStat, before: MemoryStat) -> MemoryWindow {
+    MemoryWindow {
+        high_events: now.high_events.saturating_sub(before.high_events),
+        max_events: now.max_events.saturating_sub(before.max_events),
+        oom_events: now.oom_events.saturating_sub(before.oom_events),
+        faults: now.faults.saturating_sub(before.faults),
+        refaults: now.refaults.saturating_sub(before.refaults),
+        reclaimed: now.reclaimed.saturating_sub(before.reclaimed),
+    }
+}
+
+/// Those that are among the first in anything, with those above them, by path.
+fn named(all: Vec<CgroupReading>) -> Vec<CgroupReading> {
+    let measures: [fn(&CgroupReading) -> f64; 9] = [
+        |it| it.waits.cpu.some,
+        |it| it.waits.memory.some,
+        |it| it.waits.io.some,
+        |it| it.throttled_seconds,
+        |it| it.own_cpu_seconds,
+        |it| it.limit_events() as f64,
+        |it| it.allocated() as f64,
+        |it| it.io_bytes() as f64,
+        |it| it.memory.map_or(0.0, |memory| memory.dirty as f64),
+    ];
+    let mut kept: BTreeSet<String> = BTreeSet::new();
+    for measure in measures {
+        let mut first: Vec<_> = all
+            .iter()
+            .map(|it| (measure(it), it))
+            .filter(|(value, _)| *value > 0.0)
+            .collect();
+        first.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        kept.extend(first.iter().take(NAMED).map(|(_, it)| it.path.clone()));
+    }
+    let above: Vec<_> = kept
+        .iter()
+        .flat_map(|path| ancestors(path))
+        .map(str::to_owned)
+        .collect();
+    kept.extend(above);
+    let mut named: Vec<_> = all
+        .into_iter()
+        .filter(|it| kept.contains(&it.path))
+        .collect();
+    named.sort_by(|a, b| a.path.cmp(&b.path));
+    named
+}
+
+/// The cgroups above one, the nearest first, without the root.
+pub(in crate::ailments::psi_stall) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let mut path = path;
+    std::iter::from_fn(move || {
+        path = &path[..path.rfind('/')?];
+        (!path.is_empty()).then_some(path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A tree of cgroups made of ordinary files.
+    struct Sham {
+        folder: tempfile::TempDir,
+    }
+
+    impl Sham {
+        fn new() -> Self {
+            Self {
+                folder: tempfile::tempdir().expect("a folder"),
+            }
+        }
+
+        /// Sets what a cgroup has waited for CPUs, and run, in all.
+        fn set(&self, path: &str, waited: Duration, ran: Duration) {
+            let folder = self.folder.path().join(path);
+            fs::create_dir_all(&folder).expect("made");
+            let total = waited.as_micros();
+            let stall = format!("some avg10=0.00 total={total}\nfull avg10=0.00 total=0\n");
+            let none = "some avg10=0.00 total=0\nfull avg10=0.00 total=0\n";
+            let usage = format!("usage_usec {}\n", ran.as_micros());
+            for (file, text) in [
+                ("cpu.pressure", stall.as_str()),
+                ("memory.pressure", none),
+                ("io.pressure", none),
+                ("cpu.stat", usage.as_str()),
+            ] {
+                fs::write(folder.join(file), text).expect("written");
+            }
+        }
+
+        fn begin(&self) -> Tree {
+            self.begin_with(&Settings::default())
+        }
+
+        fn begin_with(&self, settings: &Settings) -> Tree {
+            let settings = Settings {
+                // However slow the machine.
+                walk_limit: Duration::from_secs(300),
+                ..settings.clone()
+            };
+            Tree::begin(self.folder.path().to_owned(), &settings)
+        }
+    }
+
+    const WINDOW: Duration = Duration::from_secs(10);
+    const ZERO: Duration = Duration::ZERO;
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn waited(some: Duration) -> Stalls {
+        let mut stalls = Stalls::default();
+        stalls[Resource::Cpu as usize].some = some;
+        stalls
+    }
+
+    fn waits(walked: &Walked) -> Vec<(&str, f64)> {
+        let cgroups = walked.cgroups.iter();
+        cgroups
+            .map(|it| (it.path.as_str(), it.waits.cpu.some))
+            .collect()
+    }
+
+    #[test]
+    fn who_waits_is_found_with_those_above_and_who_does_not_is_left_out() {
+        let tree = Sham::new();
+        tree.set("pods", MS(100), ZERO);
+        tree.set("pods/a", MS(100), ZERO);
+        tree.set("pods/b", MS(7), ZERO);
+        let mut walker = tree.begin();
+        tree.set("pods", MS(2_100), ZERO);
+        tree.set("pods/a", MS(2_100), ZERO);
+        let walked = walker.walk(WINDOW, 2, &waited(MS(2_000)));
+        assert_eq!(waits(&walked), [("/pods", 2.0), ("/pods/a", 2.0)]);
+        assert_eq!(walked.reading.known, 3);
+        assert!(walked.reading.complete);
+    }
+
+    #[test]
+    fn a_quiet_branch_is_passed_over_and_loses_nothing() {
+        let tree = Sham::new();
+        tree.set("quiet", ZERO, ZERO);
+        for i in 0..50 {
+            tree.set(&format!("quiet/{i}"), ZERO, ZERO);
+        }
+        let mut walker = tree.begin();
+        let walked = walker.walk(WINDOW, 1, &waited(MS(500)));
+        assert_eq!(walked.reading.visited, 1);
+        tree.set("quiet", MS(300), ZERO);
+        tree.set("quiet/7", MS(300), ZERO);
+        let walked = walker.walk(WINDOW, 1, &waited(MS(500)));
+        assert_eq!(walked.reading.visited, 51);
+        assert_eq!(waits(&walked), [("/quiet", 0.3), ("/quiet/7", 0.3)]);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_new_counts_from_its_birth_and_one_that_was_not_reached_does_not() {
+        let tree = Sham::new();
+        tree.set("old", MS(5_000), ZERO);
+        let mut walker = tree.begin();
+        tree.set("young", MS(400), ZERO);
+        let walked = walker.walk(WINDOW, 1, &waited(MS(400)));
+        assert_eq!(waits(&walked), [("/young", 0.4)]);
+
+        let settings = Settings {
+            max_cgroups: 1,
+            ..Settings::default()
+        };
+        tree.set("zebra", MS(9_000), ZERO);
+        let mut walker = tree.begin_with(&settings);
+        assert_eq!(walker.known, 1);
+        walker.limits.cgroups = 10;
+        let walked = walker.walk(WINDOW, 1, &waited(MS(400)));
+        assert_eq!(waits(&walked), [], "nobody knows when zebra has waited");
+    }
+
+    #[test]
+    fn cpu_time_is_that_of_the_cgroup_below() {
+        let tree = Sham::new();
+        tree.set("pods", ZERO, ZERO);
+        tree.set("pods/a", ZERO, ZERO);
+        let mut walker = tree.begin();
+        tree.set("pods", ZERO, MS(3_000));
+        tree.set("pods/a", ZERO, MS(2_000));
+        let walked = walker.walk(WINDOW, 1, &waited(ZERO));
+        let own: Vec<_> = walked
+            .cgroups
+            .iter()
+            .map(|it| (it.path.as_str(), it.own_cpu_seconds))
+            .collect();
+        assert_eq!(own, [("/pods", 1.0), ("/pods/a", 2.0)]);
+    }
+
+    #[test]
+    fn cgroups_that_vanish_are_forgotten() {
+        let tree = Sham::new();
+        tree.set("pods", ZERO, ZERO);
+        tree.set("pods/a", ZERO, ZERO);
+        let mut walker = tree.begin();
+        fs::remove_dir_all(tree.folder.path().join("pods")).expect("removed");
+        let walked = walker.walk(WINDOW, 1, &waited(MS(900)));
+        assert_eq!(walked.reading.known, 0);
+        // In the middle of being removed: the folder is there, its files are not.
+        fs::create_dir(tree.folder.path().join("ghost")).expect("made");
+        let walked = walker.walk(WINDOW, 1, &waited(MS(900)));
+        assert_eq!((walked.reading.known, waits(&walked)), (0, Vec::new()));
+    }
+
+    #[test]
+    fn garbage_is_no_stall_and_no_panic() {
+        let tree = Sham::new();
+        tree.set("bad", MS(100), ZERO);
+        let mut walker = tree.begin();
+        for file in ["cpu.pressure", "cpu.stat", "memory.stat", "io.stat"] {
+            let path = tree.folder.path().join("bad").join(file);
+            fs::write(path, [0xff, 0, b'\n', b'x']).expect("written");
+        }
+        let walked = walker.walk(WINDOW, 1, &waited(MS(900)));
+        assert_eq!(waits(&walked), []);
+    }
+
+    #[test]
+    fn a_cgroup_without_pressure_is_told_with_its_remedy_until_it_has_some() {
+        let tree = Sham::new();
+        tree.set("off", ZERO, ZERO);
+        tree.set("off/below", ZERO, ZERO);
+        let pressure = tree.folder.path().join("off/cpu.pressure");
+        fs::remove_file(&pressure).expect("removed");
+        let mut walker = tree.begin();
+        let missing = walker.switched_off().expect("it is told");
+        assert!(
+            missing.remedy.ends_with("/off/cgroup.pressure"),
+            "{missing:?}"
+        );
+        // What waits below is found all the same.
+        tree.set("off/below", MS(800), ZERO);
+        let walked = walker.walk(WINDOW, 1, &waited(MS(800)));
+        assert_eq!(waits(&walked), [("/off/below", 0.8)]);
+        tree.set("off", MS(800), ZERO);
+        walker.walk(WINDOW, 1, &waited(MS(800)));
+        assert_eq!(walker.switched_off(), None);
+    }
+
+    #[test]
+    fn a_walk_that_is_cut_says_so() {
+        let tree = Sham::new();
+        for i in 0..20 {
+            tree.set(&format!("{i}"), ZERO, ZERO);
+        }
+        let mut walker = tree.begin();
+        walker.limits.time = ZERO;
+        let walked = walker.walk(WINDOW, 1, &waited(MS(800)));
+        assert!(!walked.reading.complete);
+        assert_eq!(walked.reading.known, 20);
+    }
+
+    #[test]
+    fn a_report_names_the_first_in_each_thing_and_no_more() {
+        let cgroup = |i: u32| CgroupReading {
+            path: format!("/pods/{i}"),
+            own_cpu_seconds: f64::from(i),
+            ..CgroupReading::default()
+        };
+        let parent = CgroupReading {
+            path: "/pods".to_owned(),
+            ..CgroupReading::default()
+        };
+        let all = (0..100).map(cgroup).chain([parent]).collect();
+        let named = named(all);
+        assert_eq!(named.len(), NAMED + 1);
+        assert_eq!(named[0].path, "/pods");
+        assert!(named.iter().any(|it| it.path == "/pods/99"));
+    }
+
+    #[test]
+    fn ancestors_are_named_from_below() {
+        let above: Vec<_> = ancestors("/a/b/c").collect();
+        assert_eq!(above, ["/a/b", "/a"]);
+        assert_eq!(ancestors("/a").count(), 0);
+    }
+}

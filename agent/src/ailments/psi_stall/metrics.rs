@@ -1,0 +1,121 @@
+//! The ailment's metrics: the only definition of each, and how a reading fills them.
+
+use super::{
+    Reading,
+    judge::NODE,
+    measure::{NodeReading, Waits},
+};
+use crate::{
+    kernel::pressure::Resource,
+    metrics::{Kind, MetricDef, Sample},
+};
+
+pub(super) const ALL: &[MetricDef] = &[
+    SECONDS,
+    MEMORY_EVENTS,
+    DIRTY,
+    CGROUPS,
+    WALK_SECONDS,
+    WALK_COMPLETE,
+];
+
+const SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_seconds_total",
+    kind: Kind::Counter,
+    help: "Time for which at least one task (some), or all that had something to do (full), \
+           waited for a resource: on the node since boot, in a cgroup with those below it since \
+           it is shown. Cgroups that are not shown are added up in other.",
+    labels: &["resource", "kind", "scope"],
+};
+
+const MEMORY_EVENTS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_memory_events_total",
+    kind: Kind::Counter,
+    help: "Events of memory management that tell why tasks wait for memory, on the node since \
+           boot; what a cgroup's own limit brings about is left out of allocstall, pgscan and \
+           pgsteal.",
+    labels: &["event"],
+};
+
+const DIRTY: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_dirty_bytes",
+    kind: Kind::Gauge,
+    help: "Memory that waits to be written to disk, or is being written.",
+    labels: &["state"],
+};
+
+const CGROUPS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_cgroups",
+    kind: Kind::Gauge,
+    help: "Cgroups that are known, and those that the last walk had to look at.",
+    labels: &["state"],
+};
+
+const WALK_SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_walk_seconds",
+    kind: Kind::Gauge,
+    help: "Time that the last walk of the tree of cgroups took.",
+    labels: &[],
+};
+
+const WALK_COMPLETE: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_walk_complete",
+    kind: Kind::Gauge,
+    help: "Whether the last walk of the tree of cgroups reached all that it should have (1), or \
+           was ended by a bound (0).",
+    labels: &[],
+};
+
+/// The scope of all cgroups that are not shown.
+const OTHER: &str = "other";
+
+/// The reading as series.
+pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
+    let mut samples = node(&reading.node);
+    if let Some(walk) = reading.walk {
+        samples.push(Sample::plain(&WALK_SECONDS, walk.seconds));
+        samples.push(Sample::plain(
+            &WALK_COMPLETE,
+            f64::from(u8::from(walk.complete)),
+        ));
+        let states = [("known", walk.known), ("visited", walk.visited)];
+        samples.extend(
+            states.map(|(state, cgroups)| Sample::number(&CGROUPS, [state], cgroups as f64)),
+        );
+        samples.extend(of_cgroup(OTHER, &reading.other));
+    }
+    // The last are what the cap on series takes first.
+    for (path, waits) in &reading.shown {
+        samples.extend(of_cgroup(path, waits));
+    }
+    samples
+}
+
+fn node(node: &NodeReading) -> Vec<Sample> {
+    let mut samples: Vec<_> = of_cgroup(NODE, &node.total).collect();
+    if node.irq {
+        samples.push(seconds(Resource::Irq, "full", NODE, node.total.irq.full));
+    }
+    samples.extend(
+        node.events_total
+            .named()
+            .map(|(event, count)| Sample::number(&MEMORY_EVENTS, [event], count as f64)),
+    );
+    let memory = &node.memory;
+    let states = [("dirty", memory.dirty), ("writeback", memory.writeback)];
+    samples.extend(states.map(|(state, bytes)| Sample::number(&DIRTY, [state], bytes as f64)));
+    samples
+}
+
+fn of_cgroup<'r>(scope: &'r str, waits: &'r Waits) -> impl Iterator<Item = Sample> + 'r {
+    let resources = [Resource::Cpu, Resource::Memory, Resource::Io].into_iter();
+    resources.flat_map(move |resource| {
+        let wait = waits.of(resource);
+        [("some", wait.some), ("full", wait.full)]
+            .map(|(kind, time)| seconds(resource, kind, scope, time))
+    })
+}
+
+fn seconds(resource: Resource, kind: &str, scope: &str, time: f64) -> Sample {
+    Sample::number(&SECONDS, [resource.name(), kind, scope], time)
+}

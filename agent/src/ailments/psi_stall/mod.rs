@@ -1,0 +1,90 @@
+//! Tasks wait for CPU, memory or I/O: who waits, on what, and who makes them wait.
+
+mod judge;
+mod measure;
+mod metrics;
+mod settings;
+mod support;
+mod treat;
+
+use std::time::Duration;
+
+use measure::Measurement;
+pub use measure::Reading;
+pub use settings::Settings;
+use support::Plan;
+
+use super::{Ailment, Support};
+use crate::{
+    config::Key,
+    kernel::{KernelFacts, Needs},
+    metrics::{MetricDef, Sample},
+    report::{Finding, ProbeReport, ProgramStats},
+    treatment::{Proposal, Treatment},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct PsiStall;
+
+impl Ailment for PsiStall {
+    const NAME: &'static str = "psi_stall";
+    const SUMMARY: &'static str = "tasks wait for CPU, memory or I/O";
+    const NEEDS: Needs = support::NEEDS;
+    const MODULE: Option<&'static str> = None;
+    const METRICS: &'static [MetricDef] = metrics::ALL;
+    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const KEYS: &'static [Key] = Settings::KEYS;
+    const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
+
+    type Settings = Settings;
+    type Plan = Plan;
+    type Probe = Measurement;
+    type Reading = Reading;
+
+    fn support(facts: &KernelFacts) -> Support<Plan> {
+        support::support(facts)
+    }
+
+    fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Measurement> {
+        Measurement::begin(plan, settings)
+    }
+
+    fn probes(probe: &Measurement) -> Vec<ProbeReport> {
+        probe.probes()
+    }
+
+    fn measure(probe: &mut Measurement, window: Duration) -> anyhow::Result<Reading> {
+        probe.measure(window)
+    }
+
+    fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
+        judge::judge(reading, settings)
+    }
+
+    fn notes(reading: &Reading) -> Vec<String> {
+        judge::notes(reading)
+    }
+
+    fn proposals(reading: &Reading) -> Vec<Proposal> {
+        treat::proposals(reading)
+    }
+
+    fn samples(reading: &Reading) -> Vec<Sample> {
+        metrics::samples(reading)
+    }
+
+    /// Nothing is counted by events yet.
+    fn lost_events(_reading: &Reading) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
+    /// No module is kept.
+    fn idle(_probe: &Measurement) -> bool {
+        false
+    }
+
+    fn programs(_probe: &Measurement) -> Vec<ProgramStats> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,115 @@
+//! The ailment's table of the configuration.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Allowed, Key};
+
+/// Limits of the verdict and of the walk; [`Settings::KEYS`] says more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Share of the window for which tasks may wait for a CPU.
+    pub cpu_ratio: f64,
+    /// Share of the window for which tasks may wait for memory.
+    pub memory_ratio: f64,
+    /// Share of the window for which tasks may wait for a disk.
+    pub io_ratio: f64,
+    /// Share of the window from which on a stall is critical.
+    pub critical_ratio: f64,
+    /// A cgroup counts when it waits, or runs, for more than this share of the window.
+    pub floor_ratio: f64,
+    /// Cgroups that metrics show.
+    pub top_cgroups: u32,
+    /// Cgroups that are known at one time.
+    pub max_cgroups: u32,
+    /// The longest that one walk of the tree may take.
+    #[serde(with = "humantime_serde")]
+    pub walk_limit: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cpu_ratio: 0.4,
+            memory_ratio: 0.1,
+            io_ratio: 0.4,
+            critical_ratio: 0.7,
+            floor_ratio: 0.01,
+            top_cgroups: 50,
+            max_cgroups: 20_000,
+            walk_limit: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Settings {
+    /// What may stand in the table.
+    pub const KEYS: &'static [Key] = &[
+        Key {
+            name: "cpu_ratio",
+            allowed: Allowed::Share,
+            help: "The verdict is cpu_contention, or cpu_throttled, when tasks waited for a CPU \
+                   for more than this share of the time.",
+        },
+        Key {
+            name: "memory_ratio",
+            allowed: Allowed::Share,
+            help: "The verdict is memory_reclaim, or memory_limit, when tasks waited for memory \
+                   for more than this share of the time.",
+        },
+        Key {
+            name: "io_ratio",
+            allowed: Allowed::Share,
+            help: "The verdict is io_stall when tasks waited for a disk for more than this share \
+                   of the time.",
+        },
+        Key {
+            name: "critical_ratio",
+            allowed: Allowed::Share,
+            help: "A stall of any kind is critical from this share of the time on.",
+        },
+        Key {
+            name: "floor_ratio",
+            allowed: Allowed::Share,
+            help: "A cgroup takes part in a report, and gets series of its own, when its tasks \
+                   waited, or ran, for more than this share of the time.",
+        },
+        Key {
+            name: "top_cgroups",
+            allowed: Allowed::Count { min: 0, max: 500 },
+            help: "Cgroups that metrics show, 6 series each; all others are one, other.",
+        },
+        Key {
+            name: "max_cgroups",
+            allowed: Allowed::Count {
+                min: 16,
+                max: 1_000_000,
+            },
+            help: "Cgroups that are looked at in one walk, about 0.5 KiB of memory each.",
+        },
+        Key {
+            name: "walk_limit",
+            allowed: Allowed::Time {
+                min: Duration::from_millis(1),
+                max: Duration::from_secs(10),
+            },
+            help: "The longest that one walk of the tree of cgroups may take. What was not \
+                   reached then is looked at in the next.",
+        },
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_its_key() {
+        let table = toml::Table::try_from(Settings::default()).expect("has a form in TOML");
+        let mut keys: Vec<_> = Settings::KEYS.iter().map(|key| key.name).collect();
+        keys.sort_unstable();
+        assert_eq!(table.keys().map(String::as_str).collect::<Vec<_>>(), keys);
+    }
+}

@@ -1,0 +1,356 @@
+//! Control groups: where their trees are mounted, and what the second version's files
+//! say (Documentation/admin-guide/cgroup-v2.rst).
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::machine::pairs;
+
+/// What is mounted of cgroups, as this process sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hierarchies {
+    /// Root of the tree of version 2, the one that shows most.
+    pub v2: Option<PathBuf>,
+    /// Controllers of version 1. Version 2 has none of these.
+    pub v1: Vec<String>,
+}
+
+impl Hierarchies {
+    /// Looks at the mounts of this process.
+    ///
+    /// # Errors
+    ///
+    /// The path and the kernel's error.
+    pub fn find() -> io::Result<Self> {
+        const PATH: &str = "/proc/self/mountinfo";
+        match fs::read_to_string(PATH) {
+            Ok(mounts) => Ok(Self::parse(&mounts)),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("read {PATH}: {error}"),
+            )),
+        }
+    }
+
+    /// proc(5): id, parent, device, root, place, options, optional fields, `-`, type,
+    /// source, options of the file system.
+    fn parse(mountinfo: &str) -> Self {
+        let mut found = Self::default();
+        let mut best = 0;
+        for line in mountinfo.lines() {
+            let Some((mount, system)) = line.split_once(" - ") else {
+                continue;
+            };
+            let mut fields = mount.split(' ').skip(3);
+            let (Some(root), Some(place)) = (fields.next(), fields.next()) else {
+                continue;
+            };
+            let mut fields = system.split(' ');
+            match (fields.next(), fields.nth(1)) {
+                (Some("cgroup2"), _) => {
+                    if let Some(height) = height(root).filter(|height| *height > best) {
+                        best = height;
+                        found.v2 = Some(unescaped(place));
+                    }
+                }
+                (Some("cgroup"), Some(options)) => found.v1.extend(controllers(options)),
+                _ => {}
+            }
+        }
+        found.v1.sort_unstable();
+        found.v1.dedup();
+        found
+    }
+}
+
+/// How much of the tree a mount shows, if it shows its root. In a cgroup namespace the
+/// own cgroup is `/`, and a mount that came from the host shows as `/..`, `/../..`.
+fn height(root: &str) -> Option<usize> {
+    let above = Path::new(root).components().skip(1);
+    let above: Vec<_> = above.collect();
+    above
+        .iter()
+        .all(|part| *part == Component::ParentDir)
+        .then_some(above.len() + 1)
+}
+
+/// Options that are no flag of the file system: `rw,cpu,cpuacct`.
+fn controllers(options: &str) -> impl Iterator<Item = String> {
+    const CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "blkio"];
+    let options = options.split(',');
+    options
+        .filter(|option| CONTROLLERS.contains(option))
+        .map(str::to_owned)
+}
+
+/// A space in a path is `\040` there.
+fn unescaped(place: &str) -> PathBuf {
+    PathBuf::from(place.replace("\\040", " ").replace("\\134", "\\"))
+}
+
+/// `cpu.stat`, since the cgroup was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuStat {
+    /// Time on a CPU, with that of the cgroups below.
+    pub usage: Duration,
+    /// Periods at whose end the quota was used up; zero without a quota.
+    pub throttled_periods: u64,
+    /// Time for which its run queues were kept from running, of all CPUs together.
+    pub throttled: Duration,
+}
+
+impl CpuStat {
+    fn parse(text: &str) -> Self {
+        let mut stat = Self::default();
+        for (name, value) in pairs(text) {
+            match name {
+                "usage_usec" => stat.usage = Duration::from_micros(value),
+                "nr_throttled" => stat.throttled_periods = value,
+                "throttled_usec" => stat.throttled = Duration::from_micros(value),
+                _ => {}
+            }
+        }
+        stat
+    }
+}
+
+/// What a cgroup's memory does: counters since it was made, and what is there now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStat {
+    /// Bytes charged to it and to the cgroups below.
+    pub current: u64,
+    /// `memory.high`, bytes.
+    pub high: Option<u64>,
+    /// `memory.max`, bytes.
+    pub max: Option<u64>,
+    /// How often this cgroup's own `memory.high` made its tasks reclaim.
+    pub high_events: u64,
+    /// How often this cgroup's own `memory.max` did.
+    pub max_events: u64,
+    /// How often no memory could be found within its own limit.
+    pub oom_events: u64,
+    /// Page faults.
+    pub faults: u64,
+    /// Pages needed again soon after they had been reclaimed.
+    pub refaults: u64,
+    /// Pages that were reclaimed from it.
+    pub reclaimed: u64,
+    /// Bytes that wait to be written to disk, or are being written.
+    pub dirty: u64,
+}
+
+impl MemoryStat {
+    fn read(cgroup: &Path) -> io::Result<Self> {
+        let file = |name: &str| fs::read_to_string(cgroup.join(name));
+        let mut stat = Self::default();
+        for (name, value) in pairs(&file("memory.stat")?) {
+            match name {
+                "pgfault" => stat.faults = value,
+                "pgsteal" => stat.reclaimed = value,
+                "file_dirty" | "file_writeback" => stat.dirty += value,
+                _ if name.starts_with("workingset_refault") => stat.refaults += value,
+                _ => {}
+            }
+        }
+        // The root has neither of these.
+        stat.current = number(&file("memory.current").unwrap_or_default()).unwrap_or(0);
+        stat.high = number(&file("memory.high").unwrap_or_default());
+        stat.max = number(&file("memory.max").unwrap_or_default());
+        for (name, value) in pairs(&file("memory.events.local").unwrap_or_default()) {
+            match name {
+                "high" => stat.high_events = value,
+                "max" => stat.max_events = value,
+                "oom" => stat.oom_events = value,
+                _ => {}
+            }
+        }
+        Ok(stat)
+    }
+}
+
+/// `max` is no number.
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// Bytes read and written by a cgroup, by `major:minor`.
+pub type IoStat = BTreeMap<String, (u64, u64)>;
+
+/// `8:0 rbytes=1 wbytes=2 rios=…` on each line; a line may have a number alone.
+fn parse_io(text: &str) -> IoStat {
+    let device = |line: &str| {
+        let (device, rest) = line.split_once(' ')?;
+        let value = |key: &str| {
+            let value = rest.split(' ').find_map(|pair| pair.strip_prefix(key))?;
+            value.parse::<u64>().ok()
+        };
+        let (read, written) = (value("rbytes=")?, value("wbytes=")?);
+        Some((device.to_owned(), (read, written)))
+    };
+    text.lines().filter_map(device).collect()
+}
+
+/// Reads `cpu.stat` of a cgroup.
+///
+/// # Errors
+///
+/// The kernel's: `NotFound` or `ENODEV` where the cgroup has gone.
+pub fn cpu(cgroup: &Path) -> io::Result<CpuStat> {
+    fs::read_to_string(cgroup.join("cpu.stat")).map(|text| CpuStat::parse(&text))
+}
+
+/// The CPUs that a cgroup's quota is worth; `None` without one.
+pub fn quota(cgroup: &Path) -> Option<f64> {
+    let text = fs::read_to_string(cgroup.join("cpu.max")).ok()?;
+    let (quota, period) = text.trim().split_once(' ')?;
+    let (quota, period) = (quota.parse::<f64>().ok()?, period.parse::<f64>().ok()?);
+    (period > 0.0).then_some(quota / period)
+}
+
+/// Reads the files of the memory controller.
+///
+/// # Errors
+///
+/// As [`cpu`], and where the controller is not enabled for the cgroup.
+pub fn memory(cgroup: &Path) -> io::Result<MemoryStat> {
+    MemoryStat::read(cgroup)
+}
+
+/// Reads `io.stat`.
+///
+/// # Errors
+///
+/// As [`memory`].
+pub fn io(cgroup: &Path) -> io::Result<IoStat> {
+    fs::read_to_string(cgroup.join("io.stat")).map(|text| parse_io(&text))
+}
+
+/// The names of the cgroups right below one.
+///
+/// # Errors
+///
+/// The kernel's: `NotFound` where the cgroup has gone.
+pub fn children(cgroup: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(cgroup)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
+/// Whether this is what reading a cgroup gives that has gone in between
+/// (fs/kernfs/file.c: `ENODEV`).
+pub fn has_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v2(mountinfo: &str) -> Option<String> {
+        let place = Hierarchies::parse(mountinfo).v2;
+        place.map(|place| place.display().to_string())
+    }
+
+    #[test]
+    fn the_unified_tree_is_found_and_nothing_is_of_version_1() {
+        let mounts = "22 27 0:21 / /sys rw - sysfs sysfs rw\n\
+                      31 22 0:27 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(v2(mounts).as_deref(), Some("/sys/fs/cgroup"));
+        assert!(Hierarchies::parse(mounts).v1.is_empty());
+    }
+
+    #[test]
+    fn a_hybrid_has_both_and_says_which_controllers_version_2_lacks() {
+        let mounts = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                      32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(v2(mounts).as_deref(), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(Hierarchies::parse(mounts).v1, ["cpu", "cpuacct", "memory"]);
+    }
+
+    #[test]
+    fn in_a_container_the_hosts_tree_is_preferred_to_the_own() {
+        let mounts = "90 80 0:27 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                      91 80 0:27 /../../.. /host/sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                      92 80 0:27 /../other /elsewhere ro - cgroup2 cgroup rw\n";
+        assert_eq!(v2(mounts).as_deref(), Some("/host/sys/fs/cgroup"));
+        assert_eq!(
+            v2("92 80 0:27 /a /elsewhere ro - cgroup2 cgroup rw\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn garbled_mounts_are_none() {
+        for garbled in ["", "1 2 3", "a - b", " - cgroup2", "1 2 3 4 - cgroup2 x y"] {
+            assert_eq!(Hierarchies::parse(garbled), Hierarchies::default());
+        }
+    }
+
+    #[test]
+    fn cpu_and_io_are_read_and_what_is_garbled_is_left_out() {
+        let text = "usage_usec 2000000\nuser_usec 1\nnr_periods 9\nnr_throttled 4\n\
+                    throttled_usec 500000\nx\n";
+        let stat = CpuStat::parse(text);
+        assert_eq!(stat.usage, Duration::from_secs(2));
+        assert_eq!(stat.throttled_periods, 4);
+        assert_eq!(stat.throttled, Duration::from_millis(500));
+        let io = parse_io("253:0 rbytes=10 wbytes=20 rios=1 wios=2\n7:0\n8:0 rbytes=x wbytes=1\n");
+        assert_eq!(io, IoStat::from([("253:0".to_owned(), (10, 20))]));
+    }
+
+    #[test]
+    fn memory_has_its_own_limits_events_and_not_those_of_cgroups_below() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).expect("written");
+        };
+        assert!(memory(folder.path()).is_err_and(|error| has_gone(&error)));
+        write(
+            "memory.stat",
+            "file_dirty 4096\nfile_writeback 4096\npgfault 7\npgsteal 3\npgsteal_direct 99\n\
+             workingset_refault_anon 1\nworkingset_refault_file 2\n",
+        );
+        write("memory.high", "1048576\n");
+        write("memory.max", "max\n");
+        write(
+            "memory.events.local",
+            "low 0\nhigh 5\nmax 6\noom 1\noom_kill 0\n",
+        );
+        write("memory.events", "high 999\n");
+        let stat = memory(folder.path()).expect("it is there");
+        assert_eq!((stat.high, stat.max), (Some(1 << 20), None));
+        assert_eq!(
+            (stat.high_events, stat.max_events, stat.oom_events),
+            (5, 6, 1)
+        );
+        assert_eq!((stat.faults, stat.refaults, stat.reclaimed), (7, 3, 3));
+        assert_eq!(stat.dirty, 8192);
+    }
+
+    #[test]
+    fn a_quota_is_in_cpus_and_max_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let quota_of = |text: &str| {
+            fs::write(folder.path().join("cpu.max"), text).expect("written");
+            quota(folder.path())
+        };
+        assert_eq!(quota_of("20000 100000\n"), Some(0.2));
+        assert_eq!(quota_of("max 100000\n"), None);
+        assert_eq!(quota_of("5 0\n"), None);
+        assert_eq!(quota_of("garbage\n"), None);
+    }
+}
