@@ -26,6 +26,14 @@ pub fn debian_program(package: &str, path: &str) -> Result<PathBuf> {
     Ok(folder.join("program"))
 }
 
+/// The folder into which a package of Debian is unpacked, and nothing that it depends on.
+pub fn debian_package(package: &str) -> Result<PathBuf> {
+    cache::entry("packages", package, (package, SUITES), |entry| {
+        let apt = Apt::open(&SUITES.map(str::to_owned))?;
+        apt.unpack_exactly(&[package.to_owned()], entry)
+    })
+}
+
 /// A folder for `PYTHONPATH` with a package of PyPI, such as `x==1.0`, and all that it depends on.
 pub fn python_package(requirement: &str) -> Result<PathBuf> {
     let name = requirement.split("==").next().unwrap_or(requirement);
