@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod monitor;
+pub mod node;
 pub mod render;
 pub mod report;
 pub mod state;

@@ -79,7 +79,7 @@ impl Settings {
         Key {
             name: "top_cgroups",
             allowed: Allowed::Count { min: 0, max: 500 },
-            help: "Cgroups that metrics show, 6 series each; all others are one, other.",
+            help: "Cgroups that metrics show, 7 series each; all others are one, other.",
         },
         Key {
             name: "max_cgroups",
