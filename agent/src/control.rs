@@ -122,6 +122,7 @@ pub fn answer(request: Request, uid: u32, practice: &Practice, reports: &Reports
             let ask = Ask {
                 ailment,
                 treatment,
+                against: None,
                 trigger: Trigger::Hand { uid },
                 duration,
                 intent,

@@ -30,6 +30,11 @@ impl Identity {
         }
     }
 
+    /// What reports call this node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// What is reported now.
     pub fn report(&self, ailments: Vec<AilmentReport>, series_cut: u64) -> NodeReport {
         NodeReport {

@@ -16,6 +16,7 @@ pub mod report;
 pub mod state;
 pub mod time;
 pub mod treatment;
+pub mod webhook;
 
 use std::process::ExitCode;
 

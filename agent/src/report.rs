@@ -322,6 +322,12 @@ impl AilmentReport {
             samples: Vec::new(),
         }
     }
+
+    /// Whether there is no reading, and one is to come.
+    pub fn is_about_to_be_measured(&self) -> bool {
+        let starts = self.coverage == Coverage::Starting || self.coverage.is_attached();
+        starts && self.reading.is_null()
+    }
 }
 
 impl NodeReport {

@@ -175,6 +175,48 @@ fn every_rule_asks_for_what_the_agent_has() -> Result<Verdict> {
     })
 }
 
+/// What an alert on an ailment has to say to be treated: which ailment, and which finding, by
+/// which its page has a section.
+fn unlabelled(ailment: &str, rules: &[Rule]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for Rule {
+        alert,
+        labels,
+        annotations,
+        ..
+    } in rules
+    {
+        let section = annotations
+            .get("runbook")
+            .and_then(|page| page.split_once('#'));
+        let kind = section.map(|(_, section)| section.replace('-', "_"));
+        for (label, wanted) in [("ailment", Some(ailment)), ("kind", kind.as_deref())] {
+            if labels.get(label).map(String::as_str) != wanted {
+                faults.push(format!("{alert}: its label {label} is not {wanted:?}"));
+            }
+        }
+    }
+    faults
+}
+
+fn every_alert_on_an_ailment_says_what_to_treat() -> Result<Verdict> {
+    let mut faults = Vec::new();
+    for file in files()? {
+        let name = check::name(&file);
+        let stem = name.trim_end_matches(".yaml");
+        if check::root()
+            .join(format!("docs/ailments/{stem}.md"))
+            .exists()
+        {
+            faults.extend(unlabelled(
+                stem,
+                &rules_of(&read(&file)?).context(name.clone())?,
+            ));
+        }
+    }
+    none(faults)
+}
+
 fn every_alert_is_tested_sick_and_healthy() -> Result<Verdict> {
     let mut faults = Vec::new();
     for file in files()? {
@@ -190,6 +232,8 @@ fn every_alert_is_tested_sick_and_healthy() -> Result<Verdict> {
 pub(crate) const CHECKS: &[Check] = &[
     Check::new("rules::every_rule_asks_for_what_the_agent_has", every_rule_asks_for_what_the_agent_has),
     Check::new("rules::every_alert_is_tested_sick_and_healthy", every_alert_is_tested_sick_and_healthy),
+    Check::new("rules::every_alert_on_an_ailment_says_what_to_treat", every_alert_on_an_ailment_says_what_to_treat),
+    Check::new("rules::an_alert_that_does_not_say_what_to_treat_is_found", tests::an_alert_that_does_not_say_what_to_treat_is_found),
     Check::new("rules::each_fault_is_found", tests::each_fault_is_found),
     Check::new("rules::an_alert_without_a_pair_of_tests_is_found", tests::an_alert_without_a_pair_of_tests_is_found),
 ];
@@ -198,7 +242,7 @@ mod tests {
     use anyhow::{Result, ensure};
     use serde_json::Value;
 
-    use super::{AlertTest, Test, rules_of, untested};
+    use super::{AlertTest, Test, rules_of, unlabelled, untested};
     use crate::agent::sham;
     use crate::check::{Verdict, found, none};
 
@@ -237,6 +281,17 @@ groups:
         for (sound, spoilt, wanted) in cases {
             found(&faults(&SOUND.replace(sound, spoilt))?, wanted)?;
         }
+        Ok(Verdict::Passed)
+    }
+
+    pub(super) fn an_alert_that_does_not_say_what_to_treat_is_found() -> Result<Verdict> {
+        let labelled = SOUND
+            .replace("severity: warning", "ailment: heart, kind: at_risk")
+            .replace("README.md", "README.md#at-risk");
+        none(unlabelled("heart", &rules_of(&labelled)?))?;
+        found(&unlabelled("lung", &rules_of(&labelled)?), "label ailment")?;
+        let other = labelled.replace("#at-risk", "#sick");
+        found(&unlabelled("heart", &rules_of(&other)?), "label kind")?;
         Ok(Verdict::Passed)
     }
 

@@ -276,6 +276,54 @@ fn threads_stall_nobody(guest: &Guest, agent: &Agent) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// Estimation that was switched off stays off in a network namespace that comes later, and when
+/// ip_vs has been unloaded and loaded again; undone, it is on in each.
+pub(crate) fn a_treatment_follows_namespaces_and_reloads(guest: &Guest) -> Result<Verdict> {
+    Services::new(10).add(guest)?;
+    if !has_switch(guest) {
+        return Ok(Verdict::Skipped("it has no run_estimation".to_owned()));
+    }
+    let agent = Agent::start_for(guest, AILMENT, "census_interval = \"1s\"")?;
+    agent.finds(&[], SOON)?;
+    verb(guest, &["treat", AILMENT, "--apply", "--force"])?.ok()?;
+    ensure!(guest.sysctl(RUN_ESTIMATION)? == "0", "it is on");
+
+    let pod = guest.netns("pod")?;
+    let _inhabitant = guest.start("inhabitant", pod.command("sleep").arg("86400"))?;
+    let in_pod = || {
+        Ok(pod
+            .sh(&format!("sysctl -n {RUN_ESTIMATION}"))?
+            .trim()
+            .to_owned())
+    };
+    Services::new(10).add_in(guest, &pod)?;
+    ensure!(in_pod()? == "1", "it begins switched off");
+    // It looks for namespaces twice a minute.
+    is_eventually("0", in_pod)?;
+
+    pod.sh("ipvsadm --clear")?;
+    ipvs::clear(guest)?;
+    agent.lets_go_of(guest, &["ip_vs_rr", "ip_vs"])?;
+    agent.waits_for("ip_vs")?;
+    Services::new(10).add(guest)?;
+    is_eventually("0", || guest.sysctl(RUN_ESTIMATION))?;
+
+    Services::new(10).add_in(guest, &pod)?;
+    is_eventually("0", in_pod)?;
+    verb(guest, &["undo"])?.ok()?;
+    ensure!(guest.sysctl(RUN_ESTIMATION)? == "1", "it is off");
+    ensure!(in_pod()? == "1", "it is off in the other namespace");
+    Ok(Verdict::Passed)
+}
+
+fn is_eventually(value: &str, read: impl Fn() -> Result<String>) -> Result<()> {
+    eventually(3 * SOON, "the switch", || {
+        let now = read()?;
+        ensure!(now == value, "it is {now}");
+        Ok(())
+    })
+}
+
 /// Where threads are dear, the remedies of this kernel are told; a higher limit finds nothing.
 pub(crate) fn busy_threads_are_told_with_their_remedies(guest: &Guest) -> Result<Verdict> {
     Services::new(1_000).add(guest)?;

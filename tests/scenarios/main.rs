@@ -1,6 +1,7 @@
 //! The scenarios, and the one list of them.
 
 mod agent;
+mod alert;
 mod bench;
 mod faulty;
 mod harness;
@@ -51,6 +52,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("treatment::entries_fall_to_half_and_the_agents_end_undoes", treatment::entries_fall_to_half_and_the_agents_end_undoes).limit(400),
     Scenario::new("treatment::others_are_respected", treatment::others_are_respected).limit(240),
     Scenario::new("treatment::a_killed_agent_leaves_nothing_in_force", treatment::a_killed_agent_leaves_nothing_in_force).limit(240),
+    Scenario::new("treatment::a_container_that_is_not_privileged_treats", treatment::a_container_that_is_not_privileged_treats).limit(240),
     Scenario::new("treatment::without_an_agent_it_stays_until_it_is_told_to_end", treatment::without_an_agent_it_stays_until_it_is_told_to_end).limit(240),
     Scenario::new("ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw).limit(600),
     Scenario::new("ipvs_conn_reuse::by_kprobes_every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::by_kprobes_every_syn_has_the_outcome_that_its_client_saw).limit(300),
@@ -71,6 +73,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::the_hook_fits_the_kernel", ipvs_estimation::the_hook_fits_the_kernel),
     Scenario::new("ipvs_estimation::every_namespace_and_protocol_is_counted", ipvs_estimation::every_namespace_and_protocol_is_counted).limit(180),
     Scenario::new("ipvs_estimation::the_module_comes_goes_and_comes_back", ipvs_estimation::the_module_comes_goes_and_comes_back).limit(300),
+    Scenario::new("ipvs_estimation::a_treatment_follows_namespaces_and_reloads", ipvs_estimation::a_treatment_follows_namespaces_and_reloads).limit(400),
     Scenario::new("ipvs_estimation::busy_threads_are_told_with_their_remedies", ipvs_estimation::busy_threads_are_told_with_their_remedies).limit(180),
     Scenario::new("ipvs_estimation::twenty_thousand_services_take_no_memory", ipvs_estimation::twenty_thousand_services_take_no_memory).limit(900),
     Scenario::new("ipvs_estimation::few_services_are_healthy", ipvs_estimation::few_services_are_healthy).limit(180).on(Shape::ManyPossibleCpus),
@@ -100,6 +103,9 @@ const APART: &[Scenario] = &[
     Scenario::new("lab::udp_conntrack", lab::storm).limit(DAYS),
     Scenario::new("lab::ipvs_conn_reuse", lab::upgrade).limit(DAYS),
     Scenario::new("lab::ipvs_estimation", lab::services).limit(DAYS).on(Shape::ManyPossibleCpus),
+    Scenario::new("alert::entries", alert::entries).limit(600),
+    Scenario::new("alert::connections", alert::connections).limit(600),
+    Scenario::new("alert::pings", alert::pings).limit(600).on(Shape::ManyPossibleCpus),
     Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
@@ -116,16 +122,21 @@ const DAYS: u64 = 30 * 86_400;
 
 #[rustfmt::skip]
 const HOST: &[HostTest] = &[
+    HostTest { name: "alert::it_keeps_entries_few", run: alert::it_keeps_entries_few },
+    HostTest { name: "alert::it_ends_delays", run: alert::it_ends_delays },
+    HostTest { name: "alert::it_lets_packets_pass", run: alert::it_lets_packets_pass },
     HostTest { name: "lab::its_pages_are_here_until_it_is_told_to_end", run: lab::its_pages_are_here_until_it_is_told_to_end },
     HostTest { name: "lab::it_shows_ipvs_conn_reuse", run: lab::it_shows_ipvs_conn_reuse },
     HostTest { name: "lab::it_shows_ipvs_estimation", run: lab::it_shows_ipvs_estimation },
 ];
 
+const REGISTRY: Registry = Registry {
+    matrix: MATRIX,
+    faulty: FAULTY,
+    apart: APART,
+    host: HOST,
+};
+
 fn main() -> ExitCode {
-    nodemedic_tests::main(&Registry {
-        matrix: MATRIX,
-        faulty: FAULTY,
-        apart: APART,
-        host: HOST,
-    })
+    nodemedic_tests::main(&REGISTRY)
 }

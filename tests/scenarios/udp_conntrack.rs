@@ -320,7 +320,7 @@ pub(crate) fn idle_entries_are_a_waste_until_the_timeout_is_short(
     names_the_client(&finding)?;
     let remedies = finding["remedies"].to_string();
     ensure!(
-        remedies.contains("sysctl -w net.netfilter.nf_conntrack_udp_timeout=10"),
+        remedies.contains("sysctl -w net.netfilter.nf_conntrack_udp_timeout=7"),
         "{remedies}"
     );
 

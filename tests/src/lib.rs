@@ -24,7 +24,7 @@ mod vm;
 use std::process::ExitCode;
 
 use crate::scenario::Registry;
-pub use crate::vm::{bench, lab, tools};
+pub use crate::vm::{alerting, bench, beside, lab, tools};
 
 /// `main` of the test binary.
 pub fn main(registry: &Registry) -> ExitCode {

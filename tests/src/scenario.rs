@@ -79,7 +79,7 @@ pub struct Registry {
     pub host: &'static [HostTest],
 }
 
-/// A test that runs on the host, when there is room for another VM.
+/// A test that runs on the host, beside the VMs of the matrix, one such test at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct HostTest {
     pub name: &'static str,

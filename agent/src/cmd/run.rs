@@ -1,6 +1,8 @@
 //! `nodemedic run`
 
-use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
@@ -13,7 +15,7 @@ use crate::{
     ailments::RunningKernel,
     config::{Agent, Config, Format, Level},
     control::Control,
-    http::{Pages, Server},
+    http::{Gate, Pages, Server},
     identity::Identity,
     logging,
     metrics::Page,
@@ -21,11 +23,12 @@ use crate::{
     render::print,
     state::{self, Lock},
     treatment::Practice,
+    webhook::{self, Listener},
 };
 
 /// Threads beside those of the ailments: what detaches, what acts on a report, what
-/// answers the command line.
-const OTHERS_THAT_BLOCK: usize = 3;
+/// answers the command line, what decides on alerts.
+const OTHERS_THAT_BLOCK: usize = 4;
 
 /// Its flags go before what the file says.
 #[derive(Debug, Args)]
@@ -64,6 +67,9 @@ impl Run {
         let mut config = self.config.load()?;
         self.override_file(&mut config);
         if self.check_config {
+            if config.webhook.enabled {
+                Gate::open(&config.webhook.gate())?;
+            }
             print("the configuration is valid\n")?;
             return Ok(Exit::Healthy);
         }
@@ -108,7 +114,8 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::take()?;
     let _lock = Lock::take(&config.agent.state_dir)?;
     let state = state::directory(&config.agent.state_dir);
-    let server = Server::bind(config.agent.listen).await?;
+    let keys = "--listen or [agent] listen";
+    let server = Server::bind(config.agent.listen, None, keys).await?;
     let control = Control::bind(&state)?;
     let practice = Arc::new(Practice::open(config.treatment, &state));
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
@@ -116,22 +123,52 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let (interval, drain) = (config.agent.interval, config.agent.drain);
     let host = Arc::new(RunningKernel);
     let max_series = config.metrics.max_series;
-    let mut monitor = Monitor::new(config.ailments, host, identity, interval, max_series);
+    let mut monitor = Monitor::new(
+        config.ailments,
+        host,
+        identity.clone(),
+        interval,
+        max_series,
+    );
     monitor.practise(Arc::clone(&practice));
-    let metrics =
+    let reports = monitor.reports();
+    let mut metrics =
         Page::new(monitor.reports(), monitor.ailments().to_vec()).context("define the metrics")?;
-    let monitor_reports = monitor.reports();
-    let pages = Arc::new(Pages::new(monitor.reports(), metrics, interval));
+    let mut alerts = None;
+    if config.webhook.enabled {
+        let (practice, reports) = (Arc::clone(&practice), reports.clone());
+        let listener = Listener::bind(&config.webhook, &identity, practice, reports).await?;
+        let counts = listener.counts();
+        metrics = metrics
+            .with(webhook::METRICS, move || counts.samples())
+            .context("define the metrics")?;
+        info!(webhook = %listener.address(), "alerts are received");
+        alerts = Some(listener);
+    }
+    let pages = Arc::new(Pages::new(
+        monitor.reports(),
+        metrics,
+        interval,
+        practice.courses(),
+    ));
     info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
 
     let signal = tokio::select! {
         never = monitor.run() => match never {},
         never = server.serve(pages) => match never {},
-        never = control.serve(Arc::clone(&practice), monitor_reports) => match never {},
+        never = control.serve(Arc::clone(&practice), reports) => match never {},
+        never = serve(alerts.as_ref()) => match never {},
         signal = signals.next() => signal,
     };
     info!("{signal}: undoing treatments, detaching the probes, finishing the answers under way");
-    let leave = spawn_blocking(move || practice.leave());
+    let leave = async {
+        // Alerts that are being decided on begin nothing after all is undone; one whose
+        // sender hangs is not waited for.
+        if let Some(alerts) = alerts {
+            let _ = timeout(drain / 2, alerts.drain()).await;
+        }
+        spawn_blocking(move || practice.leave()).await
+    };
     let done = async { tokio::join!(leave, server.drain(), monitor.stop()) };
     tokio::select! {
         done = timeout(drain, done) => match done {
@@ -141,6 +178,13 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         signal = signals.next() => warn!("{signal} again: exiting at once"),
     }
     Ok(())
+}
+
+async fn serve(alerts: Option<&Listener>) -> Infallible {
+    match alerts {
+        Some(alerts) => alerts.serve().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The kernel counts and times BPF programs as long as the descriptor is open, so

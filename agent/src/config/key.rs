@@ -30,6 +30,8 @@ pub enum Allowed {
     OneOf(&'static [&'static str]),
     /// A list of some of these words, each once at most.
     SomeOf(&'static [&'static str]),
+    /// A list of texts.
+    Texts,
     /// A whole number in a range.
     Count {
         /// The least.
@@ -68,6 +70,7 @@ impl Allowed {
                         .enumerate()
                         .all(|(i, word)| !list[..i].contains(word))
             }),
+            Self::Texts => list(value).is_some(),
             Self::Count { min, max } => {
                 count(value).is_some_and(|count| (min..=max).contains(&count))
             }
@@ -92,6 +95,7 @@ impl fmt::Display for Allowed {
             Self::Address => f.write_str("an IP address with a port, such as \"127.0.0.1:80\""),
             Self::OneOf(words) => write!(f, "one of {}", quoted(words)),
             Self::SomeOf(words) => write!(f, "a list of some of {}, each once", quoted(words)),
+            Self::Texts => f.write_str("a list of texts, each in quotes"),
             Self::Count { min, max } => write!(f, "a whole number from {min} to {max}"),
             Self::Share => f.write_str("a share, above 0 and at most 1"),
             Self::Time { min, max } => write!(
@@ -165,6 +169,8 @@ mod tests {
             (Allowed::Address, "'[::1]:0'"),
             (Allowed::OneOf(&["text", "json"]), "'json'"),
             (Allowed::Count { min: 1, max: 16 }, "0x10"),
+            (Allowed::Texts, "[]"),
+            (Allowed::Texts, "['a', 'b']"),
             (Allowed::Share, "1"),
             (Allowed::Share, "0.5"),
             (
@@ -209,6 +215,16 @@ mod tests {
                 Allowed::Count { min: 1, max: 9 },
                 "1.5",
                 "1.5 is not a whole number from 1 to 9",
+            ),
+            (
+                Allowed::Texts,
+                "'a'",
+                r#""a" is not a list of texts, each in quotes"#,
+            ),
+            (
+                Allowed::Texts,
+                "['a', 1]",
+                "an array is not a list of texts, each in quotes",
             ),
             (
                 Allowed::Share,

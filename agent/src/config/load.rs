@@ -10,15 +10,19 @@ use toml::{
 };
 
 use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics, treatment_keys};
-use crate::treatment::{Mode, Policy};
+use crate::{
+    treatment::{Mode, Policy},
+    webhook::Webhook,
+};
 
 /// The tables of a file; that of the ailments has one for each.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "agent",
     "log",
     "metrics",
     "treatment",
     "treatments",
+    "webhook",
     "ailments",
 ];
 
@@ -83,6 +87,7 @@ impl<'i> Reader<'i> {
                 "treatment" => {
                     self.table("treatment", Policy::KEYS, value, &mut config.treatment);
                 }
+                "webhook" => self.table("webhook", Webhook::KEYS, value, &mut config.webhook),
                 "treatments" => modes = self.modes(value),
                 "ailments" => self.ailments(value, &mut config.ailments),
                 _ => self.unknown("table", &name, TABLES),
@@ -267,14 +272,14 @@ mod tests {
             faults("[agents]\n"),
             [
                 "1:2: unknown table `agents`, allowed are: agent, log, metrics, treatment, \
-             treatments, ailments"
+             treatments, webhook, ailments"
             ]
         );
         assert_eq!(
             faults("interval = '5s'\n"),
             [
                 "1:1: unknown table `interval`, allowed are: agent, log, metrics, treatment, \
-             treatments, ailments"
+             treatments, webhook, ailments"
             ]
         );
     }

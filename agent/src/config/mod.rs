@@ -18,6 +18,7 @@ pub use tables::{Agent, Format, Level, Log, Metrics};
 use crate::{
     ailments::{self, Ward},
     treatment::{Policy, Treatment},
+    webhook::Webhook,
 };
 
 /// All that can be configured, checked.
@@ -31,6 +32,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// What it may change.
     pub treatment: Policy,
+    /// Who may ask for it.
+    pub webhook: Webhook,
     /// All ailments in their order, each with its settings.
     pub ailments: Vec<Case>,
 }
@@ -71,6 +74,7 @@ impl Default for Config {
             log: Log::default(),
             metrics: Metrics::default(),
             treatment: Policy::default(),
+            webhook: Webhook::default(),
             ailments: ailments::all()
                 .into_iter()
                 .map(|ward| Case {

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{Agent, Case, Config, Key, Log, Metrics, treatment_keys};
-use crate::{render::wrap, treatment::Policy};
+use crate::{render::wrap, treatment::Policy, webhook::Webhook};
 
 const WIDTH: usize = 80;
 
@@ -82,6 +82,12 @@ fn sections(config: &Config) -> Result<Vec<Section>, toml::ser::Error> {
         &config.treatment,
     )?);
     sections.push(modes(&config.treatment));
+    sections.push(section(
+        "webhook",
+        "How Alertmanager asks for treatments: docs/operations.md, Treatments by alert.",
+        Webhook::KEYS,
+        &config.webhook,
+    )?);
     for case in &config.ailments {
         sections.push(ailment(case)?);
     }
@@ -176,6 +182,8 @@ mod tests {
         ];
         let policy = toml::Table::try_from(&config.treatment).unwrap();
         tables.push(("treatment", Policy::KEYS, policy));
+        let webhook = toml::Table::try_from(&config.webhook).unwrap();
+        tables.push(("webhook", Webhook::KEYS, webhook));
         for case in &config.ailments {
             let about = case.ward.about();
             tables.push((about.name, about.keys, case.ward.settings().unwrap()));

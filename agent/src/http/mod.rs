@@ -1,5 +1,6 @@
-//! The HTTP server. It only reads: no route changes anything or starts a
-//! measurement.
+//! The HTTP server, and the pages. They only read: none changes anything or starts a
+//! measurement. What may change something, the webhook, has a server of its own behind a
+//! [`Gate`].
 //!
 //! - `/`: the verdicts as a page for people
 //! - `/metrics`: everything for Prometheus
@@ -9,9 +10,22 @@
 //!
 //! Each takes GET and HEAD.
 
+mod answer;
+pub(crate) mod body;
+mod files;
+mod gate;
 mod health;
 mod pages;
+mod rate;
+mod renewed;
 mod server;
+mod tls;
+mod token;
+mod web_config;
 
+pub use answer::{Answer, json, not_allowed, text};
+pub use gate::{Gate, GateConfig};
 pub use pages::Pages;
-pub use server::Server;
+pub use server::{Server, Service};
+pub use tls::{Tls, TlsClient};
+pub use token::Token;

@@ -2,28 +2,28 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue},
+    Method, Request, StatusCode,
+    body::Incoming,
+    header::{CONTENT_SECURITY_POLICY, HeaderValue},
 };
 use prometheus::TEXT_FORMAT;
-use tracing::error;
 
-use super::health;
+use super::{
+    Service,
+    answer::{Answer, HTML, answer, failed, json, not_allowed, text},
+    health,
+};
 use crate::{
     metrics::Page,
     monitor::{Reports, Snapshot},
     render,
+    report::NodeReport,
+    treatment::Courses,
 };
 
-/// An answer, whole in memory.
-pub(super) type Answer = Response<Full<Bytes>>;
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
-const JSON: &str = "application/json";
+/// No page takes more.
+const READING: [Method; 2] = [Method::GET, Method::HEAD];
 
 /// All pages.
 #[derive(Debug)]
@@ -32,15 +32,18 @@ pub struct Pages {
     metrics: Page,
     /// Time between two reports.
     interval: Duration,
+    /// Treatments as they are now, which may be newer than the report.
+    courses: Courses,
 }
 
 impl Pages {
     /// Pages of these reports, which come at this interval.
-    pub fn new(reports: Reports, metrics: Page, interval: Duration) -> Self {
+    pub fn new(reports: Reports, metrics: Page, interval: Duration, courses: Courses) -> Self {
         Self {
             reports,
             metrics,
             interval,
+            courses,
         }
     }
 
@@ -59,10 +62,10 @@ impl Pages {
                 );
             }
         };
-        if [Method::GET, Method::HEAD].contains(request.method()) {
+        if READING.contains(request.method()) {
             page(self)
         } else {
-            not_allowed()
+            not_allowed(&READING)
         }
     }
 
@@ -86,10 +89,11 @@ impl Pages {
         let Some(snapshot) = self.last() else {
             return text(StatusCode::SERVICE_UNAVAILABLE, "no report yet\n");
         };
-        match serde_json::to_vec(&*snapshot.report) {
-            Ok(json) => answer(StatusCode::OK, JSON, json),
-            Err(error) => failed("/report", &error),
-        }
+        // Whoever asks right after a treatment was begun, as a dispatcher that counts, has
+        // to see it.
+        let mut report = NodeReport::clone(&snapshot.report);
+        report.treatments.clone_from(&self.courses.borrow());
+        json(StatusCode::OK, &report)
     }
 
     fn health(&self) -> Answer {
@@ -117,40 +121,10 @@ fn state(state: Result<(), String>) -> Answer {
     }
 }
 
-fn not_allowed() -> Answer {
-    let mut answer = text(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this page takes GET and HEAD\n",
-    );
-    answer
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    answer
-}
-
-fn failed(page: &str, error: &dyn std::error::Error) -> Answer {
-    error!(page, "cannot be written: {error}");
-    text(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        format!("{page} cannot be written: {error}\n"),
-    )
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    answer(status, TEXT, text)
-}
-
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        "x-content-type-options",
-        HeaderValue::from_static("nosniff"),
-    );
-    answer
+impl Service for Pages {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        Self::answer(self, &request)
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +132,7 @@ mod tests {
     use std::sync::Arc;
 
     use http_body_util::BodyExt as _;
-    use hyper::body::Body as _;
+    use hyper::{body::Body as _, header::ALLOW};
     use tokio::sync::watch;
 
     use super::*;
@@ -173,7 +147,9 @@ mod tests {
         };
         let (sender, reports) = watch::channel(Some(snapshot));
         let metrics = Page::new(reports.clone(), vec![sham::ward().about()]).unwrap();
-        (Pages::new(reports, metrics, Duration::from_secs(5)), sender)
+        let (_, courses) = watch::channel(Vec::new());
+        let interval = Duration::from_secs(5);
+        (Pages::new(reports, metrics, interval, courses), sender)
     }
 
     fn ask(method: Method, path: &str) -> Answer {

@@ -1,4 +1,4 @@
-//! Connections: how many, how large, how long.
+//! Connections: how many, how large, how long, in the clear or not.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -6,19 +6,22 @@ use anyhow::Context as _;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
-use super::{Pages, pages::Answer};
+use super::{Tls, answer::Answer};
 
 /// At one time. More wait in the kernel's queue until one is free.
 const CONNECTIONS: usize = 64;
+/// From the connect to the end of the handshake of TLS.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// From the first byte of a request to the end of its headers.
 const HEADERS_WITHIN: Duration = Duration::from_secs(5);
 /// From the connect to the last byte of the answer. A connection carries a single
@@ -28,13 +31,20 @@ const DONE_WITHIN: Duration = Duration::from_secs(30);
 const REQUEST_SIZE: usize = 16 * 1024;
 const REQUEST_HEADERS: usize = 64;
 
-/// Listens, and answers with [`Pages`].
+/// Answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// Called once a request. An error is an answer like any other.
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+}
+
+/// Listens, and has a [`Service`] answer.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     connections: Arc<Semaphore>,
     graceful: GracefulShutdown,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
@@ -42,12 +52,13 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the address is not this machine's, or somebody else listens there.
-    pub async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+    /// When the address is not this machine's, or somebody else listens there; `keys`
+    /// names what takes another address.
+    pub async fn bind(address: SocketAddr, tls: Option<Tls>, keys: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!(
                 "listen on {address} (is another nodemedic running? `ss -ltnp 'sport = :{}'` shows \
-                 who has the port; --listen or [agent] listen takes another)",
+                 who has the port; {keys} takes another)",
                 address.port()
             )
         })?;
@@ -60,6 +71,7 @@ impl Server {
             address,
             connections,
             graceful: GracefulShutdown::new(),
+            tls: tls.map(Arc::new),
         })
     }
 
@@ -70,12 +82,12 @@ impl Server {
 
     /// Answers until it is dropped. Connections that are open then stay so for
     /// [`Self::drain`].
-    pub async fn serve(&self, pages: Arc<Pages>) -> Infallible {
+    pub async fn serve<S: Service>(&self, service: Arc<S>) -> Infallible {
         loop {
             // The semaphore is never closed, so there is always a permit to wait for.
             let permit = Arc::clone(&self.connections).acquire_owned().await.ok();
             match self.listener.accept().await {
-                Ok((stream, _)) => self.connection(stream, permit, Arc::clone(&pages)),
+                Ok((stream, _)) => self.connection(stream, permit, Arc::clone(&service)),
                 Err(error) => {
                     warn!("accept a connection on {}: {error}", self.address);
                     // Out of file descriptors, most likely: do not spin.
@@ -91,32 +103,54 @@ impl Server {
         self.graceful.shutdown().await;
     }
 
-    fn connection(
+    fn connection<S: Service>(
         &self,
         stream: TcpStream,
         permit: Option<OwnedSemaphorePermit>,
-        pages: Arc<Pages>,
+        service: Arc<S>,
     ) {
-        let service = service_fn(move |request: Request<Incoming>| {
-            let answer = pages.answer(&request);
-            async move { Ok::<Answer, Infallible>(answer) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS_WITHIN)
-            .max_header_size(REQUEST_SIZE)
-            .max_buf_size(REQUEST_SIZE)
-            .max_headers(REQUEST_HEADERS)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = self.graceful.watch(connection);
+        let watcher = self.graceful.watcher();
+        let tls = self.tls.clone();
         tokio::spawn(async move {
-            match timeout(DONE_WITHIN, connection).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!("a connection ended early: {error}"),
-                Err(_) => debug!("a connection took too long and was closed"),
+            let talk = async {
+                match tls {
+                    Some(tls) => {
+                        match timeout(HANDSHAKE_WITHIN, tls.acceptor().accept(stream)).await {
+                            Ok(Ok(stream)) => talk(stream, service, watcher).await,
+                            Ok(Err(error)) => debug!("no handshake: {error}"),
+                            Err(_) => debug!("a handshake took too long"),
+                        }
+                    }
+                    None => talk(stream, service, watcher).await,
+                }
+            };
+            if timeout(DONE_WITHIN, talk).await.is_err() {
+                debug!("a connection took too long and was closed");
             }
             drop(permit);
         });
+    }
+}
+
+/// One request and its answer.
+async fn talk<S: Service>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    service: Arc<S>,
+    watcher: Watcher,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let service = Arc::clone(&service);
+        async move { Ok::<Answer, Infallible>(service.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_header_size(REQUEST_SIZE)
+        .max_buf_size(REQUEST_SIZE)
+        .max_headers(REQUEST_HEADERS)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        debug!("a connection ended early: {error}");
     }
 }

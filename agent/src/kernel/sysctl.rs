@@ -8,6 +8,10 @@ use std::{
 
 const ROOT: &str = "/proc/sys";
 
+/// The same as the first process of the node sees it. A container's own is mounted read-only unless
+/// the container is privileged; which network namespace a key is of depends on the thread alone.
+const ROOT_OF_INIT: &str = "/proc/1/root/proc/sys";
+
 /// Reads a sysctl, in the network namespace of the calling thread for `net.*`.
 /// `None` where the kernel has no such key.
 ///
@@ -52,11 +56,24 @@ pub fn read_number(key: &str) -> io::Result<Option<u64>> {
 /// # Errors
 ///
 /// The operation, the key and the kernel's error; it says what to do where the mount is
-/// read-only, as in a container without the host's `/proc/sys`.
+/// read-only, as in a container that does not see the node's processes.
 pub fn write(key: &str, value: u64) -> io::Result<()> {
-    let path = path(key);
+    match write_below(ROOT, key, value) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            write_below(ROOT_OF_INIT, key, value).map_err(|_| error)
+        }
+        done => done,
+    }
+}
+
+fn write_below(root: &str, key: &str, value: u64) -> io::Result<()> {
+    let path = below(root, key);
     let hint = |error: &io::Error| match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => "; a container can write it only if it is privileged",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; a container can write it if it has the node's process IDs (hostPID), CAP_SYS_ADMIN, \
+             CAP_SYS_PTRACE and no AppArmor profile, as deploy/daemonset.yaml has it, or if it is \
+             privileged"
+        }
         io::ErrorKind::PermissionDenied => "; it takes root, and CAP_NET_ADMIN for net.*",
         _ => "",
     };
@@ -77,8 +94,12 @@ pub fn write(key: &str, value: u64) -> io::Result<()> {
 
 /// `net.netfilter.nf_conntrack_max` is `/proc/sys/net/netfilter/nf_conntrack_max`.
 fn path(key: &str) -> PathBuf {
+    below(ROOT, key)
+}
+
+fn below(root: &str, key: &str) -> PathBuf {
     key.split('.')
-        .fold(Path::new(ROOT).to_owned(), |path, part| path.join(part))
+        .fold(Path::new(root).to_owned(), |path, part| path.join(part))
 }
 
 #[cfg(test)]

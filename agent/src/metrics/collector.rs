@@ -9,7 +9,7 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use super::{Kind, MetricDef, Sample, Value, agent, process, sections, treatment};
+use super::{Kind, MetricDef, Sample, Value, agent, of_reports, process, treatment};
 use crate::{ailments::About, monitor::Reports, time::unix_seconds};
 
 /// The page `/metrics`.
@@ -29,6 +29,25 @@ impl Page {
         let registry = Registry::new();
         registry.register(Box::new(ReportCollector::new(reports, ailments)?))?;
         Ok(Self { registry })
+    }
+
+    /// The page with more on it than reports tell.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn with(
+        self,
+        metrics: &[MetricDef],
+        samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
+    ) -> prometheus::Result<Self> {
+        let descriptions = metrics.iter().map(describe).collect::<Result<_, _>>()?;
+        let samples = Box::new(samples);
+        self.registry.register(Box::new(Others {
+            descriptions,
+            samples,
+        }))?;
+        Ok(self)
     }
 
     /// The text of the page as it is now.
@@ -56,7 +75,7 @@ struct ReportCollector {
 
 impl ReportCollector {
     fn new(reports: Reports, ailments: Vec<About>) -> prometheus::Result<Self> {
-        let definitions = sections(&ailments)
+        let definitions = of_reports(&ailments)
             .into_iter()
             .flat_map(|section| section.metrics);
         let descriptions = definitions
@@ -92,6 +111,25 @@ impl Collector for ReportCollector {
             let ailments = report.ailments.iter().flat_map(|ailment| &ailment.samples);
             ailments.for_each(|sample| families.add(sample));
         }
+        families.0.into_values().collect()
+    }
+}
+
+/// What somebody else tells.
+struct Others {
+    descriptions: Vec<Desc>,
+    samples: Box<dyn Fn() -> Vec<Sample> + Send + Sync>,
+}
+
+impl Collector for Others {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        let samples = (self.samples)();
+        samples.iter().for_each(|sample| families.add(sample));
         families.0.into_values().collect()
     }
 }

@@ -13,7 +13,7 @@ pub use cap::cap;
 pub use collector::Page;
 pub use definition::{Kind, MetricDef, Sample, Value};
 
-use crate::ailments::About;
+use crate::{ailments::About, webhook};
 
 /// Metrics that belong together.
 #[derive(Clone, Debug)]
@@ -26,8 +26,19 @@ pub struct Section {
     pub metrics: &'static [MetricDef],
 }
 
-/// Every metric that a scrape can show while these ailments are observed.
+/// Every metric that there is while these ailments are observed.
 pub fn sections(ailments: &[About]) -> Vec<Section> {
+    let mut sections = of_reports(ailments);
+    sections.push(Section {
+        name: "webhook",
+        about: "what alerts ask for, while webhook.enabled is on",
+        metrics: webhook::METRICS,
+    });
+    sections
+}
+
+/// Those that tell of reports.
+fn of_reports(ailments: &[About]) -> Vec<Section> {
     let mut sections = vec![
         Section {
             name: "agent",

@@ -35,6 +35,8 @@ pub struct Ask {
     pub ailment: String,
     /// With what; the first that may be, if nobody says.
     pub treatment: Option<String>,
+    /// The kind of finding that it has to be against; any, if nobody says.
+    pub against: Option<String>,
     /// Who asks.
     pub trigger: Trigger,
     /// For how long; as configured, if nobody says.
@@ -77,6 +79,8 @@ pub struct Engine {
     counts: Counts,
     /// Whether nothing may begin.
     paused: bool,
+    /// Whether the agent has left: nothing begins any more.
+    left: bool,
     /// What was refused to the agent itself, so that it is said once.
     said: BTreeSet<(&'static str, &'static str)>,
 }
@@ -109,6 +113,7 @@ impl Engine {
             courses,
             counts: Counts::default(),
             paused: false,
+            left: false,
             said: BTreeSet::new(),
         };
         engine.recover(now);
@@ -174,6 +179,9 @@ impl Engine {
         if self.paused {
             return Err(Refusal::Paused);
         }
+        if self.left {
+            return Err(Refusal::Ending);
+        }
         self.begin(course, now).map(Decision::Begun)
     }
 
@@ -206,7 +214,9 @@ impl Engine {
         };
         let wanted = |proposal: &&Proposal| {
             let named = ask.treatment.as_ref();
+            let against = ask.against.as_ref();
             named.is_none_or(|named| *named == proposal.treatment)
+                && against.is_none_or(|kind| proposal.against.contains(kind))
         };
         let (mut possible, mut against) = (None, None);
         for proposal in ailment.proposals.iter().filter(wanted) {
@@ -226,7 +236,7 @@ impl Engine {
     }
 
     /// Whether there is such an ailment, and such a treatment of it.
-    fn known(&self, ask: &Ask) -> Result<(), Refusal> {
+    pub(super) fn known(&self, ask: &Ask) -> Result<(), Refusal> {
         let of_ailment = self.treatments.iter().filter(|(it, _)| *it == ask.ailment);
         let names: Vec<_> = of_ailment.map(|(_, treatment)| treatment.name).collect();
         if names.is_empty() {
@@ -448,7 +458,8 @@ impl Engine {
                     }
                 }
                 Ok(Some(value)) => {
-                    let why = format!("somebody else has set {} to {value}", change.key);
+                    let suspects = self.suspects(&change);
+                    let why = format!("somebody else has set {} to {value}{suspects}", change.key);
                     self.end(index, State::Overtaken, Ending::Contended, &why, now);
                     return false;
                 }
@@ -456,6 +467,14 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Who may have changed it.
+    fn suspects(&self, change: &Change) -> String {
+        match self.hands.suspects(&change.key).join("; ") {
+            suspects if suspects.is_empty() => String::new(),
+            suspects => format!(" ({suspects})"),
+        }
     }
 
     /// Writes a value again that is back where it was. Whether the course goes on.
@@ -469,9 +488,10 @@ impl Engine {
                     .treatment(&course.treatment)
                     .map_or("", |it| it.durable);
                 let why = format!(
-                    "{} was set back {} times; {durable}",
+                    "{} was set back {} times{}; {durable}",
                     change.key,
-                    course.reapplied + 1
+                    course.reapplied + 1,
+                    self.suspects(&change)
                 );
                 self.end(index, State::Overtaken, Ending::Contended, &why, now);
                 return false;
@@ -530,8 +550,8 @@ impl Engine {
             warn!(id = self.courses[index].id, "not extended: {error:#}");
             return;
         }
-        for change in self.courses[index].changes[before..].to_vec() {
-            match self.put(&change, change.to) {
+        for change in &self.courses[index].changes[before..] {
+            match self.put(change, change.to) {
                 Ok(()) => info!(id = self.courses[index].id, "extended: {change}"),
                 Err(error) => warn!(id = self.courses[index].id, "not extended: {error}"),
             }
@@ -542,6 +562,7 @@ impl Engine {
         let ask = Ask {
             ailment: ailment.to_owned(),
             treatment: None,
+            against: None,
             trigger: Trigger::Agent,
             duration: None,
             intent: Intent::AsConfigured,
@@ -607,8 +628,10 @@ impl Engine {
         Ok(undone.collect())
     }
 
-    /// The agent ends.
+    /// The agent ends. What is asked for from now on, by a request or a report that was
+    /// under way, is not begun: nobody would be there to end it.
     pub fn leave(&mut self, now: Now) {
+        self.left = true;
         if self.policy.at_exit == AtExit::Undo && self.journal.is_ok() {
             // It fails only without a journal.
             let _ = self.undo(None, Ending::AgentEnded, now);

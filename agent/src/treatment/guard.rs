@@ -8,7 +8,7 @@ use super::{
     plan::{Proposal, Treatment},
     policy::{Mode, Policy},
 };
-use crate::report::AilmentReport;
+use crate::report::{AilmentReport, NodeReport};
 
 /// A reason to do nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Refusal {
     Unknown(String),
     /// Treatments are paused.
     Paused,
+    /// The agent ends, and has put back what there was.
+    Ending,
     /// The configuration allows it to nobody.
     Off(String),
     /// The ailment is not measured.
@@ -47,12 +49,41 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether it passes of itself, in a minute or two: the ailment is about to be
+    /// measured, or another treatment is being watched.
+    pub(super) fn passes(&self, courses: &[Course], report: Option<&NodeReport>) -> bool {
+        match self {
+            Self::Ending => true,
+            Self::NotMeasured(ailment) => report.is_none_or(|report| {
+                let mut known = report.ailments.iter();
+                let ailment = known.find(|it| it.name == *ailment);
+                ailment.is_some_and(AilmentReport::is_about_to_be_measured)
+            }),
+            Self::Busy(id) => {
+                let course = courses.iter().find(|course| course.id == *id);
+                course.is_some_and(|course| course.state != State::Kept)
+            }
+            Self::Journal(_)
+            | Self::Unknown(_)
+            | Self::Paused
+            | Self::Off(_)
+            | Self::NoTreatment(_)
+            | Self::Unsafe(_)
+            | Self::Nothing
+            | Self::OutOfRange(_)
+            | Self::Healthy(_)
+            | Self::CoolDown { .. }
+            | Self::HourlyCap(_) => false,
+        }
+    }
+
     /// What labels call it.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Journal(_) => "journal",
             Self::Unknown(_) => "unknown",
             Self::Paused => "paused",
+            Self::Ending => "ending",
             Self::Off(_) => "off",
             Self::NotMeasured(_) => "not_measured",
             Self::NoTreatment(_) => "no_treatment",
@@ -67,10 +98,11 @@ impl Refusal {
     }
 
     /// All that labels call one.
-    pub const REASONS: [&'static str; 13] = [
+    pub const REASONS: [&'static str; 14] = [
         "journal",
         "unknown",
         "paused",
+        "ending",
         "off",
         "not_measured",
         "no_treatment",
@@ -90,6 +122,7 @@ impl fmt::Display for Refusal {
             Self::Journal(why) => write!(f, "nothing can be recorded, so nothing is done: {why}"),
             Self::Unknown(what) => f.write_str(what),
             Self::Paused => f.write_str("treatments are paused; `nodemedic resume` allows them"),
+            Self::Ending => f.write_str("the agent ends; the next one may do it"),
             Self::Off(treatment) => {
                 write!(
                     f,

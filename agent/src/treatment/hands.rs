@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use super::suspects::suspects;
 use crate::kernel::{netns, sysctl};
 
 /// A sysctl in a network namespace.
@@ -28,6 +29,11 @@ pub trait Hands: fmt::Debug + Send {
     ///
     /// The operation, the key and the kernel's error.
     fn write(&self, place: Place<'_>, value: u64) -> io::Result<()>;
+
+    /// Who may have changed it, as sentences.
+    fn suspects(&self, _key: &str) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The kernel's.
@@ -44,5 +50,9 @@ impl Hands for Sysctls {
             let gone = format!("write {key}: no process is in network namespace {netns} any more");
             Err(io::Error::new(io::ErrorKind::NotFound, gone))
         })
+    }
+
+    fn suspects(&self, key: &str) -> Vec<String> {
+        suspects(key)
     }
 }

@@ -22,6 +22,7 @@ mod journal;
 mod plan;
 mod policy;
 mod practice;
+mod suspects;
 mod vitals;
 
 pub use counts::Counts;
@@ -32,7 +33,7 @@ pub use hands::{Hands, Place, Sysctls};
 pub use journal::Journal;
 pub use plan::{Bound, Proposal, Treatment};
 pub use policy::{AtExit, Mode, Policy};
-pub use practice::{Practice, is_paused, pause};
+pub use practice::{Courses, NotNow, Once, Practice, is_paused, pause};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,15 +2,19 @@
 
 use std::{
     fs, io,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tracing::error;
 
-use super::{Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, Sysctls};
+use super::{
+    Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, Sysctls, Trigger,
+};
 use crate::{
     ailments,
     kernel::sysctl,
@@ -28,6 +32,29 @@ const PAUSED: &str = "paused";
 pub struct Practice {
     engine: Mutex<Engine>,
     directory: PathBuf,
+    /// All courses as they are now.
+    courses: watch::Sender<Vec<Course>>,
+}
+
+/// All courses as they are now, for those who cannot wait for a disk.
+pub type Courses = watch::Receiver<Vec<Course>>;
+
+/// What came of something that is done once at most.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Once {
+    /// It was done before; how that stands.
+    Already(Course),
+    /// It was decided now.
+    Decided(Decision),
+}
+
+/// Why something was not begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotNow {
+    /// The reason.
+    pub refusal: Refusal,
+    /// Whether it passes of itself, in a minute or two.
+    pub passes: bool,
 }
 
 impl Practice {
@@ -42,10 +69,26 @@ impl Practice {
         let treatments = ailments::treatments();
         let hands = Box::new(Sysctls);
         let engine = Engine::open(treatments, policy, hands, directory, boot, now());
+        Self::sharing(engine, directory)
+    }
+
+    /// With an engine of a test.
+    #[cfg(test)]
+    pub(super) fn of(engine: Engine, directory: &Path) -> Self {
+        Self::sharing(engine, directory)
+    }
+
+    fn sharing(engine: Engine, directory: &Path) -> Self {
         Self {
+            courses: watch::Sender::new(engine.courses().to_vec()),
             engine: Mutex::new(engine),
             directory: directory.to_owned(),
         }
+    }
+
+    /// Where all courses appear as soon as they change.
+    pub fn courses(&self) -> Courses {
+        self.courses.subscribe()
     }
 
     /// Watches, begins and ends what the report calls for. What there is then.
@@ -64,6 +107,53 @@ impl Practice {
         let last = reports.borrow().clone();
         let last = last.ok_or_else(|| Refusal::NotMeasured(ask.ailment.clone()))?;
         self.engine().ask(ask, &last.report, now())
+    }
+
+    /// Does what an alert asks for, if it has not had it done already; this is known from
+    /// the journal, so that no restart does it twice.
+    ///
+    /// # Errors
+    ///
+    /// The first reason against it.
+    pub fn ask_once(&self, ask: &Ask, reports: &Reports) -> Result<Once, NotNow> {
+        let last = reports.borrow().clone();
+        let mut engine = self.engine();
+        let mut known = engine.courses().iter().rev();
+        if let Some(course) = known.find(|course| course.trigger == ask.trigger) {
+            return Ok(Once::Already(course.clone()));
+        }
+        let report = last.as_ref().map(|snapshot| &*snapshot.report);
+        let decision = match report {
+            Some(report) => engine.ask(ask, report, now()),
+            None => engine
+                .known(ask)
+                .and(Err(Refusal::NotMeasured(ask.ailment.clone()))),
+        };
+        decision.map(Once::Decided).map_err(|refusal| NotNow {
+            passes: refusal.passes(engine.courses(), report),
+            refusal,
+        })
+    }
+
+    /// Ends what an alert has begun and is still active.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::undo`].
+    pub fn resolve(&self, trigger: &Trigger) -> Result<Vec<Course>, Refusal> {
+        let mut engine = self.engine();
+        let theirs = |course: &&Course| course.is_active() && course.trigger == *trigger;
+        let ids: Vec<_> = engine
+            .courses()
+            .iter()
+            .filter(theirs)
+            .map(|it| it.id)
+            .collect();
+        let mut ended = Vec::new();
+        for id in ids {
+            ended.extend(engine.undo(Some(id), Ending::Resolved, now())?);
+        }
+        Ok(ended)
     }
 
     /// Ends one course, or all, and puts back what they have changed.
@@ -88,10 +178,46 @@ impl Practice {
 
     /// The engine, knowing whether it is paused now. A panic of an earlier call cannot
     /// leave more behind than a kill could, and that is in the journal.
-    fn engine(&self) -> MutexGuard<'_, Engine> {
+    fn engine(&self) -> Held<'_> {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         engine.pause(is_paused(&self.directory));
-        engine
+        Held {
+            engine,
+            courses: &self.courses,
+        }
+    }
+}
+
+/// The engine while somebody has it. When it is let go, its courses are told.
+struct Held<'a> {
+    engine: MutexGuard<'a, Engine>,
+    courses: &'a watch::Sender<Vec<Course>>,
+}
+
+impl Deref for Held<'_> {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let now = self.engine.courses();
+        self.courses.send_if_modified(|known| {
+            let changed = known.as_slice() != now;
+            if changed {
+                *known = now.to_vec();
+            }
+            changed
+        });
     }
 }
 

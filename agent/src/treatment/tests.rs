@@ -32,7 +32,7 @@ static SLOW_DOWN: Treatment = Treatment {
 
 /// The kernel's sysctls, and how it treats those who write them.
 #[derive(Clone, Debug, Default)]
-struct ShamKernel(Arc<Mutex<Sysctl>>);
+pub(crate) struct ShamKernel(Arc<Mutex<Sysctl>>);
 
 #[derive(Debug, Default)]
 struct Sysctl {
@@ -58,7 +58,7 @@ impl ShamKernel {
         };
     }
 
-    fn value(&self) -> Option<u64> {
+    pub(crate) fn value(&self) -> Option<u64> {
         let sysctl = self.0.lock().unwrap();
         sysctl.values.get(&(KEY.to_owned(), NETNS)).copied()
     }
@@ -88,8 +88,8 @@ impl Hands for ShamKernel {
 }
 
 /// A node whose pulse races, treated by an engine with its state in a folder.
-struct Bedside {
-    kernel: ShamKernel,
+pub(crate) struct Bedside {
+    pub(crate) kernel: ShamKernel,
     folder: tempfile::TempDir,
     policy: Policy,
     now: Now,
@@ -97,7 +97,7 @@ struct Bedside {
 }
 
 impl Bedside {
-    fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         let policy = Policy {
             modes: BTreeMap::from([("slow_down".to_owned(), mode)]),
             ..Policy::default()
@@ -123,6 +123,11 @@ impl Bedside {
             self.boot.to_owned(),
             self.now,
         )
+    }
+
+    /// The engine among its users, on the clocks of this machine.
+    pub(crate) fn practice(&self) -> Practice {
+        Practice::of(self.engine(), self.folder.path())
     }
 
     fn pass(&mut self, seconds: f64) {
@@ -166,11 +171,11 @@ fn report(races: bool, other: Verdict) -> NodeReport {
     Identity::sham().report(vec![pulse, other], 0)
 }
 
-fn sick() -> NodeReport {
+pub(crate) fn sick() -> NodeReport {
     report(true, Verdict::Healthy)
 }
 
-fn well() -> NodeReport {
+pub(crate) fn well() -> NodeReport {
     report(false, Verdict::Healthy)
 }
 
@@ -178,6 +183,7 @@ fn by_hand() -> Ask {
     Ask {
         ailment: "pulse".to_owned(),
         treatment: None,
+        against: None,
         trigger: Trigger::Hand { uid: 0 },
         duration: None,
         intent: Intent::Apply,
@@ -597,4 +603,33 @@ fn old_courses_are_forgotten_and_ids_go_on() {
     assert_eq!(engine.courses().len(), 100);
     assert_eq!(last(&engine).id, 105);
     assert_eq!(bed.journal().len(), 100);
+}
+
+#[test]
+fn after_it_has_left_nothing_begins() {
+    let bed = Bedside::new(Mode::Auto);
+    let mut engine = bed.engine();
+    engine.leave(bed.now);
+    engine.step(&sick(), bed.now);
+    assert_eq!(
+        engine.ask(&by_hand(), &sick(), bed.now),
+        Err(Refusal::Ending)
+    );
+    assert_eq!(bed.kernel.value(), Some(120));
+}
+
+#[test]
+fn what_is_against_something_else_is_not_taken() {
+    let bed = Bedside::new(Mode::Manual);
+    let mut engine = bed.engine();
+    let against = |kind: &str| Ask {
+        against: Some(kind.to_owned()),
+        ..by_hand()
+    };
+    let refused = engine.ask(&against("skipping"), &sick(), bed.now);
+    assert!(
+        matches!(refused, Err(Refusal::NoTreatment(_))),
+        "{refused:?}"
+    );
+    assert!(engine.ask(&against("racing"), &sick(), bed.now).is_ok());
 }

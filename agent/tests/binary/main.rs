@@ -8,3 +8,4 @@ mod exposition;
 mod life;
 mod pages;
 mod scrape;
+mod webhook;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use nodemedic_tests::alerting::free_address;
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::http;
 use nodemedic_tests::metrics::Metrics;
@@ -150,12 +151,6 @@ impl Drop for Lab {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// An address of the loopback that nobody listens on.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    listener.local_addr().context("find a free port")
 }
 
 fn option<'a>(line: &'a [String], name: &str) -> Option<&'a String> {

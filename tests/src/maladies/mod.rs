@@ -4,4 +4,5 @@ pub mod cgroup;
 pub mod dns;
 pub mod dnsperf;
 pub mod ipvs;
+pub mod ping;
 pub mod reuse;

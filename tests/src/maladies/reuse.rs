@@ -337,9 +337,18 @@ impl Site {
         ports: &[(u16, u16)],
         limit: Duration,
     ) -> Result<Vec<Option<Connection>>> {
+        self.try_connect_all(ports, limit)?.into_iter().collect()
+    }
+
+    /// The same, with what became of each by itself.
+    pub fn try_connect_all(
+        &self,
+        ports: &[(u16, u16)],
+        limit: Duration,
+    ) -> Result<Vec<Result<Option<Connection>>>> {
         let sockets = ports.iter().map(|(from, _)| self.socket(*from));
         let sockets = sockets.collect::<Result<Vec<_>>>()?;
-        thread::scope(|scope| {
+        Ok(thread::scope(|scope| {
             let connecting = sockets
                 .into_iter()
                 .zip(ports)
@@ -357,7 +366,7 @@ impl Site {
                 Err(panic) => std::panic::resume_unwind(panic),
             });
             results.collect()
-        })
+        }))
     }
 
     /// Connects from each of these ports and closes, one after the other, as quickly as it goes.
@@ -538,6 +547,7 @@ impl Connection {
         }
         let took = began.elapsed();
         let mut stream = TcpStream::from(socket);
+        // After a handshake a reset is ECONNRESET, before one it is ECONNREFUSED.
         if let Some(error) = stream.take_error()? {
             return Err(error).context("connect");
         }

@@ -209,8 +209,8 @@ fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("create {}", path.display()))
 }
 
-/// However we end, the emulator ends too: a guest that hangs would keep a CPU busy for ever.
-fn die_with_us(command: &mut Command) {
+/// However we end, the program ends too: a guest that hangs would keep a CPU busy for ever.
+pub(super) fn die_with_us(command: &mut Command) {
     // SAFETY: between fork and exec only this one system call is made.
     unsafe {
         command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?));

@@ -25,8 +25,10 @@
 //! | `NODEMEDIC_QEMU` | the emulator to use |
 //! | `NODEMEDIC_DEBIAN_ARCHIVE` | Debian's archive, if the machine's apt knows none |
 
+pub mod alerting;
 mod archive;
 pub mod bench;
+pub mod beside;
 mod board;
 mod boot;
 mod cache;

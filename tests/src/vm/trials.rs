@@ -17,7 +17,8 @@ use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
 use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
-/// VMs side by side: more of them slow each other down into time-outs.
+/// VMs of the matrix side by side: more of them slow each other down into time-outs. Beside them is
+/// one of a [`HostTest`], which waits most of its time.
 const AT_ONCE: usize = 2;
 
 /// The kernel on which the harness tests itself.
@@ -41,12 +42,6 @@ const HOST: &str = "host";
 pub(crate) struct Plan {
     cases: Vec<Case>,
     host: &'static [HostTest],
-}
-
-/// What takes the room of one VM.
-enum Work {
-    Boot(Boot),
-    Host(HostTest),
 }
 
 /// The scenarios of one kernel in one shape of machine, for as few boots as possible.
@@ -111,11 +106,9 @@ impl Plan {
         boots
     }
 
-    fn work(&self, arguments: &Arguments) -> VecDeque<Work> {
-        let boots = self.boots(arguments).into_iter().map(Work::Boot);
+    fn host_tests(&self, arguments: &Arguments) -> impl Iterator<Item = HostTest> {
         let selected = |test: &&HostTest| is_selected(test.name, arguments);
-        let host = self.host.iter().filter(selected).copied();
-        boots.chain(host.map(Work::Host)).collect()
+        self.host.iter().filter(selected).copied()
     }
 }
 
@@ -193,28 +186,27 @@ pub(crate) fn run(
     let trials = plan.trials(board);
     // A test does nothing but wait, so each can have a thread: results show as they come.
     arguments.test_threads.get_or_insert(trials.len().max(1));
-    let queue = Mutex::new(plan.work(&arguments));
+    let boots = Mutex::new(VecDeque::from(plan.boots(&arguments)));
+    let host = plan.host_tests(&arguments).collect::<Vec<_>>();
     Ok(thread::scope(|scope| {
         for _ in 0..AT_ONCE {
-            scope.spawn(|| take_work(matrix, &queue, board));
+            scope.spawn(|| take_boots(matrix, &boots, board));
         }
+        scope.spawn(|| host.into_iter().for_each(|test| run_on_host(test, board)));
         conclude(&arguments, trials)
     }))
 }
 
 /// Does one after the other until there are no more.
-fn take_work(matrix: &Matrix, queue: &Mutex<VecDeque<Work>>, board: &Board) {
+fn take_boots(matrix: &Matrix, boots: &Mutex<VecDeque<Boot>>, board: &Board) {
     let next = || {
-        queue
+        boots
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
     };
-    while let Some(work) = next() {
-        match work {
-            Work::Boot(boot) => run_boot(matrix, &boot, board),
-            Work::Host(test) => run_on_host(test, board),
-        }
+    while let Some(boot) = next() {
+        run_boot(matrix, &boot, board);
     }
 }
 

@@ -14,8 +14,9 @@ const ENTRY_BYTES: u64 = 384;
 /// The table may grow to this part of the memory, when every entry is taken.
 const MEMORY_SHARE: u64 = 32;
 
-/// Below this a resolver's retry (5 s by default) would meet no entry.
-const LOWEST_UDP_TIMEOUT: u64 = 10;
+/// A resolver asks again after 5 s by default (`RES_TIMEOUT` of glibc), on the same socket: until
+/// then an answer to its first question must find the entry. A quarter of the kernel's 30 s.
+const LOWEST_UDP_TIMEOUT: u64 = 7;
 
 /// What RFC 4787 (REQ-5) asks a translator to keep a mapping for at least.
 const LOWEST_STREAM_TIMEOUT: u64 = 120;
@@ -29,7 +30,7 @@ static UDP_TIMEOUT: Treatment = Treatment {
     cost: "an answer that comes later than this is not translated back; entries that exist keep \
            their expiry until their next packet",
     acts: "on each entry with its next packet; those that stand already expire as they would have",
-    applies: "where the timeout is above 10 s",
+    applies: "where the timeout is above 7 s",
     keys: &[Bound {
         key: "net.netfilter.nf_conntrack_udp_timeout",
         allowed: LOWEST_UDP_TIMEOUT..=LOWEST_UDP_TIMEOUT,

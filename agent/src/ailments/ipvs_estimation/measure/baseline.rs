@@ -55,7 +55,7 @@ impl Baseline {
                 // A kernel without the switch.
                 None => Some(true),
                 Some(on) if namespace.netns == netns => Some(on),
-                Some(_) => None,
+                Some(_) => estimating_within(namespace.pid),
             },
         };
         let mut namespaces: Vec<_> = surveyed.iter().map(with_switch).collect();
@@ -73,6 +73,12 @@ impl Baseline {
             probed: None,
         })
     }
+}
+
+/// The switch of another network namespace, if it can be entered. Few have services.
+fn estimating_within(pid: u32) -> Option<bool> {
+    let value = netns::within(pid, || sysctl::read_number(RUN_ESTIMATION));
+    value.ok()?.ok()?.map(|value| value != 0)
 }
 
 fn switches() -> anyhow::Result<Switches> {

@@ -1,0 +1,78 @@
+//! Files of secrets and certificates, which others renew while we run.
+
+use std::{
+    fs::{self, File, Metadata},
+    io::Read as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, ensure};
+
+/// Larger ones are none of what is read here.
+const LARGEST: u64 = 1 << 20;
+
+/// What is different after any change of a file, one of its permissions too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the file behind a path; `None` where none can be seen.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|file| Self::from(&file))
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+/// The content of a file that anybody may know.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let file = open(path)?;
+    content(file).with_context(|| format!("read {}", path.display()))
+}
+
+/// The content of a file that nobody but its owner may read.
+pub(super) fn read_secret(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let file = open(path)?;
+    let found = file
+        .metadata()
+        .with_context(|| format!("look at {}", path.display()))?;
+    let mode = found.permissions().mode() & 0o777;
+    ensure!(
+        mode & 0o077 == 0,
+        "{} is open to others than its owner (mode {mode:04o}): chmod 0400 it, and change the \
+         secret if somebody may have read it",
+        path.display()
+    );
+    content(file).with_context(|| format!("read {}", path.display()))
+}
+
+fn open(path: &Path) -> anyhow::Result<File> {
+    File::open(path).with_context(|| format!("open {}", path.display()))
+}
+
+fn content(file: File) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    ensure!(
+        bytes.len() as u64 <= LARGEST,
+        "it is larger than {LARGEST} bytes"
+    );
+    Ok(bytes)
+}

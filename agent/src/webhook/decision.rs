@@ -1,0 +1,210 @@
+//! What was decided of an alert.
+
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
+
+use super::Alert;
+
+/// What was decided of an alert, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// A treatment was begun.
+    Begun,
+    /// It could not be written, and what was is put back.
+    Failed,
+    /// One would have been, if the configuration allowed it to alerts.
+    DryRun,
+    /// This alert has begun one already.
+    Duplicate,
+    /// Something is against it.
+    Refused,
+    /// Something is against it that passes of itself.
+    NotYet,
+    /// It is resolved, and what it had begun is undone.
+    Undone,
+    /// It is resolved, and had begun nothing that is still active.
+    NothingToUndo,
+    /// It is resolved, and what it had begun stays, as configured.
+    LeftAlone,
+    /// It is of another node.
+    OtherNode,
+    /// It does not say of which node it is.
+    NoNode,
+    /// There were too many before it.
+    TooMany,
+    /// Of a dispatcher: it knows no agent of that node.
+    UnknownNode,
+    /// Of a dispatcher: the agent of that node does not answer.
+    Unreachable,
+    /// Of a dispatcher: the agent of that node does not take it.
+    Rejected,
+    /// Of a dispatcher: as many nodes as may be are under treatment.
+    Braked,
+}
+
+impl Decision {
+    /// All of them: those of a dispatcher, which passes on what agents have decided.
+    pub const ALL: &'static [Self] = &[
+        Self::Begun,
+        Self::Failed,
+        Self::DryRun,
+        Self::Duplicate,
+        Self::Refused,
+        Self::NotYet,
+        Self::Undone,
+        Self::NothingToUndo,
+        Self::LeftAlone,
+        Self::OtherNode,
+        Self::NoNode,
+        Self::TooMany,
+        Self::UnknownNode,
+        Self::Unreachable,
+        Self::Rejected,
+        Self::Braked,
+    ];
+
+    /// Those of an agent.
+    pub const OF_AN_AGENT: &'static [Self] = Self::ALL.split_at(12).0;
+
+    /// Whether the alert is to be sent again, as the reason passes.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::NotYet | Self::Unreachable | Self::Braked)
+    }
+
+    /// What labels, logs and answers call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Failed => "failed",
+            Self::DryRun => "dry_run",
+            Self::Duplicate => "duplicate",
+            Self::Refused => "refused",
+            Self::NotYet => "not_yet",
+            Self::Undone => "undone",
+            Self::NothingToUndo => "nothing_to_undo",
+            Self::LeftAlone => "left_alone",
+            Self::OtherNode => "other_node",
+            Self::NoNode => "no_node",
+            Self::TooMany => "too_many",
+            Self::UnknownNode => "unknown_node",
+            Self::Unreachable => "unreachable",
+            Self::Rejected => "rejected",
+            Self::Braked => "braked",
+        }
+    }
+}
+
+/// What was decided of one alert, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruling {
+    /// Its name.
+    pub alertname: String,
+    /// Which one it is.
+    pub fingerprint: String,
+    /// Which one it is, too.
+    pub starts_at: String,
+    /// Of which node a dispatcher takes it to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What was decided.
+    pub decision: Decision,
+    /// The course that was begun, or undone, or that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub course: Option<u64>,
+    /// With what it is treated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub treatment: Option<String>,
+    /// Why.
+    pub why: String,
+}
+
+impl Ruling {
+    /// Whether it is on this alert.
+    pub fn is_on(&self, alert: &Alert) -> bool {
+        self.fingerprint == alert.fingerprint && self.starts_at == alert.starts_at
+    }
+
+    /// The line of the log that tells it.
+    pub fn tell(&self, alert: &Alert) {
+        let Self {
+            alertname,
+            fingerprint,
+            starts_at,
+            node,
+            decision,
+            course,
+            treatment,
+            why,
+        } = self;
+        let (decision, ailment) = (decision.name(), alert.ailment());
+        let (node, treatment) = (node.as_deref(), treatment.as_deref());
+        match self.decision {
+            // These come with every payload of a cluster.
+            Decision::OtherNode => {
+                debug!(
+                    alertname,
+                    fingerprint, starts_at, "alert: {decision}: {why}"
+                );
+            }
+            Decision::Failed
+            | Decision::NoNode
+            | Decision::TooMany
+            | Decision::UnknownNode
+            | Decision::Unreachable
+            | Decision::Rejected
+            | Decision::Braked => {
+                warn!(
+                    alertname,
+                    fingerprint, starts_at, node, ailment, "alert: {decision}: {why}"
+                );
+            }
+            Decision::Begun
+            | Decision::DryRun
+            | Decision::Duplicate
+            | Decision::Refused
+            | Decision::NotYet
+            | Decision::Undone
+            | Decision::NothingToUndo
+            | Decision::LeftAlone => {
+                info!(
+                    alertname,
+                    fingerprint,
+                    starts_at,
+                    node,
+                    ailment,
+                    treatment,
+                    course,
+                    "alert: {decision}: {why}"
+                );
+            }
+        }
+    }
+
+    /// A ruling on an alert, which is of no course.
+    pub fn on(alert: &Alert, decision: Decision, why: impl Into<String>) -> Self {
+        Self {
+            alertname: alert.name().to_owned(),
+            fingerprint: alert.fingerprint.clone(),
+            starts_at: alert.starts_at.clone(),
+            node: None,
+            decision,
+            course: None,
+            treatment: None,
+            why: why.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_has_one_name() {
+        for decision in Decision::ALL {
+            let json = serde_json::to_value(decision).unwrap();
+            assert_eq!(json, decision.name());
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! From a request to the answer that tells what was decided.
+
+use std::sync::Arc;
+
+use hyper::{Request, StatusCode, body::Incoming};
+use serde::Serialize;
+use tracing::warn;
+
+use super::Payload;
+use crate::http::{Answer, Gate, Service, json, text};
+
+/// Where alerts are posted.
+pub const PATH: &str = "/alertmanager";
+
+/// Decides on alerts.
+pub trait Receiver: Send + Sync + 'static {
+    /// What is told of each alert.
+    type Ruling: Serialize + Send;
+
+    /// Called with each payload that was let in.
+    fn receive(&self, payload: Payload) -> impl Future<Output = Receipt<Self::Ruling>> + Send;
+
+    /// Called with the code of each answer, and how many alerts the payload lacked.
+    fn count(&self, code: u16, truncated: u64);
+}
+
+/// What was decided of all alerts of a payload.
+#[derive(Clone, Debug, Serialize)]
+pub struct Receipt<R> {
+    /// Of each alert.
+    pub alerts: Vec<R>,
+    /// Whether all of it is to be sent again.
+    #[serde(skip)]
+    pub again: bool,
+}
+
+/// A [`Receiver`] behind its gate.
+#[derive(Debug)]
+pub struct Intake<R> {
+    gate: Gate,
+    receiver: Arc<R>,
+}
+
+/// The body of the answer.
+#[derive(Serialize)]
+struct Told<R> {
+    #[serde(flatten)]
+    receipt: Receipt<R>,
+    #[serde(rename = "truncatedAlerts")]
+    truncated: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+impl<R: Receiver> Intake<R> {
+    /// Has a receiver decide on what comes through a gate.
+    pub fn new(gate: Gate, receiver: Arc<R>) -> Self {
+        Self { gate, receiver }
+    }
+
+    /// The answer, and how many alerts the payload lacked.
+    async fn take(&self, request: Request<Incoming>) -> (Answer, u64) {
+        let body = match self.gate.post(PATH, request).await {
+            Ok(body) => body,
+            Err(refused) => return (refused, 0),
+        };
+        let payload = match Payload::parse(&body) {
+            Ok(payload) => payload,
+            Err(why) => {
+                warn!("a payload is refused: {why}");
+                return (text(StatusCode::BAD_REQUEST, why + "\n"), 0);
+            }
+        };
+        let truncated = payload.truncated_alerts;
+        let warning = (truncated > 0).then(|| lacking(&payload));
+        if let Some(warning) = &warning {
+            warn!(group = payload.group_key, "{warning}");
+        }
+        let receipt = self.receiver.receive(payload).await;
+        let code = if receipt.again {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::OK
+        };
+        let told = Told {
+            receipt,
+            truncated,
+            warning,
+        };
+        (json(code, &told), truncated)
+    }
+}
+
+fn lacking(payload: &Payload) -> String {
+    format!(
+        "{} alerts were cut off by max_alerts of the receiver, and nothing is done about them: set \
+         max_alerts: 0",
+        payload.truncated_alerts
+    )
+}
+
+impl<R: Receiver> Service for Intake<R> {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (answer, truncated) = self.take(request).await;
+        self.receiver.count(answer.status().as_u16(), truncated);
+        answer
+    }
+}

@@ -1,0 +1,84 @@
+//! The webhook's own server.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use super::{Counts, Desk, Intake, Names, OF_WEBHOOK, Webhook};
+use crate::{
+    http::{Gate, Server},
+    identity::Identity,
+    monitor::Reports,
+    treatment::Practice,
+};
+
+/// Listens for alerts, and has them decided on.
+#[derive(Debug)]
+pub struct Listener {
+    server: Server,
+    intake: Arc<Intake<Desk>>,
+    counts: Arc<Counts>,
+}
+
+impl Listener {
+    /// Starts to listen; connections wait until [`Self::serve`] runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gate::open`] and [`Server::bind`].
+    pub async fn bind(
+        config: &Webhook,
+        identity: &Identity,
+        practice: Arc<Practice>,
+        reports: Reports,
+    ) -> anyhow::Result<Self> {
+        let (gate, tls) = Gate::open(&config.gate())?;
+        let server = Server::bind(config.listen, tls, "[webhook] listen").await?;
+        let names = names(config, identity);
+        let counts = Arc::new(Counts::new(&OF_WEBHOOK));
+        let desk = Desk::new(
+            practice,
+            reports,
+            names,
+            config.undo_resolved,
+            Arc::clone(&counts),
+        );
+        Ok(Self {
+            server,
+            intake: Arc::new(Intake::new(gate, Arc::new(desk))),
+            counts,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// What it counts.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Answers until it is dropped.
+    pub async fn serve(&self) -> Infallible {
+        self.server.serve(Arc::clone(&self.intake)).await
+    }
+
+    /// Takes no more connections, and waits for the decisions under way.
+    pub async fn drain(self) {
+        self.server.drain().await;
+    }
+}
+
+/// How alerts call this node.
+fn names(config: &Webhook, identity: &Identity) -> Names {
+    let own = if config.node_names.is_empty() {
+        vec![identity.node().to_owned()]
+    } else {
+        config.node_names.clone()
+    };
+    Names {
+        labels: config.node_labels.clone(),
+        own,
+        accept_unnamed: config.accept_unnamed,
+    }
+}

@@ -1,0 +1,34 @@
+//! Alertmanager's webhook: an alert selects among the treatments that the configuration
+//! of this node allows to alerts. It never carries a key, a value or a time.
+//!
+//! `POST /alertmanager` takes a payload of version 4. Each alert is decided by itself:
+//!
+//! - its label `ailment` says against what, `kind` against which finding of it, and
+//!   `treatment` with what; only the first is needed;
+//! - whose it is, one of its labels says ([`Names`]);
+//! - who it is, its fingerprint and its beginning say: what it has begun is begun once,
+//!   and undone when it is resolved.
+//!
+//! The answer is 200 with what was decided of each alert, and 503 where Alertmanager is to
+//! send all of it again: what was done already is then a duplicate.
+
+mod counts;
+mod decision;
+mod desk;
+mod intake;
+mod listener;
+mod names;
+mod payload;
+mod settings;
+
+pub use counts::{Counted, Counts, METRICS, OF_WEBHOOK};
+pub use decision::{Decision, Ruling};
+pub use desk::Desk;
+pub use intake::{Intake, PATH, Receipt, Receiver};
+pub use listener::Listener;
+pub use names::{Names, Whose, is_called, node};
+pub use payload::{Alert, Payload, Status};
+pub use settings::Webhook;
+
+#[cfg(test)]
+mod tests;

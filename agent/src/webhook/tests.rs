@@ -1,0 +1,249 @@
+//! Alerts, as the engine of a node whose pulse races decides on them.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::{
+    monitor::Snapshot,
+    report::NodeReport,
+    treatment::{
+        Mode,
+        tests::{Bedside, sick, well},
+    },
+};
+
+const RACING: u64 = 120;
+const TREATED: u64 = 60;
+
+struct Ward {
+    bed: Bedside,
+    desk: Desk,
+    reports: watch::Sender<Option<Snapshot>>,
+}
+
+fn snapshot(report: NodeReport) -> Option<Snapshot> {
+    Some(Snapshot {
+        report: Arc::new(report),
+        taken: Instant::now(),
+    })
+}
+
+fn ward(mode: Mode) -> Ward {
+    of_bed(Bedside::new(mode), true)
+}
+
+fn of_bed(bed: Bedside, undo_resolved: bool) -> Ward {
+    let (sender, reports) = watch::channel(snapshot(sick()));
+    let names = Names {
+        labels: vec!["node".to_owned()],
+        own: vec!["ward-7".to_owned()],
+        accept_unnamed: false,
+    };
+    let practice = Arc::new(bed.practice());
+    let counts = Arc::new(Counts::new(&OF_WEBHOOK));
+    Ward {
+        desk: Desk::new(practice, reports, names, undo_resolved, counts),
+        bed,
+        reports: sender,
+    }
+}
+
+impl Ward {
+    async fn receive(&self, alerts: Vec<Alert>) -> Receipt<Ruling> {
+        self.desk.receive(Payload::of("", alerts)).await
+    }
+
+    /// What is decided of one alert.
+    async fn decide(&self, alert: Alert) -> Decision {
+        let receipt = self.receive(vec![alert]).await;
+        let decision = receipt.alerts[0].decision;
+        assert_eq!(receipt.again, decision == Decision::NotYet);
+        decision
+    }
+
+    fn value(&self) -> Option<u64> {
+        self.bed.kernel.value()
+    }
+}
+
+/// Of this node, with more labels than its name.
+fn alert(status: Status, fingerprint: &str, labels: &[(&str, &str)]) -> Alert {
+    let always = [
+        ("alertname", "PulseRacing"),
+        ("node", "ward-7"),
+        ("ailment", "pulse"),
+    ];
+    let labels = always.iter().chain(labels);
+    Alert {
+        status,
+        labels: labels
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        starts_at: "2026-11-25T10:00:00Z".to_owned(),
+        fingerprint: fingerprint.to_owned(),
+    }
+}
+
+fn firing() -> Alert {
+    alert(Status::Firing, "a", &[])
+}
+
+fn resolved() -> Alert {
+    alert(Status::Resolved, "a", &[])
+}
+
+#[tokio::test]
+async fn what_an_alert_asks_for_is_done_once_and_undone_when_it_is_resolved() {
+    let ward = ward(Mode::Alert);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    assert_eq!(ward.value(), Some(TREATED));
+    assert_eq!(ward.decide(firing()).await, Decision::Duplicate);
+    assert_eq!(ward.decide(resolved()).await, Decision::Undone);
+    assert_eq!(ward.value(), Some(RACING));
+    assert_eq!(ward.decide(resolved()).await, Decision::NothingToUndo);
+    // A payload that comes again, late.
+    assert_eq!(ward.decide(firing()).await, Decision::Duplicate);
+    assert_eq!(ward.value(), Some(RACING));
+}
+
+#[tokio::test]
+async fn the_next_agent_knows_what_an_alert_has_begun() {
+    let first = ward(Mode::Alert);
+    assert_eq!(first.decide(firing()).await, Decision::Begun);
+    let second = of_bed(first.bed, true);
+    assert_eq!(second.decide(firing()).await, Decision::Duplicate);
+    assert_eq!(second.decide(resolved()).await, Decision::Undone);
+    assert_eq!(second.value(), Some(RACING));
+    let third = of_bed(second.bed, true);
+    assert_eq!(third.decide(firing()).await, Decision::Duplicate);
+    assert_eq!(third.value(), Some(RACING));
+}
+
+#[tokio::test]
+async fn an_alert_that_comes_back_later_is_another_one() {
+    let ward = ward(Mode::Alert);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    assert_eq!(ward.decide(resolved()).await, Decision::Undone);
+    let later = Alert {
+        starts_at: "2026-11-25T11:00:00Z".to_owned(),
+        ..firing()
+    };
+    // It is looked at anew; the pause after the last treatment is against it.
+    assert_eq!(ward.decide(later).await, Decision::Refused);
+}
+
+#[tokio::test]
+async fn only_its_own_alert_undoes_a_treatment() {
+    let ward = ward(Mode::Alert);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let other = alert(Status::Resolved, "b", &[]);
+    assert_eq!(ward.decide(other).await, Decision::NothingToUndo);
+    let earlier = Alert {
+        starts_at: "2026-11-25T09:00:00Z".to_owned(),
+        ..resolved()
+    };
+    assert_eq!(ward.decide(earlier).await, Decision::NothingToUndo);
+    assert_eq!(ward.value(), Some(TREATED));
+}
+
+#[tokio::test]
+async fn a_resolved_alert_leaves_it_if_so_configured() {
+    let ward = of_bed(Bedside::new(Mode::Alert), false);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    assert_eq!(ward.decide(resolved()).await, Decision::LeftAlone);
+    assert_eq!(ward.value(), Some(TREATED));
+}
+
+#[tokio::test]
+async fn what_the_configuration_does_not_allow_to_alerts_is_only_told() {
+    for (mode, decision, value) in [
+        (Mode::Off, Decision::Refused, RACING),
+        (Mode::DryRun, Decision::DryRun, RACING),
+        (Mode::Manual, Decision::DryRun, RACING),
+        (Mode::Alert, Decision::Begun, TREATED),
+        (Mode::Auto, Decision::Begun, TREATED),
+    ] {
+        let ward = ward(mode);
+        assert_eq!(ward.decide(firing()).await, decision, "{mode:?}");
+        assert_eq!(ward.value(), Some(value), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_node_is_not_treated() {
+    let ward = ward(Mode::Auto);
+    ward.reports.send_replace(snapshot(well()));
+    assert_eq!(ward.decide(firing()).await, Decision::Refused);
+    assert_eq!(ward.value(), Some(RACING));
+}
+
+#[tokio::test]
+async fn an_alert_chooses_among_what_there_is_and_no_more() {
+    for (labels, decision) in [
+        (&[("kind", "racing")][..], Decision::Begun),
+        (&[("treatment", "slow_down")], Decision::Begun),
+        (&[("kind", "")], Decision::Begun),
+        (&[("kind", "skipping")], Decision::Refused),
+        (&[("treatment", "speed_up")], Decision::Refused),
+        (&[("ailment", "flu")], Decision::Refused),
+        (&[("ailment", "")], Decision::Refused),
+        (
+            &[("key", "kernel.panic"), ("value", "1"), ("duration", "9h")],
+            Decision::Begun,
+        ),
+        (&[("node", "ward-8")], Decision::OtherNode),
+        (&[("node", "")], Decision::NoNode),
+    ] {
+        let ward = ward(Mode::Alert);
+        let alert = alert(Status::Firing, "a", labels);
+        assert_eq!(ward.decide(alert).await, decision, "{labels:?}");
+        let value = if decision == Decision::Begun {
+            TREATED
+        } else {
+            RACING
+        };
+        assert_eq!(ward.value(), Some(value), "{labels:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_passes_is_to_be_asked_for_again() {
+    let ward = ward(Mode::Alert);
+    ward.reports.send_replace(None);
+    assert_eq!(ward.decide(firing()).await, Decision::NotYet);
+    ward.reports.send_replace(snapshot(sick()));
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    // The first is being watched.
+    let second = alert(Status::Firing, "b", &[]);
+    assert_eq!(ward.decide(second).await, Decision::NotYet);
+}
+
+#[tokio::test]
+async fn one_that_is_resolved_makes_room_in_the_same_payload() {
+    let ward = ward(Mode::Alert);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let both = vec![alert(Status::Firing, "b", &[]), resolved()];
+    let receipt = ward.receive(both).await;
+    assert_eq!(receipt.alerts[0].decision, Decision::Undone);
+    assert_eq!(receipt.alerts[1].decision, Decision::Refused);
+}
+
+#[tokio::test]
+async fn the_work_that_one_payload_makes_is_bounded() {
+    let ward = ward(Mode::Alert);
+    let alerts: Vec<_> = (0..10_000)
+        .map(|i| alert(Status::Firing, &i.to_string(), &[("ailment", "flu")]))
+        .collect();
+    let receipt = ward.receive(alerts).await;
+    let count = |decision| {
+        receipt
+            .alerts
+            .iter()
+            .filter(|it| it.decision == decision)
+            .count()
+    };
+    assert_eq!(count(Decision::Refused), 100);
+    assert_eq!(count(Decision::TooMany), 9_900);
+}

@@ -1,0 +1,105 @@
+//! The token.
+
+use std::fs;
+
+use super::bed::{Bed, TOKEN, payload, shown};
+use crate::agent::{assert_refused, nodemedic};
+
+#[test]
+fn without_the_token_nobody_learns_or_does_anything() {
+    let ward = Bed::new().guarded("");
+    let body = payload(&[]).to_string();
+    for token in [None, Some(""), Some("hunter"), Some("hunter22")] {
+        for (method, path) in [
+            ("POST", "/alertmanager"),
+            ("GET", "/"),
+            ("GET", "/alertmanager"),
+        ] {
+            let answer = ward.ask(method, path, token, &body);
+            assert_eq!(answer.status, 401, "{token:?} {method} {path}");
+            assert!(
+                answer.headers.contains("www-authenticate: Bearer"),
+                "{answer:?}"
+            );
+        }
+    }
+    assert_eq!(ward.post(&body).status, 200);
+    assert!(!ward.agent.log().contains(TOKEN), "{}", ward.agent.log());
+}
+
+#[test]
+fn a_token_that_is_renewed_holds_at_once() {
+    let ward = Bed::new().guarded("");
+    let body = payload(&[]).to_string();
+    assert_eq!(ward.post(&body).status, 200);
+    // As a kubelet does it: another file in its place.
+    let new = ward.bed.secret("new", "correct-horse\n");
+    fs::rename(new, ward.bed.path("token")).unwrap();
+    assert_eq!(ward.post(&body).status, 401);
+    let answer = ward.ask("POST", "/alertmanager", Some("correct-horse"), &body);
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn a_token_that_others_can_read_is_none() {
+    let ward = Bed::new().guarded("");
+    let body = payload(&[]).to_string();
+    ward.bed.file("token", TOKEN, 0o644);
+    let answer = ward.post(&body);
+    assert_eq!(answer.status, 503);
+    ward.agent.until_log("chmod 0400");
+    ward.bed.secret("token", TOKEN);
+    assert_eq!(ward.post(&body).status, 200);
+}
+
+/// What `run` and `run --check-config` say before anything else happens.
+fn refusal(bed: &Bed, webhook: &str, texts: &[&str]) {
+    let config = shown(&bed.config(webhook));
+    let state = shown(bed.folder.path());
+    for more in [&[][..], &["--check-config"]] {
+        let arguments = ["run", "--listen", "127.0.0.1:0", "--state-dir", &state];
+        let arguments = [&arguments[..], &["--config", &config], more].concat();
+        assert_refused(&nodemedic(&arguments), 2, texts);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_secret_keeps_the_agent_from_its_start() {
+    let bed = Bed::new();
+    let readable = bed.file("readable", TOKEN, 0o640);
+    let empty = bed.secret("empty", "\n");
+    let absent = bed.path("absent");
+    for (file, why) in [
+        (readable, "chmod 0400"),
+        (empty, "no token"),
+        (absent, "No such file"),
+    ] {
+        let line = format!("token_file = {file:?}");
+        refusal(&bed, &line, &["[webhook] token_file", &shown(&file), why]);
+    }
+}
+
+#[test]
+fn where_others_can_come_there_has_to_be_a_token_or_a_certificate() {
+    let bed = Bed::new();
+    let config = bed.file(
+        "open.toml",
+        "[webhook]\nenabled = true\nlisten = \"0.0.0.0:0\"\n",
+        0o644,
+    );
+    let state = shown(bed.folder.path());
+    let output = nodemedic(&[
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--state-dir",
+        &state,
+        "--config",
+        &shown(&config),
+    ]);
+    assert_refused(
+        &output,
+        2,
+        &["0.0.0.0:0", "token_file", "RequireAndVerifyClientCert"],
+    );
+}

@@ -1,0 +1,78 @@
+//! The side of Prometheus and Alertmanager.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nodemedic_tests::alerting::{Alerting, Node, Programs, free_address};
+use nodemedic_tests::beside;
+
+use super::Arranged;
+use crate::REGISTRY;
+
+/// A node, its ailment, and how long it is to stay treated.
+struct Case {
+    kernel: &'static str,
+    scenario: &'static str,
+    rules: &'static str,
+    interval: Duration,
+}
+
+pub(crate) fn it_keeps_entries_few() -> Result<()> {
+    close_the_loop(&Case {
+        kernel: "newest",
+        scenario: "alert::entries",
+        rules: "udp_conntrack",
+        interval: Duration::from_secs(45),
+    })
+}
+
+pub(crate) fn it_ends_delays() -> Result<()> {
+    close_the_loop(&Case {
+        kernel: "6.12",
+        scenario: "alert::connections",
+        rules: "ipvs_conn_reuse",
+        interval: Duration::from_secs(60),
+    })
+}
+
+pub(crate) fn it_lets_packets_pass() -> Result<()> {
+    close_the_loop(&Case {
+        kernel: "6.1",
+        scenario: "alert::pings",
+        rules: "ipvs_estimation",
+        interval: Duration::from_secs(30),
+    })
+}
+
+fn close_the_loop(case: &Case) -> Result<()> {
+    let scenario = REGISTRY.find(case.scenario).context("no such scenario")?;
+    let programs = Programs::fetch()?;
+    let (metrics, webhook) = (free_address()?, free_address()?);
+    let arranged = Arranged {
+        pages: metrics.port(),
+        webhook: webhook.port(),
+        token: format!("{}-{}", std::process::id(), case.scenario),
+        node: "node-7".to_owned(),
+    };
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = rules.join(format!("../dashboards/alerts/{}.yaml", case.rules));
+    let alerting = Alerting::start(
+        &programs,
+        &Node {
+            name: &arranged.node,
+            metrics,
+            webhook,
+            token: &arranged.token,
+            rules: &rules,
+            interval: case.interval,
+        },
+    )?;
+    let input = serde_json::to_value(&arranged).context("write the input as JSON")?;
+    let ports = [metrics, webhook].map(|address: SocketAddr| address.port());
+    let figures =
+        beside::run(case.kernel, scenario, input, &ports).with_context(|| alerting.logs())?;
+    eprintln!("{}: {figures}", case.scenario);
+    Ok(())
+}
