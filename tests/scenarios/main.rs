@@ -52,7 +52,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("treatment::entries_fall_to_half_and_the_agents_end_undoes", treatment::entries_fall_to_half_and_the_agents_end_undoes).limit(400),
     Scenario::new("treatment::others_are_respected", treatment::others_are_respected).limit(240),
     Scenario::new("treatment::a_killed_agent_leaves_nothing_in_force", treatment::a_killed_agent_leaves_nothing_in_force).limit(240),
-    Scenario::new("treatment::a_container_that_is_not_privileged_treats", treatment::a_container_that_is_not_privileged_treats).limit(240),
+    Scenario::new("treatment::a_container_that_is_not_privileged_treats", treatment::a_container_that_is_not_privileged_treats),
     Scenario::new("treatment::without_an_agent_it_stays_until_it_is_told_to_end", treatment::without_an_agent_it_stays_until_it_is_told_to_end).limit(240),
     Scenario::new("ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::every_syn_has_the_outcome_that_its_client_saw).limit(600),
     Scenario::new("ipvs_conn_reuse::by_kprobes_every_syn_has_the_outcome_that_its_client_saw", ipvs_conn_reuse::by_kprobes_every_syn_has_the_outcome_that_its_client_saw).limit(300),

@@ -149,7 +149,9 @@ pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
 
     verb(guest, &SHORTER)?.ok()?;
     let file = "/etc/sysctl.d/60-dns.conf";
-    guest.sh(&format!("mkdir -p /etc/sysctl.d && echo {UDP_TIMEOUT}=17 > {file}"))?;
+    guest.sh(&format!(
+        "mkdir -p /etc/sysctl.d && echo {UDP_TIMEOUT}=17 > {file}"
+    ))?;
     guest.sh(&format!("sysctl -p {file}"))?;
     eventually(SOON, "it is somebody else's", || {
         let last = last(guest)?;
@@ -188,9 +190,9 @@ pub(crate) fn a_container_that_is_not_privileged_treats(guest: &Guest) -> Result
     }
     let script = "mount --make-rprivate / && mount --bind /proc/sys /proc/sys && \
                   mount -o remount,bind,ro /proc/sys && ! echo 29 > /proc/sys/kernel/panic && \
-                  exec setpriv --bounding-set=-all,+sys_admin,+net_admin,+sys_ptrace,+sys_resource \
+                  exec /usr/bin/setpriv --bounding-set=-all,+sys_admin,+net_admin,+sys_ptrace,+sys_resource \
                   -- \"$@\"";
-    let container = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    let container = ["unshare", "--mount", "/bin/sh", "-c", script, "sh"];
     let _agent = Agent::start_under(guest, &container, "")?;
     verb(guest, &SHORTER)?.ok()?;
     is_set(guest, UDP_TIMEOUT, SHORT)?;
