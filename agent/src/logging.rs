@@ -6,8 +6,15 @@ use tracing_subscriber::{filter::LevelFilter, fmt};
 
 use crate::config::{Format, Level, Log};
 
-/// Begins to log as configured, the records of libraries and of the probes too.
-pub fn start(log: Log) {
+/// Begins to log as configured, the records of libraries and of the probes too. A panic is
+/// a record like every other.
+pub fn start_for_a_daemon(log: Log) {
+    start(log);
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+}
+
+/// Begins to log as configured.
+fn start(log: Log) {
     let builder = fmt()
         .with_max_level(level(log.level))
         .with_writer(io::stderr)

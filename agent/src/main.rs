@@ -4,6 +4,7 @@ pub mod ailments;
 pub mod cmd;
 pub mod config;
 pub mod control;
+pub mod dispatch;
 pub mod http;
 pub mod identity;
 pub mod kernel;

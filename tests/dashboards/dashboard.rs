@@ -12,35 +12,7 @@ use crate::check::{self, Check, Verdict, files_of, none, read};
 use crate::expression;
 
 /// Metrics of the agent that no dashboard shows, each with the reason.
-const NOT_SHOWN: [(&str, &str); 9] = [
-    (
-        "nodemedic_treatment_active",
-        "treatments have no row yet: `nodemedic status` shows them",
-    ),
-    (
-        "nodemedic_treatment_total",
-        "treatments have no row yet: `nodemedic status` shows them",
-    ),
-    (
-        "nodemedic_treatment_drift_total",
-        "treatments have no row yet: `nodemedic status` shows them",
-    ),
-    (
-        "nodemedic_treatment_refusals_total",
-        "treatments have no row yet: `nodemedic status` shows them",
-    ),
-    (
-        "nodemedic_webhook_requests_total",
-        "treatments have no row yet: the log tells of every alert",
-    ),
-    (
-        "nodemedic_webhook_alerts_total",
-        "treatments have no row yet: the log tells of every alert",
-    ),
-    (
-        "nodemedic_webhook_truncated_alerts_total",
-        "treatments have no row yet: the log tells of every alert",
-    ),
+const NOT_SHOWN: [(&str, &str); 2] = [
     (
         "nodemedic_ailment_coverage",
         "the alert NodemedicAilmentDown tells when it is failed, and the panels of hooks the rest",

@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use crate::agent;
 use crate::check::{Available, Check, Verdict, read, root};
-use crate::kubernetes;
+use crate::{dispatch, kubernetes};
 
 const SYSTEMD_ANALYZE: &str = "systemd-analyze";
 
 /// Where the unit expects the agent.
 const INSTALLED: &str = "/usr/local/bin/nodemedic";
 
-fn manifest() -> PathBuf {
+pub(crate) fn manifest() -> PathBuf {
     root().join("deploy/daemonset.yaml")
 }
 
@@ -26,9 +26,14 @@ fn unit() -> Result<String> {
     read(&root().join("deploy/nodemedic.service"))
 }
 
-fn the_manifest_is_what_kubernetes_expects() -> Result<Verdict> {
+fn the_manifests_are_what_kubernetes_expects() -> Result<Verdict> {
     kubernetes::validator().then(|validator| {
         validator.validate(&manifest())?;
+        validator.validate(&dispatch::manifest())?;
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let file = folder.path().join("by-alert.yaml");
+        fs::write(&file, dispatch::agents_by_alert()?).context("write a manifest")?;
+        validator.validate(&file)?;
         Ok(Verdict::Passed)
     })
 }
@@ -57,18 +62,18 @@ fn a_field_that_kubernetes_does_not_know_is_found() -> Result<Verdict> {
 /// The one container, as far as the agent cares.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Container {
-    args: Vec<String>,
-    ports: Vec<Port>,
+pub(crate) struct Container {
+    pub(crate) args: Vec<String>,
+    pub(crate) ports: Vec<Port>,
     liveness_probe: Probe,
     readiness_probe: Probe,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Port {
-    name: String,
-    container_port: u16,
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) container_port: u16,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,55 +88,75 @@ struct HttpGet {
     port: String,
 }
 
-fn container() -> Result<Container> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(&read(&manifest())?).context("parse the manifest")?;
-    let set = documents
-        .iter()
-        .find(|document| document["kind"] == "DaemonSet");
-    let containers = &set.context("no DaemonSet")?["spec"]["template"]["spec"]["containers"];
-    let container = containers.get(0).context("no container")?;
-    Container::deserialize(container).context("read the container")
+/// All objects of a manifest.
+pub(crate) fn objects(manifest: &str) -> Result<Vec<Value>> {
+    serde_saphyr::from_multiple(manifest).context("parse the manifest")
+}
+
+/// The one object of a kind and a name.
+pub(crate) fn object<'o>(objects: &'o [Value], kind: &str, name: &str) -> Result<&'o Value> {
+    let wanted = |it: &&Value| it["kind"] == kind && it["metadata"]["name"] == name;
+    let mut found = objects.iter().filter(wanted);
+    found.next().with_context(|| format!("no {kind} {name}"))
+}
+
+/// The container of an object that runs one.
+pub(crate) fn container(object: &Value) -> Result<Container> {
+    let container = object["spec"]["template"]["spec"]["containers"].get(0);
+    Container::deserialize(container.context("no container")?).context("read the container")
 }
 
 fn the_manifest_calls_the_agent_as_it_wants() -> Result<Verdict> {
     agent::program().then(|program| {
-        let container = container()?;
+        let objects = objects(&read(&manifest())?)?;
+        let container = container(object(&objects, "DaemonSet", "nodemedic")?)?;
         let arguments: Vec<_> = container.args.iter().map(|it| filled_in(it)).collect();
         takes(&program, &arguments)?;
-        let port = container.ports.first().context("no port")?;
         let listen = arguments.iter().find_map(|it| it.strip_prefix("--listen="));
-        let ends = format!(":{}", port.container_port);
+        let ends = format!(":{}", container.port("metrics")?);
         ensure!(
             listen.is_some_and(|it| it.ends_with(&ends)),
             "the agent listens at {listen:?}"
         );
-        for (probe, path) in [
-            (&container.liveness_probe, "/healthz"),
-            (&container.readiness_probe, "/readyz"),
-        ] {
-            let HttpGet {
-                path: asked,
-                port: at,
-            } = &probe.http_get;
-            ensure!(
-                asked == path && *at == port.name,
-                "a probe asks {at}{asked}, not {path}"
-            );
-        }
+        container.probes(["/healthz", "/readyz"])?;
         Ok(Verdict::Passed)
     })
 }
 
+impl Container {
+    /// Liveness and readiness are asked for at these paths of the port `metrics`.
+    pub(crate) fn probes(&self, paths: [&str; 2]) -> Result<()> {
+        for (probe, path) in [&self.liveness_probe, &self.readiness_probe]
+            .into_iter()
+            .zip(paths)
+        {
+            let HttpGet { path: asked, port } = &probe.http_get;
+            ensure!(
+                asked == path && port == "metrics",
+                "a probe asks {port}{asked}, not {path}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The number of a port.
+    pub(crate) fn port(&self, name: &str) -> Result<u16> {
+        let found = self.ports.iter().find(|port| port.name == name);
+        Ok(found
+            .with_context(|| format!("no port {name}"))?
+            .container_port)
+    }
+}
+
 /// As the kubelet does it.
-fn filled_in(argument: &str) -> String {
+pub(crate) fn filled_in(argument: &str) -> String {
     argument
         .replace("$(HOST_IP)", "192.0.2.1")
         .replace("$(NODE_NAME)", "node-1")
 }
 
 /// The agent understands the command line.
-fn takes(program: &OsString, arguments: &[String]) -> Result<()> {
+pub(crate) fn takes(program: &OsString, arguments: &[String]) -> Result<()> {
     let output = Command::new(program)
         .args(arguments)
         .arg("--check-config")
@@ -232,7 +257,7 @@ fn the_image_is_the_agent() -> Result<Verdict> {
 
 #[rustfmt::skip]
 pub(crate) const CHECKS: &[Check] = &[
-    Check::new("deploy::the_manifest_is_what_kubernetes_expects", the_manifest_is_what_kubernetes_expects),
+    Check::new("deploy::the_manifests_are_what_kubernetes_expects", the_manifests_are_what_kubernetes_expects),
     Check::new("deploy::a_field_that_kubernetes_does_not_know_is_found", a_field_that_kubernetes_does_not_know_is_found),
     Check::new("deploy::the_manifest_calls_the_agent_as_it_wants", the_manifest_calls_the_agent_as_it_wants),
     Check::new("deploy::the_unit_calls_the_agent_as_it_wants", the_unit_calls_the_agent_as_it_wants),

@@ -13,6 +13,7 @@ mod agent;
 mod check;
 mod dashboard;
 mod deploy;
+mod dispatch;
 mod expression;
 mod kubernetes;
 mod layout;
@@ -28,7 +29,7 @@ use libtest_mimic::Arguments;
 
 use crate::check::Check;
 
-const CHECKS: [&[Check]; 8] = [
+const CHECKS: [&[Check]; 9] = [
     expression::CHECKS,
     dashboard::CHECKS,
     layout::CHECKS,
@@ -36,6 +37,7 @@ const CHECKS: [&[Check]; 8] = [
     promtool::CHECKS,
     scrape::CHECKS,
     deploy::CHECKS,
+    dispatch::CHECKS,
     pages::CHECKS,
 ];
 

@@ -3,6 +3,7 @@
 mod advise;
 mod check;
 mod config;
+mod dispatch;
 pub mod exit;
 mod metrics;
 mod pause;
@@ -50,6 +51,8 @@ enum Verb {
     Resume(pause::Resume),
     /// Print what makes the active treatments last, for the files where that belongs.
     Advise(advise::Advise),
+    /// Take Alertmanager's alerts for many nodes, and give each to the agent of its node.
+    Dispatch(dispatch::Dispatch),
     /// List the treatments that there are.
     Treatments(treatments::Treatments),
     /// Show what can be probed on this kernel, how, and what is missing.
@@ -76,6 +79,7 @@ impl Arguments {
             Verb::Pause(pause) => pause.run(),
             Verb::Resume(resume) => resume.run(),
             Verb::Advise(advise) => advise.run(),
+            Verb::Dispatch(dispatch) => dispatch.run(),
             Verb::Treatments(treatments) => treatments.run(),
             Verb::Probes(probes) => probes.run(),
             Verb::Metrics(metrics) => metrics.run(),

@@ -41,6 +41,10 @@ pub(super) struct Run {
     /// Where the HTTP server listens; port 0 takes a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// Take Alertmanager's alerts there, as [webhook] enabled and listen do; port 0 takes a
+    /// free port.
+    #[arg(long, value_name = "ADDR:PORT")]
+    webhook: Option<SocketAddr>,
     /// Time from one reading to the next.
     #[arg(long, value_name = "TIME", value_parser = interval)]
     interval: Option<Duration>,
@@ -73,8 +77,7 @@ impl Run {
             print("the configuration is valid\n")?;
             return Ok(Exit::Healthy);
         }
-        logging::start(config.log);
-        log_panics();
+        logging::start_for_a_daemon(config.log);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(config.ailments.len() + OTHERS_THAT_BLOCK)
@@ -93,6 +96,8 @@ impl Run {
             }
         }
         set(&mut config.agent.listen, &self.listen);
+        set(&mut config.webhook.listen, &self.webhook);
+        config.webhook.enabled |= self.webhook.is_some();
         set(&mut config.agent.interval, &self.interval);
         set(&mut config.agent.node_name, &self.node_name);
         set(&mut config.agent.state_dir, &self.state_dir);
@@ -197,9 +202,4 @@ fn statistics() -> Option<OwnedFd> {
             None
         }
     }
-}
-
-/// A panic is a log record like every other.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }

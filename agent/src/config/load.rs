@@ -11,18 +11,20 @@ use toml::{
 
 use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics, treatment_keys};
 use crate::{
+    dispatch::Dispatch,
     treatment::{Mode, Policy},
     webhook::Webhook,
 };
 
 /// The tables of a file; that of the ailments has one for each.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "agent",
     "log",
     "metrics",
     "treatment",
     "treatments",
     "webhook",
+    "dispatch",
     "ailments",
 ];
 
@@ -88,6 +90,7 @@ impl<'i> Reader<'i> {
                     self.table("treatment", Policy::KEYS, value, &mut config.treatment);
                 }
                 "webhook" => self.table("webhook", Webhook::KEYS, value, &mut config.webhook),
+                "dispatch" => self.table("dispatch", Dispatch::KEYS, value, &mut config.dispatch),
                 "treatments" => modes = self.modes(value),
                 "ailments" => self.ailments(value, &mut config.ailments),
                 _ => self.unknown("table", &name, TABLES),
@@ -272,14 +275,14 @@ mod tests {
             faults("[agents]\n"),
             [
                 "1:2: unknown table `agents`, allowed are: agent, log, metrics, treatment, \
-             treatments, webhook, ailments"
+             treatments, webhook, dispatch, ailments"
             ]
         );
         assert_eq!(
             faults("interval = '5s'\n"),
             [
                 "1:1: unknown table `interval`, allowed are: agent, log, metrics, treatment, \
-             treatments, webhook, ailments"
+             treatments, webhook, dispatch, ailments"
             ]
         );
     }
@@ -322,6 +325,13 @@ mod tests {
         assert!(fault.contains("\"dry-run\", \"manual\""), "{fault}");
         let fault = &faults("[treatments]\nvm_swappiness = 'auto'\n")[0];
         assert!(fault.contains("run_estimation"), "{fault}");
+    }
+
+    #[test]
+    fn an_agent_that_is_none_is_refused_with_what_one_is() {
+        let faults = faults("[dispatch]\nagents = ['ward-7 http://a:1 a:2']\n");
+        assert!(faults[0].starts_with("2:"), "{faults:?}");
+        assert!(faults[0].contains("http://HOST:PORT"), "{faults:?}");
     }
 
     #[test]

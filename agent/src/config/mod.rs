@@ -17,6 +17,7 @@ pub use tables::{Agent, Format, Level, Log, Metrics};
 
 use crate::{
     ailments::{self, Ward},
+    dispatch::Dispatch,
     treatment::{Policy, Treatment},
     webhook::Webhook,
 };
@@ -34,6 +35,8 @@ pub struct Config {
     pub treatment: Policy,
     /// Who may ask for it.
     pub webhook: Webhook,
+    /// How `nodemedic dispatch` shares alerts out.
+    pub dispatch: Dispatch,
     /// All ailments in their order, each with its settings.
     pub ailments: Vec<Case>,
 }
@@ -75,6 +78,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             treatment: Policy::default(),
             webhook: Webhook::default(),
+            dispatch: Dispatch::default(),
             ailments: ailments::all()
                 .into_iter()
                 .map(|ward| Case {

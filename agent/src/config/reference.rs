@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{Agent, Case, Config, Key, Log, Metrics, treatment_keys};
-use crate::{render::wrap, treatment::Policy, webhook::Webhook};
+use crate::{dispatch::Dispatch, render::wrap, treatment::Policy, webhook::Webhook};
 
 const WIDTH: usize = 80;
 
@@ -87,6 +87,13 @@ fn sections(config: &Config) -> Result<Vec<Section>, toml::ser::Error> {
         "How Alertmanager asks for treatments: docs/operations.md, Treatments by alert.",
         Webhook::KEYS,
         &config.webhook,
+    )?);
+    sections.push(section(
+        "dispatch",
+        "How `nodemedic dispatch` gives alerts to agents, and how many nodes may be treated at \
+         once: docs/operations.md, Dispatch.",
+        Dispatch::KEYS,
+        &config.dispatch,
     )?);
     for case in &config.ailments {
         sections.push(ailment(case)?);
@@ -184,6 +191,8 @@ mod tests {
         tables.push(("treatment", Policy::KEYS, policy));
         let webhook = toml::Table::try_from(&config.webhook).unwrap();
         tables.push(("webhook", Webhook::KEYS, webhook));
+        let dispatch = toml::Table::try_from(&config.dispatch).unwrap();
+        tables.push(("dispatch", Dispatch::KEYS, dispatch));
         for case in &config.ailments {
             let about = case.ward.about();
             tables.push((about.name, about.keys, case.ward.settings().unwrap()));

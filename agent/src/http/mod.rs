@@ -25,7 +25,7 @@ mod web_config;
 
 pub use answer::{Answer, json, not_allowed, text};
 pub use gate::{Gate, GateConfig};
-pub use pages::Pages;
+pub use pages::{Pages, metrics_page};
 pub use server::{Server, Service};
 pub use tls::{Tls, TlsClient};
 pub use token::Token;

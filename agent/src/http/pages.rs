@@ -79,10 +79,7 @@ impl Pages {
     }
 
     fn metrics(&self) -> Answer {
-        match self.metrics.text() {
-            Ok(page) => answer(StatusCode::OK, TEXT_FORMAT, page),
-            Err(error) => failed("/metrics", &error),
-        }
+        metrics_page(&self.metrics)
     }
 
     fn report(&self) -> Answer {
@@ -110,6 +107,14 @@ impl Pages {
 
     fn last(&self) -> Option<Snapshot> {
         self.reports.borrow().clone()
+    }
+}
+
+/// All metrics, in the text format.
+pub fn metrics_page(page: &Page) -> Answer {
+    match page.text() {
+        Ok(page) => answer(StatusCode::OK, TEXT_FORMAT, page),
+        Err(error) => failed("/metrics", &error),
     }
 }
 
@@ -226,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn the_report_reads_back() {
         let json = body(ask(Method::GET, "/report")).await;
-        let report: crate::report::NodeReport = serde_json::from_str(&json).unwrap();
+        let report: NodeReport = serde_json::from_str(&json).unwrap();
         assert_eq!(report.ailments[0].findings[0].kind, "racing");
     }
 

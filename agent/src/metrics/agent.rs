@@ -6,7 +6,7 @@ use crate::{
     report::{AilmentReport, Coverage, Errors, NodeReport, ProbeReport, Verdict},
 };
 
-const BUILD_INFO: MetricDef = MetricDef {
+pub(super) const BUILD_INFO: MetricDef = MetricDef {
     name: "nodemedic_build_info",
     kind: Kind::Gauge,
     help: "Always 1; the label tells the version of the agent.",

@@ -31,7 +31,20 @@ impl Page {
         Ok(Self { registry })
     }
 
-    /// The page with more on it than reports tell.
+    /// The page of a process that has no reports.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn of_the_process() -> prometheus::Result<Self> {
+        let page = Self {
+            registry: Registry::new(),
+        };
+        page.with(&[agent::BUILD_INFO], || vec![agent::build_info()])?
+            .with(process::METRICS, process::samples)
+    }
+
+    /// The page with more on it.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ pub use cap::cap;
 pub use collector::Page;
 pub use definition::{Kind, MetricDef, Sample, Value};
 
-use crate::{ailments::About, webhook};
+use crate::{ailments::About, dispatch, webhook};
 
 /// Metrics that belong together.
 #[derive(Clone, Debug)]
@@ -33,6 +33,11 @@ pub fn sections(ailments: &[About]) -> Vec<Section> {
         name: "webhook",
         about: "what alerts ask for, while webhook.enabled is on",
         metrics: webhook::METRICS,
+    });
+    sections.push(Section {
+        name: "dispatch",
+        about: "what `nodemedic dispatch` does with alerts, on its own /metrics",
+        metrics: dispatch::METRICS,
     });
     sections
 }

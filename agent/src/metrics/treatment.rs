@@ -12,8 +12,8 @@ const ACTIVE: MetricDef = MetricDef {
 const TOTAL: MetricDef = MetricDef {
     name: "nodemedic_treatment_total",
     kind: Kind::Counter,
-    help: "Steps of treatments: applied, kept, undone, overtaken by somebody else, void after a \
-           reboot, failed; dry_run where it was only told what would be done. By who asked for \
+    help: "Steps of treatments: applied, kept, undone (ineffective or harmful, if that is why), \
+           overtaken by somebody else, void after a reboot, failed; dry_run where it was only told what would be done. By who asked for \
            it: hand, agent, alert.",
     labels: &["treatment", "trigger", "outcome"],
 };

@@ -22,7 +22,7 @@ pub struct Outcome {
     pub treatment: String,
     /// Who asked for it.
     pub trigger: String,
-    /// The state, or `dry_run`.
+    /// The state; `ineffective` or `harmful` where that is why it was undone; or `dry_run`.
     pub outcome: String,
     /// How often.
     pub times: u64,

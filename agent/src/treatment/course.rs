@@ -136,6 +136,15 @@ impl Course {
         matches!(self.state, State::Intended | State::Applied | State::Kept)
     }
 
+    /// What counts call how far it is: an end of which one should know is told apart.
+    pub(super) fn outcome(&self) -> &'static str {
+        match (self.state, self.ending) {
+            (State::Undone, Some(Ending::Ineffective)) => "ineffective",
+            (State::Undone, Some(Ending::Harmful)) => "harmful",
+            (state, _) => state.name(),
+        }
+    }
+
     /// Whether it is a reason to leave this node alone for longer.
     pub(super) fn discourages(&self) -> bool {
         matches!(

@@ -691,7 +691,7 @@ impl Engine {
         self.courses[index].state = state;
         let course = self.courses[index].clone();
         self.counts
-            .outcome(&course.treatment, course.trigger.name(), state.name());
+            .outcome(&course.treatment, course.trigger.name(), course.outcome());
         tell(&course);
         if let Err(error) = self.record(&course, now) {
             error!(id = course.id, "{error:#}");

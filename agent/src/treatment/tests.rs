@@ -211,6 +211,12 @@ fn what_helps_is_kept_until_its_time_is_over() {
     assert_eq!(bed.kernel.value(), Some(120));
 }
 
+/// The outcomes that it has counted, each once.
+fn counted(engine: &Engine) -> Vec<&str> {
+    let outcomes = engine.counts().outcomes.iter();
+    outcomes.map(|it| it.outcome.as_str()).collect()
+}
+
 #[test]
 fn what_does_not_help_is_undone_and_not_tried_again_soon() {
     let mut bed = Bedside::new(Mode::Auto);
@@ -220,6 +226,7 @@ fn what_does_not_help_is_undone_and_not_tried_again_soon() {
     engine.step(&sick(), bed.now);
     assert_eq!(last(&engine).ending, Some(Ending::Ineffective));
     assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(counted(&engine), ["applied", "ineffective"]);
     bed.pass(600.0);
     engine.step(&sick(), bed.now);
     assert_eq!(engine.courses().len(), 1);
@@ -237,6 +244,7 @@ fn what_harms_another_is_undone_at_once() {
     engine.step(&report(true, Verdict::Warning), bed.now);
     assert_eq!(last(&engine).ending, Some(Ending::Harmful));
     assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(counted(&engine), ["applied", "harmful"]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Listener {
         reports: Reports,
     ) -> anyhow::Result<Self> {
         let (gate, tls) = Gate::open(&config.gate())?;
-        let server = Server::bind(config.listen, tls, "[webhook] listen").await?;
+        let server = Server::bind(config.listen, tls, "--webhook or [webhook] listen").await?;
         let names = names(config, identity);
         let counts = Arc::new(Counts::new(&OF_WEBHOOK));
         let desk = Desk::new(

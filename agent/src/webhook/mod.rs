@@ -16,6 +16,7 @@ mod counts;
 mod decision;
 mod desk;
 mod intake;
+pub(crate) mod keys;
 mod listener;
 mod names;
 mod payload;

@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::keys;
 use crate::{
     config::{Allowed, Key},
     http::GateConfig,
@@ -52,17 +53,17 @@ impl Webhook {
             help: "Where the webhook listens. Beyond the loopback it takes token_file, or \
                    web_config with client_auth_type RequireAndVerifyClientCert.",
         },
-        WEB_CONFIG,
-        TOKEN_FILE,
-        MAX_BODY,
-        PER_MINUTE,
+        keys::WEB_CONFIG,
+        keys::TOKEN_FILE,
+        keys::MAX_BODY,
+        keys::PER_MINUTE,
         Key {
             name: "undo_resolved",
             allowed: Allowed::Switch,
             help: "Whether an alert that is resolved undoes the treatment that it has begun. \
                    Otherwise that ends when its time is over.",
         },
-        NODE_LABELS,
+        keys::NODE_LABELS,
         Key {
             name: "node_names",
             allowed: Allowed::Texts,
@@ -99,56 +100,9 @@ impl Default for Webhook {
             max_body_bytes: 1 << 20,
             per_minute: 120,
             undo_resolved: true,
-            node_labels: vec!["node".to_owned(), "instance".to_owned()],
+            node_labels: keys::node_labels(),
             node_names: Vec::new(),
             accept_unnamed: false,
         }
     }
 }
-
-/// How to speak TLS, wherever alerts come in.
-pub(crate) const WEB_CONFIG: Key = Key {
-    name: "web_config",
-    allowed: Allowed::Text,
-    help: "A file in the form of Prometheus' own tools (`promtool check web-config` checks it) \
-           with tls_server_config: cert_file, key_file, client_auth_type, client_ca_file, \
-           min_version, max_version. The certificates are read again when they change. Empty: \
-           no TLS.",
-};
-
-/// Who may come in, wherever alerts do.
-pub(crate) const TOKEN_FILE: Key = Key {
-    name: "token_file",
-    allowed: Allowed::Text,
-    help: "A file with the bearer token that a request must carry, readable by its owner alone. \
-           It is read again when it changes. Empty: no token.",
-};
-
-/// How much may come in at once, wherever alerts do.
-pub(crate) const MAX_BODY: Key = Key {
-    name: "max_body_bytes",
-    allowed: Allowed::Count {
-        min: 1 << 10,
-        max: 16 << 20,
-    },
-    help: "The largest payload. An alert has some 1,000 bytes.",
-};
-
-/// How often something may come in, wherever alerts do.
-pub(crate) const PER_MINUTE: Key = Key {
-    name: "per_minute",
-    allowed: Allowed::Count {
-        min: 1,
-        max: 60_000,
-    },
-    help: "How many requests a minute are looked at. Others are answered by 503, after which \
-           Alertmanager tries again.",
-};
-
-/// How alerts name nodes.
-pub(crate) const NODE_LABELS: Key = Key {
-    name: "node_labels",
-    allowed: Allowed::Texts,
-    help: "The labels of an alert that may name its node, in this order: the first that it has \
-           counts.",
-};

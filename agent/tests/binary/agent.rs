@@ -67,24 +67,38 @@ impl Agent {
     pub(crate) fn start_program(program: &Path, user: Option<u32>, arguments: &[&str]) -> Self {
         let state = tempfile::tempdir().unwrap();
         std::os::unix::fs::chown(state.path(), user, None).unwrap();
-        let mut command = Command::new(program);
-        command
-            .args([
-                "run",
-                "--listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-                "--state-dir",
-            ])
-            .arg(state.path())
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        let mut command = run(program, state.path(), arguments);
         if let Some(user) = user {
             command.uid(user).gid(user);
         }
+        Self::spawn(command, state)
+    }
+
+    /// With a state directory in which there is something.
+    pub(crate) fn start_in(state: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let command = run(Path::new(PROGRAM), state.path(), arguments);
+        Self::spawn(command, state)
+    }
+
+    /// `nodemedic dispatch` on free ports; the address is that of its pages.
+    pub(crate) fn dispatcher(arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args([
+            "dispatch",
+            "--listen",
+            "127.0.0.1:0",
+            "--pages",
+            "127.0.0.1:0",
+        ]);
+        command.args(["--log-format", "json"]).args(arguments);
+        Self::spawn(command, tempfile::tempdir().unwrap())
+    }
+
+    fn spawn(mut command: Command, state: tempfile::TempDir) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::default();
         let address = follow(child.stderr.take().unwrap(), Arc::clone(&log));
@@ -181,6 +195,22 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn run(program: &Path, state: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args([
+            "run",
+            "--listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+            "--state-dir",
+        ])
+        .arg(state)
+        .args(arguments);
+    command
 }
 
 /// Collects the log until it ends; the address is sent once it is there.

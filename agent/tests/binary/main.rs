@@ -4,6 +4,7 @@ mod agent;
 mod check;
 mod command_line;
 mod configuration;
+mod dispatch;
 mod exposition;
 mod life;
 mod pages;

@@ -15,31 +15,31 @@ use tempfile::TempDir;
 use crate::agent::{Agent, LIMIT};
 
 /// What the agent is called.
-pub(super) const NODE: &str = "ward-7";
-pub(super) const TOKEN: &str = "hunter2";
+pub(crate) const NODE: &str = "ward-7";
+pub(crate) const TOKEN: &str = "hunter2";
 
 /// A folder with a configuration and what it names.
-pub(super) struct Bed {
-    pub(super) folder: TempDir,
+pub(crate) struct Bed {
+    pub(crate) folder: TempDir,
 }
 
 impl Bed {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A file that only its owner can read.
-    pub(super) fn secret(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn secret(&self, name: &str, content: &str) -> PathBuf {
         self.file(name, content, 0o600)
     }
 
-    pub(super) fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -47,15 +47,20 @@ impl Bed {
     }
 
     /// A configuration with these lines in `[webhook]`.
-    pub(super) fn config(&self, webhook: &str) -> PathBuf {
+    pub(crate) fn config(&self, webhook: &str) -> PathBuf {
+        self.config_of(NODE, webhook)
+    }
+
+    /// The same of another node.
+    pub(crate) fn config_of(&self, node: &str, webhook: &str) -> PathBuf {
         let text = format!(
-            "[agent]\nnode_name = \"{NODE}\"\n[webhook]\nenabled = true\nlisten = \"127.0.0.1:0\"\n\
+            "[agent]\nnode_name = \"{node}\"\n[webhook]\nenabled = true\nlisten = \"127.0.0.1:0\"\n\
              {webhook}\n"
         );
         self.file("config.toml", &text, 0o644)
     }
 
-    pub(super) fn start(self, webhook: &str) -> Ward {
+    pub(crate) fn start(self, webhook: &str) -> Ward {
         let config = self.config(webhook);
         let agent = Agent::start(&["--config", config.to_str().unwrap()]);
         let address = webhook_address(&agent);
@@ -67,15 +72,15 @@ impl Bed {
     }
 
     /// With a token.
-    pub(super) fn guarded(self, more: &str) -> Ward {
+    pub(crate) fn guarded(self, more: &str) -> Ward {
         let token = self.secret("token", TOKEN);
         self.start(&format!("token_file = {token:?}\n{more}"))
     }
 }
 
 /// The log says where.
-fn webhook_address(agent: &Agent) -> SocketAddr {
-    agent.until_log("alerts are received");
+pub(crate) fn webhook_address(agent: &Agent) -> SocketAddr {
+    agent.until_log("\"webhook\":");
     let log = agent.log();
     let records = log
         .lines()
@@ -85,19 +90,19 @@ fn webhook_address(agent: &Agent) -> SocketAddr {
 }
 
 /// A running agent.
-pub(super) struct Ward {
-    pub(super) bed: Bed,
-    pub(super) agent: Agent,
-    pub(super) address: SocketAddr,
+pub(crate) struct Ward {
+    pub(crate) bed: Bed,
+    pub(crate) agent: Agent,
+    pub(crate) address: SocketAddr,
 }
 
 impl Ward {
     /// Posts with the token.
-    pub(super) fn post(&self, body: &str) -> Response {
+    pub(crate) fn post(&self, body: &str) -> Response {
         self.ask("POST", "/alertmanager", Some(TOKEN), body)
     }
 
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         method: &str,
         path: &str,
@@ -107,23 +112,32 @@ impl Ward {
         exchange(self.connect(), &request(method, path, token, body))
     }
 
-    pub(super) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
+    pub(crate) fn connect(&self) -> TcpStream {
+        connect(self.address)
     }
 
     /// The value of a series on the pages.
-    pub(super) fn metric(&self, series: &str) -> f64 {
-        let page = get(self.agent.address, "/metrics").unwrap();
-        let line = page.lines().find_map(|line| line.strip_prefix(series));
-        let value = line.unwrap_or_else(|| panic!("no {series} in {page}"));
-        value.trim().parse().unwrap()
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        metric(&self.agent, series)
     }
 }
 
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+/// The value of a series on the pages.
+pub(crate) fn metric(agent: &Agent, series: &str) -> f64 {
+    let page = get(agent.address, "/metrics").unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(series));
+    let value = line.unwrap_or_else(|| panic!("no {series} in {page}"));
+    value.trim().parse().unwrap()
+}
+
 /// A request as Alertmanager makes it.
-pub(super) fn request(method: &str, path: &str, token: Option<&str>, body: &str) -> String {
+pub(crate) fn request(method: &str, path: &str, token: Option<&str>, body: &str) -> String {
     let credentials = token.map_or(String::new(), |it| {
         format!("Authorization: Bearer {it}\r\n")
     });
@@ -135,7 +149,7 @@ pub(super) fn request(method: &str, path: &str, token: Option<&str>, body: &str)
 }
 
 /// What comes back on a connection, to its end.
-pub(super) fn exchange(mut stream: impl Read + Write, request: &str) -> Response {
+pub(crate) fn exchange(mut stream: impl Read + Write, request: &str) -> Response {
     // Who is refused early may find the connection closed.
     let _ = stream.write_all(request.as_bytes());
     let _ = stream.flush();
@@ -156,7 +170,7 @@ fn parse(answer: &str) -> Response {
 }
 
 /// An alert of an ailment of a node.
-pub(super) fn alert(status: &str, node: &str, ailment: &str) -> Value {
+pub(crate) fn alert(status: &str, node: &str, ailment: &str) -> Value {
     json!({
         "status": status,
         "labels": {"alertname": "Sick", "instance": node, "ailment": ailment},
@@ -168,7 +182,7 @@ pub(super) fn alert(status: &str, node: &str, ailment: &str) -> Value {
     })
 }
 
-pub(super) fn payload(alerts: &[Value]) -> Value {
+pub(crate) fn payload(alerts: &[Value]) -> Value {
     json!({
         "version": "4",
         "groupKey": "{}:{}",
@@ -184,7 +198,7 @@ pub(super) fn payload(alerts: &[Value]) -> Value {
 }
 
 /// What was decided of each alert.
-pub(super) fn decisions(answer: &Response) -> Vec<String> {
+pub(crate) fn decisions(answer: &Response) -> Vec<String> {
     let told: Value = serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{answer:?}"));
     let alerts = told["alerts"].as_array().unwrap().iter();
     alerts
@@ -192,6 +206,6 @@ pub(super) fn decisions(answer: &Response) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string()
 }

@@ -1,7 +1,7 @@
 //! The webhook, as Alertmanager and those who are not Alertmanager meet it.
 
-mod bed;
-mod certificates;
+pub(crate) mod bed;
+pub(crate) mod certificates;
 mod configuration;
 mod payloads;
 mod slow;

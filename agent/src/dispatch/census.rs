@@ -1,0 +1,208 @@
+//! How all agents are.
+
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt as _, stream};
+use hyper::StatusCode;
+use serde::Deserialize;
+use tracing::{debug, warn};
+
+use super::{Client, Place};
+use crate::{treatment::State, webhook::is_called};
+
+/// Agents that are asked at a time.
+const AT_ONCE: usize = 32;
+
+/// What the agents say at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// One of each node.
+    agents: Vec<Agent>,
+}
+
+/// One agent.
+#[derive(Clone, Debug)]
+pub(super) struct Agent {
+    pub(super) place: Place,
+    pub(super) state: Standing,
+}
+
+/// How an agent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It answers.
+    There {
+        /// What its report calls the node.
+        node: String,
+        /// Whether a treatment is active.
+        treats: bool,
+    },
+    /// It does not.
+    Unreachable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// As much of a report as counts.
+#[derive(Deserialize)]
+struct Report {
+    node: String,
+    treatments: Vec<Course>,
+}
+
+#[derive(Deserialize)]
+struct Course {
+    state: State,
+}
+
+impl Census {
+    /// Asks all.
+    pub(super) async fn take(client: &Client, places: Vec<Place>) -> Self {
+        let asked = places.into_iter().map(|place| async {
+            let state = ask(client, &place).await;
+            Agent { place, state }
+        });
+        let agents: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        Self::of(agents)
+    }
+
+    /// An agent that has two addresses is one.
+    pub(super) fn of(agents: Vec<Agent>) -> Self {
+        let mut seen = BTreeSet::new();
+        let is_new = |agent: &Agent| match &agent.state {
+            Standing::There { node, .. } => seen.insert(node.clone()),
+            Standing::Unreachable { .. } => true,
+        };
+        Self {
+            agents: agents.into_iter().filter(is_new).collect(),
+        }
+    }
+
+    /// How many agents there are.
+    pub fn known(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// Those with an active treatment.
+    pub fn treating(&self) -> usize {
+        self.count(|state| matches!(state, Standing::There { treats: true, .. }))
+    }
+
+    /// Those that do not answer.
+    pub fn unreachable(&self) -> usize {
+        self.count(|state| matches!(state, Standing::Unreachable { .. }))
+    }
+
+    fn count(&self, is: impl Fn(&Standing) -> bool) -> usize {
+        self.agents.iter().filter(|agent| is(&agent.state)).count()
+    }
+
+    /// The agent of a node, as an alert names it; by what it says, else by what the
+    /// configuration calls it.
+    pub(super) fn find(&self, label: &str) -> Option<&Agent> {
+        let by_itself = self.agents.iter().find(|agent| match &agent.state {
+            Standing::There { node, .. } => is_called(label, node),
+            Standing::Unreachable { .. } => false,
+        });
+        by_itself.or_else(|| {
+            let named = |agent: &&Agent| {
+                let node = agent.place.node.as_deref();
+                node.is_some_and(|node| is_called(label, node))
+            };
+            self.agents.iter().find(named)
+        })
+    }
+
+    /// An agent of which nobody knows what node it is.
+    pub(super) fn nameless(&self) -> Option<&Agent> {
+        let nameless = |agent: &&Agent| {
+            agent.place.node.is_none() && matches!(agent.state, Standing::Unreachable { .. })
+        };
+        self.agents.iter().find(nameless)
+    }
+}
+
+async fn ask(client: &Client, place: &Place) -> Standing {
+    match report(client, place).await {
+        Ok(Report { node, treatments }) => {
+            let active =
+                |it: &Course| matches!(it.state, State::Intended | State::Applied | State::Kept);
+            let treats = treatments.iter().any(active);
+            if place.node.as_ref().is_some_and(|named| *named != node) {
+                warn!(named = place.node, node, "an agent calls itself otherwise");
+            }
+            Standing::There { node, treats }
+        }
+        Err(why) => {
+            debug!(agent = place.name(), "unreachable: {why}");
+            Standing::Unreachable { why }
+        }
+    }
+}
+
+async fn report(client: &Client, place: &Place) -> Result<Report, String> {
+    let answer = client.get(&place.report, "/report").await?;
+    if answer.code != StatusCode::OK {
+        let said = String::from_utf8_lossy(&answer.body);
+        return Err(format!(
+            "{}/report: {}: {}",
+            place.report,
+            answer.code,
+            said.trim()
+        ));
+    }
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| format!("{}/report is no report: {error}", place.report))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn agent(named: Option<&str>, state: Standing) -> Agent {
+        let text = format!("{} http://a:1 http://a:2", named.unwrap_or("x"));
+        let mut place = Place::try_from(text).unwrap();
+        place.node = named.map(str::to_owned);
+        Agent { place, state }
+    }
+
+    pub(crate) fn there(node: &str, treats: bool) -> Standing {
+        Standing::There {
+            node: node.to_owned(),
+            treats,
+        }
+    }
+
+    pub(crate) fn gone() -> Standing {
+        let why = "gone".to_owned();
+        Standing::Unreachable { why }
+    }
+
+    #[test]
+    fn an_agent_is_found_by_what_it_says_and_else_by_what_it_is_called() {
+        let census = Census::of(vec![
+            agent(Some("a"), there("ward-7", true)),
+            agent(Some("ward-8"), gone()),
+            agent(None, there("ward-9", false)),
+        ]);
+        let standing = |label| census.find(label).map(|agent| agent.state.clone());
+        assert_eq!(standing("ward-7:19110"), Some(there("ward-7", true)));
+        assert_eq!(standing("ward-8"), Some(gone()));
+        assert_eq!(standing("ward-9"), Some(there("ward-9", false)));
+        assert_eq!(standing("ward-10"), None);
+        assert!(census.nameless().is_none());
+        assert_eq!(
+            (census.known(), census.treating(), census.unreachable()),
+            (3, 1, 1)
+        );
+    }
+
+    #[test]
+    fn one_agent_at_two_addresses_is_one() {
+        let twice = vec![agent(None, there("a", true)), agent(None, there("a", true))];
+        assert_eq!(Census::of(twice).known(), 1);
+        let two = vec![agent(None, gone()), agent(None, gone())];
+        assert_eq!(Census::of(two).known(), 2);
+    }
+}

@@ -1,0 +1,77 @@
+//! What the dispatcher counts.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::{Census, brake::Brake};
+use crate::{
+    metrics::{Kind, MetricDef, Sample},
+    webhook::{Counted, Decision},
+};
+
+const REQUESTS: MetricDef = MetricDef {
+    name: "nodemedic_dispatch_requests_total",
+    kind: Kind::Counter,
+    help: "Requests to the dispatcher's webhook, by the status code of the answer.",
+    labels: &["code"],
+};
+const ALERTS: MetricDef = MetricDef {
+    name: "nodemedic_dispatch_alerts_total",
+    kind: Kind::Counter,
+    help: "Alerts that came to the dispatcher, by what it, or the agent, has decided.",
+    labels: &["decision"],
+};
+const TRUNCATED: MetricDef = MetricDef {
+    name: "nodemedic_dispatch_truncated_alerts_total",
+    kind: Kind::Counter,
+    help: "Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.",
+    labels: &[],
+};
+const AGENTS: MetricDef = MetricDef {
+    name: "nodemedic_dispatch_agents",
+    kind: Kind::Gauge,
+    help: "Agents when they were last asked: idle, treating, unreachable.",
+    labels: &["state"],
+};
+const LIMIT: MetricDef = MetricDef {
+    name: "nodemedic_dispatch_treating_limit",
+    kind: Kind::Gauge,
+    help: "The brake: so many nodes may be under treatment at once, those that are unreachable \
+           among them.",
+    labels: &[],
+};
+
+/// The definitions.
+pub const METRICS: &[MetricDef] = &[REQUESTS, ALERTS, TRUNCATED, AGENTS, LIMIT];
+
+/// Of what comes in.
+pub(super) static OF_DISPATCH: Counted = Counted {
+    requests: &REQUESTS,
+    alerts: &ALERTS,
+    truncated: &TRUNCATED,
+    decisions: Decision::ALL,
+};
+
+/// How the agents last were.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<[usize; 4]>);
+
+impl Tally {
+    pub(super) fn set(&self, census: &Census, brake: Brake) {
+        let (treating, unreachable) = (census.treating(), census.unreachable());
+        let idle = census.known() - treating - unreachable;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = [idle, treating, unreachable, brake.most];
+    }
+
+    /// What a scrape shows.
+    pub fn samples(&self) -> Vec<Sample> {
+        let kept = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let [idle, treating, unreachable, limit] = kept.map(|count| count as f64);
+        vec![
+            Sample::number(&AGENTS, ["idle"], idle),
+            Sample::number(&AGENTS, ["treating"], treating),
+            Sample::number(&AGENTS, ["unreachable"], unreachable),
+            Sample::plain(&LIMIT, limit),
+        ]
+    }
+}

@@ -1,0 +1,32 @@
+//! `nodemedic dispatch`: takes Alertmanager's webhook for many nodes, and gives each alert
+//! to the agent of the node that it names.
+//!
+//! It keeps nothing: which agents there are, it looks up; which nodes are under treatment,
+//! the agents say. Each payload is decided on alone:
+//!
+//! 1. the census asks every agent for its report: which node it is, and whether something
+//!    is active there;
+//! 2. the brake is set by that: so many more nodes may be treated, where an agent that
+//!    does not answer counts as one that treats;
+//! 3. each agent gets the alerts of its node, at most as many agents at a time as the
+//!    brake allows to begin something. Alerts that are resolved always go through.
+
+mod agents;
+mod brake;
+mod census;
+mod client;
+mod counts;
+mod pages;
+mod place;
+mod post;
+mod router;
+mod settings;
+
+pub use agents::Agents;
+pub use census::Census;
+pub use client::Client;
+pub use counts::{METRICS, Tally};
+pub use pages::Pages;
+pub use place::{Place, Url};
+pub use router::Router;
+pub use settings::Dispatch;
