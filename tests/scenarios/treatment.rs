@@ -149,7 +149,9 @@ pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
 
     verb(guest, &SHORTER)?.ok()?;
     let file = "/etc/sysctl.d/60-dns.conf";
-    guest.sh(&format!("mkdir -p /etc/sysctl.d && echo {UDP_TIMEOUT}=17 > {file}"))?;
+    guest.sh(&format!(
+        "mkdir -p /etc/sysctl.d && echo {UDP_TIMEOUT}=17 > {file}"
+    ))?;
     guest.sh(&format!("sysctl -p {file}"))?;
     eventually(SOON, "it is somebody else's", || {
         let last = last(guest)?;
