@@ -1,6 +1,7 @@
 //! nodemedic finds the ways in which the kernel stalls a node.
 
 pub mod ailments;
+pub mod bell;
 pub mod cmd;
 pub mod config;
 pub mod control;

@@ -14,6 +14,8 @@ use crate::{
 pub(super) const ALL: &[MetricDef] = &[
     SECONDS,
     SCOPE_INFO,
+    ARMED,
+    CALLS,
     MEMORY_EVENTS,
     DIRTY,
     CGROUPS,
@@ -37,6 +39,21 @@ const SCOPE_INFO: MetricDef = MetricDef {
     help: "Always 1: whose a cgroup is that is shown, as far as its path tells. A label is empty \
            where there is no such thing.",
     labels: &["scope", "pod_uid", "qos", "container_id", "runtime", "unit"],
+};
+
+const ARMED: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_armed",
+    kind: Kind::Gauge,
+    help: "1 while the kernel calls for a reading as soon as tasks of the node wait for too much of \
+           a second, else 0.",
+    labels: &[],
+};
+
+const CALLS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_calls_total",
+    kind: Kind::Counter,
+    help: "How often the kernel has called for a reading, by what tasks waited for.",
+    labels: &["resource"],
 };
 
 const MEMORY_EVENTS: MetricDef = MetricDef {
@@ -83,6 +100,12 @@ const OTHER: &str = "other";
 /// The reading as series.
 pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     let mut samples = node(&reading.node);
+    let armed = !reading.armed.is_empty();
+    samples.push(Sample::plain(&ARMED, f64::from(u8::from(armed))));
+    let calls = reading.armed.iter();
+    samples.extend(
+        calls.map(|(resource, calls)| Sample::number(&CALLS, [resource.name()], *calls as f64)),
+    );
     if let Some(walk) = reading.walk {
         samples.push(Sample::plain(&WALK_SECONDS, walk.seconds));
         samples.push(Sample::plain(

@@ -32,6 +32,7 @@ fn healthy() -> Reading {
             netns: 1,
             ..NodeReading::default()
         },
+        armed: Vec::new(),
         cgroups: vec![
             cgroup("/pods", 5.0),
             cgroup("/pods/idle", 0.0),
