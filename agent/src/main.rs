@@ -1,6 +1,7 @@
 //! nodemedic finds the ways in which the kernel stalls a node.
 
 pub mod ailments;
+pub mod bell;
 pub mod cmd;
 pub mod config;
 pub mod control;
@@ -11,6 +12,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod monitor;
+pub mod node;
 pub mod render;
 pub mod report;
 pub mod state;

@@ -20,6 +20,7 @@ use tracing::error;
 use self::bed::Bed;
 use crate::{
     ailments::{About, Host},
+    bell,
     config::Case,
     identity::Identity,
     metrics,
@@ -95,7 +96,8 @@ impl Monitor {
         self.reports.subscribe()
     }
 
-    /// Attaches, then measures at the interval. Whenever it is dropped, even in the
+    /// Attaches, then measures at the interval, and when somebody rings the bell, but
+    /// not sooner than [`FIRST_READING`] after the last time. Whenever it is dropped, even in the
     /// middle of a tick, [`Self::stop`] still finds all that is attached.
     pub async fn run(&mut self) -> Infallible {
         self.tick().await;
@@ -103,7 +105,15 @@ impl Monitor {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            let last = Instant::now();
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = bell::rung() => {
+                    sleep(FIRST_READING.saturating_sub(last.elapsed())).await;
+                    // Two readings close to each other would be of next to nothing.
+                    ticks.reset();
+                }
+            }
             self.tick().await;
         }
     }
@@ -250,6 +260,25 @@ mod tests {
         let mut monitor = monitor(&host, 1, SHORT);
         monitor.tick().await;
         assert_eq!(ailment(&monitor, 0).coverage, Coverage::Starting);
+    }
+
+    #[tokio::test]
+    async fn a_bell_brings_a_reading_before_its_time() {
+        let host = Arc::new(ShamHost::default());
+        let mut monitor = monitor(&host, 1, LONG);
+        let mut reports = monitor.reports();
+        let third = async {
+            // The one that attaches, and the first reading.
+            for _ in 0..2 {
+                reports.changed().await.expect("it runs");
+            }
+            bell::ring();
+            reports.changed().await.expect("it runs");
+        };
+        tokio::select! {
+            never = monitor.run() => match never {},
+            third = timeout(LONG / 2, third) => third.expect("a third report"),
+        }
     }
 
     #[tokio::test]

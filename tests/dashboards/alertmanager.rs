@@ -21,47 +21,33 @@ use crate::check::{Available, Check, Verdict, read, root};
 use crate::process::{Agent, Process, SOON};
 use crate::promtool;
 
-const PACKAGE: &str = "prometheus-alertmanager";
 const PAGE: &str = "docs/operations.md";
 
 /// What the agent is called.
 const NODE: &str = "ward-7";
 const TOKEN: &str = "hunter2";
 
-/// Debian's package, whose service is not installed.
-fn package() -> Available<PathBuf> {
-    match tools::debian_package(PACKAGE) {
-        Ok(folder) => Available::Yes(folder),
+/// Whether Alertmanager can be started here.
+fn alertmanager() -> Available<()> {
+    let tried = tools::alertmanager().and_then(|mut program| {
+        let output = program.arg("--version").output().context("start it")?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{}", said.trim());
+        Ok(())
+    });
+    match tried {
+        Ok(()) => Available::Yes(()),
         Err(error) => Available::No {
-            why: format!("{PACKAGE} cannot be fetched: {error:#}"),
+            why: format!("Alertmanager cannot be fetched or started: {error:#}"),
         },
     }
 }
 
-/// Debian's Alertmanager wants its templates where the package would be installed: a mount
-/// namespace has them there, and nobody else sees it.
-fn inside(package: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-    command.arg("mount --bind \"$0/usr/share\" /usr/share && exec \"$@\"");
-    command.arg(package);
-    command
-}
-
-fn alertmanager() -> Available<PathBuf> {
-    let Available::Yes(package) = package() else {
-        return package();
-    };
-    match inside(&package).arg("true").output() {
-        Ok(output) if output.status.success() => Available::Yes(package),
-        Ok(output) => Available::No {
-            why: format!(
-                "a mount namespace is not allowed here: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ),
-        },
+fn amtool() -> Available<PathBuf> {
+    match tools::debian_program("prometheus-alertmanager", "usr/bin/amtool") {
+        Ok(program) => Available::Yes(program),
         Err(error) => Available::No {
-            why: format!("no unshare on the path: {error}"),
+            why: format!("amtool cannot be fetched: {error:#}"),
         },
     }
 }
@@ -96,8 +82,7 @@ fn documented(kind: &str, with: &str) -> Result<String> {
 }
 
 fn its_own_checker_takes_the_documented_configuration() -> Result<Verdict> {
-    package().then(|package| {
-        let amtool = package.join("usr/bin/amtool");
+    amtool().then(|amtool| {
         let config = documented("yaml", "webhook_configs")?;
         let folder = tempfile::tempdir().context("make a folder")?;
         let file = folder.path().join("alertmanager.yaml");
@@ -209,7 +194,7 @@ struct Alertmanager {
 }
 
 impl Alertmanager {
-    fn start(package: &Path, desk: &Desk, url: &str, token: &Path) -> Result<Self> {
+    fn start(desk: &Desk, url: &str, token: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder")?;
         let config = json!({
             "route": {
@@ -227,8 +212,7 @@ impl Alertmanager {
         let file = folder.path().join("alertmanager.yaml");
         // JSON is YAML.
         fs::write(&file, config.to_string()).context("write a configuration")?;
-        let mut command = inside(package);
-        command.arg(package.join("usr/bin/prometheus-alertmanager"));
+        let mut command = tools::alertmanager()?;
         command.args([
             "--cluster.listen-address=",
             "--web.listen-address=127.0.0.1:0",
@@ -292,13 +276,13 @@ fn it_is_heard_and_answered(
 }
 
 fn an_agent_hears_it_over_tls_and_knows_it_by_its_token() -> Result<Verdict> {
-    alertmanager().then(|package| {
+    alertmanager().then(|()| {
         agent::program().then(|program| {
             let desk = Desk::new()?;
             let agent = agent_with_tls(&program, &desk)?;
             let url = format!("https://{}/alertmanager", agent.webhook()?);
             let wrong = desk.file("wrong", "password")?;
-            let stranger = Alertmanager::start(&package, &desk, &url, &wrong)?;
+            let stranger = Alertmanager::start(&desk, &url, &wrong)?;
             stranger.alert(false)?;
             until(
                 agent.address,
@@ -307,7 +291,7 @@ fn an_agent_hears_it_over_tls_and_knows_it_by_its_token() -> Result<Verdict> {
                 &["401"],
             )?;
             drop(stranger);
-            let right = Alertmanager::start(&package, &desk, &url, &desk.path("token"))?;
+            let right = Alertmanager::start(&desk, &url, &desk.path("token"))?;
             it_is_heard_and_answered(&right, agent.address, "webhook")?;
             Ok(Verdict::Passed)
         })
@@ -315,7 +299,7 @@ fn an_agent_hears_it_over_tls_and_knows_it_by_its_token() -> Result<Verdict> {
 }
 
 fn a_dispatcher_passes_it_on() -> Result<Verdict> {
-    alertmanager().then(|package| {
+    alertmanager().then(|()| {
         agent::program().then(|program| {
             let desk = Desk::new()?;
             let agent = agent_with_tls(&program, &desk)?;
@@ -332,7 +316,7 @@ fn a_dispatcher_passes_it_on() -> Result<Verdict> {
             let config = desk.file("dispatch.toml", &text)?;
             let dispatcher = Agent::dispatcher(&program, &["--config", &config.to_string_lossy()])?;
             let url = format!("http://{}/alertmanager", dispatcher.webhook()?);
-            let right = Alertmanager::start(&package, &desk, &url, &token)?;
+            let right = Alertmanager::start(&desk, &url, &token)?;
             it_is_heard_and_answered(&right, dispatcher.address, "dispatch")?;
             until(
                 agent.address,

@@ -13,6 +13,9 @@ use serde_json::Value;
 
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 19_110);
 
+/// Time between the agent's readings.
+const A_SECOND: &str = "1s";
+
 /// The agent reads once a second here; this is several readings, on an emulated CPU.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -32,23 +35,30 @@ impl Agent {
 
     /// As [`Agent::start`], for another ailment and its table.
     pub(crate) fn start_for(guest: &Guest, ailment: &'static str, settings: &str) -> Result<Self> {
-        Self::launch(guest, &[], ailment, settings)
+        Self::launch(guest, &[], ailment, A_SECOND, settings)
+    }
+
+    /// As [`Agent::start_for`], with readings so far apart that none but the first comes by itself.
+    pub(crate) fn start_idle(guest: &Guest, ailment: &'static str) -> Result<Self> {
+        Self::launch(guest, &[], ailment, "1h", "")
     }
 
     /// As [`Agent::start`], run by another program, which takes its privileges for instance.
     pub(crate) fn start_under(guest: &Guest, runner: &[&str], settings: &str) -> Result<Self> {
-        Self::launch(guest, runner, "udp_conntrack", settings)
+        Self::launch(guest, runner, "udp_conntrack", A_SECOND, settings)
     }
 
     fn launch(
         guest: &Guest,
         runner: &[&str],
         ailment: &'static str,
+        interval: &str,
         settings: &str,
     ) -> Result<Self> {
         let file = "/tmp/nodemedic.toml";
         let config = format!(
-            "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"1s\"\n[ailments.{ailment}]\n{settings}\n"
+            "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"{interval}\"\n\
+             [ailments.{ailment}]\n{settings}\n"
         );
         std::fs::write(file, config).with_context(|| format!("write {file}"))?;
         let mut command = guest.agent(&["run", "--config", file])?;

@@ -155,3 +155,25 @@ pub(crate) fn a_short_stall_is_counted(guest: &Guest) -> Result<Verdict> {
     healthy(&agent)?;
     Ok(Verdict::Passed)
 }
+
+/// The next reading would come in an hour.
+pub(crate) fn the_kernel_calls_when_tasks_wait(guest: &Guest) -> Result<Verdict> {
+    let agent = Agent::start_idle(guest, AILMENT)?;
+    eventually(2 * SOON, "the first reading", || {
+        ensure!(!agent.report()?["reading"].is_null(), "there is none");
+        Ok(())
+    })?;
+    let meek = Cgroup::create("/meek")?;
+    meek.set("cpu.weight", "5")?;
+    let loud = Cgroup::create("/loud")?;
+    let _meek = meek.start(guest, "meek", SPIN)?;
+    let _loud = loud.start(guest, "loud", SPIN)?;
+    found(&agent, "cpu_contention", "cgroup /meek", "cgroup /loud")?;
+    agent.shows("that the kernel has called", SOON, |metrics| {
+        let calls = metrics.value("nodemedic_psi_stall_calls_total", &[("resource", "cpu")])?;
+        let armed = metrics.value("nodemedic_psi_stall_armed", &[])?;
+        ensure!(calls > 0.0 && armed == 1.0, "{calls} calls, armed: {armed}");
+        Ok(())
+    })?;
+    Ok(Verdict::Passed)
+}

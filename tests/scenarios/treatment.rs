@@ -35,15 +35,24 @@ const SHORTER: [&str; 6] = [
 
 /// An agent without a past.
 fn start(guest: &Guest, ailment: &'static str, settings: &str) -> Result<Agent> {
+    forget()?;
+    let agent = Agent::start_for(guest, ailment, settings)?;
+    measured(&agent)?;
+    Ok(agent)
+}
+
+fn forget() -> Result<()> {
     if fs::exists(STATE)? {
         fs::remove_dir_all(STATE).context("forget what was")?;
     }
-    let agent = Agent::start_for(guest, ailment, settings)?;
+    Ok(())
+}
+
+fn measured(agent: &Agent) -> Result<()> {
     eventually(SOON, "there is a reading", || {
         ensure!(!agent.report()?["reading"].is_null(), "there is none");
         Ok(())
-    })?;
-    Ok(agent)
+    })
 }
 
 /// How the last treatment stands.
@@ -185,15 +194,14 @@ fn nothing_is_written_where_nothing_can_be(guest: &Guest) -> Result<Verdict> {
 /// capabilities are few. It sets and puts back through what the first process sees.
 pub(crate) fn a_container_that_is_not_privileged_treats(guest: &Guest) -> Result<Verdict> {
     let _site = Site::build(guest)?;
-    if fs::exists(STATE)? {
-        fs::remove_dir_all(STATE).context("forget what was")?;
-    }
+    forget()?;
     let script = "mount --make-rprivate / && mount --bind /proc/sys /proc/sys && \
                   mount -o remount,bind,ro /proc/sys && ! echo 29 > /proc/sys/kernel/panic && \
-                  exec setpriv --bounding-set=-all,+sys_admin,+net_admin,+sys_ptrace,+sys_resource \
+                  exec /usr/bin/setpriv --bounding-set=-all,+sys_admin,+net_admin,+sys_ptrace,+sys_resource \
                   -- \"$@\"";
-    let container = ["unshare", "--mount", "sh", "-c", script, "sh"];
-    let _agent = Agent::start_under(guest, &container, "")?;
+    let container = ["unshare", "--mount", "/bin/sh", "-c", script, "sh"];
+    let agent = Agent::start_under(guest, &container, "")?;
+    measured(&agent)?;
     verb(guest, &SHORTER)?.ok()?;
     is_set(guest, UDP_TIMEOUT, SHORT)?;
     verb(guest, &["undo"])?.ok()?;
@@ -258,9 +266,7 @@ fn kill(agent: &mut Agent) -> Result<()> {
 /// Without an agent `treat` observes, treats, stays, and puts back what it changed at Ctrl-C.
 pub(crate) fn without_an_agent_it_stays_until_it_is_told_to_end(guest: &Guest) -> Result<Verdict> {
     let _site = Site::build(guest)?;
-    if fs::exists(STATE)? {
-        fs::remove_dir_all(STATE).context("forget what was")?;
-    }
+    forget()?;
     let mut arguments = SHORTER.to_vec();
     arguments.extend(["--window", "2s"]);
     let mut treat = guest.start("treat", &mut guest.agent(&arguments)?)?;

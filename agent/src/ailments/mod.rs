@@ -5,6 +5,7 @@
 //! `metrics`, `treat`.
 
 mod address;
+mod alarm;
 mod counters;
 pub mod ipvs_conn_reuse;
 pub mod ipvs_estimation;

@@ -5,8 +5,9 @@
 //! (kernel/sched/psi.c, `PSI_FREQ`), the totals are brought up to date by the reading.
 
 use std::{
-    fs, io,
-    ops::Add,
+    fs::{self, File},
+    io::{self, Write as _},
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -76,17 +77,6 @@ impl Stall {
     }
 }
 
-impl Add for Stall {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            some: self.some + other.some,
-            full: self.full + other.full,
-        }
-    }
-}
-
 /// Reads a pressure file.
 ///
 /// # Errors
@@ -99,6 +89,54 @@ pub fn read(path: &Path) -> io::Result<Stall> {
         let what = format!("{}: no line some or full with a total", path.display());
         io::Error::new(io::ErrorKind::InvalidData, what)
     })
+}
+
+/// The kernel's promise to tell when tasks have waited for too much of a window: its file
+/// becomes readable with priority data, once a window at most. Closing it ends it.
+#[derive(Debug)]
+pub struct Trigger {
+    /// What tasks would wait for.
+    pub resource: Resource,
+    file: File,
+}
+
+impl Trigger {
+    /// Windows that are asked for: the short one takes CAP_SYS_RESOURCE, without which
+    /// the kernel wants a multiple of two seconds, from 6.1 on (psi.c,
+    /// `psi_trigger_create`).
+    const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+
+    /// Asks for the node: for some task waiting for more than this share of a window.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: where it has no such file, or lets this process ask for nothing.
+    pub fn on_node(resource: Resource, share: f64) -> io::Result<Self> {
+        let mut refusal = None;
+        for window in Self::WINDOWS {
+            match Self::open(resource, share, window) {
+                Ok(trigger) => return Ok(trigger),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
+    }
+
+    fn open(resource: Resource, share: f64, window: Duration) -> io::Result<Self> {
+        let path = resource.of_node();
+        let mut file = File::options().read(true).write(true).open(path)?;
+        let some = window.mul_f64(share.clamp(0.0, 1.0));
+        // The kernel wants the whole in one piece.
+        let request = format!("some {} {}", some.as_micros(), window.as_micros());
+        file.write_all(request.as_bytes())?;
+        Ok(Self { resource, file })
+    }
+}
+
+impl AsFd for Trigger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// Totals are in microseconds. Up to 5.12 the CPU's has no line `full`, and the

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::boot::die_with_us;
-use super::tools::debian_program;
+use super::tools::{self, debian_program};
 
 /// What both need to know of one node.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct Alerting {
 #[derive(Debug)]
 pub struct Programs {
     prometheus: PathBuf,
-    alertmanager: PathBuf,
+    alertmanager: Command,
 }
 
 impl Programs {
@@ -50,17 +50,14 @@ impl Programs {
     pub fn fetch() -> Result<Self> {
         Ok(Self {
             prometheus: debian_program("prometheus", "usr/bin/prometheus")?,
-            alertmanager: debian_program(
-                "prometheus-alertmanager",
-                "usr/bin/prometheus-alertmanager",
-            )?,
+            alertmanager: tools::alertmanager()?,
         })
     }
 }
 
 impl Alerting {
     /// Starts both. The node need not be there yet: both try again.
-    pub fn start(programs: &Programs, node: &Node<'_>) -> Result<Self> {
+    pub fn start(programs: Programs, node: &Node<'_>) -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for Prometheus")?;
         let [prometheus_at, alertmanager_at] = [free_address()?, free_address()?];
         let path = |name: &str| folder.path().join(name);
@@ -68,7 +65,7 @@ impl Alerting {
         write(&path("token"), node.token)?;
         let receiver = receiver(node, &path("token"));
         write(&path("alertmanager.yml"), &receiver.to_string())?;
-        let mut alertmanager = Command::new(&programs.alertmanager);
+        let mut alertmanager = programs.alertmanager;
         alertmanager
             .arg(option("config.file", path("alertmanager.yml").display()))
             .arg(option("storage.path", path("alerts").display()))

@@ -1,6 +1,5 @@
 //! Measuring: the baseline that needs no BPF, and what the probes count.
 
-mod alarm;
 mod baseline;
 mod check;
 mod counts;

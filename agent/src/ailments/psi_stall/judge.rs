@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     kernel::pressure::Resource,
+    node::Owner,
     report::{Evidence, Finding, Party, Severity},
 };
 
@@ -219,7 +220,10 @@ const fn wanted(resource: Resource) -> &'static str {
 
 /// A cgroup, as an operator would look it up.
 fn who(path: &str) -> String {
-    format!("cgroup {path}")
+    match Owner::of(path).to_string() {
+        owner if owner.is_empty() => format!("cgroup {path}"),
+        owner => format!("{owner}, cgroup {path}"),
+    }
 }
 
 fn is_below(cgroup: &CgroupReading, above: &CgroupReading) -> bool {

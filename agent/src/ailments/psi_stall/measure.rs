@@ -1,5 +1,6 @@
 //! Measuring: what procfs and the tree of cgroups say. Needs no BPF.
 
+mod arms;
 mod node;
 mod tree;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use self::{
+    arms::Arms,
     node::Node,
     tree::{Tree, Walked},
 };
@@ -35,6 +37,10 @@ pub struct Reading {
     pub agent_seconds: f64,
     /// The node as a whole.
     pub node: NodeReading,
+    /// Whether the kernel calls when tasks of the node wait, by resource, and how often
+    /// it has; empty where it does not.
+    #[serde(default)]
+    pub armed: Vec<(Resource, u64)>,
     /// Cgroups that waited or did much in the window, and those above them.
     pub cgroups: Vec<CgroupReading>,
     /// The walk that found them; absent where there is no tree of version 2.
@@ -247,6 +253,7 @@ type Microseconds = [u64; 2 * Resource::ALL.len()];
 #[derive(Debug)]
 pub struct Measurement {
     node: Node,
+    arms: Arms,
     tree: Option<Tree>,
     /// What metrics show of the cgroups.
     shown: Places<String, { 2 * Resource::ALL.len() }>,
@@ -285,6 +292,7 @@ impl Measurement {
         };
         Ok(Self {
             node,
+            arms: Arms::new(settings),
             tree,
             shown: Places::new(settings.top_cgroups as usize),
             cpus: plan.cpus,
@@ -296,7 +304,8 @@ impl Measurement {
     pub(super) fn probes(&self) -> Vec<ProbeReport> {
         let off = self.tree.as_ref().and_then(Tree::switched_off);
         let off = off.map(|missing| ProbeReport::not_measured("cgroup_pressure", &missing));
-        self.probes.iter().cloned().chain(off).collect()
+        let own = self.probes.iter().cloned();
+        own.chain(self.arms.report()).chain(off).collect()
     }
 
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
@@ -315,6 +324,7 @@ impl Measurement {
             cpus: self.cpus,
             agent_seconds: agent.saturating_sub(before).as_secs_f64(),
             node,
+            armed: self.arms.calls(),
             cgroups: walked.cgroups,
             walk: self.tree.is_some().then_some(walked.reading),
             shown: shown

@@ -8,10 +8,14 @@ use super::{
 use crate::{
     kernel::pressure::Resource,
     metrics::{Kind, MetricDef, Sample},
+    node::{Owner, Qos, Runtime},
 };
 
 pub(super) const ALL: &[MetricDef] = &[
     SECONDS,
+    SCOPE_INFO,
+    ARMED,
+    CALLS,
     MEMORY_EVENTS,
     DIRTY,
     CGROUPS,
@@ -26,6 +30,30 @@ const SECONDS: MetricDef = MetricDef {
            waited for a resource: on the node since boot, in a cgroup with those below it since \
            it is shown. Cgroups that are not shown are added up in other.",
     labels: &["resource", "kind", "scope"],
+};
+
+/// Apart from the counter, whose series must not change when a name is found out.
+const SCOPE_INFO: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_scope_info",
+    kind: Kind::Gauge,
+    help: "Always 1: whose a cgroup is that is shown, as far as its path tells. A label is empty \
+           where there is no such thing.",
+    labels: &["scope", "pod_uid", "qos", "container_id", "runtime", "unit"],
+};
+
+const ARMED: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_armed",
+    kind: Kind::Gauge,
+    help: "1 while the kernel calls for a reading as soon as tasks of the node wait for too much of \
+           a second, else 0.",
+    labels: &[],
+};
+
+const CALLS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_calls_total",
+    kind: Kind::Counter,
+    help: "How often the kernel has called for a reading, by what tasks waited for.",
+    labels: &["resource"],
 };
 
 const MEMORY_EVENTS: MetricDef = MetricDef {
@@ -72,6 +100,12 @@ const OTHER: &str = "other";
 /// The reading as series.
 pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     let mut samples = node(&reading.node);
+    let armed = !reading.armed.is_empty();
+    samples.push(Sample::plain(&ARMED, f64::from(u8::from(armed))));
+    let calls = reading.armed.iter();
+    samples.extend(
+        calls.map(|(resource, calls)| Sample::number(&CALLS, [resource.name()], *calls as f64)),
+    );
     if let Some(walk) = reading.walk {
         samples.push(Sample::plain(&WALK_SECONDS, walk.seconds));
         samples.push(Sample::plain(
@@ -87,8 +121,27 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     // The last are what the cap on series takes first.
     for (path, waits) in &reading.shown {
         samples.extend(of_cgroup(path, waits));
+        samples.push(info(path));
     }
     samples
+}
+
+fn info(path: &str) -> Sample {
+    let owner = Owner::of(path);
+    let (pod, container) = (owner.pod.as_ref(), owner.container.as_ref());
+    let qos = pod.and_then(|pod| pod.qos).map_or("", Qos::name);
+    let runtime = container
+        .and_then(|it| it.runtime)
+        .map_or("", Runtime::name);
+    let labels = [
+        path,
+        pod.map_or("", |pod| &pod.uid),
+        qos,
+        container.map_or("", |container| &container.id),
+        runtime,
+        owner.unit.as_deref().unwrap_or(""),
+    ];
+    Sample::number(&SCOPE_INFO, labels, 1.0)
 }
 
 fn node(node: &NodeReading) -> Vec<Sample> {
@@ -118,4 +171,20 @@ fn of_cgroup<'r>(scope: &'r str, waits: &'r Waits) -> impl Iterator<Item = Sampl
 
 fn seconds(resource: Resource, kind: &str, scope: &str, time: f64) -> Sample {
     Sample::number(&SECONDS, [resource.name(), kind, scope], time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_is_there_whatever_the_path_tells() {
+        let id = "c".repeat(64);
+        let pod = format!("/kubepods/burstable/pod1858680e-b044-4fd5-9dd4-f137e30e2180/{id}");
+        for path in [pod.as_str(), "/mine", "/system.slice/ssh.service"] {
+            assert_eq!(info(path).labels.len(), SCOPE_INFO.labels.len());
+        }
+        assert_eq!(info(&pod).labels[2..4], ["Burstable".to_owned(), id]);
+        assert_eq!(info("/mine").labels, ["/mine", "", "", "", "", ""]);
+    }
 }

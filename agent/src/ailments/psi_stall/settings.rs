@@ -20,6 +20,8 @@ pub struct Settings {
     pub critical_ratio: f64,
     /// A cgroup counts when it waits, or runs, for more than this share of the window.
     pub floor_ratio: f64,
+    /// Whether the kernel is asked to call when tasks wait.
+    pub armed: bool,
     /// Cgroups that metrics show.
     pub top_cgroups: u32,
     /// Cgroups that are known at one time.
@@ -37,6 +39,7 @@ impl Default for Settings {
             io_ratio: 0.4,
             critical_ratio: 0.7,
             floor_ratio: 0.01,
+            armed: true,
             top_cgroups: 50,
             max_cgroups: 20_000,
             walk_limit: Duration::from_millis(500),
@@ -77,9 +80,16 @@ impl Settings {
                    waited, or ran, for more than this share of the time.",
         },
         Key {
+            name: "armed",
+            allowed: Allowed::Switch,
+            help: "Whether a reading is taken as soon as tasks of the node have waited for more \
+                   than one of the ratios above of a second, which the kernel then calls for: at \
+                   most once a second, and as long as it lasts.",
+        },
+        Key {
             name: "top_cgroups",
             allowed: Allowed::Count { min: 0, max: 500 },
-            help: "Cgroups that metrics show, 6 series each; all others are one, other.",
+            help: "Cgroups that metrics show, 7 series each; all others are one, other.",
         },
         Key {
             name: "max_cgroups",

@@ -154,8 +154,8 @@ pub(super) fn for_quota(path: &str, cpus: Option<f64>) -> Vec<String> {
 }
 
 /// Remedies for those who wait while others run.
-pub(super) fn for_contention(full: bool) -> Vec<String> {
-    if !full {
+pub(super) fn for_contention(kept_away: bool) -> Vec<String> {
+    if kept_away {
         return vec![
             "no sysctl helps: CPUs are idle that those who wait may not use. Look at \
              cpuset.cpus of their cgroup, at the affinity of their threads (taskset -p PID) and at \

@@ -6,11 +6,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, MapData, RingBuf};
+use rustix::event::PollFlags;
 
-use super::{NamespaceReading, alarm::Alarm};
+use super::NamespaceReading;
 use crate::{
-    ailments::ipvs_conn_reuse::support::MODULE,
+    ailments::{alarm::Alarm, ipvs_conn_reuse::support::MODULE},
     kernel::{
         bpf::{Attached, Object, PlannedProbe},
         modules::Held,
@@ -64,9 +65,15 @@ impl Watch {
             alarmed: None,
             destinations: 0,
         }));
-        let alarm = Alarm::start(changes.try_into().context("open map CHANGES")?, {
+        let changes: RingBuf<MapData> = changes.try_into().context("open map CHANGES")?;
+        let alarm = Alarm::start("ipvs-changes", vec![changes], PollFlags::IN, {
             let watched = Arc::clone(&watched);
-            move || lock(&watched).alarm()
+            move |changes| {
+                while changes.next().is_some() {}
+                if let Err(error) = lock(&watched).alarm() {
+                    tracing::warn!("the packet hook of IPVS is not watched: {error:#}");
+                }
+            }
         })?;
         Ok(Self {
             _alarm: alarm,

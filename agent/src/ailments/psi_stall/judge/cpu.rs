@@ -13,8 +13,12 @@ use crate::{
 /// A wait is the quota's if the quota held for at least this part of it.
 const BY_QUOTA: f64 = 0.5;
 
-/// CPUs that are less busy than this have room: who waits is kept from using them.
+/// All CPUs are called busy from here on.
 const BUSY: f64 = 0.75;
+
+/// Part of the window for which CPUs have to have been idle while tasks waited, before
+/// that is told.
+const SURELY_IDLE: f64 = 0.1;
 
 /// The agent is the one that runs from this part of the CPU time on.
 const AGENT: f64 = 0.2;
@@ -130,14 +134,18 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
     if victims.is_empty() && !nobody_known {
         return None;
     }
-    let busy = busy(case.reading);
-    let full = busy.value >= BUSY;
-    let why = if full {
+    let (pressure, busy) = (case.pressure(Resource::Cpu, &victims), busy(case.reading));
+    // Tasks waited for longer than all CPUs together can have been busy: some were idle
+    // while they waited, not only before.
+    let kept_away = pressure.value - busy.value > SURELY_IDLE;
+    let why = if kept_away {
+        "they may not use the CPUs that are idle"
+    } else if busy.value >= BUSY {
         "others run, and all CPUs are busy"
     } else {
-        "they may not use the CPUs that are idle"
+        "others run"
     };
-    let mut evidence = vec![case.pressure(Resource::Cpu, &victims), busy];
+    let mut evidence = vec![pressure, busy];
     evidence.extend(interrupts(case));
     Some(Finding {
         kind: CPU_CONTENTION.to_owned(),
@@ -146,7 +154,7 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
         evidence,
         culprits: runners(case, &victims),
         victims: case.victims(Resource::Cpu, &victims),
-        remedies: treat::for_contention(full),
+        remedies: treat::for_contention(kept_away),
     })
 }
 

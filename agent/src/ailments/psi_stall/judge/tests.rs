@@ -32,6 +32,7 @@ fn healthy() -> Reading {
             netns: 1,
             ..NodeReading::default()
         },
+        armed: Vec::new(),
         cgroups: vec![
             cgroup("/pods", 5.0),
             cgroup("/pods/idle", 0.0),
@@ -158,6 +159,17 @@ fn who_waits_although_cpus_are_idle_is_told_to_look_at_its_affinity() {
     wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
     let finding = only(&reading);
     assert!(finding.remedies[0].contains("cpuset"), "{finding:?}");
+}
+
+#[test]
+fn cpus_that_were_idle_before_the_waits_began_are_not_taken_for_idle() {
+    let mut reading = healthy();
+    // From the middle of the window on, both are busy and somebody waits.
+    reading.node.busy_seconds = 10.0;
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 5.0);
+    let finding = only(&reading);
+    assert!(finding.summary.ends_with("others run"), "{finding:?}");
+    assert!(finding.remedies[1].contains("cpu.weight"), "{finding:?}");
 }
 
 #[test]
@@ -378,6 +390,20 @@ fn a_disk_is_named_with_who_writes_and_who_waits() {
         said(&finding.culprits).contains("wrote 90.0 MiB"),
         "{finding:?}"
     );
+}
+
+#[test]
+fn a_pod_and_a_unit_are_called_by_their_names() {
+    let id = "c".repeat(64);
+    let uid = "1858680e-b044-4fd5-9dd4-f137e30e2180";
+    let path = format!("/kubepods/pod{uid}/{id}");
+    assert_eq!(
+        who(&path),
+        format!("container cccccccccccc of pod {uid}, cgroup {path}")
+    );
+    let unit = "/system.slice/ssh.service";
+    assert_eq!(who(unit), format!("ssh.service, cgroup {unit}"));
+    assert_eq!(who("/mine"), "cgroup /mine");
 }
 
 #[test]
