@@ -4,17 +4,19 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::{info, warn};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::info;
 
-use super::{ConfigFile, exit::Exit, signals::Signals};
+use super::{
+    daemon::{Daemon, finish, stay},
+    exit::Exit,
+    signals::Signals,
+};
 use crate::{
-    config::{Config, Format, Level},
+    config::Config,
     dispatch::{self, Pages, Router},
     http::{Gate, Server, Tls},
-    logging,
     metrics::Page,
-    render::print,
     webhook::Intake,
 };
 
@@ -27,50 +29,26 @@ const THREADS_THAT_BLOCK: usize = 8;
 #[derive(Debug, Args)]
 pub(super) struct Dispatch {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Check the configuration and exit.
-    #[arg(long)]
-    check_config: bool,
+    daemon: Daemon,
     /// Where alerts are taken; port 0 takes a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
     /// Where /metrics and /healthz are; port 0 takes a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     pages: Option<SocketAddr>,
-    /// The least important log records that are written.
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<Level>,
-    /// The form of log records.
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<Format>,
 }
 
 impl Dispatch {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let mut config = self.config.load()?;
-        self.override_file(&mut config);
-        if self.check_config {
-            open(&config.dispatch)?;
-            print("the configuration is valid\n")?;
-            return Ok(Exit::Healthy);
-        }
-        logging::start_for_a_daemon(config.log);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(THREADS_THAT_BLOCK)
-            .build()
-            .context("start the runtime")?;
-        let outcome = runtime.block_on(dispatcher(config));
-        runtime.shutdown_background();
-        outcome.map(|()| Exit::Healthy)
-    }
-
-    fn override_file(&self, config: &mut Config) {
+        let mut config = self.daemon.load()?;
         let dispatch = &mut config.dispatch;
         dispatch.listen = self.listen.unwrap_or(dispatch.listen);
         dispatch.pages = self.pages.unwrap_or(dispatch.pages);
-        config.log.level = self.log_level.unwrap_or(config.log.level);
-        config.log.format = self.log_format.unwrap_or(config.log.format);
+        let opens = || open(&config.dispatch).map(|_| ());
+        if let Some(exit) = self.daemon.only_checks(opens)? {
+            return Ok(exit);
+        }
+        stay(config.log, THREADS_THAT_BLOCK, dispatcher(config))
     }
 }
 
@@ -106,13 +84,7 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
     };
     info!("{signal}: finishing the answers under way");
     let done = async { tokio::join!(server.drain(), pages.drain()) };
-    tokio::select! {
-        done = timeout(drain, done) => match done {
-            Ok(_) => info!("done"),
-            Err(_) => warn!("not done within {}; exiting", humantime::format_duration(drain)),
-        },
-        signal = signals.next() => warn!("{signal} again: exiting at once"),
-    }
+    finish(done, drain, &mut signals).await;
     Ok(())
 }
 

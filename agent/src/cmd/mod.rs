@@ -3,6 +3,7 @@
 mod advise;
 mod check;
 mod config;
+mod daemon;
 mod dispatch;
 pub mod exit;
 mod metrics;

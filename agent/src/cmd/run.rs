@@ -10,17 +10,19 @@ use clap::Args;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
-use super::{ConfigFile, exit::Exit, signals::Signals};
+use super::{
+    daemon::{Daemon, finish, stay},
+    exit::Exit,
+    signals::Signals,
+};
 use crate::{
     ailments::RunningKernel,
-    config::{Agent, Config, Format, Level},
+    config::{Agent, Config},
     control::Control,
     http::{Gate, Pages, Server},
     identity::Identity,
-    logging,
     metrics::Page,
     monitor::Monitor,
-    render::print,
     state::{self, Lock},
     treatment::Practice,
     webhook::{self, Listener},
@@ -34,10 +36,7 @@ const OTHERS_THAT_BLOCK: usize = 4;
 #[derive(Debug, Args)]
 pub(super) struct Run {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Check the configuration and exit.
-    #[arg(long)]
-    check_config: bool,
+    daemon: Daemon,
     /// Where the HTTP server listens; port 0 takes a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -55,12 +54,6 @@ pub(super) struct Run {
     /// away.
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
-    /// The least important log records that are written.
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<Level>,
-    /// The form of log records.
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<Format>,
     /// Have the kernel count and time the runs of BPF programs.
     #[arg(long)]
     bpf_stats: bool,
@@ -68,25 +61,18 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let mut config = self.config.load()?;
+        let mut config = self.daemon.load()?;
         self.override_file(&mut config);
-        if self.check_config {
-            if config.webhook.enabled {
-                Gate::open(&config.webhook.gate())?;
-            }
-            print("the configuration is valid\n")?;
-            return Ok(Exit::Healthy);
+        let opens = || {
+            let gate = config.webhook.enabled.then(|| config.webhook.gate());
+            gate.as_ref()
+                .map_or(Ok(()), |gate| Gate::open(gate).map(|_| ()))
+        };
+        if let Some(exit) = self.daemon.only_checks(opens)? {
+            return Ok(exit);
         }
-        logging::start_for_a_daemon(config.log);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(config.ailments.len() + OTHERS_THAT_BLOCK)
-            .build()
-            .context("start the runtime")?;
-        let outcome = runtime.block_on(agent(config));
-        // A thread that a kernel call holds must not hold the exit too.
-        runtime.shutdown_background();
-        outcome.map(|()| Exit::Healthy)
+        let threads = config.ailments.len() + OTHERS_THAT_BLOCK;
+        stay(config.log, threads, agent(config))
     }
 
     fn override_file(&self, config: &mut Config) {
@@ -101,8 +87,6 @@ impl Run {
         set(&mut config.agent.interval, &self.interval);
         set(&mut config.agent.node_name, &self.node_name);
         set(&mut config.agent.state_dir, &self.state_dir);
-        set(&mut config.log.level, &self.log_level);
-        set(&mut config.log.format, &self.log_format);
         config.metrics.bpf_stats |= self.bpf_stats;
     }
 }
@@ -175,13 +159,7 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         spawn_blocking(move || practice.leave()).await
     };
     let done = async { tokio::join!(leave, server.drain(), monitor.stop()) };
-    tokio::select! {
-        done = timeout(drain, done) => match done {
-            Ok(_) => info!("done"),
-            Err(_) => warn!("not done within {}; exiting", humantime::format_duration(drain)),
-        },
-        signal = signals.next() => warn!("{signal} again: exiting at once"),
-    }
+    finish(done, drain, &mut signals).await;
     Ok(())
 }
 

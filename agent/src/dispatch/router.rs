@@ -10,7 +10,6 @@ use futures_util::{StreamExt as _, stream};
 use hyper::StatusCode;
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tracing::error;
 
 use super::{
     Agents, Census, Client, Dispatch, Tally,
@@ -95,15 +94,8 @@ impl Receiver for Router {
             let receipt = office.dispatch(payload).await;
             drop(turn);
             receipt
-        })
-        .await;
-        decided.unwrap_or_else(|error| {
-            error!("a payload could not be dispatched: {error}");
-            Receipt {
-                alerts: Vec::new(),
-                again: true,
-            }
-        })
+        });
+        Receipt::of_task(decided.await)
     }
 
     fn count(&self, code: u16, truncated: u64) {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::{sync::Mutex, task::spawn_blocking};
-use tracing::error;
 
 use super::{Alert, Counts, Decision, Names, Payload, Receipt, Receiver, Ruling, Status, Whose};
 use crate::{
@@ -60,14 +59,7 @@ impl Receiver for Desk {
 
     async fn receive(&self, payload: Payload) -> Receipt<Ruling> {
         let clerk = Arc::clone(&self.clerk).lock_owned().await;
-        let decided = spawn_blocking(move || clerk.decide(payload.alerts)).await;
-        decided.unwrap_or_else(|error| {
-            error!("a payload could not be decided on: {error}");
-            Receipt {
-                alerts: Vec::new(),
-                again: true,
-            }
-        })
+        Receipt::of_task(spawn_blocking(move || clerk.decide(payload.alerts)).await)
     }
 
     fn count(&self, code: u16, truncated: u64) {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use hyper::{Request, StatusCode, body::Incoming};
 use serde::Serialize;
-use tracing::warn;
+use tokio::task::JoinError;
+use tracing::{error, warn};
 
 use super::Payload;
 use crate::http::{Answer, Gate, Service, json, text};
@@ -32,6 +33,19 @@ pub struct Receipt<R> {
     /// Whether all of it is to be sent again.
     #[serde(skip)]
     pub again: bool,
+}
+
+impl<R> Receipt<R> {
+    /// Of a task that decides, which may have panicked.
+    pub fn of_task(decided: Result<Self, JoinError>) -> Self {
+        decided.unwrap_or_else(|error| {
+            error!("a payload could not be decided on: {error}");
+            Self {
+                alerts: Vec::new(),
+                again: true,
+            }
+        })
+    }
 }
 
 /// A [`Receiver`] behind its gate.

@@ -30,7 +30,12 @@ impl Station {
         let token = bed.secret("token", TOKEN);
         let text =
             format!("[dispatch]\ntoken_file = {token:?}\nagent_token_file = {token:?}\n{lines}\n");
-        let config = shown(&bed.file("dispatch.toml", &text, 0o644));
+        bed.file("dispatch.toml", &text, 0o644);
+        Self::of_bed(bed)
+    }
+
+    fn of_bed(bed: Bed) -> Self {
+        let config = shown(&bed.path("dispatch.toml"));
         let dispatcher = Agent::dispatcher(&["--config", &config]);
         let address = webhook_address(&dispatcher);
         Self {
@@ -51,14 +56,7 @@ impl Station {
             bed, dispatcher, ..
         } = self;
         drop(dispatcher);
-        let config = shown(&bed.path("dispatch.toml"));
-        let dispatcher = Agent::dispatcher(&["--config", &config]);
-        let address = webhook_address(&dispatcher);
-        Self {
-            bed,
-            dispatcher,
-            address,
-        }
+        Self::of_bed(bed)
     }
 
     pub(crate) fn post(&self, alerts: &[Value]) -> Response {

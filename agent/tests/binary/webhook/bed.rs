@@ -12,7 +12,7 @@ use nodemedic_tests::http::{Response, get};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::agent::{Agent, LIMIT};
+use crate::agent::{Agent, LIMIT, assert_refused, nodemedic};
 
 /// What the agent is called.
 pub(crate) const NODE: &str = "ward-7";
@@ -195,6 +195,21 @@ pub(crate) fn payload(alerts: &[Value]) -> Value {
         "externalURL": "",
         "alerts": alerts,
     })
+}
+
+/// `nodemedic run` with a configuration, which ends at once.
+pub(crate) fn refuses(bed: &Bed, config: &Path, more: &[&str], texts: &[&str]) {
+    let (config, state) = (shown(config), shown(bed.folder.path()));
+    let arguments = [
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--state-dir",
+        &state,
+        "--config",
+        &config,
+    ];
+    assert_refused(&nodemedic(&[&arguments[..], more].concat()), 2, texts);
 }
 
 /// What was decided of each alert.

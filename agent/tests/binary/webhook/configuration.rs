@@ -1,6 +1,6 @@
 //! What may stand in `[webhook]`.
 
-use super::bed::{Bed, NODE, alert, decisions, payload, shown};
+use super::bed::{Bed, NODE, alert, decisions, payload, refuses, shown};
 use crate::agent::{assert_refused, nodemedic};
 
 #[test]
@@ -58,20 +58,11 @@ fn a_port_in_use_is_said_with_the_key() {
         "[webhook]\nenabled = true\nlisten = \"{}\"\n",
         first.address
     );
-    let config = shown(&bed.file("config.toml", &text, 0o644));
-    let state = shown(bed.folder.path());
-    let arguments = [
-        "run",
-        "--listen",
-        "127.0.0.1:0",
-        "--state-dir",
-        &state,
-        "--config",
+    let config = bed.file("config.toml", &text, 0o644);
+    refuses(
+        &bed,
         &config,
-    ];
-    assert_refused(
-        &nodemedic(&arguments),
-        2,
+        &[],
         &["[webhook] listen", "Address already in use"],
     );
 }

@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use super::bed::{Bed, TOKEN, payload, shown};
-use crate::agent::{assert_refused, nodemedic};
+use super::bed::{Bed, TOKEN, payload, refuses, shown};
 
 #[test]
 fn without_the_token_nobody_learns_or_does_anything() {
@@ -54,12 +53,9 @@ fn a_token_that_others_can_read_is_none() {
 
 /// What `run` and `run --check-config` say before anything else happens.
 fn refusal(bed: &Bed, webhook: &str, texts: &[&str]) {
-    let config = shown(&bed.config(webhook));
-    let state = shown(bed.folder.path());
+    let config = bed.config(webhook);
     for more in [&[][..], &["--check-config"]] {
-        let arguments = ["run", "--listen", "127.0.0.1:0", "--state-dir", &state];
-        let arguments = [&arguments[..], &["--config", &config], more].concat();
-        assert_refused(&nodemedic(&arguments), 2, texts);
+        refuses(bed, &config, more, texts);
     }
 }
 
@@ -87,19 +83,6 @@ fn where_others_can_come_there_has_to_be_a_token_or_a_certificate() {
         "[webhook]\nenabled = true\nlisten = \"0.0.0.0:0\"\n",
         0o644,
     );
-    let state = shown(bed.folder.path());
-    let output = nodemedic(&[
-        "run",
-        "--listen",
-        "127.0.0.1:0",
-        "--state-dir",
-        &state,
-        "--config",
-        &shown(&config),
-    ]);
-    assert_refused(
-        &output,
-        2,
-        &["0.0.0.0:0", "token_file", "RequireAndVerifyClientCert"],
-    );
+    let texts = ["0.0.0.0:0", "token_file", "RequireAndVerifyClientCert"];
+    refuses(&bed, &config, &[], &texts);
 }

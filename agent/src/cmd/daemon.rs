@@ -1,0 +1,87 @@
+//! What the verbs have in common that stay until they are told to end.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{ConfigFile, exit::Exit, signals::Signals};
+use crate::{
+    config::{self, Config, Format, Level, Log},
+    logging,
+    render::print,
+};
+
+/// Its flags go before what the file says.
+#[derive(Debug, Args)]
+pub(super) struct Daemon {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    check_config: bool,
+    /// The least important log records that are written.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<Level>,
+    /// The form of log records.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+impl Daemon {
+    /// The configuration, with these flags in it.
+    pub(super) fn load(&self) -> Result<Config, config::Error> {
+        let mut config = self.config.load()?;
+        let Log { level, format } = config.log;
+        config.log = Log {
+            level: self.log_level.unwrap_or(level),
+            format: self.log_format.unwrap_or(format),
+        };
+        Ok(config)
+    }
+
+    /// The end of a run that only checks; `opens` whether all can be used that the
+    /// configuration names.
+    pub(super) fn only_checks(
+        &self,
+        opens: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Exit>> {
+        if !self.check_config {
+            return Ok(None);
+        }
+        opens()?;
+        print("the configuration is valid\n")?;
+        Ok(Some(Exit::Healthy))
+    }
+}
+
+/// Does what takes so long, with so many threads for what blocks.
+pub(super) fn stay(
+    log: Log,
+    threads_that_block: usize,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<Exit> {
+    logging::start_for_a_daemon(log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(threads_that_block)
+        .build()
+        .context("start the runtime")?;
+    let outcome = runtime.block_on(work);
+    // A thread that a kernel call holds must not hold the exit too.
+    runtime.shutdown_background();
+    outcome.map(|()| Exit::Healthy)
+}
+
+/// Waits for what is under way, unless it takes too long or somebody is impatient.
+pub(super) async fn finish(done: impl Future, within: Duration, signals: &mut Signals) {
+    tokio::select! {
+        done = timeout(within, done) => match done {
+            Ok(_) => info!("done"),
+            Err(_) => warn!("not done within {}; exiting", humantime::format_duration(within)),
+        },
+        signal = signals.next() => warn!("{signal} again: exiting at once"),
+    }
+}
