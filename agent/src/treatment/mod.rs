@@ -33,7 +33,7 @@ pub use hands::{Hands, Place, Sysctls};
 pub use journal::Journal;
 pub use plan::{Bound, Proposal, Treatment};
 pub use policy::{AtExit, Mode, Policy};
-pub use practice::{Courses, NotNow, Once, Practice, is_paused, pause};
+pub use practice::{Courses, NotNow, Once, Practice, Resolved, is_paused, pause};
 
 #[cfg(test)]
 pub(crate) mod tests;
