@@ -140,6 +140,23 @@ pub(crate) fn a_neighbour_that_takes_the_cpu_is_the_culprit(guest: &Guest) -> Re
     Ok(Verdict::Passed)
 }
 
+/// The disk is a file of zeros, read at a megabyte a second.
+pub(crate) fn a_limit_on_a_disk_is_named_with_who_waits_for_it(guest: &Guest) -> Result<Verdict> {
+    let agent = start(guest)?;
+    guest.modprobe("loop")?;
+    guest.sh("truncate -s 4G /tmp/disk && losetup /dev/loop0 /tmp/disk")?;
+    let slow = Cgroup::create("/slow")?;
+    slow.set("io.max", "7:0 rbps=1048576")?;
+    let read = "dd if=/dev/loop0 of=/dev/null bs=64k";
+    let reader = slow.start(guest, "reader", &format!("exec {read}"))?;
+    let finding = found(&agent, "io_stall", "cgroup /slow", "io.max of cgroup /slow")?;
+    advises(&finding, "no sysctl helps")?;
+    drop(reader);
+    healthy(&agent)?;
+    guest.sh("losetup -d /dev/loop0")?;
+    Ok(Verdict::Passed)
+}
+
 /// A few hundred milliseconds, between two readings or across one.
 pub(crate) fn a_short_stall_is_counted(guest: &Guest) -> Result<Verdict> {
     let agent = start(guest)?;
