@@ -10,6 +10,7 @@
 //! | `NODEMEDIC_CACHE` | where promtool and the schemas of Kubernetes are kept |
 
 mod agent;
+mod alertmanager;
 mod check;
 mod dashboard;
 mod deploy;
@@ -18,6 +19,7 @@ mod expression;
 mod kubernetes;
 mod layout;
 mod pages;
+mod process;
 mod promtool;
 mod rules;
 mod scrape;
@@ -29,13 +31,14 @@ use libtest_mimic::Arguments;
 
 use crate::check::Check;
 
-const CHECKS: [&[Check]; 9] = [
+const CHECKS: [&[Check]; 10] = [
     expression::CHECKS,
     dashboard::CHECKS,
     layout::CHECKS,
     rules::CHECKS,
     promtool::CHECKS,
     scrape::CHECKS,
+    alertmanager::CHECKS,
     deploy::CHECKS,
     dispatch::CHECKS,
     pages::CHECKS,

@@ -30,16 +30,28 @@ pub fn get(address: SocketAddr, path: &str) -> Result<String> {
 
 /// One request on a connection of its own. HTTP/1.0, so the answer ends where the connection does.
 pub fn request(method: &str, address: SocketAddr, path: &str, body: &str) -> Result<Response> {
-    exchange(method, address, path, body).with_context(|| format!("{method} {address}{path}"))
+    exchange(method, address, path, "", body).with_context(|| format!("{method} {address}{path}"))
 }
 
-fn exchange(method: &str, address: SocketAddr, path: &str, body: &str) -> Result<Response> {
+/// The same with a body in JSON.
+pub fn post_json(address: SocketAddr, path: &str, json: &str) -> Result<Response> {
+    let headers = "Content-Type: application/json\r\n";
+    exchange("POST", address, path, headers, json).with_context(|| format!("POST {address}{path}"))
+}
+
+fn exchange(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = String::new();

@@ -80,7 +80,7 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
     let config = config.dispatch;
     let (gate, tls, router) = open(&config)?;
     let router = Arc::new(router);
-    let (counts, tally) = router.counted().await;
+    let (counts, tally) = router.counted();
     let page = Page::of_the_process()
         .and_then(|page| {
             page.with(dispatch::METRICS, move || {

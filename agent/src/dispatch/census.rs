@@ -1,10 +1,11 @@
 //! How all agents are.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use hyper::StatusCode;
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::{Client, Place};
@@ -12,6 +13,9 @@ use crate::{treatment::State, webhook::is_called};
 
 /// Agents that are asked at a time.
 const AT_ONCE: usize = 32;
+
+/// All of it, however many do not answer.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the agents say at one time.
 #[derive(Clone, Debug, Default)]
@@ -57,10 +61,14 @@ struct Course {
 }
 
 impl Census {
-    /// Asks all.
+    /// Asks all. Those who do not come to answer in time count as those who do not.
     pub(super) async fn take(client: &Client, places: Vec<Place>) -> Self {
-        let asked = places.into_iter().map(|place| async {
-            let state = ask(client, &place).await;
+        let until = Instant::now() + TAKEN_WITHIN;
+        let asked = places.into_iter().map(|place| async move {
+            let state = timeout_at(until, ask(client, &place)).await;
+            let state = state.unwrap_or_else(|_| Standing::Unreachable {
+                why: "there are too many agents that do not answer".to_owned(),
+            });
             Agent { place, state }
         });
         let agents: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;

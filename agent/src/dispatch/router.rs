@@ -1,6 +1,9 @@
 //! Decides which agents get what, one payload after the other.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -24,8 +27,9 @@ const AT_ONCE: usize = 32;
 /// that were written to, nobody else is written to.
 #[derive(Debug)]
 pub struct Router {
-    office: Arc<Mutex<Office>>,
-    counts: Arc<Counts>,
+    office: Arc<Office>,
+    /// Whoever has it may have something begun.
+    turn: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -36,6 +40,10 @@ struct Office {
     counts: Arc<Counts>,
     tally: Arc<Tally>,
 }
+
+/// Later than this after a payload came, no further agent is written to. With an answer that
+/// is still awaited then, its sender is answered before the connection is closed.
+const BEGUN_WITHIN: Duration = Duration::from_secs(15);
 
 /// What an agent answers to its alerts.
 #[derive(Deserialize)]
@@ -50,30 +58,28 @@ impl Router {
     ///
     /// As [`Client::open`].
     pub fn open(config: &Dispatch) -> anyhow::Result<Self> {
-        let counts = Arc::new(Counts::new(&OF_DISPATCH));
         let office = Office {
             agents: Agents::new(config),
             client: Client::open(config)?,
             config: config.clone(),
-            counts: Arc::clone(&counts),
+            counts: Arc::new(Counts::new(&OF_DISPATCH)),
             tally: Arc::default(),
         };
         Ok(Self {
-            office: Arc::new(Mutex::new(office)),
-            counts,
+            office: Arc::new(office),
+            turn: Arc::default(),
         })
     }
 
     /// What it counts.
-    pub async fn counted(&self) -> (Arc<Counts>, Arc<Tally>) {
-        let office = self.office.lock().await;
-        (Arc::clone(&office.counts), Arc::clone(&office.tally))
+    pub fn counted(&self) -> (Arc<Counts>, Arc<Tally>) {
+        let Office { counts, tally, .. } = &*self.office;
+        (Arc::clone(counts), Arc::clone(tally))
     }
 
     /// Asks all agents how they are, for those who only look at the numbers.
     pub async fn look_around(&self) {
-        let office = Arc::clone(&self.office).lock_owned().await;
-        office.census().await;
+        self.office.census().await;
     }
 }
 
@@ -83,8 +89,14 @@ impl Receiver for Router {
     /// What was begun is led to its end, though the sender may have gone: else the next
     /// payload would be decided on while an agent has the last one under way.
     async fn receive(&self, payload: Payload) -> Receipt<Ruling> {
-        let office = Arc::clone(&self.office).lock_owned().await;
-        let decided = tokio::spawn(async move { office.dispatch(payload).await }).await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let office = Arc::clone(&self.office);
+        let decided = tokio::spawn(async move {
+            let receipt = office.dispatch(payload).await;
+            drop(turn);
+            receipt
+        })
+        .await;
         decided.unwrap_or_else(|error| {
             error!("a payload could not be dispatched: {error}");
             Receipt {
@@ -95,7 +107,7 @@ impl Receiver for Router {
     }
 
     fn count(&self, code: u16, truncated: u64) {
-        self.counts.request(code, truncated);
+        self.office.counts.request(code, truncated);
     }
 }
 
@@ -109,9 +121,13 @@ impl Office {
     }
 
     async fn dispatch(&self, payload: Payload) -> Receipt<Ruling> {
+        let until = Instant::now() + BEGUN_WITHIN;
         let (census, brake) = self.census().await;
         let (letters, mut rulings) = sort(&payload.alerts, &self.config.node_labels, &census);
-        rulings.extend(self.deliver(&payload.group_key, letters, brake).await);
+        rulings.extend(
+            self.deliver(&payload.group_key, letters, brake, until)
+                .await,
+        );
         for ruling in &rulings {
             self.counts.alert(ruling.decision);
             if let Some(alert) = payload.alerts.iter().find(|alert| ruling.is_on(alert)) {
@@ -127,12 +143,23 @@ impl Office {
 
     /// Letters that can begin nothing go at once; of the others as many at a time as may
     /// begin something, until so many have or there are no more.
-    async fn deliver(&self, group: &str, letters: Vec<Letter>, mut brake: Brake) -> Vec<Ruling> {
+    async fn deliver(
+        &self,
+        group: &str,
+        letters: Vec<Letter>,
+        mut brake: Brake,
+        until: Instant,
+    ) -> Vec<Ruling> {
         let (mut waiting, mut now): (Vec<_>, Vec<_>) =
             letters.into_iter().partition(Letter::may_begin);
         let mut rulings = Vec::new();
         loop {
-            let next = waiting.len().min(brake.free());
+            let is_late = Instant::now() >= until;
+            let next = if is_late {
+                0
+            } else {
+                waiting.len().min(brake.free())
+            };
             now.extend(waiting.drain(..next));
             if now.is_empty() {
                 break;
@@ -154,13 +181,19 @@ impl Office {
     async fn hold_back(&self, group: &str, letter: Letter, brake: Brake) -> Vec<Ruling> {
         let node = letter.node.clone();
         let (harmless, held_back) = letter.split();
-        let why = format!(
-            "{} nodes are under treatment or do not answer, and {} may be",
-            brake.used, brake.most
-        );
+        let (decision, why) = if brake.free() == 0 {
+            let why = format!(
+                "{} nodes are under treatment or do not answer, and {} may be",
+                brake.used, brake.most
+            );
+            (Decision::Braked, why)
+        } else {
+            let why = "the other nodes of its payload took all the time";
+            (Decision::NotYet, why.to_owned())
+        };
         let held_back = held_back.iter();
         let mut rulings: Vec<_> = held_back
-            .map(|alert| on(alert, &node, Decision::Braked, &why))
+            .map(|alert| on(alert, &node, decision, &why))
             .collect();
         for (_, told) in self.send(group, harmless.into_iter().collect()).await {
             rulings.extend(told);

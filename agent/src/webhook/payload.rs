@@ -76,7 +76,7 @@ impl Payload {
         if version.as_deref() != Some(VERSION) {
             return Err(format!(
                 "this payload is of version {}, and version \"{VERSION}\" alone is understood: send \
-                 it by webhook_configs of an Alertmanager from 0.20 on",
+                 it by webhook_configs of Alertmanager",
                 version.map_or("none".to_owned(), |version| format!("{version:?}"))
             ));
         }
@@ -150,7 +150,7 @@ impl Alert {
 pub(crate) mod tests {
     use super::*;
 
-    /// As Alertmanager 0.28 sends it, shortened.
+    /// As Alertmanager sends it, shortened.
     pub(crate) const PAYLOAD: &str = r#"{"receiver":"nodemedic","status":"resolved","alerts":[
         {"status":"firing","labels":{"alertname":"ConntrackTableFull","ailment":"udp_conntrack",
          "instance":"ward-7:19110","kind":"full"},"annotations":{},

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::boot::die_with_us;
-use super::tools::debian_program;
+use super::tools;
 
 /// What both need to know of one node.
 #[derive(Debug, Clone)]
@@ -42,6 +42,7 @@ pub struct Alerting {
 #[derive(Debug)]
 pub struct Programs {
     prometheus: PathBuf,
+    /// The folder of its package.
     alertmanager: PathBuf,
 }
 
@@ -49,11 +50,8 @@ impl Programs {
     /// Out of Debian's packages, whose services are not installed.
     pub fn fetch() -> Result<Self> {
         Ok(Self {
-            prometheus: debian_program("prometheus", "usr/bin/prometheus")?,
-            alertmanager: debian_program(
-                "prometheus-alertmanager",
-                "usr/bin/prometheus-alertmanager",
-            )?,
+            prometheus: tools::debian_program("prometheus", "usr/bin/prometheus")?,
+            alertmanager: tools::debian_package(tools::ALERTMANAGER)?,
         })
     }
 }
@@ -68,7 +66,7 @@ impl Alerting {
         write(&path("token"), node.token)?;
         let receiver = receiver(node, &path("token"));
         write(&path("alertmanager.yml"), &receiver.to_string())?;
-        let mut alertmanager = Command::new(&programs.alertmanager);
+        let mut alertmanager = tools::alertmanager(&programs.alertmanager);
         alertmanager
             .arg(option("config.file", path("alertmanager.yml").display()))
             .arg(option("storage.path", path("alerts").display()))

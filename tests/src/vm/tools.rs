@@ -26,6 +26,35 @@ pub fn debian_program(package: &str, path: &str) -> Result<PathBuf> {
     Ok(folder.join("program"))
 }
 
+/// The folder into which a package of Debian is unpacked, and nothing that it depends on.
+pub fn debian_package(package: &str) -> Result<PathBuf> {
+    cache::entry("packages", package, (package, SUITES), |entry| {
+        let apt = Apt::open(&SUITES.map(str::to_owned))?;
+        apt.unpack_exactly(&[package.to_owned()], entry)
+    })
+}
+
+/// What Alertmanager is in.
+pub const ALERTMANAGER: &str = "prometheus-alertmanager";
+
+/// Debian's Alertmanager, whose package is unpacked in this folder, to be started with arguments. It
+/// wants its templates where the package would be installed: a mount namespace of its own lets it
+/// see them there.
+pub fn alertmanager(package: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !nix::unistd::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command
+        .args(["sh", "-c", "mount --bind \"$0\" /usr/share && exec \"$@\""])
+        .args([
+            package.join("usr/share"),
+            package.join("usr/bin/prometheus-alertmanager"),
+        ]);
+    command
+}
+
 /// A folder for `PYTHONPATH` with a package of PyPI, such as `x==1.0`, and all that it depends on.
 pub fn python_package(requirement: &str) -> Result<PathBuf> {
     let name = requirement.split("==").next().unwrap_or(requirement);
