@@ -274,3 +274,61 @@ fn tuple_of(parts: &[Tuple]) -> Option<TcpTuple> {
         server: SocketAddr::new(addresses.1?, ports.1?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple() -> TcpTuple {
+        TcpTuple {
+            client: "[fd00:1::2]:20000".parse().unwrap(),
+            server: "[fd00:96::1]:8000".parse().unwrap(),
+        }
+    }
+
+    /// As the kernel sends it, and as it is read.
+    fn read(attributes: Vec<ConntrackAttribute>) -> io::Result<TcpEntry> {
+        let message = NetfilterMessage::new(
+            NetfilterHeader::new(NetfilterProtoFamily::IPv6, 0, 0),
+            ConntrackMessage::New(attributes),
+        );
+        let bytes = packet(message, NLM_F_REQUEST, 7);
+        let message = NetlinkMessage::<NetfilterMessage>::deserialize(&bytes).unwrap();
+        match message.payload {
+            NetlinkPayload::InnerMessage(message) => entry(&message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn of_tcp(parts: Vec<ProtoInfoTCP>) -> ConntrackAttribute {
+        ConntrackAttribute::CtaProtoInfo(vec![ProtoInfo::TCP(parts)])
+    }
+
+    #[test]
+    fn an_entry_is_whose_it_is_how_far_and_whether_either_side_closes() {
+        for (flags, closing) in [([0x08, 0], false), ([0x0c, 0], true)] {
+            let info = of_tcp(vec![
+                ProtoInfoTCP::State(8),
+                ProtoInfoTCP::OriginalFlags(TCPFlags::parse(&[0x08, 0]).unwrap()),
+                ProtoInfoTCP::ReplyFlags(TCPFlags::parse(&flags).unwrap()),
+            ]);
+            let wanted = TcpEntry {
+                tuple: tuple(),
+                state: TcpState::Close,
+                closing,
+            };
+            assert_eq!(read(vec![attribute(tuple()), info]).unwrap(), wanted);
+            assert_eq!(wanted.is_open(), closing);
+        }
+    }
+
+    #[test]
+    fn what_is_no_tcp_entry_is_an_error() {
+        let state = || of_tcp(vec![ProtoInfoTCP::State(8)]);
+        let unknown = || of_tcp(vec![ProtoInfoTCP::State(99)]);
+        assert!(read(vec![attribute(tuple())]).is_err());
+        assert!(read(vec![state()]).is_err());
+        assert!(read(vec![attribute(tuple()), unknown()]).is_err());
+        assert!(read(vec![attribute(tuple()), state()]).is_ok());
+    }
+}

@@ -14,6 +14,7 @@
 //! ```
 
 mod allowance;
+mod memory;
 mod rule;
 mod sweep;
 mod sweeping;

@@ -1,7 +1,6 @@
 //! Passes through the connections of one network namespace.
 
 use std::{
-    collections::HashMap,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,6 +9,7 @@ use std::{
 use super::{
     Left, Limits, Reason, Tally,
     allowance::Allowance,
+    memory::{Memory, tuple},
     rule::{Verdict, judge},
 };
 use crate::kernel::{
@@ -23,9 +23,6 @@ pub(super) const SHARE: u32 = 50;
 
 /// A list of the services that is younger than this has them all, as good as.
 const FRESH: Duration = Duration::from_millis(100);
-
-/// What IPVS says of when it lets go is in whole seconds.
-const GRAIN: Duration = Duration::from_secs(1);
 
 /// A connection that is dead, and the entry that stood in the way of the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +46,8 @@ pub struct Sweep {
     services: Services,
     /// When they may be read again because of one that is not among them.
     services_next: Instant,
-    known: HashMap<TcpTuple, Known>,
-    passes: u64,
+    memory: Memory,
     tally: Arc<Tally>,
-}
-
-/// What is remembered of a connection from one pass to the next.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    state: State,
-    /// Since when it has been in that state.
-    since: Instant,
-    /// When IPVS lets go of it without another packet.
-    lets_go: Instant,
-    /// Whether a SYN replaces its entry.
-    is_open: bool,
-    /// The last pass that has seen it.
-    pass: u64,
 }
 
 impl Sweep {
@@ -82,8 +64,7 @@ impl Sweep {
             allowance: Allowance::new(limits.a_second, Instant::now()),
             services: Services::default(),
             services_next: Instant::now(),
-            known: HashMap::new(),
-            passes: 0,
+            memory: Memory::default(),
             tally,
         })
     }
@@ -100,7 +81,7 @@ impl Sweep {
         is_to_end: impl Fn() -> bool,
         mut tell: impl FnMut(&Dead),
     ) -> io::Result<()> {
-        self.passes += 1;
+        self.memory.begin();
         // The connections first: a destination that has come since has none of them.
         let candidates = self.candidates()?;
         self.read_services()?;
@@ -118,8 +99,7 @@ impl Sweep {
                 }
             }
         }
-        let pass = self.passes;
-        self.known.retain(|_, known| known.pass == pass);
+        self.memory.end();
         outcome
     }
 
@@ -174,21 +154,18 @@ impl Sweep {
         if state == State::FinWait && !is_drained {
             return Ok(None);
         }
-        let tuple = TcpTuple {
-            client: connection.client,
-            server: service,
-        };
-        let known = self.remember(tuple, connection);
-        if known.is_open {
+        let known = self.memory.recall(connection, Instant::now());
+        if known.is_settled {
             return Ok(None);
         }
+        let tuple = tuple(connection);
         let Some(entry) = self.channel.find(tuple)? else {
             return Ok(None);
         };
         let reason = match judge(state, known.since.elapsed(), is_drained, &entry) {
             Verdict::Alive | Verdict::Unsure => return Ok(None),
             Verdict::Open => {
-                self.settle(tuple);
+                self.settle(connection);
                 return Ok(None);
             }
             Verdict::Dead(reason) => reason,
@@ -196,7 +173,7 @@ impl Sweep {
         if !self.open(&entry, reason)? {
             return Ok(None);
         }
-        self.settle(tuple);
+        self.settle(connection);
         Ok(Some(Dead {
             tuple,
             state: entry.state,
@@ -219,34 +196,11 @@ impl Sweep {
         Ok(true)
     }
 
-    /// What was known of a connection, if it still is the same in the same state.
-    fn remember(&mut self, tuple: TcpTuple, connection: &Connection) -> Known {
-        let now = Instant::now();
-        let lets_go = now + Duration::from_secs(connection.expires);
-        let fresh = Known {
-            state: connection.state,
-            since: now,
-            lets_go,
-            is_open: false,
-            pass: self.passes,
-        };
-        let known = self.known.entry(tuple).or_insert(fresh);
-        if known.state != connection.state {
-            *known = fresh;
-        }
-        // A packet has come since, perhaps of another connection on the same port.
-        let moved = lets_go > known.lets_go + GRAIN || known.lets_go > lets_go + GRAIN;
-        known.is_open &= !moved;
-        known.lets_go = lets_go;
-        known.pass = self.passes;
-        *known
-    }
-
-    /// Not to be looked up again: `TIME_WAIT` lasts for two minutes. What was reset is
-    /// gone after ten seconds, and its port may have been used again meanwhile.
-    fn settle(&mut self, tuple: TcpTuple) {
-        if let Some(known) = self.known.get_mut(&tuple) {
-            known.is_open = known.state == State::TimeWait || !self.apply;
+    /// `TIME_WAIT` lasts for two minutes. What was reset is gone after ten seconds, and its
+    /// port may have been used again meanwhile, so it is looked up again.
+    fn settle(&mut self, connection: &Connection) {
+        if connection.state == State::TimeWait || !self.apply {
+            self.memory.settle(connection);
         }
     }
 }
