@@ -125,7 +125,8 @@ pub struct Change {
     pub from: u64,
     /// The value that helps.
     pub to: u64,
-    /// Whether the key is not there now: its module was unloaded.
+    /// Whether the key was not there when it was last looked at: its module was unloaded,
+    /// or the agent that it was a switch of has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,
 }

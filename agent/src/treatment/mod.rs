@@ -29,7 +29,7 @@ pub use counts::Counts;
 pub use course::{Change, Course, Ending, State, Trigger};
 pub use engine::{Ask, Decision, Engine, Intent, Now};
 pub use guard::Refusal;
-pub use hands::{Hands, Place, Sysctls};
+pub use hands::{Hands, Place, Switch, SysctlsAnd};
 pub use journal::Journal;
 pub use plan::{Bound, Proposal, Treatment};
 pub use policy::{AtExit, Mode, Policy};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use super::{
-    Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, Sysctls, Trigger,
+    Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, SysctlsAnd, Trigger,
 };
 use crate::{
     ailments,
@@ -78,7 +78,7 @@ impl Practice {
             Ok(None) | Err(_) => String::new(),
         };
         let treatments = ailments::treatments();
-        let hands = Box::new(Sysctls);
+        let hands = Box::new(SysctlsAnd(ailments::switches()));
         let engine = Engine::open(treatments, policy, hands, directory, boot, now());
         Self::sharing(engine, directory)
     }
