@@ -10,8 +10,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::http;
 use nodemedic_tests::metrics::Metrics;
-use nodemedic_tests::{http, tools};
+use nodemedic_tests::tools::{self, ALERTMANAGER};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,27 +28,30 @@ const PAGE: &str = "docs/operations.md";
 const NODE: &str = "ward-7";
 const TOKEN: &str = "hunter2";
 
-/// Whether Alertmanager can be started here.
-fn alertmanager() -> Available<()> {
-    let tried = tools::alertmanager().and_then(|mut program| {
-        let output = program.arg("--version").output().context("start it")?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "{}", said.trim());
-        Ok(())
-    });
-    match tried {
-        Ok(()) => Available::Yes(()),
+/// Debian's package, whose service is not installed.
+fn package() -> Available<PathBuf> {
+    match tools::debian_package(ALERTMANAGER) {
+        Ok(folder) => Available::Yes(folder),
         Err(error) => Available::No {
-            why: format!("Alertmanager cannot be fetched or started: {error:#}"),
+            why: format!("{ALERTMANAGER} cannot be fetched: {error:#}"),
         },
     }
 }
 
-fn amtool() -> Available<PathBuf> {
-    match tools::debian_program("prometheus-alertmanager", "usr/bin/amtool") {
-        Ok(program) => Available::Yes(program),
+fn alertmanager() -> Available<PathBuf> {
+    let Available::Yes(package) = package() else {
+        return package();
+    };
+    match tools::alertmanager(&package).arg("--version").output() {
+        Ok(output) if output.status.success() => Available::Yes(package),
+        Ok(output) => Available::No {
+            why: format!(
+                "a mount namespace is not allowed here: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ),
+        },
         Err(error) => Available::No {
-            why: format!("amtool cannot be fetched: {error:#}"),
+            why: format!("no unshare on the path: {error}"),
         },
     }
 }
@@ -82,7 +86,8 @@ fn documented(kind: &str, with: &str) -> Result<String> {
 }
 
 fn its_own_checker_takes_the_documented_configuration() -> Result<Verdict> {
-    amtool().then(|amtool| {
+    package().then(|package| {
+        let amtool = package.join("usr/bin/amtool");
         let config = documented("yaml", "webhook_configs")?;
         let folder = tempfile::tempdir().context("make a folder")?;
         let file = folder.path().join("alertmanager.yaml");
@@ -194,7 +199,7 @@ struct Alertmanager {
 }
 
 impl Alertmanager {
-    fn start(desk: &Desk, url: &str, token: &Path) -> Result<Self> {
+    fn start(package: &Path, desk: &Desk, url: &str, token: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder")?;
         let config = json!({
             "route": {
@@ -212,7 +217,7 @@ impl Alertmanager {
         let file = folder.path().join("alertmanager.yaml");
         // JSON is YAML.
         fs::write(&file, config.to_string()).context("write a configuration")?;
-        let mut command = tools::alertmanager()?;
+        let mut command = tools::alertmanager(package);
         command.args([
             "--cluster.listen-address=",
             "--web.listen-address=127.0.0.1:0",
@@ -276,13 +281,13 @@ fn it_is_heard_and_answered(
 }
 
 fn an_agent_hears_it_over_tls_and_knows_it_by_its_token() -> Result<Verdict> {
-    alertmanager().then(|()| {
+    alertmanager().then(|package| {
         agent::program().then(|program| {
             let desk = Desk::new()?;
             let agent = agent_with_tls(&program, &desk)?;
             let url = format!("https://{}/alertmanager", agent.webhook()?);
             let wrong = desk.file("wrong", "password")?;
-            let stranger = Alertmanager::start(&desk, &url, &wrong)?;
+            let stranger = Alertmanager::start(&package, &desk, &url, &wrong)?;
             stranger.alert(false)?;
             until(
                 agent.address,
@@ -291,7 +296,7 @@ fn an_agent_hears_it_over_tls_and_knows_it_by_its_token() -> Result<Verdict> {
                 &["401"],
             )?;
             drop(stranger);
-            let right = Alertmanager::start(&desk, &url, &desk.path("token"))?;
+            let right = Alertmanager::start(&package, &desk, &url, &desk.path("token"))?;
             it_is_heard_and_answered(&right, agent.address, "webhook")?;
             Ok(Verdict::Passed)
         })
@@ -299,7 +304,7 @@ fn an_agent_hears_it_over_tls_and_knows_it_by_its_token() -> Result<Verdict> {
 }
 
 fn a_dispatcher_passes_it_on() -> Result<Verdict> {
-    alertmanager().then(|()| {
+    alertmanager().then(|package| {
         agent::program().then(|program| {
             let desk = Desk::new()?;
             let agent = agent_with_tls(&program, &desk)?;
@@ -316,7 +321,7 @@ fn a_dispatcher_passes_it_on() -> Result<Verdict> {
             let config = desk.file("dispatch.toml", &text)?;
             let dispatcher = Agent::dispatcher(&program, &["--config", &config.to_string_lossy()])?;
             let url = format!("http://{}/alertmanager", dispatcher.webhook()?);
-            let right = Alertmanager::start(&desk, &url, &token)?;
+            let right = Alertmanager::start(&package, &desk, &url, &token)?;
             it_is_heard_and_answered(&right, dispatcher.address, "dispatch")?;
             until(
                 agent.address,

@@ -2,6 +2,7 @@
 
 mod clients;
 mod configuration;
+mod dead;
 mod table;
 mod verdicts;
 
@@ -22,6 +23,11 @@ pub(crate) use self::configuration::{
     a_removal_is_noticed_between_two_readings, other_protocols_are_not_counted,
     the_module_comes_goes_and_comes_back, the_packet_hook_is_left_alone_as_kube_proxy_sets_it,
     two_namespaces_are_told_apart, without_hooks_the_baseline_stands_in,
+};
+pub(crate) use self::dead::{
+    a_rolling_upgrade_delays_nobody_while_it_is_swept, an_unfixed_kernel_is_not_swept,
+    dead_connections_make_room_and_living_ones_stay,
+    late_packets_bring_the_delay_back_unless_the_entry_was_opened, sweeping_keeps_to_its_rate,
 };
 pub(crate) use self::table::{
     by_kprobes_every_syn_has_the_outcome_that_its_client_saw,

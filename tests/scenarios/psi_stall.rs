@@ -11,6 +11,7 @@ use crate::agent::{Agent, SOON};
 
 const AILMENT: &str = "psi_stall";
 const SECONDS: &str = "nodemedic_psi_stall_seconds_total";
+const MEMORY_EVENTS: &str = "nodemedic_psi_stall_memory_events_total";
 
 /// An agent whose first reading, in which it waits for itself, is over.
 fn start(guest: &Guest) -> Result<Agent> {
@@ -90,6 +91,12 @@ pub(crate) fn an_idle_node_is_healthy(guest: &Guest) -> Result<Verdict> {
 
 pub(crate) fn a_memory_limit_is_named_with_who_waits_for_it(guest: &Guest) -> Result<Verdict> {
     let agent = start(guest)?;
+    // What a limit brings about must not look as if the node were short of memory.
+    let of_node = || {
+        let metrics = agent.metrics()?;
+        metrics.value(MEMORY_EVENTS, &[("event", "allocstall")])
+    };
+    let before = of_node()?;
     let limited = Cgroup::create("/limited")?;
     limited.set("memory.high", "16777216")?;
     let task = Cgroup::create("/limited/task")?;
@@ -101,6 +108,8 @@ pub(crate) fn a_memory_limit_is_named_with_who_waits_for_it(guest: &Guest) -> Re
         "memory.high of cgroup /limited",
     )?;
     advises(&finding, "no sysctl helps")?;
+    let after = of_node()?;
+    ensure!(after == before, "allocstall was {before}, is {after}");
     drop(hungry);
     healthy(&agent)?;
     Ok(Verdict::Passed)
@@ -137,6 +146,23 @@ pub(crate) fn a_neighbour_that_takes_the_cpu_is_the_culprit(guest: &Guest) -> Re
     advises(&finding, "cpu.weight")?;
     drop(neighbour);
     healthy(&agent)?;
+    Ok(Verdict::Passed)
+}
+
+/// The disk is a file of zeros, read at a megabyte a second.
+pub(crate) fn a_limit_on_a_disk_is_named_with_who_waits_for_it(guest: &Guest) -> Result<Verdict> {
+    let agent = start(guest)?;
+    guest.modprobe("loop")?;
+    guest.sh("truncate -s 4G /tmp/disk && losetup /dev/loop0 /tmp/disk")?;
+    let slow = Cgroup::create("/slow")?;
+    slow.set("io.max", "7:0 rbps=1048576")?;
+    let read = "dd if=/dev/loop0 of=/dev/null bs=64k";
+    let reader = slow.start(guest, "reader", &format!("exec {read}"))?;
+    let finding = found(&agent, "io_stall", "cgroup /slow", "io.max of cgroup /slow")?;
+    advises(&finding, "no sysctl helps")?;
+    drop(reader);
+    healthy(&agent)?;
+    guest.sh("losetup -d /dev/loop0")?;
     Ok(Verdict::Passed)
 }
 

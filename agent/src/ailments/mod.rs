@@ -23,7 +23,7 @@ use crate::{
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     report::{Finding, Missing, ProbeReport, ProgramStats},
-    treatment::{Proposal, Treatment},
+    treatment::{Proposal, Switch, Treatment},
 };
 
 #[cfg(test)]
@@ -46,6 +46,11 @@ pub fn treatments() -> Vec<(&'static str, &'static Treatment)> {
     wards
         .flat_map(|about| about.treatments.iter().map(move |it| (about.name, *it)))
         .collect()
+}
+
+/// What treatments can switch on and off in the agent itself.
+pub fn switches() -> Vec<&'static Switch> {
+    vec![&ipvs_conn_reuse::SWEEP_DEAD]
 }
 
 /// One way in which the kernel stalls a node.

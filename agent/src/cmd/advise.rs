@@ -48,7 +48,12 @@ fn lines(course: &Course, own: u32) -> String {
     for line in wrap(durable, WIDTH) {
         text.push_str(&format!("# {line}\n"));
     }
+    let switches = ailments::switches();
     for change in &course.changes {
+        if switches.iter().any(|switch| switch.key == change.key) {
+            // The agent's own, of which no other program knows.
+            continue;
+        }
         if change.netns == own {
             text.push_str(&format!("{} = {}\n", change.key, change.to));
         } else {

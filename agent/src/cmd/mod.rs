@@ -12,6 +12,7 @@ mod probes;
 mod run;
 mod signals;
 mod status;
+mod sweep;
 mod treat;
 mod treatments;
 mod undo;
@@ -52,6 +53,9 @@ enum Verb {
     Resume(pause::Resume),
     /// Print what makes the active treatments last, for the files where that belongs.
     Advise(advise::Advise),
+    /// Show the conntrack entries of dead connections that make IPVS drop SYNs, and open
+    /// them.
+    Sweep(sweep::Sweep),
     /// Take Alertmanager's alerts for many nodes, and give each to the agent of its node.
     Dispatch(dispatch::Dispatch),
     /// List the treatments that there are.
@@ -80,6 +84,7 @@ impl Arguments {
             Verb::Pause(pause) => pause.run(),
             Verb::Resume(resume) => resume.run(),
             Verb::Advise(advise) => advise.run(),
+            Verb::Sweep(sweep) => sweep.run(),
             Verb::Dispatch(dispatch) => dispatch.run(),
             Verb::Treatments(treatments) => treatments.run(),
             Verb::Probes(probes) => probes.run(),

@@ -179,19 +179,61 @@ fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// Bytes read and written by a cgroup, by `major:minor`.
-pub type IoStat = BTreeMap<String, (u64, u64)>;
+/// What a cgroup has read and written; as a limit, what it may in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer<T> {
+    /// Bytes read.
+    pub read_bytes: T,
+    /// Bytes written.
+    pub written_bytes: T,
+    /// Requests to read.
+    pub reads: T,
+    /// Requests to write.
+    pub writes: T,
+}
+
+/// What a cgroup has read and written, by `major:minor`.
+pub type IoStat = BTreeMap<String, Transfer<u64>>;
+
+/// What a cgroup may read and write in a second, by `major:minor`.
+pub type IoMax = BTreeMap<String, Transfer<Option<u64>>>;
 
 /// `8:0 rbytes=1 wbytes=2 rios=…` on each line; a line may have a number alone.
 fn parse_io(text: &str) -> IoStat {
+    devices(text, |value| {
+        Some(Transfer {
+            read_bytes: value("rbytes=")?,
+            written_bytes: value("wbytes=")?,
+            reads: value("rios=")?,
+            writes: value("wios=")?,
+        })
+    })
+}
+
+/// `8:0 rbps=1048576 wbps=max riops=max wiops=max`; a device without limits has no line.
+fn parse_io_max(text: &str) -> IoMax {
+    devices(text, |value| {
+        Some(Transfer {
+            read_bytes: value("rbps="),
+            written_bytes: value("wbps="),
+            reads: value("riops="),
+            writes: value("wiops="),
+        })
+    })
+}
+
+/// What is said of each device, from what asks for the number behind a key.
+fn devices<T>(
+    text: &str,
+    parse: impl Fn(&dyn Fn(&str) -> Option<u64>) -> Option<T>,
+) -> BTreeMap<String, T> {
     let device = |line: &str| {
         let (device, rest) = line.split_once(' ')?;
         let value = |key: &str| {
             let value = rest.split(' ').find_map(|pair| pair.strip_prefix(key))?;
-            value.parse::<u64>().ok()
+            value.parse().ok()
         };
-        let (read, written) = (value("rbytes=")?, value("wbytes=")?);
-        Some((device.to_owned(), (read, written)))
+        Some((device.to_owned(), parse(&value)?))
     };
     text.lines().filter_map(device).collect()
 }
@@ -229,6 +271,12 @@ pub fn memory(cgroup: &Path) -> io::Result<MemoryStat> {
 /// As [`memory`].
 pub fn io(cgroup: &Path) -> io::Result<IoStat> {
     fs::read_to_string(cgroup.join("io.stat")).map(|text| parse_io(&text))
+}
+
+/// Reads `io.max`; empty without a limit.
+pub fn io_max(cgroup: &Path) -> IoMax {
+    let text = fs::read_to_string(cgroup.join("io.max"));
+    parse_io_max(&text.unwrap_or_default())
 }
 
 /// The names of the cgroups right below one.
@@ -309,7 +357,21 @@ mod tests {
         assert_eq!(stat.throttled_periods, 4);
         assert_eq!(stat.throttled, Duration::from_millis(500));
         let io = parse_io("253:0 rbytes=10 wbytes=20 rios=1 wios=2\n7:0\n8:0 rbytes=x wbytes=1\n");
-        assert_eq!(io, IoStat::from([("253:0".to_owned(), (10, 20))]));
+        let transfer = Transfer {
+            read_bytes: 10,
+            written_bytes: 20,
+            reads: 1,
+            writes: 2,
+        };
+        assert_eq!(io, IoStat::from([("253:0".to_owned(), transfer)]));
+        let max = parse_io_max("253:0 rbps=1048576 wbps=max riops=max wiops=120\n");
+        let transfer = Transfer {
+            read_bytes: Some(1 << 20),
+            writes: Some(120),
+            ..Transfer::default()
+        };
+        assert_eq!(max, IoMax::from([("253:0".to_owned(), transfer)]));
+        assert_eq!(parse_io_max("\n253:0\n\0"), IoMax::new());
     }
 
     #[test]

@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use super::{bpf::Attached, facts::ModuleState};
+use super::{
+    bpf::Attached,
+    facts::{Fact, ModuleState, Symbol},
+    symbols,
+};
 
 /// How often the references are looked at to see them settled, and how far apart: a
 /// request takes some ten microseconds.
@@ -149,6 +153,13 @@ fn references(module: &str) -> Option<u32> {
         .trim()
         .parse()
         .ok()
+}
+
+/// Whether there is such a function, in the kernel image or in a module. It takes as long
+/// as reading all symbols.
+pub fn has_function(name: &str) -> bool {
+    let found = symbols::find(&BTreeSet::from([name]));
+    matches!(found.get(name), Some(Fact::Known(symbol)) if *symbol != Symbol::Absent)
 }
 
 /// Whether a module was built apart from the kernel it is loaded into (taint `O`,

@@ -50,6 +50,42 @@ pub fn own() -> io::Result<u32> {
     of("self")
 }
 
+/// Whether a process lives in a network namespace.
+///
+/// # Errors
+///
+/// As [`own`].
+pub fn is_living(netns: u32) -> io::Result<bool> {
+    Ok(own()? == netns || scan().contains_key(&netns))
+}
+
+/// Starts a thread of this name that is in a network namespace and goes on by itself.
+/// `None` where no process lives there. The thread keeps the namespace.
+///
+/// # Errors
+///
+/// As [`own`] and [`within`].
+pub fn spawn(
+    netns: u32,
+    name: &str,
+    f: impl FnOnce() + Send + 'static,
+) -> io::Result<Option<thread::JoinHandle<()>>> {
+    let namespace = if own()? == netns {
+        None
+    } else {
+        match scan().get(&netns) {
+            Some(pid) => Some(open(*pid)?),
+            None => return Ok(None),
+        }
+    };
+    let thread = thread::Builder::new().name(name.to_owned());
+    let thread = thread.spawn(move || match namespace.as_ref().map(enter) {
+        None | Some(Ok(())) => f(),
+        Some(Err(error)) => tracing::warn!(netns, "enter the network namespace: {error}"),
+    });
+    thread.map(Some)
+}
+
 /// Runs something in a network namespace, on this thread if it is ours. `None` where no
 /// process lives in it.
 ///
@@ -73,24 +109,39 @@ pub fn inside<T: Send>(netns: u32, f: impl FnOnce() -> T + Send) -> io::Result<O
 /// Where the namespace cannot be entered: the process has gone, or ours lacks
 /// CAP_SYS_ADMIN.
 pub fn within<T: Send>(pid: u32, f: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let path = format!("/proc/{pid}/ns/net");
+    let namespace = open(pid)?;
     let fail = |operation: &str, error: io::Error| {
-        io::Error::new(error.kind(), format!("{operation} {path}: {error}"))
+        io::Error::new(error.kind(), format!("{operation} {}: {error}", path(pid)))
     };
-    let namespace = fs::File::open(&path).map_err(|error| fail("open", error))?;
     thread::scope(|scope| {
-        let inside = thread::Builder::new().spawn_scoped(scope, || {
-            // SAFETY: takes no pointer; it moves this thread alone, which ends here.
-            match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
-                0 => Ok(f()),
-                _ => Err(fail("enter", io::Error::last_os_error())),
-            }
+        let inside = thread::Builder::new().spawn_scoped(scope, || match enter(&namespace) {
+            Ok(()) => Ok(f()),
+            Err(error) => Err(fail("enter", error)),
         });
         let inside = inside.map_err(|error| fail("start a thread for", error))?;
         inside
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+fn path(pid: u32) -> String {
+    format!("/proc/{pid}/ns/net")
+}
+
+fn open(pid: u32) -> io::Result<fs::File> {
+    let path = path(pid);
+    fs::File::open(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("open {path}: {error}")))
+}
+
+/// Moves the calling thread, which is to end there.
+fn enter(namespace: &fs::File) -> io::Result<()> {
+    // SAFETY: takes no pointer; it moves this thread alone.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Inode number of the network namespace of a process.

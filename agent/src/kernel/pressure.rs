@@ -126,8 +126,9 @@ impl Trigger {
         let path = resource.of_node();
         let mut file = File::options().read(true).write(true).open(path)?;
         let some = window.mul_f64(share.clamp(0.0, 1.0));
-        // The kernel wants the whole in one piece.
-        let request = format!("some {} {}", some.as_micros(), window.as_micros());
+        // The kernel wants the whole in one piece, and takes its last byte for the end
+        // (psi.c, `psi_write`).
+        let request = format!("some {} {}\0", some.as_micros(), window.as_micros());
         file.write_all(request.as_bytes())?;
         Ok(Self { resource, file })
     }

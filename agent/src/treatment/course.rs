@@ -125,7 +125,8 @@ pub struct Change {
     pub from: u64,
     /// The value that helps.
     pub to: u64,
-    /// Whether the key is not there now: its module was unloaded.
+    /// Whether the key was not there when it was last looked at: its module was unloaded,
+    /// or the agent that it was a switch of has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,
 }
@@ -177,6 +178,32 @@ impl Change {
 }
 
 impl Trigger {
+    /// Whether it is the same alert, which may have come back since.
+    pub(super) fn is_alert_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Alert { fingerprint, .. },
+                Self::Alert {
+                    fingerprint: of, ..
+                },
+            ) => fingerprint == of,
+            _ => false,
+        }
+    }
+
+    /// Whether an alert that is resolved ends what this one has begun: it is the same one, and
+    /// began no earlier. One that comes back before its group is due (`group_interval`) is never
+    /// told of as resolved, only the later one is; a resolved one that comes late ends no later one.
+    pub(super) fn is_over_with(&self, resolved: &Self) -> bool {
+        let began = |trigger: &Self| match trigger {
+            Self::Alert { starts_at, .. } => starts_at.parse::<jiff::Timestamp>().ok(),
+            Self::Hand { .. } | Self::Agent => None,
+        };
+        let later = began(self).zip(began(resolved));
+        self == resolved
+            || self.is_alert_of(resolved) && later.is_some_and(|(own, other)| own <= other)
+    }
+
     /// What labels call it.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -379,7 +379,16 @@ impl Engine {
                 );
             } else {
                 info!(id = course.id, treatment = course.treatment, "goes on");
+                self.expect_ended(index);
             }
+        }
+    }
+
+    /// What the earlier agent did itself has ended with it. Nobody has set that back, so
+    /// it begins again without being counted as such.
+    fn expect_ended(&mut self, index: usize) {
+        for change in &mut self.courses[index].changes {
+            change.absent |= self.hands.ends_with_agent(&change.key);
         }
     }
 

@@ -97,6 +97,11 @@ impl Refusal {
         }
     }
 
+    /// Whether this course is in the way.
+    pub(super) fn is_of(&self, course: &Course) -> bool {
+        matches!(self, Self::Busy(id) if *id == course.id)
+    }
+
     /// All that labels call one.
     pub const REASONS: [&'static str; 14] = [
         "journal",

@@ -29,11 +29,11 @@ pub use counts::Counts;
 pub use course::{Change, Course, Ending, State, Trigger};
 pub use engine::{Ask, Decision, Engine, Intent, Now};
 pub use guard::Refusal;
-pub use hands::{Hands, Place, Sysctls};
+pub use hands::{Hands, Place, Switch, SysctlsAnd};
 pub use journal::Journal;
 pub use plan::{Bound, Proposal, Treatment};
 pub use policy::{AtExit, Mode, Policy};
-pub use practice::{Courses, NotNow, Once, Practice, is_paused, pause};
+pub use practice::{Courses, NotNow, Once, Practice, Resolved, is_paused, pause};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use super::{
-    Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, Sysctls, Trigger,
+    Ask, Counts, Course, Decision, Ending, Engine, Now, Policy, Refusal, SysctlsAnd, Trigger,
 };
 use crate::{
     ailments,
@@ -48,6 +48,17 @@ pub enum Once {
     Decided(Decision),
 }
 
+/// What a resolved alert has brought about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resolved {
+    /// It had begun nothing that is still active.
+    Nothing,
+    /// What it had begun, as it ended.
+    Ended(Course),
+    /// What it had begun goes on, as a finding of this kind is still there.
+    StillNeeded(Course, String),
+}
+
 /// Why something was not begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotNow {
@@ -67,7 +78,7 @@ impl Practice {
             Ok(None) | Err(_) => String::new(),
         };
         let treatments = ailments::treatments();
-        let hands = Box::new(Sysctls);
+        let hands = Box::new(SysctlsAnd(ailments::switches()));
         let engine = Engine::open(treatments, policy, hands, directory, boot, now());
         Self::sharing(engine, directory)
     }
@@ -109,8 +120,9 @@ impl Practice {
         self.engine().ask(ask, &last.report, now())
     }
 
-    /// Does what an alert asks for, if it has not had it done already; this is known from
-    /// the journal, so that no restart does it twice.
+    /// Does what an alert asks for, if it has not had it done already, before it was resolved and
+    /// came back maybe, and no other alert has; this is known from the journal, so that no restart
+    /// does it twice.
     ///
     /// # Errors
     ///
@@ -119,7 +131,11 @@ impl Practice {
         let last = reports.borrow().clone();
         let mut engine = self.engine();
         let mut known = engine.courses().iter().rev();
-        if let Some(course) = known.find(|course| course.trigger == ask.trigger) {
+        let theirs = |course: &&Course| {
+            course.trigger == ask.trigger
+                || course.is_active() && course.trigger.is_alert_of(&ask.trigger)
+        };
+        if let Some(course) = known.find(theirs) {
             return Ok(Once::Already(course.clone()));
         }
         let report = last.as_ref().map(|snapshot| &*snapshot.report);
@@ -129,31 +145,45 @@ impl Practice {
                 .known(ask)
                 .and(Err(Refusal::NotMeasured(ask.ailment.clone()))),
         };
-        decision.map(Once::Decided).map_err(|refusal| NotNow {
-            passes: refusal.passes(engine.courses(), report),
-            refusal,
-        })
+        match decision {
+            Ok(decision) => Ok(Once::Decided(decision)),
+            Err(refusal) => match engine.courses().iter().find(|it| refusal.is_of(it)) {
+                Some(course) if does(course, ask) => Ok(Once::Already(course.clone())),
+                _ => Err(NotNow {
+                    passes: refusal.passes(engine.courses(), report),
+                    refusal,
+                }),
+            },
+        }
     }
 
-    /// Ends what an alert has begun and is still active.
+    /// Ends what an alert of this kind of finding has begun and is still active, unless another
+    /// kind that it is against is still found: then it goes on until its time is over.
     ///
     /// # Errors
     ///
     /// As [`Engine::undo`].
-    pub fn resolve(&self, trigger: &Trigger) -> Result<Vec<Course>, Refusal> {
+    pub fn resolve(
+        &self,
+        trigger: &Trigger,
+        kind: Option<&str>,
+        reports: &Reports,
+    ) -> Result<Resolved, Refusal> {
+        let last = reports.borrow().clone();
         let mut engine = self.engine();
-        let theirs = |course: &&Course| course.is_active() && course.trigger == *trigger;
-        let ids: Vec<_> = engine
-            .courses()
-            .iter()
-            .filter(theirs)
-            .map(|it| it.id)
-            .collect();
-        let mut ended = Vec::new();
-        for id in ids {
-            ended.extend(engine.undo(Some(id), Ending::Resolved, now())?);
+        let mut active = engine.courses().iter().filter(|course| course.is_active());
+        let Some(course) = active.find(|course| course.trigger.is_over_with(trigger)) else {
+            return Ok(Resolved::Nothing);
+        };
+        let report = last.as_ref().map(|snapshot| &*snapshot.report);
+        if let (Some(kind), Some(report)) = (kind, report)
+            && let Some(other) = still_found(course, kind, report)
+        {
+            return Ok(Resolved::StillNeeded(course.clone(), other));
         }
-        Ok(ended)
+        let id = course.id;
+        let mut ended = engine.undo(Some(id), Ending::Resolved, now())?;
+        Ok(ended.pop().map_or(Resolved::Nothing, Resolved::Ended))
     }
 
     /// Ends one course, or all, and puts back what they have changed.
@@ -219,6 +249,25 @@ impl Drop for Held<'_> {
             changed
         });
     }
+}
+
+/// Whether a course is what somebody asks for, whoever has begun it.
+fn does(course: &Course, ask: &Ask) -> bool {
+    let against = ask.against.as_ref();
+    let with = ask.treatment.as_ref();
+    course.ailment == ask.ailment
+        && with.is_none_or(|treatment| *treatment == course.treatment)
+        && against.is_none_or(|kind| course.against.contains(kind))
+}
+
+/// A kind of finding beside this one that a course is against, and that is there.
+fn still_found(course: &Course, beside: &str, report: &NodeReport) -> Option<String> {
+    let mut ailments = report.ailments.iter();
+    let ailment = ailments.find(|it| it.name == course.ailment)?;
+    let mut kinds = ailment.findings.iter().map(|finding| &finding.kind);
+    kinds
+        .find(|kind| *kind != beside && course.against.contains(kind))
+        .cloned()
 }
 
 /// Whether treatments are paused, by the file or by the command, which makes it. When in

@@ -41,6 +41,8 @@ struct Sysctl {
     read_only: bool,
     /// Writes go nowhere, without an error.
     deaf: bool,
+    /// It is the agent itself that does what the key is for.
+    ends_with_agent: bool,
 }
 
 impl ShamKernel {
@@ -84,6 +86,10 @@ impl Hands for ShamKernel {
                 .insert((place.key.to_owned(), place.netns), value);
         }
         Ok(())
+    }
+
+    fn ends_with_agent(&self, _key: &str) -> bool {
+        self.0.lock().unwrap().ends_with_agent
     }
 }
 
@@ -329,6 +335,29 @@ fn while_paused_nothing_begins_and_what_is_active_ends() {
     bed.pass(4_000.0);
     let refused = engine.ask(&by_hand(), &sick(), bed.now);
     assert_eq!(refused, Err(Refusal::Paused));
+}
+
+/// A switch of the agent is off when it was killed, which nobody has done to it: the next
+/// agent switches it on again, as often as that happens.
+#[test]
+fn what_the_agent_does_itself_goes_on_with_the_next_one() {
+    let mut bed = Bedside::new(Mode::Auto);
+    bed.policy.reapply = 0;
+    bed.kernel.0.lock().unwrap().ends_with_agent = true;
+    bed.engine().step(&sick(), bed.now);
+    for _ in 0..3 {
+        assert_eq!(bed.kernel.value(), Some(60));
+        bed.kernel.set(Some(120));
+        let mut engine = bed.engine();
+        bed.pass(1.0);
+        engine.step(&sick(), bed.now);
+        assert_eq!(last(&engine).state, State::Applied);
+        assert!(engine.counts().drifts.is_empty(), "{:?}", engine.counts());
+    }
+    bed.kernel.set(Some(120));
+    let undone = bed.engine().undo(None, Ending::Requested, bed.now).unwrap();
+    assert_eq!(undone[0].state, State::Undone);
+    assert_eq!(bed.kernel.value(), Some(120));
 }
 
 #[test]

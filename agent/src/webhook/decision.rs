@@ -15,7 +15,7 @@ pub enum Decision {
     Failed,
     /// One would have been, if the configuration allowed it to alerts.
     DryRun,
-    /// This alert has begun one already.
+    /// This alert has begun one already, or another has begun the same.
     Duplicate,
     /// Something is against it.
     Refused,
@@ -25,7 +25,7 @@ pub enum Decision {
     Undone,
     /// It is resolved, and had begun nothing that is still active.
     NothingToUndo,
-    /// It is resolved, and what it had begun stays, as configured.
+    /// It is resolved, and what it had begun stays: as configured, or since it is still needed.
     LeftAlone,
     /// It is of another node.
     OtherNode,

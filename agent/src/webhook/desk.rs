@@ -7,7 +7,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use super::{Alert, Counts, Decision, Names, Payload, Receipt, Receiver, Ruling, Status, Whose};
 use crate::{
     monitor::Reports,
-    treatment::{self, Ask, Course, Intent, NotNow, Once, Practice, State},
+    treatment::{self, Ask, Course, Intent, NotNow, Once, Practice, Resolved, State},
 };
 
 /// Alerts of this node in one payload that are decided on. It has some ten rules.
@@ -127,11 +127,11 @@ impl Clerk {
         };
         match self.practice.ask_once(&ask, &self.reports) {
             Ok(Once::Already(course)) => {
-                let why = format!(
-                    "treatment {} of this alert is {}",
-                    course.id,
-                    course.state.name()
-                );
+                let whose = match course.trigger == ask.trigger {
+                    true => "of this alert",
+                    false => "against the same",
+                };
+                let why = format!("treatment {} {whose} is {}", course.id, course.state.name());
                 of_course(alert, Decision::Duplicate, &course, why)
             }
             Ok(Once::Decided(treatment::Decision::Begun(course))) => {
@@ -158,11 +158,20 @@ impl Clerk {
             let why = "it is resolved; [webhook] undo_resolved is false";
             return Ruling::on(alert, Decision::LeftAlone, why);
         }
-        match self.practice.resolve(&alert.trigger()) {
-            Ok(ended) => match ended.first() {
-                Some(course) => of_course(alert, Decision::Undone, course, course.why.clone()),
-                None => Ruling::on(alert, Decision::NothingToUndo, "nothing of it is active"),
-            },
+        match self
+            .practice
+            .resolve(&alert.trigger(), alert.kind(), &self.reports)
+        {
+            Ok(Resolved::Nothing) => {
+                Ruling::on(alert, Decision::NothingToUndo, "nothing of it is active")
+            }
+            Ok(Resolved::Ended(course)) => {
+                of_course(alert, Decision::Undone, &course, course.why.clone())
+            }
+            Ok(Resolved::StillNeeded(course, kind)) => {
+                let why = format!("{kind} is still found; it goes on until its time is over");
+                of_course(alert, Decision::LeftAlone, &course, why)
+            }
             Err(refusal) => Ruling::on(alert, Decision::Refused, refusal.to_string()),
         }
     }

@@ -215,9 +215,45 @@ async fn what_passes_is_to_be_asked_for_again() {
     assert_eq!(ward.decide(firing()).await, Decision::NotYet);
     ward.reports.send_replace(snapshot(sick()));
     assert_eq!(ward.decide(firing()).await, Decision::Begun);
-    // The first is being watched.
-    let second = alert(Status::Firing, "b", &[]);
-    assert_eq!(ward.decide(second).await, Decision::NotYet);
+}
+
+#[tokio::test]
+async fn one_of_the_same_ailment_has_nothing_more_to_begin() {
+    let ward = ward(Mode::Alert);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let second = |status| alert(status, "b", &[("kind", "racing")]);
+    assert_eq!(
+        ward.decide(second(Status::Firing)).await,
+        Decision::Duplicate
+    );
+    let end = ward.decide(second(Status::Resolved)).await;
+    assert_eq!(end, Decision::NothingToUndo);
+    assert_eq!(ward.value(), Some(TREATED));
+}
+
+#[tokio::test]
+async fn one_that_came_back_before_its_end_was_told_is_undone_by_the_later_end() {
+    let ward = ward(Mode::Alert);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let later = |alert| Alert {
+        // The same instant as 10:05 of the first.
+        starts_at: "2026-11-25T11:05:00.25+01:00".to_owned(),
+        ..alert
+    };
+    assert_eq!(ward.decide(later(firing())).await, Decision::Duplicate);
+    assert_eq!(ward.decide(later(resolved())).await, Decision::Undone);
+    assert_eq!(ward.value(), Some(RACING));
+}
+
+#[tokio::test]
+async fn what_another_finding_still_needs_goes_on() {
+    let ward = ward(Mode::Alert);
+    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let of = |kind| alert(Status::Resolved, "a", &[("kind", kind)]);
+    assert_eq!(ward.decide(of("weak")).await, Decision::LeftAlone);
+    assert_eq!(ward.value(), Some(TREATED));
+    assert_eq!(ward.decide(of("racing")).await, Decision::Undone);
+    assert_eq!(ward.value(), Some(RACING));
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ fn close_the_loop(case: &Case) -> Result<()> {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rules = rules.join(format!("../dashboards/alerts/{}.yaml", case.rules));
     let alerting = Alerting::start(
-        programs,
+        &programs,
         &Node {
             name: &arranged.node,
             metrics,

@@ -24,10 +24,13 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it, with the controllers of CPU and memory: `/a`, or `/a/b` below one that is there.
+    /// Makes it, with the controllers of CPU, memory and disks: `/a`, or `/a/b` below one that is there.
     pub fn create(path: &'static str) -> Result<Self> {
         let above = path.rfind('/').map_or("", |end| &path[..end]);
-        write(&format!("{above}/cgroup.subtree_control"), "+cpu +memory")?;
+        write(
+            &format!("{above}/cgroup.subtree_control"),
+            "+cpu +memory +io",
+        )?;
         let folder = PathBuf::from(format!("{ROOT}{path}"));
         fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
         Ok(Self { path })

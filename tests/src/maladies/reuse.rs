@@ -75,6 +75,9 @@ pub enum Close {
     ServerReset,
     /// The client is gone without a word, as after a power cut.
     Vanished,
+    /// The same, and then the server closes. For a port whose acknowledgements are lost, see
+    /// [`Site::lose_acknowledgements`].
+    Unanswered,
 }
 
 impl Close {
@@ -403,6 +406,41 @@ impl Site {
         Ok(socket)
     }
 
+    /// From now on no acknowledgement and no reset leaves the client from these ports, but for
+    /// those that come with data, a SYN or a FIN.
+    pub fn lose_acknowledgements(&self, from: Range<u16>) -> Result<()> {
+        let (first, last) = (from.start, from.end - 1);
+        self.client
+            .sh(&format!(
+                "nft -f - <<'END'
+table inet lose {{
+    chain acknowledgements {{
+        type filter hook output priority 1;
+        tcp sport {first}-{last} tcp flags & (syn | fin | psh) == 0 drop
+    }}
+}}
+END"
+            ))
+            .map(drop)
+    }
+
+    /// From now on no reset comes to these ports of the client.
+    pub fn lose_resets(&self, to: Range<u16>) -> Result<()> {
+        let (first, last) = (to.start, to.end - 1);
+        self.client
+            .sh(&format!(
+                "nft -f - <<'END'
+table inet lose {{
+    chain resets {{
+        type filter hook input priority 1;
+        tcp dport {first}-{last} tcp flags & rst == rst drop
+    }}
+}}
+END"
+            ))
+            .map(drop)
+    }
+
     /// SYNs that have left the client since the last call, by its port; the kernel counts them.
     pub fn syns(&self) -> Result<BTreeMap<u16, u32>> {
         Ok(by_port(&self.attempts()?))
@@ -586,11 +624,39 @@ impl Connection {
                     "the server was to reset the connection: {end:?}"
                 );
             }
-            Close::Vanished => {
-                setsockopt(&self.stream, sockopt::TcpRepair, &1).context("set TCP_REPAIR")?;
+            Close::Vanished => self.vanish()?,
+            Close::Unanswered => {
+                self.stream.write_all(&[SEND_FIN])?;
+                self.until_its_end()?;
+                self.vanish()?;
             }
         }
         Ok(())
+    }
+
+    /// The kernel forgets it, and says nothing.
+    fn vanish(&self) -> Result<()> {
+        setsockopt(&self.stream, sockopt::TcpRepair, &1).context("set TCP_REPAIR")
+    }
+
+    /// Has the server reset it, of which the client learns nothing if resets are lost.
+    pub fn reset_unseen(&mut self) -> Result<()> {
+        self.stream.write_all(&[SEND_RESET]).context("ask for it")
+    }
+
+    /// Says something that nobody expects an answer to.
+    pub fn speak(&mut self) -> Result<()> {
+        self.stream.write_all(&[SAY_NAME]).context("speak")
+    }
+
+    /// Has the server say its name once more.
+    pub fn ask_again(&mut self) -> Result<Name> {
+        let mut name = [0];
+        self.stream.write_all(&[SAY_NAME])?;
+        self.stream
+            .read_exact(&mut name)
+            .context("read the server's name again")?;
+        Name::of(name[0])
     }
 
     /// Lets the server say that it is done.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::boot::die_with_us;
-use super::tools::{self, debian_program};
+use super::tools;
 
 /// What both need to know of one node.
 #[derive(Debug, Clone)]
@@ -42,22 +42,23 @@ pub struct Alerting {
 #[derive(Debug)]
 pub struct Programs {
     prometheus: PathBuf,
-    alertmanager: Command,
+    /// The folder of its package.
+    alertmanager: PathBuf,
 }
 
 impl Programs {
     /// Out of Debian's packages, whose services are not installed.
     pub fn fetch() -> Result<Self> {
         Ok(Self {
-            prometheus: debian_program("prometheus", "usr/bin/prometheus")?,
-            alertmanager: tools::alertmanager()?,
+            prometheus: tools::debian_program("prometheus", "usr/bin/prometheus")?,
+            alertmanager: tools::debian_package(tools::ALERTMANAGER)?,
         })
     }
 }
 
 impl Alerting {
     /// Starts both. The node need not be there yet: both try again.
-    pub fn start(programs: Programs, node: &Node<'_>) -> Result<Self> {
+    pub fn start(programs: &Programs, node: &Node<'_>) -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for Prometheus")?;
         let [prometheus_at, alertmanager_at] = [free_address()?, free_address()?];
         let path = |name: &str| folder.path().join(name);
@@ -65,7 +66,7 @@ impl Alerting {
         write(&path("token"), node.token)?;
         let receiver = receiver(node, &path("token"));
         write(&path("alertmanager.yml"), &receiver.to_string())?;
-        let mut alertmanager = programs.alertmanager;
+        let mut alertmanager = tools::alertmanager(&programs.alertmanager);
         alertmanager
             .arg(option("config.file", path("alertmanager.yml").display()))
             .arg(option("storage.path", path("alerts").display()))

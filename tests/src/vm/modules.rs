@@ -16,6 +16,7 @@ use crate::files;
 /// Where the modules of a scenario's world are, under `kernel/`. What these depend on comes too.
 pub(crate) const WANTED: &[&str] = &[
     "crypto/crc32c",
+    "drivers/block/loop",
     "drivers/char/virtio_console",
     "drivers/net/dummy",
     "drivers/net/ifb",

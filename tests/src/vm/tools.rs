@@ -17,19 +17,30 @@ const SUITES: [&str; 2] = ["bookworm", "bookworm-security"];
 /// the package brings beside it.
 pub fn debian_program(package: &str, path: &str) -> Result<PathBuf> {
     let folder = cache::entry("programs", package, (package, path, SUITES), |entry| {
-        take_out(package, path, &entry.join("program"))
+        let apt = Apt::open(&SUITES.map(str::to_owned))?;
+        let whole = tempfile::tempdir_in(entry).context("make a folder in the cache")?;
+        apt.unpack_exactly(&[package.to_owned()], whole.path())?;
+        let (from, to) = (whole.path().join(path), entry.join("program"));
+        fs::rename(&from, &to).with_context(|| format!("take {path} out of {package}"))
     })?;
     Ok(folder.join("program"))
 }
 
-/// Debian's Alertmanager, to be started with arguments. It does not start without the templates for
-/// mails of its package, which it looks for in `/usr/share`: it sees its own there.
-pub fn alertmanager() -> Result<Command> {
-    const PACKAGE: &str = "prometheus-alertmanager";
-    let program = debian_program(PACKAGE, "usr/bin/prometheus-alertmanager")?;
-    let share = cache::entry("shared", PACKAGE, (PACKAGE, SUITES), |entry| {
-        take_out(PACKAGE, "usr/share", &entry.join("share"))
-    })?;
+/// The folder into which a package of Debian is unpacked, and nothing that it depends on.
+pub fn debian_package(package: &str) -> Result<PathBuf> {
+    cache::entry("packages", package, (package, SUITES), |entry| {
+        let apt = Apt::open(&SUITES.map(str::to_owned))?;
+        apt.unpack_exactly(&[package.to_owned()], entry)
+    })
+}
+
+/// What Alertmanager is in.
+pub const ALERTMANAGER: &str = "prometheus-alertmanager";
+
+/// Debian's Alertmanager, whose package is unpacked in this folder, to be started with arguments. It
+/// wants its templates where the package would be installed: a mount namespace of its own lets it
+/// see them there.
+pub fn alertmanager(package: &Path) -> Command {
     let mut command = Command::new("unshare");
     command.arg("--mount");
     if !nix::unistd::geteuid().is_root() {
@@ -37,17 +48,11 @@ pub fn alertmanager() -> Result<Command> {
     }
     command
         .args(["sh", "-c", "mount --bind \"$0\" /usr/share && exec \"$@\""])
-        .args([share.join("share"), program]);
-    Ok(command)
-}
-
-/// One path of a package, which goes to a path of the cache.
-fn take_out(package: &str, path: &str, to: &Path) -> Result<()> {
-    let apt = Apt::open(&SUITES.map(str::to_owned))?;
-    let folder = to.parent().context("a path without a folder")?;
-    let whole = tempfile::tempdir_in(folder).context("make a folder in the cache")?;
-    apt.unpack_exactly(&[package.to_owned()], whole.path())?;
-    fs::rename(whole.path().join(path), to).with_context(|| format!("take {path} out of {package}"))
+        .args([
+            package.join("usr/share"),
+            package.join("usr/bin/prometheus-alertmanager"),
+        ]);
+    command
 }
 
 /// A folder for `PYTHONPATH` with a package of PyPI, such as `x==1.0`, and all that it depends on.

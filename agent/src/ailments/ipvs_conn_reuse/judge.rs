@@ -250,7 +250,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        ailments::ipvs_conn_reuse::measure::{ClientReading, Counts, VsSettings},
+        ailments::ipvs_conn_reuse::{
+            dead::SweepReading,
+            measure::{ClientReading, Counts, VsSettings},
+        },
         kernel::ipvs::Census,
     };
 
@@ -296,6 +299,8 @@ mod tests {
             }],
             netns: Some(7),
             close_timeout: Some(10),
+            has_ctnetlink: Some(true),
+            sweep: SweepReading::default(),
             probed: Some(ProbedReading {
                 total: recent.clone(),
                 recent,
@@ -397,6 +402,38 @@ mod tests {
         let said = remedies(&seen, KUBE_PROXY);
         assert!(!said.contains("use a kernel"), "{said}");
         assert!(said.contains("nf_conntrack_tcp_timeout_last_ack"), "{said}");
+    }
+
+    /// Why entries of dead connections are not opened, or in which namespaces they are.
+    fn sweep(change: impl FnOnce(&mut Reading)) -> Result<Vec<u32>, String> {
+        let mut reading = reading(&[(Outcome::Dropped, Reason::Close, 5)], KUBE_PROXY);
+        change(&mut reading);
+        let proposals = treat::proposals(&reading);
+        let sweep = proposals
+            .into_iter()
+            .find(|it| it.treatment == "sweep_dead");
+        let sweep = sweep.expect("it is always proposed");
+        match sweep.objection {
+            Some(objection) => Err(objection),
+            None => Ok(sweep.changes.iter().map(|change| change.netns).collect()),
+        }
+    }
+
+    #[test]
+    fn dead_connections_are_swept_where_that_helps_and_is_not_done_yet() {
+        assert_eq!(sweep(|_| {}), Ok(vec![7]));
+        assert_eq!(sweep(|it| it.sweep.namespaces = vec![7]), Ok(Vec::new()));
+        // Without conntrack entries of its connections IPVS drops no SYN for them.
+        let without = |it: &mut Reading| it.namespaces[0].settings.conntrack = Some(0);
+        assert_eq!(sweep(without), Ok(Vec::new()));
+        let why = sweep(|it| it.has_ctnetlink = Some(false)).expect_err("nobody can be asked");
+        assert!(why.contains("modprobe nf_conntrack_netlink"), "{why}");
+        let unfixed = |it: &mut Reading| {
+            let seen = [(Outcome::Dropped, Reason::TimeWait, 20)];
+            *it = reading(&seen, KUBE_PROXY);
+        };
+        let why = sweep(unfixed).expect_err("it drops every reuse");
+        assert!(why.contains("drops the first SYN"), "{why}");
     }
 
     #[test]

@@ -15,7 +15,11 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::counts::Counts;
 use self::{baseline::Baseline, probed::Probed};
-use super::{Settings, support::Plan};
+use super::{
+    Settings,
+    dead::{Desk, SweepReading},
+    support::Plan,
+};
 use crate::{
     kernel::ipvs::Census,
     report::{Missing, ProbeReport, ProgramStats},
@@ -33,6 +37,12 @@ pub struct Reading {
     pub netns: Option<u32>,
     /// `nf_conntrack_tcp_timeout_close` of our own namespace, seconds.
     pub close_timeout: Option<u64>,
+    /// Whether ctnetlink answers without that a module is loaded.
+    #[serde(default)]
+    pub has_ctnetlink: Option<bool>,
+    /// What was done about the conntrack entries of dead connections.
+    #[serde(default)]
+    pub sweep: SweepReading,
     /// What the probes counted; absent where none is attached.
     pub probed: Option<ProbedReading>,
 }
@@ -180,6 +190,7 @@ pub struct Measurement {
 impl Measurement {
     /// Attaches what the plan names, as far as the kernel lets it.
     pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
+        Desk::limit(settings.sweep_limits());
         let baseline = Baseline::new(settings);
         let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
         let missing = match &probed {

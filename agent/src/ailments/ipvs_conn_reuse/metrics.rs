@@ -21,6 +21,8 @@ pub(super) const ALL: &[MetricDef] = &[
     DRAINED,
     SETTING,
     WATCHING,
+    SWEPT,
+    SWEEP_LEFT,
 ];
 
 const SYNS: MetricDef = MetricDef {
@@ -91,6 +93,23 @@ const WATCHING: MetricDef = MetricDef {
     labels: &[],
 };
 
+const SWEPT: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_swept_total",
+    kind: Kind::Counter,
+    help: "Conntrack entries of dead connections that the treatment sweep_dead has opened for the \
+           next SYN, by why the connection was dead.",
+    labels: &["reason"],
+};
+
+const SWEEP_LEFT: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_sweep_left_total",
+    kind: Kind::Counter,
+    help: "How often the treatment sweep_dead left something undone: entries beyond the rate \
+           (sweep_rate), a pass with more connections than are looked at (sweep_connections), \
+           events that the kernel had no room for, errors.",
+    labels: &["reason"],
+};
+
 /// The reading as series.
 pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     let drained: u64 = reading
@@ -106,6 +125,15 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
             let labels = [netns.as_str(), setting];
             Some(Sample::number(&SETTING, labels, value? as f64))
         }));
+    }
+    for (metric, counts) in [
+        (&SWEPT, &reading.sweep.swept),
+        (&SWEEP_LEFT, &reading.sweep.left),
+    ] {
+        let counts = counts.iter();
+        samples.extend(
+            counts.map(|(reason, count)| Sample::number(metric, [reason.as_str()], *count as f64)),
+        );
     }
     samples.extend(reading.probed.iter().flat_map(probed));
     samples

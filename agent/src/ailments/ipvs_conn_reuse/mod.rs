@@ -1,6 +1,7 @@
 //! A client comes back on a port that IPVS still has a connection of: its SYN is
 //! dropped and the client waits, or it goes to a server that is drained or gone.
 
+pub mod dead;
 mod judge;
 mod layout;
 mod measure;
@@ -11,6 +12,7 @@ mod treat;
 
 use std::time::Duration;
 
+pub use dead::SWITCH as SWEEP_DEAD;
 use measure::Measurement;
 pub use measure::Reading;
 pub use settings::Settings;

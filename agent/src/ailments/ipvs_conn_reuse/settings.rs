@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::dead::Limits;
 use crate::{
     config::{Allowed, Key},
     kernel::bpf::Hook,
@@ -44,6 +45,10 @@ pub struct Settings {
     pub remember: Duration,
     /// `delayed` is critical when more SYNs than this were dropped.
     pub critical_drops: u32,
+    /// Conntrack entries of dead connections that are opened in a second.
+    pub sweep_rate: u32,
+    /// Connections that are looked at for that in one pass.
+    pub sweep_connections: u32,
 }
 
 impl Default for Settings {
@@ -65,11 +70,21 @@ impl Default for Settings {
             survey_limit: Duration::from_millis(100),
             remember: Duration::from_secs(60),
             critical_drops: 30,
+            sweep_rate: 1_000,
+            sweep_connections: 65_536,
         }
     }
 }
 
 impl Settings {
+    /// How much the treatment `sweep_dead` may do.
+    pub fn sweep_limits(&self) -> Limits {
+        Limits {
+            a_second: self.sweep_rate,
+            connections: self.sweep_connections,
+        }
+    }
+
     /// What may stand in the table.
     pub const KEYS: &'static [Key] = &[
         Key {
@@ -170,6 +185,26 @@ impl Settings {
             },
             help: "The verdict delayed is critical when more SYNs than this were dropped within \
                    the time of remember.",
+        },
+        Key {
+            name: "sweep_rate",
+            allowed: Allowed::Count {
+                min: 1,
+                max: 100_000,
+            },
+            help: "Conntrack entries of dead connections that the treatment sweep_dead opens in a \
+                   second, in each network namespace, at the most. What is beyond waits for the \
+                   next pass, and is counted.",
+        },
+        Key {
+            name: "sweep_connections",
+            allowed: Allowed::Count {
+                min: 16,
+                max: 1_048_576,
+            },
+            help: "Connections that have ended which the treatment sweep_dead looks at in one \
+                   pass, and remembers, about 0.1 KiB of memory each. Passes are a second apart, \
+                   or fifty times as long as one takes.",
         },
     ];
 }

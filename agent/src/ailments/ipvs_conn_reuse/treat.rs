@@ -9,22 +9,30 @@
 use ebpf::ipvs_conn_reuse::{Outcome, Reason};
 
 use super::{
+    SWEEP_DEAD,
     judge::{BLACK_HOLED, DELAYED, EXPOSED, MISDIRECTED},
-    measure::{ProbedReading, Reading, VsSettings},
+    measure::{NamespaceReading, ProbedReading, Reading, VsSettings},
 };
-use crate::treatment::{Bound, Change, Proposal, Treatment};
+use crate::{
+    kernel::conntrack::NETLINK_IS_MISSING,
+    treatment::{Bound, Change, Proposal, Treatment},
+};
 
 /// A shorter stay of reset connections in conntrack (default 10 s).
 const CLOSE_TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close";
 const SHORT_CLOSE_TIMEOUT: u64 = 1;
 const EXPIRE_NODEST_CONN: &str = "net.ipv4.vs.expire_nodest_conn";
 
+/// Why nothing that is done to conntrack entries helps.
+const DROPS_EVERY_REUSE: &str =
+    "this kernel drops the first SYN on every reused port, whatever becomes of the entry";
+
 /// With fewer drops than this of one kind nothing is said of the kernel.
 const ENOUGH_TO_TELL: u64 = 3;
 
 /// Safest first. `conn_reuse_mode` is not among them: 0 trades a delay for an outage, and
 /// what 1 does depends on the kernel's fixes, so that is left to people.
-pub(super) const TREATMENTS: &[&Treatment] = &[&CLOSE, &EXPIRE_NODEST];
+pub(super) const TREATMENTS: &[&Treatment] = &[&CLOSE, &SWEEP, &EXPIRE_NODEST];
 
 static CLOSE: Treatment = Treatment {
     name: "tcp_timeout_close",
@@ -42,6 +50,30 @@ static CLOSE: Treatment = Treatment {
     }],
     durable: "set net.netfilter.nf_conntrack_tcp_timeout_close=1 in a file of /etc/sysctl.d, and \
               load nf_conntrack before systemd-sysctl runs (a file of /etc/modules-load.d)",
+};
+
+static SWEEP: Treatment = Treatment {
+    name: "sweep_dead",
+    effect: "the agent finds connections of IPVS that are dead, and opens their conntrack entries \
+             for the next SYN, which is then scheduled at once. Dead are those that were reset, \
+             those that both sides have closed, and those of a drained server that has closed \
+             them and whose client does not answer for 3 s",
+    cost: "the agent goes through IPVS's connections once a second, for at most two percent of one \
+           CPU, and the kernel tells it of connections that change their state, a few \
+           microseconds for each. No entry is removed, so late packets are still translated",
+    acts: "within milliseconds after a reset, where conntrack has events of its entries (with \
+           nf_conntrack_events at 2, those made since), else within a second or two. Connections \
+           that may be alive are left as they are",
+    applies: "where SYNs are dropped once, on a kernel that lets a SYN reopen a finished entry \
+              (Linux 5.9 and later, and fixed stable ones; told by behaviour), while the module \
+              nf_conntrack_netlink is loaded; in each network namespace with services and \
+              vs.conntrack=1",
+    keys: &[Bound {
+        key: SWEEP_DEAD.key,
+        allowed: 1..=1,
+    }],
+    durable: "it is the agent itself that does this, so it lasts with sweep_dead = \"auto\" in \
+              [treatments], and nf_conntrack_netlink in a file of /etc/modules-load.d",
 };
 
 static EXPIRE_NODEST: Treatment = Treatment {
@@ -65,7 +97,7 @@ static EXPIRE_NODEST: Treatment = Treatment {
 
 /// What each treatment would be now.
 pub(super) fn proposals(reading: &Reading) -> Vec<Proposal> {
-    vec![shorter_close(reading), let_go(reading)]
+    vec![shorter_close(reading), sweep(reading), let_go(reading)]
 }
 
 fn shorter_close(reading: &Reading) -> Proposal {
@@ -75,9 +107,7 @@ fn shorter_close(reading: &Reading) -> Proposal {
             .then(|| Change::new(CLOSE_TIMEOUT, netns, now, SHORT_CLOSE_TIMEOUT))
     });
     let objection = match &reading.probed {
-        Some(probed) if drops_every_reuse(probed) => Some(
-            "this kernel drops the first SYN on every reused port, whatever becomes of the entry",
-        ),
+        Some(probed) if drops_every_reuse(probed) => Some(DROPS_EVERY_REUSE),
         Some(probed) if against_resets(reading, probed).is_none() => {
             Some("no SYN was dropped for a connection that its server had reset")
         }
@@ -86,6 +116,26 @@ fn shorter_close(reading: &Reading) -> Proposal {
     Proposal {
         objection: objection.map(str::to_owned),
         ..Proposal::new(&CLOSE, &[DELAYED], change)
+    }
+}
+
+fn sweep(reading: &Reading) -> Proposal {
+    let is_wanted = |namespace: &&NamespaceReading| {
+        namespace.settings.conntrack == Some(1)
+            && !reading.sweep.namespaces.contains(&namespace.netns)
+    };
+    let namespaces = reading.namespaces.iter().filter(is_wanted);
+    let changes = namespaces.map(|it| Change::new(SWEEP_DEAD.key, it.netns, 0, 1));
+    let objection = if reading.probed.as_ref().is_some_and(drops_every_reuse) {
+        Some(DROPS_EVERY_REUSE)
+    } else if reading.has_ctnetlink == Some(false) {
+        Some(NETLINK_IS_MISSING)
+    } else {
+        None
+    };
+    Proposal {
+        objection: objection.map(str::to_owned),
+        ..Proposal::new(&SWEEP, &[DELAYED], changes)
     }
 }
 
@@ -117,7 +167,9 @@ pub(super) fn delayed(reading: &Reading, probed: &ProbedReading) -> Vec<String> 
     } else {
         remedies.extend(against_resets(reading, probed));
         remedies.extend(against_half_closed(probed));
-        if remedies.is_empty() {
+        let settings_help = !remedies.is_empty();
+        remedies.extend(by_sweeping(reading));
+        if !settings_help {
             remedies.push(none_is_safe(probed));
         }
         if settings.conn_reuse_mode != Some(0) {
@@ -206,6 +258,23 @@ fn against_half_closed(probed: &ProbedReading) -> Option<String> {
          close lose their translation; undo: write the old numbers"
             .to_owned()
     })
+}
+
+/// What no setting does.
+fn by_sweeping(reading: &Reading) -> Option<String> {
+    if !reading.sweep.namespaces.is_empty() {
+        return None;
+    }
+    let before = match reading.has_ctnetlink {
+        Some(false) => "modprobe nf_conntrack_netlink, then ",
+        Some(true) | None => "",
+    };
+    Some(format!(
+        "{before}nodemedic treat ipvs_conn_reuse --with {} --apply: the agent opens the conntrack \
+         entries of connections that are dead, and the SYN is scheduled at once; costs: up to two \
+         percent of one CPU; undo: nodemedic undo",
+        SWEEP.name
+    ))
 }
 
 fn none_is_safe(probed: &ProbedReading) -> String {

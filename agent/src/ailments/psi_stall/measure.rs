@@ -20,6 +20,7 @@ use super::{Settings, support};
 use crate::{
     ailments::ranking::Places,
     kernel::{
+        cgroup::{IoMax, IoStat},
         machine::{Memory, MemoryEvents},
         pressure::{Resource, Stall},
     },
@@ -132,8 +133,10 @@ pub struct CgroupReading {
     pub quota_cpus: Option<f64>,
     /// What the memory controller says; read only while somebody waits for memory or I/O.
     pub memory: Option<MemoryReading>,
-    /// Disks, by `major:minor`: bytes read, bytes written; as for memory.
-    pub io: Vec<(String, u64, u64)>,
+    /// What it read and wrote, by `major:minor`; as for memory.
+    pub io: IoStat,
+    /// `io.max`, by `major:minor`; as for memory.
+    pub io_max: IoMax,
 }
 
 /// A cgroup's memory.
@@ -228,10 +231,8 @@ impl CgroupReading {
 
     /// Bytes read and written in the window.
     pub fn io_bytes(&self) -> u64 {
-        self.io
-            .iter()
-            .map(|(_, read, written)| read + written)
-            .sum()
+        let disks = self.io.values();
+        disks.map(|it| it.read_bytes + it.written_bytes).sum()
     }
 }
 

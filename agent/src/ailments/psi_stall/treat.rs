@@ -174,6 +174,18 @@ pub(super) fn for_contention(kept_away: bool) -> Vec<String> {
     ]
 }
 
+/// Remedies for a cgroup that may not use its disk more. No sysctl helps.
+pub(super) fn for_io_limit(path: &str, device: &str) -> Vec<String> {
+    vec![
+        "no sysctl helps: this is the cgroup's own limit on the disk".to_owned(),
+        format!(
+            "raise it, or take it away: echo \"{device} rbps=max wbps=max riops=max wiops=max\" > \
+             /sys/fs/cgroup{path}/io.max (systemd: IOReadBandwidthMax= and the like); undo: write \
+             the old line"
+        ),
+    ]
+}
+
 /// Remedies for those who wait for a disk, safest first.
 pub(super) fn for_io(node: &NodeReading, disk: Option<&DiskReading>) -> Vec<String> {
     let mut remedies = Vec::new();

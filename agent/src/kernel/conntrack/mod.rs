@@ -1,9 +1,15 @@
-//! Reading the connection tracking table without BPF.
+//! The connection tracking table without BPF: read as a whole, and single entries changed.
 
+mod ctnetlink;
+mod events;
 mod namespaces;
 mod snapshot;
 mod stat;
+mod tcp;
 
+pub use ctnetlink::{Ctnetlink, MISSING as NETLINK_IS_MISSING, is_there as netlink_is_there};
+pub use events::{Event, Resets};
 pub use namespaces::{Namespace, count};
 pub use snapshot::{Snapshot, TableState, snapshot};
 pub use stat::{Stat, read_stat};
+pub use tcp::{TcpEntry, TcpState, TcpTuple};

@@ -8,15 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NlasIterator,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, conntrack::ConntrackMessage,
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use serde::{Deserialize, Serialize};
+
+use super::ctnetlink::{invalid, open, packet};
 
 /// The kernel fills a buffer of this size at each call (include/linux/netlink.h,
 /// `NLMSG_GOODSIZE` and up to 32 KiB where the reader has room).
@@ -104,25 +102,12 @@ pub fn snapshot(limit: Duration) -> io::Result<Snapshot> {
     Ok(count.finish(begin.elapsed(), complete))
 }
 
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
-}
-
 fn request() -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let message = NetfilterMessage::new(
         NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0),
         ConntrackMessage::Get(Vec::new()),
     );
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    bytes
+    packet(message, NLM_F_REQUEST | NLM_F_DUMP, 0)
 }
 
 #[derive(Default)]
@@ -243,13 +228,6 @@ fn bytes<const N: usize>(value: &[u8]) -> io::Result<[u8; N]> {
     value
         .try_into()
         .map_err(|_| invalid(format!("an attribute of {} bytes, not {N}", value.len())))
-}
-
-fn invalid(why: impl std::fmt::Display) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("an answer of ctnetlink is malformed: {why}"),
-    )
 }
 
 /// `struct nlmsgerr` begins with the negative error number.

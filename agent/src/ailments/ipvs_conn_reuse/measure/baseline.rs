@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{NamespaceReading, Reading, VsSettings};
 use crate::{
-    ailments::ipvs_conn_reuse::Settings,
+    ailments::ipvs_conn_reuse::{Settings, dead::Desk},
     kernel::{
+        conntrack,
         ipvs::{Namespace, Surveyor},
         netns::{self, Namespaces},
         sysctl,
@@ -44,6 +45,8 @@ impl Baseline {
             namespaces,
             netns: Some(own),
             close_timeout: sysctl::read_number("net.netfilter.nf_conntrack_tcp_timeout_close")?,
+            has_ctnetlink: Some(conntrack::netlink_is_there()),
+            sweep: Desk::reading(),
             probed: None,
         })
     }

@@ -18,7 +18,7 @@ const BUSY: f64 = 0.75;
 
 /// Part of the window for which CPUs have to have been idle while tasks waited, before
 /// that is told.
-const SURELY_IDLE: f64 = 0.1;
+const SURELY_IDLE: f64 = 0.2;
 
 /// The agent is the one that runs from this part of the CPU time on.
 const AGENT: f64 = 0.2;
@@ -137,7 +137,7 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
     let (pressure, busy) = (case.pressure(Resource::Cpu, &victims), busy(case.reading));
     // Tasks waited for longer than all CPUs together can have been busy: some were idle
     // while they waited, not only before.
-    let kept_away = pressure.value - busy.value > SURELY_IDLE;
+    let kept_away = case.reading.cpus > 1 && pressure.value - busy.value > SURELY_IDLE;
     let why = if kept_away {
         "they may not use the CPUs that are idle"
     } else if busy.value >= BUSY {
@@ -171,14 +171,23 @@ fn any_throttled(case: Case<'_>) -> bool {
     cgroups.map(|it| it.throttled_seconds).sum::<f64>() > BY_QUOTA * node
 }
 
-/// The part of their time for which the CPUs were at work.
+/// The part of their time for which the CPUs were at work. The kernel's sum is of samples
+/// at each tick, which an emulated or very short window makes coarse; cgroups are clocked.
 fn busy(reading: &Reading) -> Evidence {
     let whole = reading.window_seconds * f64::from(reading.cpus.max(1));
+    let seconds = reading.node.busy_seconds.max(in_cgroups(reading));
     Evidence {
         metric: "time at work in /proc/stat, as a share of all CPUs".to_owned(),
-        value: (reading.node.busy_seconds / whole.max(f64::EPSILON)).min(1.0),
+        value: (seconds / whole.max(f64::EPSILON)).min(1.0),
         limit: None,
     }
+}
+
+/// CPU time of all cgroups, those on top of the tree with what is below them.
+fn in_cgroups(reading: &Reading) -> f64 {
+    let cgroups = reading.cgroups.iter();
+    let on_top = cgroups.filter(|it| it.path.matches('/').count() == 1);
+    on_top.map(|it| it.cpu_seconds).sum()
 }
 
 /// Interrupts take CPUs from tasks too, where the kernel accounts for them.
@@ -209,13 +218,7 @@ fn runners(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
         .filter(|it| it.own_cpu_seconds > floor)
         .map(|it| (is_victim(it), who(&it.path), it.own_cpu_seconds))
         .collect();
-    let in_cgroups: f64 = reading
-        .cgroups
-        .iter()
-        .filter(|it| it.path.matches('/').count() == 1)
-        .map(|it| it.cpu_seconds)
-        .sum();
-    let rest = reading.node.busy_seconds - in_cgroups;
+    let rest = reading.node.busy_seconds - in_cgroups(reading);
     if rest > floor {
         let kernel = "the kernel, and tasks in no cgroup that was looked at".to_owned();
         runners.push((false, kernel, rest));

@@ -6,9 +6,12 @@ use crate::{
         measure::{CgroupReading, DiskReading},
         treat,
     },
-    kernel::pressure::Resource,
+    kernel::{cgroup::Transfer, pressure::Resource},
     report::{Evidence, Finding, Party},
 };
+
+/// A limit that is used for more than this part is reached.
+const AT_LIMIT: f64 = 0.8;
 
 /// What waits to be written counts from here on.
 const DIRTY: f64 = (4 << 20) as f64;
@@ -21,6 +24,7 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
     }
     let node = &case.reading.node;
     let disk = node.disks.first();
+    let limit = victims.first().and_then(|worst| limiting(case, worst));
     let mut evidence = vec![case.pressure(Resource::Io, &victims)];
     evidence.extend(disk.map(|disk| Evidence {
         metric: format!(
@@ -36,19 +40,85 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
         value: dirty as f64,
         limit: None,
     }));
-    let which = disk.map_or_else(
-        || "a device that keeps no count".to_owned(),
-        |disk| format!("{} did most in this time", disk.name),
-    );
+    let which = match (&limit, disk) {
+        (Some(limit), _) => format!("{} is at its io.max for {}", who(limit.path), limit.device),
+        (None, Some(disk)) => format!("{} did most in this time", disk.name),
+        (None, None) => "a device that keeps no count".to_owned(),
+    };
+    let limited = limit.as_ref().map(Limit::party);
+    let remedies = match &limit {
+        Some(limit) => treat::for_io_limit(limit.path, limit.device),
+        None => treat::for_io(node, disk),
+    };
     Some(Finding {
         kind: IO_STALL.to_owned(),
         severity: case.severity(Resource::Io, &victims),
         summary: format!("{} wait for a disk: {which}", case.subject(&victims)),
         evidence,
-        culprits: culprits(case, disk),
+        culprits: limited
+            .into_iter()
+            .chain(culprits(case, disk))
+            .take(NAMED)
+            .collect(),
         victims: case.victims(Resource::Io, &victims),
-        remedies: treat::for_io(node, disk),
+        remedies,
     })
+}
+
+/// A cgroup's own limit on a disk, and what it made of it.
+struct Limit<'r> {
+    path: &'r str,
+    device: &'r str,
+    moved: Transfer<u64>,
+    allowed: Transfer<Option<u64>>,
+}
+
+impl Limit<'_> {
+    /// Whether any of its numbers is used up, as far as a window shows that.
+    fn is_reached(&self, seconds: f64) -> bool {
+        let (moved, allowed) = (&self.moved, &self.allowed);
+        let pairs = [
+            (moved.read_bytes, allowed.read_bytes),
+            (moved.written_bytes, allowed.written_bytes),
+            (moved.reads, allowed.reads),
+            (moved.writes, allowed.writes),
+        ];
+        pairs.into_iter().any(|(moved, allowed)| {
+            let used = |allowed: u64| moved as f64 >= AT_LIMIT * allowed as f64 * seconds;
+            allowed.is_some_and(used)
+        })
+    }
+
+    fn party(&self) -> Party {
+        let allowed = &self.allowed;
+        let parts = [
+            ("reading", allowed.read_bytes.map(bytes)),
+            ("writing", allowed.written_bytes.map(bytes)),
+            ("reading", allowed.reads.map(|it| format!("{it} requests"))),
+            ("writing", allowed.writes.map(|it| format!("{it} requests"))),
+        ];
+        let parts = parts
+            .into_iter()
+            .filter_map(|(what, most)| Some(format!("{what} at most {} a second", most?)));
+        Party {
+            who: format!("io.max of {}", who(self.path)),
+            share: parts.collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
+/// The limit that makes a cgroup wait: the nearest upwards that is reached.
+fn limiting<'r>(case: Case<'r>, victim: &'r CgroupReading) -> Option<Limit<'r>> {
+    let upwards = case.upwards(&victim.path);
+    let mut limits = upwards.flat_map(|it| {
+        it.io_max.iter().map(|(device, allowed)| Limit {
+            path: &it.path,
+            device,
+            moved: it.io.get(device).copied().unwrap_or_default(),
+            allowed: *allowed,
+        })
+    });
+    limits.find(|limit| limit.is_reached(case.reading.window_seconds))
 }
 
 /// Who reads and writes, then who has made most that waits to be written, which the
@@ -56,8 +126,8 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
 fn culprits(case: Case<'_>, disk: Option<&DiskReading>) -> Vec<Party> {
     let mut parties = Vec::new();
     for (it, _) in case.most(|it| it.io_bytes() as f64, 0.0) {
-        let sum = |of: fn(&(String, u64, u64)) -> u64| it.io.iter().map(of).sum();
-        let (read, written) = (sum(|it| it.1), sum(|it| it.2));
+        let read = it.io.values().map(|it| it.read_bytes).sum();
+        let written = it.io.values().map(|it| it.written_bytes).sum();
         parties.push(Party {
             who: who(&it.path),
             share: format!("read {}, wrote {}", bytes(read), bytes(written)),

@@ -6,7 +6,10 @@ use crate::{
     ailments::psi_stall::measure::{
         DiskReading, MemoryReading, MemoryWindow, NodeReading, Waits, WalkReading,
     },
-    kernel::machine::{Memory, MemoryEvents},
+    kernel::{
+        cgroup::{IoStat, Transfer},
+        machine::{Memory, MemoryEvents},
+    },
 };
 
 const WINDOW: f64 = 10.0;
@@ -373,7 +376,7 @@ fn a_disk_is_named_with_who_writes_and_who_waits() {
         read_bytes: 0,
         written_bytes: 90 << 20,
     }];
-    at(&mut reading, "/pods/works").io = vec![("254:16".to_owned(), 0, 90 << 20)];
+    at(&mut reading, "/pods/works").io = wrote(90 << 20);
     wait(&mut reading, "/pods/idle", Resource::Io, 6.0);
     let finding = only(&reading);
     assert_eq!(finding.kind, IO_STALL);
@@ -404,6 +407,53 @@ fn a_pod_and_a_unit_are_called_by_their_names() {
     let unit = "/system.slice/ssh.service";
     assert_eq!(who(unit), format!("ssh.service, cgroup {unit}"));
     assert_eq!(who("/mine"), "cgroup /mine");
+}
+
+fn wrote(bytes: u64) -> IoStat {
+    let transfer = Transfer {
+        written_bytes: bytes,
+        writes: 1,
+        ..Transfer::default()
+    };
+    IoStat::from([("254:16".to_owned(), transfer)])
+}
+
+#[test]
+fn a_limit_on_a_disk_is_the_cause_where_it_is_reached() {
+    let mut reading = healthy();
+    at(&mut reading, "/pods/works").io = wrote(9 << 20);
+    let most = Transfer {
+        written_bytes: Some(1 << 20),
+        ..Transfer::default()
+    };
+    at(&mut reading, "/pods/works").io_max = [("254:16".to_owned(), most)].into();
+    wait(&mut reading, "/pods/works/app", Resource::Io, 9.0);
+    let finding = only(&reading);
+    assert_eq!(finding.kind, IO_STALL);
+    assert!(
+        finding.culprits[0]
+            .who
+            .contains("io.max of cgroup /pods/works"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.culprits[0]
+            .share
+            .contains("writing at most 1.0 MiB"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.remedies[0].contains("no sysctl helps"),
+        "{finding:?}"
+    );
+
+    at(&mut reading, "/pods/works").io = wrote(2 << 20);
+    let finding = only(&reading);
+    assert!(
+        finding.culprits[0].who.ends_with("/pods/works"),
+        "{finding:?}"
+    );
+    assert!(!finding.culprits[0].who.contains("io.max"), "{finding:?}");
 }
 
 #[test]

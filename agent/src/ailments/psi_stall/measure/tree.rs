@@ -14,7 +14,7 @@ use std::{
 use super::{CgroupReading, MemoryReading, MemoryWindow, Settings, Stalls, Waits, WalkReading};
 use crate::{
     kernel::{
-        cgroup::{self, CpuStat, IoStat, MemoryStat},
+        cgroup::{self, CpuStat, IoStat, MemoryStat, Transfer},
         pressure::{self, Resource, Stall},
     },
     report::Missing,
@@ -363,13 +363,17 @@ impl Walk<'_> {
             let Some(before) = before.or(branch.born.then(IoStat::default)) else {
                 return;
             };
-            let device = |(device, (read, written)): (String, (u64, u64))| {
-                let (read_before, written_before) =
-                    before.get(&device).copied().unwrap_or_default();
-                let read = read.saturating_sub(read_before);
-                let written = written.saturating_sub(written_before);
-                (read + written > 0).then_some((device, read, written))
+            let device = |(device, now): (String, Transfer<u64>)| {
+                let before = before.get(&device).copied().unwrap_or_default();
+                let moved = Transfer {
+                    read_bytes: now.read_bytes.saturating_sub(before.read_bytes),
+                    written_bytes: now.written_bytes.saturating_sub(before.written_bytes),
+                    reads: now.reads.saturating_sub(before.reads),
+                    writes: now.writes.saturating_sub(before.writes),
+                };
+                (moved.reads + moved.writes > 0).then_some((device, moved))
             };
+            reading.io_max = cgroup::io_max(folder);
             reading.io = now.into_iter().filter_map(device).collect();
         }
     }

@@ -1,5 +1,13 @@
-//! The virtual services of IPVS as procfs lists them: counted, never kept, for a node can
-//! have tens of thousands.
+//! IPVS as procfs lists it. Its virtual services are counted, not kept, for a node can
+//! have tens of thousands; connections are gone through one by one.
+
+mod connections;
+mod drained;
+
+pub use self::{
+    connections::{Connection, State, connections},
+    drained::Services,
+};
 
 use std::{
     fs::File,

@@ -1,0 +1,177 @@
+//! The connections of IPVS as procfs lists them, one at a time: a node can have hundreds
+//! of thousands.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+/// A TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The client.
+    pub client: SocketAddr,
+    /// Virtual address and port.
+    pub service: SocketAddr,
+    /// The destination that it leads to.
+    pub destination: SocketAddr,
+    /// How far it is.
+    pub state: State,
+    /// When it is let go of without another packet, seconds from now.
+    pub expires: u64,
+}
+
+/// How far a connection is, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The server has sent a FIN.
+    FinWait,
+    /// Both sides have.
+    TimeWait,
+    /// One side has reset it.
+    Close,
+    /// Any other.
+    Other,
+}
+
+impl State {
+    /// As procfs calls it (net/netfilter/ipvs/ip_vs_proto_tcp.c, `tcp_state_name_table`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::Other => "another",
+        }
+    }
+}
+
+/// Goes through the TCP connections in the network namespace of the calling thread, until
+/// `each` returns false. Nothing where there is no IPVS.
+///
+/// # Errors
+///
+/// Where the list cannot be read.
+pub fn connections(each: impl FnMut(Connection) -> bool) -> io::Result<()> {
+    // What `self` shows is of the process's first thread.
+    let path = Path::new("/proc/thread-self/net/ip_vs_conn");
+    let listed = match File::open(path) {
+        Ok(file) => list(BufReader::with_capacity(1 << 16, file), each),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    listed
+        .map_err(|error| io::Error::new(error.kind(), format!("read {}: {error}", path.display())))
+}
+
+fn list(mut lines: impl BufRead, mut each: impl FnMut(Connection) -> bool) -> io::Result<()> {
+    let mut line = String::new();
+    while lines.read_line(&mut line)? > 0 {
+        // The head, other protocols, and templates, which are no connections.
+        if let Some(connection) = parse(&line)
+            && !each(connection)
+        {
+            break;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// `TCP 0A010002 4E20 0A600001 1F40 0A030002 1B58 CLOSE             9`
+fn parse(line: &str) -> Option<Connection> {
+    let mut fields = line.split_ascii_whitespace();
+    if fields.next() != Some("TCP") {
+        return None;
+    }
+    let mut end = || {
+        Some(SocketAddr::new(
+            address(fields.next()?)?,
+            port(fields.next()?)?,
+        ))
+    };
+    let (client, service, destination) = (end()?, end()?, end()?);
+    if client.port() == 0 {
+        return None;
+    }
+    let state = match fields.next()? {
+        "FIN_WAIT" => State::FinWait,
+        "TIME_WAIT" => State::TimeWait,
+        "CLOSE" => State::Close,
+        _ => State::Other,
+    };
+    Some(Connection {
+        client,
+        service,
+        destination,
+        state,
+        expires: fields.next()?.parse().ok()?,
+    })
+}
+
+/// IPv4 in hexadecimal, the first part first; IPv6 as usual.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
+    if text.contains(':') {
+        return text.parse().ok().map(IpAddr::V6);
+    }
+    let number = u32::from_str_radix(text, 16).ok()?;
+    Some(Ipv4Addr::from(number).into())
+}
+
+pub(super) fn port(text: &str) -> Option<u16> {
+    u16::from_str_radix(text, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "\
+Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData
+TCP 0A010002 4E20 0A600001 1F40 0A030002 1B58 CLOSE             9
+UDP 0A010002 4E20 0A600001 0035 0A030002 0035 UDP             299
+TCP 0A010002 0000 0A600001 1F40 0A030002 1B58 NONE             59
+TCP fd00:0001:0000:0000:0000:0000:0000:0002 4E21 fd00:0096:0000:0000:0000:0000:0000:0001 1F40 fd00:0003:0000:0000:0000:0000:0000:0002 1B58 TIME_WAIT       119
+TCP 0A010002 4E22 0A600001 1F40 0A030002 1B58 ESTABLISHED     899
+TCP torn
+";
+
+    fn all(text: &str) -> Vec<Connection> {
+        let mut all = Vec::new();
+        list(text.as_bytes(), |connection| {
+            all.push(connection);
+            true
+        })
+        .expect("a slice cannot fail to read");
+        all
+    }
+
+    #[test]
+    fn connections_of_both_families_are_read_and_nothing_else() {
+        let all = all(LIST);
+        let first = Connection {
+            client: "10.1.0.2:20000".parse().unwrap(),
+            service: "10.96.0.1:8000".parse().unwrap(),
+            destination: "10.3.0.2:7000".parse().unwrap(),
+            state: State::Close,
+            expires: 9,
+        };
+        assert_eq!(all[0], first);
+        let second = ("[fd00:1::2]:20001".parse().unwrap(), State::TimeWait);
+        assert_eq!((all[1].client, all[1].state), second);
+        assert_eq!((all.len(), all[2].state), (3, State::Other));
+    }
+
+    #[test]
+    fn whoever_has_seen_enough_is_shown_no_more() {
+        let mut seen = 0;
+        list(LIST.as_bytes(), |_| {
+            seen += 1;
+            false
+        })
+        .expect("a slice cannot fail to read");
+        assert_eq!(seen, 1);
+    }
+}
