@@ -48,7 +48,6 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("psi_stall::a_memory_limit_is_named_with_who_waits_for_it", psi_stall::a_memory_limit_is_named_with_who_waits_for_it).limit(240),
     Scenario::new("psi_stall::a_quota_is_told_from_a_busy_cpu", psi_stall::a_quota_is_told_from_a_busy_cpu).limit(240),
     Scenario::new("psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit", psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit).limit(240),
-    Scenario::new("psi_stall::a_node_that_is_short_of_memory_is_told_from_a_limit", psi_stall::a_node_that_is_short_of_memory_is_told_from_a_limit).limit(300),
     Scenario::new("psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it", psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it).limit(240),
     Scenario::new("psi_stall::a_short_stall_is_counted", psi_stall::a_short_stall_is_counted).limit(240),
     Scenario::new("psi_stall::the_kernel_calls_when_tasks_wait", psi_stall::the_kernel_calls_when_tasks_wait).limit(240),

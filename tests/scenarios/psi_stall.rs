@@ -149,46 +149,6 @@ pub(crate) fn a_neighbour_that_takes_the_cpu_is_the_culprit(guest: &Guest) -> Re
     Ok(Verdict::Passed)
 }
 
-/// One fills the page cache, another takes half of the memory again and again, and no cgroup has a
-/// limit. The disk is a file of zeros.
-pub(crate) fn a_node_that_is_short_of_memory_is_told_from_a_limit(
-    guest: &Guest,
-) -> Result<Verdict> {
-    let agent = start(guest)?;
-    guest.modprobe("loop")?;
-    guest.sh("truncate -s 64G /tmp/disk && losetup /dev/loop0 /tmp/disk")?;
-    let available = guest.sh("awk '/^MemAvailable/ { print $2 }' /proc/meminfo")?;
-    let half = available
-        .trim()
-        .parse::<u64>()
-        .context("read MemAvailable")?
-        / 2;
-    let reader = Cgroup::create("/reader")?;
-    let hungry = Cgroup::create("/hungry")?;
-    let read = "exec dd if=/dev/loop0 of=/dev/null bs=64k";
-    let reader = reader.start(guest, "reader", read)?;
-    let take = format!("dd if=/dev/zero of=/dev/null bs={half}k count=1 2>/dev/null");
-    let hungry = hungry.start(guest, "hungry", &format!("while :; do {take}; done"))?;
-    let finding = eventually(3 * SOON, "the node is short of memory, by /hungry", || {
-        let finding = agent.finds_one("memory_reclaim", SOON)?;
-        names(&finding, "culprits", "cgroup /hungry")?;
-        let evidence = finding["evidence"].to_string();
-        ensure!(
-            evidence.contains("allocstall"),
-            "the evidence is {evidence}"
-        );
-        Ok(finding)
-    })?;
-    ensure!(
-        !finding["remedies"].to_string().contains("own memory limit"),
-        "{finding}"
-    );
-    drop((reader, hungry));
-    healthy(&agent)?;
-    guest.sh("losetup -d /dev/loop0")?;
-    Ok(Verdict::Passed)
-}
-
 /// The disk is a file of zeros, read at a megabyte a second.
 pub(crate) fn a_limit_on_a_disk_is_named_with_who_waits_for_it(guest: &Guest) -> Result<Verdict> {
     let agent = start(guest)?;
