@@ -172,7 +172,8 @@ pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
     is_set(guest, UDP_TIMEOUT, "17")?;
     guest.set_sysctl(UDP_TIMEOUT, "30")?;
     drop(agent);
-    nothing_is_written_where_nothing_can_be(guest)
+    nothing_is_written_where_nothing_can_be(guest)?;
+    nothing_is_done_that_cannot_be_recorded(guest)
 }
 
 fn nothing_is_written_where_nothing_can_be(guest: &Guest) -> Result<Verdict> {
@@ -187,6 +188,40 @@ fn nothing_is_written_where_nothing_can_be(guest: &Guest) -> Result<Verdict> {
         Ok(Verdict::Passed)
     })();
     guest.sh("umount /proc/sys")?;
+    outcome
+}
+
+/// With a full disk under the journal a treatment is refused, as soon as no line of it fits; what
+/// was begun before is put back all the same.
+fn nothing_is_done_that_cannot_be_recorded(guest: &Guest) -> Result<Verdict> {
+    forget()?;
+    guest.sh(&format!(
+        "mkdir -p {STATE} && mount -t tmpfs -o size=16k,mode=700 state {STATE}"
+    ))?;
+    let outcome = (|| {
+        let agent = Agent::start(guest, "")?;
+        measured(&agent)?;
+        guest.try_sh(&format!("dd if=/dev/zero of={STATE}/filler bs=1k"))?;
+        let mut refused = None;
+        while refused.is_none() {
+            let output = verb(guest, &SHORTER)?;
+            if output.status.success() {
+                is_set(guest, UDP_TIMEOUT, SHORT)?;
+                verb(guest, &["undo"])?.ok()?;
+            } else {
+                refused = Some(output);
+            }
+            is_set(guest, UDP_TIMEOUT, "30")?;
+        }
+        let refused = refused.context("it was never refused")?;
+        ensure!(
+            refused.status.code() == Some(2) && refused.stderr.contains("No space left"),
+            "{refused:?}"
+        );
+        drop(agent);
+        Ok(Verdict::Passed)
+    })();
+    guest.sh(&format!("umount {STATE}"))?;
     outcome
 }
 

@@ -1,5 +1,6 @@
 //! From the matrix and the registry to tests, and to the boots that give them their outcomes.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::panic;
 use std::process::ExitCode;
@@ -186,7 +187,10 @@ pub(crate) fn run(
     let trials = plan.trials(board);
     // A test does nothing but wait, so each can have a thread: results show as they come.
     arguments.test_threads.get_or_insert(trials.len().max(1));
-    let boots = Mutex::new(VecDeque::from(plan.boots(&arguments)));
+    let mut boots = plan.boots(&arguments);
+    // The longest first: what begins last then ends soon.
+    boots.sort_by_key(|boot| Reverse(boot.tasks.len()));
+    let boots = Mutex::new(VecDeque::from(boots));
     let host = plan.host_tests(&arguments).collect::<Vec<_>>();
     Ok(thread::scope(|scope| {
         for _ in 0..AT_ONCE {
