@@ -48,6 +48,16 @@ pub fn treatments() -> Vec<(&'static str, &'static Treatment)> {
         .collect()
 }
 
+/// Whether findings of this kind come and go with the load of a node, so that one which comes
+/// while a treatment is watched is no sign that it harms.
+pub fn follows_load(ailment: &str, kind: &str) -> bool {
+    let wards = all().into_iter().map(|ward| ward.about());
+    let ailment = wards.filter(|about| about.name == ailment);
+    ailment
+        .flat_map(|about| about.follow_load)
+        .any(|it| *it == kind)
+}
+
 /// What treatments can switch on and off in the agent itself.
 pub fn switches() -> Vec<&'static Switch> {
     vec![&ipvs_conn_reuse::SWEEP_DEAD]
@@ -71,6 +81,8 @@ pub trait Ailment: Send + Sync + 'static {
     const METRICS: &'static [MetricDef];
     /// The kinds of its findings.
     const FINDINGS: &'static [&'static str];
+    /// Those of them that come and go with the load of a node.
+    const FOLLOW_LOAD: &'static [&'static str] = &[];
     /// The keys of its table of the configuration.
     const KEYS: &'static [Key];
     /// What can be done against it, safest first.

@@ -68,6 +68,8 @@ pub struct About {
     pub metrics: &'static [MetricDef],
     /// [`Ailment::FINDINGS`]
     pub findings: &'static [&'static str],
+    /// [`Ailment::FOLLOW_LOAD`]
+    pub follow_load: &'static [&'static str],
     /// [`Ailment::KEYS`]
     pub keys: &'static [Key],
     /// [`Ailment::TREATMENTS`]

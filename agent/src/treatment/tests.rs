@@ -148,33 +148,46 @@ impl Bedside {
 
 /// The pulse races, or not; beside it an ailment that is as given.
 fn report(races: bool, other: Verdict) -> NodeReport {
-    let finding = Finding {
-        kind: "racing".to_owned(),
-        severity: Severity::Critical,
-        summary: "the pulse races".to_owned(),
+    beside(races, other, "flu", "fever")
+}
+
+/// The same, with the name of the other ailment and of its finding.
+fn beside(races: bool, other: Verdict, name: &str, kind: &str) -> NodeReport {
+    let to = Change::new(KEY, NETNS, 120, 60);
+    let pulse = if races {
+        Verdict::Sick
+    } else {
+        Verdict::Healthy
+    };
+    let pulse = AilmentReport {
+        proposals: vec![Proposal::new(&SLOW_DOWN, &["racing"], [to])],
+        ..found(pulse, "pulse", "racing")
+    };
+    Identity::sham().report(vec![pulse, found(other, name, kind)], 0)
+}
+
+/// With a finding if it is to be worse than healthy.
+fn found(verdict: Verdict, ailment: &str, kind: &str) -> AilmentReport {
+    let severity = match verdict {
+        Verdict::Healthy | Verdict::Unknown => None,
+        Verdict::Warning => Some(Severity::Warning),
+        Verdict::Sick => Some(Severity::Critical),
+    };
+    let finding = severity.map(|severity| Finding {
+        kind: kind.to_owned(),
+        severity,
+        summary: format!("it is {kind}"),
         evidence: Vec::new(),
         culprits: Vec::new(),
         victims: Vec::new(),
         remedies: Vec::new(),
-    };
-    let to = Change::new(KEY, NETNS, 120, 60);
-    let pulse = AilmentReport {
-        verdict: if races {
-            Verdict::Sick
-        } else {
-            Verdict::Healthy
-        },
-        findings: races.then_some(finding).into_iter().collect(),
-        proposals: vec![Proposal::new(&SLOW_DOWN, &["racing"], [to])],
+    });
+    AilmentReport {
+        verdict,
+        findings: finding.into_iter().collect(),
         reading: serde_json::json!({}),
-        ..AilmentReport::unmeasured("pulse", Coverage::Full, Vec::new())
-    };
-    let other = AilmentReport {
-        verdict: other,
-        reading: serde_json::json!({}),
-        ..AilmentReport::unmeasured("flu", Coverage::Full, Vec::new())
-    };
-    Identity::sham().report(vec![pulse, other], 0)
+        ..AilmentReport::unmeasured(ailment, Coverage::Full, Vec::new())
+    }
 }
 
 pub(crate) fn sick() -> NodeReport {
@@ -251,6 +264,22 @@ fn what_harms_another_is_undone_at_once() {
     assert_eq!(last(&engine).ending, Some(Ending::Harmful));
     assert_eq!(bed.kernel.value(), Some(120));
     assert_eq!(counted(&engine), ["applied", "harmful"]);
+}
+
+#[test]
+fn what_follows_the_load_of_the_node_is_no_harm() {
+    for (kind, state) in [
+        ("cpu_contention", State::Applied),
+        ("memory_reclaim", State::Undone),
+    ] {
+        let mut bed = Bedside::new(Mode::Manual);
+        let mut engine = bed.engine();
+        let well = beside(true, Verdict::Healthy, "psi_stall", kind);
+        engine.ask(&by_hand(), &well, bed.now).unwrap();
+        bed.pass(5.0);
+        engine.step(&beside(true, Verdict::Sick, "psi_stall", kind), bed.now);
+        assert_eq!(engine.courses()[0].state, state, "{kind}");
+    }
 }
 
 #[test]

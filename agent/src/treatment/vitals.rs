@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ailments;
 use crate::report::{AilmentReport, Evidence, Finding, NodeReport, Severity, Verdict};
 
 /// A finding that stays has got better if what it rests on is less than this part.
@@ -54,12 +55,15 @@ impl Vitals {
         }
     }
 
-    /// The first ailment, other than the treated one, that has got worse since.
+    /// The first ailment, other than the treated one, that has got worse since, by more than
+    /// what follows the load of the node anyhow.
     pub(super) fn harmed<'r>(&self, now: &'r NodeReport, treated: &str) -> Option<&'r str> {
         let others = now.ailments.iter().filter(|it| it.name != treated);
         let worse = |it: &&AilmentReport| {
             self.get(&it.name).is_some_and(|before| {
-                before.verdict != Verdict::Unknown && it.verdict > before.verdict
+                before.verdict != Verdict::Unknown
+                    && it.verdict > before.verdict
+                    && Vital::of(it).steadily() > before.steadily()
             })
         };
         others.into_iter().find(worse).map(|it| it.name.as_str())
@@ -77,6 +81,13 @@ impl Vital {
             verdict: report.verdict,
             signs: report.findings.iter().map(Sign::of).collect(),
         }
+    }
+
+    /// The worst of the findings that do not come and go with the load.
+    fn steadily(&self) -> Option<Severity> {
+        let signs = self.signs.iter();
+        let steady = signs.filter(|sign| !ailments::follows_load(&self.ailment, &sign.kind));
+        steady.map(|sign| sign.severity).max()
     }
 
     fn worst(&self, kinds: &[String]) -> Option<&Sign> {

@@ -55,6 +55,7 @@ pub(crate) fn connections(guest: &Guest) -> Result<Verdict> {
         upgrade(guest, &site, first..first + CLIENTS, close)
     };
     let healthy = upgrade(Close::ClientFin)?;
+    let sick = upgrade(Close::ServerReset)?;
     let settings = "[ailments.ipvs_conn_reuse]\nsurvey_interval = \"1s\"\nremember = \"5s\"";
     let agent = start(
         guest,
@@ -66,7 +67,6 @@ pub(crate) fn connections(guest: &Guest) -> Result<Verdict> {
     let limit = Duration::from_secs(400);
     let looks = follow(guest, limit, || upgrade(Close::ServerReset), sick_again)?;
     drop(agent);
-    let sick = sum(&looks, Phase::Untreated);
     let (treated, again) = (sum(&looks, Phase::Treated), sum(&looks, Phase::Undone));
     println!("healthy {healthy:?}, sick {sick:?}, treated {treated:?}, again {again:?}");
     ensure!(healthy.waited == 0, "healthy: {healthy:?}");

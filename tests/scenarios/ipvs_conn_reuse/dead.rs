@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::{Guest, Output, Process};
 use nodemedic_tests::maladies::ipvs::Family;
@@ -220,16 +221,17 @@ pub(crate) fn a_rolling_upgrade_delays_nobody_while_it_is_swept(guest: &Guest) -
     Ok(Verdict::Passed)
 }
 
-/// No more are opened than are allowed; what is left is counted, and its clients wait.
+/// No more are opened than are allowed; what is left is counted, and its clients wait. In a network
+/// namespace of its own, and over IPv6. When the agent is killed nothing is left to be undone.
 pub(crate) fn sweeping_keeps_to_its_rate(guest: &Guest) -> Result<Verdict> {
     const CLIENTS: u16 = 30;
     if is_unfixed(guest)? {
         return Ok(Verdict::Skipped("it drops every reuse".to_owned()));
     }
-    let site = Site::build(guest, Family::V4)?;
+    let site = Site::apart(guest, Family::V6, "apart")?;
     site.set(guest, Settings::KUBE_PROXY)?;
     guest.modprobe(NETLINK)?;
-    let agent = attached(guest, &site, &format!("{ALL_NAMES}\nsweep_rate = 1"))?;
+    let mut agent = attached(guest, &site, &format!("{ALL_NAMES}\nsweep_rate = 1"))?;
     let forced = [&SWEEP[..], &["--force"]].concat();
     verb(guest, &forced)?.ok()?;
     let end = Ends {
@@ -254,6 +256,10 @@ pub(crate) fn sweeping_keeps_to_its_rate(guest: &Guest) -> Result<Verdict> {
         Ok(())
     })?;
     ensure!(at_once <= allowed, "{at_once} at once, {allowed} allowed");
+    agent.process().signal(Signal::SIGKILL)?;
+    agent.process().wait(SOON)?;
+    let undone = verb(guest, &["undo"])?.ok()?;
+    ensure!(undone.contains("undone"), "{undone}");
     Ok(Verdict::Passed)
 }
 

@@ -22,6 +22,8 @@ pub(super) const KINDS: &[&str] = &[
     CPU_THROTTLED,
     CPU_CONTENTION,
 ];
+/// Whoever begins to run or to write on a busy node brings them about.
+pub(super) const FOLLOW_LOAD: &[&str] = &[IO_STALL, CPU_THROTTLED, CPU_CONTENTION];
 pub(super) const MEMORY_RECLAIM: &str = "memory_reclaim";
 pub(super) const MEMORY_LIMIT: &str = "memory_limit";
 pub(super) const IO_STALL: &str = "io_stall";

@@ -35,6 +35,7 @@ impl Ailment for PsiStall {
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;
+    const FOLLOW_LOAD: &'static [&'static str] = judge::FOLLOW_LOAD;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;

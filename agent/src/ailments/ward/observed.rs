@@ -57,6 +57,7 @@ impl<A: Ailment> Ward for Observed<A> {
             metrics: A::METRICS,
             findings: A::FINDINGS,
             keys: A::KEYS,
+            follow_load: A::FOLLOW_LOAD,
             treatments: A::TREATMENTS,
         }
     }
