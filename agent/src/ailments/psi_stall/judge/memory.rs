@@ -6,7 +6,7 @@ use crate::{
         measure::{CgroupReading, MemoryReading},
         treat,
     },
-    kernel::pressure::Resource,
+    kernel::{machine::MemoryEvents, pressure::Resource},
     report::{Evidence, Finding, Party},
 };
 
@@ -23,7 +23,9 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
         .filter(|it| limiting(case, it).is_none())
         .collect();
     // Without a cgroup of their own nobody knows of a limit.
-    let nobody_known = all.is_empty() && case.node_stalls(Resource::Memory);
+    let nobody_known = all.is_empty()
+        && case.node_stalls(Resource::Memory)
+        && !kswapd_alone(&case.reading.node.events);
     if victims.is_empty() && !nobody_known {
         return None;
     }
@@ -56,6 +58,18 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
         victims: case.victims(Resource::Memory, &victims),
         remedies: treat::for_reclaim(&case.reading.node),
     })
+}
+
+/// Whether nobody but kswapd has waited for memory: its work is counted as a wait of the
+/// node (mm/vmscan.c, `balance_pgdat`), and is there to spare others theirs.
+fn kswapd_alone(events: &MemoryEvents) -> bool {
+    let others = [
+        events.allocstall,
+        events.refault,
+        events.swap_in,
+        events.compact_stall,
+    ];
+    events.pgscan_kswapd > 0 && others == [0; 4]
 }
 
 /// Tasks wait because their cgroup, or one above, is at its limit.

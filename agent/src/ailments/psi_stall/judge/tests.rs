@@ -367,6 +367,16 @@ fn a_node_without_cgroups_is_judged_as_a_whole() {
 }
 
 #[test]
+fn kswapd_at_work_is_nobody_who_waits() {
+    let mut reading = healthy();
+    reading.node.window.memory.some = 4.0;
+    reading.node.events.pgscan_kswapd = 2_244;
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    reading.node.events.allocstall = 3;
+    assert_eq!(only(&reading).kind, MEMORY_RECLAIM);
+}
+
+#[test]
 fn a_disk_is_named_with_who_writes_and_who_waits() {
     let mut reading = healthy();
     reading.node.disks = vec![DiskReading {
