@@ -44,6 +44,7 @@ impl Identity {
             unix_seconds: unix_seconds(SystemTime::now()),
             kernel: self.kernel.clone(),
             ailments,
+            names: None,
             treatments: Vec::new(),
             treatment_counts: Counts::default(),
             series_cut,

@@ -44,6 +44,10 @@ pub struct Snapshot {
 /// enough that nobody has to wait for a whole interval to see that it works.
 const FIRST_READING: Duration = Duration::from_secs(1);
 
+/// How long the first report may wait for ailments that attach: there is none before it that could
+/// stay, and one more tick would be lost on whoever is late.
+const ATTACHING: Duration = Duration::from_secs(5);
+
 /// Has all ailments measured at an interval.
 #[derive(Debug)]
 pub struct Monitor {
@@ -100,7 +104,7 @@ impl Monitor {
     /// not sooner than [`FIRST_READING`] after the last time. Whenever it is dropped, even in the
     /// middle of a tick, [`Self::stop`] still finds all that is attached.
     pub async fn run(&mut self) -> Infallible {
-        self.tick().await;
+        self.tick_within(self.interval.max(ATTACHING)).await;
         sleep(FIRST_READING.min(self.interval)).await;
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -126,7 +130,11 @@ impl Monitor {
     }
 
     async fn tick(&mut self) {
-        let deadline = Instant::now() + self.interval;
+        self.tick_within(self.interval).await;
+    }
+
+    async fn tick_within(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         for bed in &mut self.beds {
             bed.begin(&self.host);
         }
@@ -142,7 +150,9 @@ impl Monitor {
             changes::log(before, &report);
             ailments.push(report);
         }
-        let report = self.act(self.identity.report(ailments, 0)).await;
+        let mut report = self.identity.report(ailments, 0);
+        report.names = self.host.directory().report();
+        let report = self.act(report).await;
         self.publish(report);
     }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     metrics::Sample,
+    node::DirectoryReport,
     treatment::{self, Course, Proposal},
 };
 
@@ -26,6 +27,9 @@ pub struct NodeReport {
     pub kernel: String,
     /// One entry an ailment, in the order of the list of ailments.
     pub ailments: Vec<AilmentReport>,
+    /// How well the names of pods are known; absent where nobody is asked.
+    #[serde(default)]
+    pub names: Option<DirectoryReport>,
     /// The treatments that are active, and the last that have ended, oldest first.
     #[serde(default)]
     pub treatments: Vec<Course>,
@@ -88,6 +92,12 @@ pub enum Coverage {
         /// Its name.
         module: String,
     },
+    /// The kernel lacks, or was told to leave out, what even the baseline needs. That is
+    /// a fact about the node, which stays until it boots anew.
+    Unsupported {
+        /// As [`Self::Failed`] has it.
+        why: String,
+    },
     /// Not even the baseline can be read.
     Failed {
         /// The error, whole.
@@ -99,7 +109,14 @@ pub enum Coverage {
 
 impl Coverage {
     /// What labels call those that an ailment can have that is not switched off.
-    pub const NAMES: [&'static str; 5] = ["starting", "full", "partial", "waiting", "failed"];
+    pub const NAMES: [&'static str; 6] = [
+        "starting",
+        "full",
+        "partial",
+        "waiting",
+        "unsupported",
+        "failed",
+    ];
 
     /// What labels call it.
     pub const fn name(&self) -> &'static str {
@@ -108,6 +125,7 @@ impl Coverage {
             Self::Full => "full",
             Self::Partial => "partial",
             Self::Waiting { .. } => "waiting",
+            Self::Unsupported { .. } => "unsupported",
             Self::Failed { .. } => "failed",
             Self::Off => "off",
         }
@@ -117,7 +135,11 @@ impl Coverage {
     pub fn is_attached(&self) -> bool {
         match self {
             Self::Full | Self::Partial => true,
-            Self::Starting | Self::Waiting { .. } | Self::Failed { .. } | Self::Off => false,
+            Self::Starting
+            | Self::Waiting { .. }
+            | Self::Unsupported { .. }
+            | Self::Failed { .. }
+            | Self::Off => false,
         }
     }
 
@@ -125,7 +147,11 @@ impl Coverage {
     /// without its module there is nothing that could be sick.
     fn can_be_sick(&self) -> bool {
         match self {
-            Self::Starting | Self::Full | Self::Partial | Self::Failed { .. } => true,
+            Self::Starting
+            | Self::Full
+            | Self::Partial
+            | Self::Unsupported { .. }
+            | Self::Failed { .. } => true,
             Self::Waiting { .. } | Self::Off => false,
         }
     }
@@ -361,6 +387,7 @@ mod tests {
             ailments: ailments.iter().map(ailment).collect(),
             treatments: Vec::new(),
             treatment_counts: treatment::Counts::default(),
+            names: None,
             series_cut: 0,
         }
     }

@@ -9,5 +9,6 @@
 
 pub mod ipvs_conn_reuse;
 pub mod ipvs_estimation;
+pub mod psi_stall;
 pub mod shared;
 pub mod udp_conntrack;

@@ -18,6 +18,7 @@ mod dispatch;
 mod expression;
 mod kubernetes;
 mod layout;
+mod names;
 mod pages;
 mod process;
 mod promtool;
@@ -31,7 +32,7 @@ use libtest_mimic::Arguments;
 
 use crate::check::Check;
 
-const CHECKS: [&[Check]; 10] = [
+const CHECKS: [&[Check]; 11] = [
     expression::CHECKS,
     dashboard::CHECKS,
     layout::CHECKS,
@@ -41,6 +42,7 @@ const CHECKS: [&[Check]; 10] = [
     alertmanager::CHECKS,
     deploy::CHECKS,
     dispatch::CHECKS,
+    names::CHECKS,
     pages::CHECKS,
 ];
 

@@ -19,6 +19,14 @@ const A_SECOND: &str = "1s";
 /// The agent reads once a second here; this is several readings, on an emulated CPU.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// The tables that an agent has all of, or one.
+const AILMENTS: [&str; 4] = [
+    "udp_conntrack",
+    "ipvs_conn_reuse",
+    "ipvs_estimation",
+    "psi_stall",
+];
+
 /// A running agent, asked for one of its ailments. Dropping it kills it and shows its log.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -26,56 +34,63 @@ pub(crate) struct Agent {
     ailment: &'static str,
 }
 
+/// What one is started with.
+#[derive(Debug)]
+struct Launch<'a> {
+    /// Another program that runs it, and takes its privileges for instance.
+    runner: &'a [&'a str],
+    ailment: &'static str,
+    /// Whether it observes the other ailments too. They take their time to attach; and under
+    /// emulation the CPU is so busy that `psi_stall` is sick, which is another scenario's matter.
+    whole: bool,
+    interval: &'a str,
+    /// Lines of the ailment's table, and tables behind it.
+    settings: &'a str,
+}
+
 impl Agent {
-    /// Starts it with a reading a second and these lines in `[ailments.udp_conntrack]`, and waits
-    /// until it says that it is ready.
+    /// Starts it with a reading a second and these lines in `[ailments.udp_conntrack]`, the only
+    /// ailment that it observes, and waits until it says that it is ready.
     pub(crate) fn start(guest: &Guest, settings: &str) -> Result<Self> {
-        Self::start_under(guest, &[], settings)
+        Self::start_for(guest, "udp_conntrack", settings)
     }
 
     /// As [`Agent::start`], for another ailment and its table.
     pub(crate) fn start_for(guest: &Guest, ailment: &'static str, settings: &str) -> Result<Self> {
-        Self::launch(guest, &[], ailment, A_SECOND, settings)
+        let launch = Launch::of(ailment, settings);
+        launch.start(guest)
+    }
+
+    /// As [`Agent::start_for`], with all ailments, as users have it.
+    pub(crate) fn start_whole(
+        guest: &Guest,
+        ailment: &'static str,
+        settings: &str,
+    ) -> Result<Self> {
+        let launch = Launch {
+            whole: true,
+            ..Launch::of(ailment, settings)
+        };
+        launch.start(guest)
     }
 
     /// As [`Agent::start_for`], with readings so far apart that none but the first comes by itself.
     pub(crate) fn start_idle(guest: &Guest, ailment: &'static str) -> Result<Self> {
-        Self::launch(guest, &[], ailment, "1h", "")
+        let launch = Launch {
+            interval: "1h",
+            ..Launch::of(ailment, "")
+        };
+        launch.start(guest)
     }
 
-    /// As [`Agent::start`], run by another program, which takes its privileges for instance.
+    /// As [`Agent::start_whole`] for `udp_conntrack`, run by another program.
     pub(crate) fn start_under(guest: &Guest, runner: &[&str], settings: &str) -> Result<Self> {
-        Self::launch(guest, runner, "udp_conntrack", A_SECOND, settings)
-    }
-
-    fn launch(
-        guest: &Guest,
-        runner: &[&str],
-        ailment: &'static str,
-        interval: &str,
-        settings: &str,
-    ) -> Result<Self> {
-        let file = "/tmp/nodemedic.toml";
-        let config = format!(
-            "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"{interval}\"\n\
-             [ailments.{ailment}]\n{settings}\n"
-        );
-        std::fs::write(file, config).with_context(|| format!("write {file}"))?;
-        let mut command = guest.agent(&["run", "--config", file])?;
-        if let [program, arguments @ ..] = runner {
-            let mut under = Command::new(program);
-            under
-                .args(arguments)
-                .arg(command.get_program())
-                .args(command.get_args());
-            command = under;
-        }
-        let process = guest.start("agent", &mut command)?;
-        let agent = Self { process, ailment };
-        eventually(6 * SOON, "the agent is ready", || {
-            http::get(ADDRESS, "/readyz")
-        })?;
-        Ok(agent)
+        let launch = Launch {
+            runner,
+            whole: true,
+            ..Launch::of("udp_conntrack", settings)
+        };
+        launch.start(guest)
     }
 
     pub(crate) fn process(&mut self) -> &mut Process {
@@ -86,9 +101,14 @@ impl Agent {
         Metrics::parse(&http::get(ADDRESS, "/metrics")?)
     }
 
+    /// The whole report.
+    pub(crate) fn node(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&http::get(ADDRESS, "/report")?)?)
+    }
+
     /// The part of the report that is its ailment's.
     pub(crate) fn report(&self) -> Result<Value> {
-        let report: Value = serde_json::from_str(&http::get(ADDRESS, "/report")?)?;
+        let report = self.node()?;
         let mut ailments = report["ailments"].as_array().into_iter().flatten();
         let ailment = ailments
             .find(|ailment| ailment["name"] == self.ailment)
@@ -160,6 +180,54 @@ impl Agent {
     }
 }
 
+impl<'a> Launch<'a> {
+    fn of(ailment: &'static str, settings: &'a str) -> Self {
+        Self {
+            runner: &[],
+            ailment,
+            whole: false,
+            interval: A_SECOND,
+            settings,
+        }
+    }
+
+    fn start(&self, guest: &Guest) -> Result<Agent> {
+        let file = "/tmp/nodemedic.toml";
+        std::fs::write(file, self.config()).with_context(|| format!("write {file}"))?;
+        let mut command = guest.agent(&["run", "--config", file])?;
+        if let [program, arguments @ ..] = self.runner {
+            let mut under = Command::new(program);
+            under
+                .args(arguments)
+                .arg(command.get_program())
+                .args(command.get_args());
+            command = under;
+        }
+        let process = guest.start("agent", &mut command)?;
+        let agent = Agent {
+            process,
+            ailment: self.ailment,
+        };
+        eventually(6 * SOON, "the agent is ready", || {
+            http::get(ADDRESS, "/readyz")
+        })?;
+        Ok(agent)
+    }
+
+    fn config(&self) -> String {
+        let (ailment, interval, settings) = (self.ailment, self.interval, self.settings);
+        let others = AILMENTS.iter().filter(|other| **other != ailment);
+        let off: String = others
+            .filter(|_| !self.whole)
+            .map(|other| format!("[ailments.{other}]\nenabled = false\n"))
+            .collect();
+        format!(
+            "[agent]\nlisten = \"{ADDRESS}\"\ninterval = \"{interval}\"\n\
+             {off}[ailments.{ailment}]\n{settings}\n"
+        )
+    }
+}
+
 /// The kinds of a report's findings.
 fn findings(report: &Value) -> Vec<&str> {
     let findings = report["findings"].as_array().into_iter().flatten();
@@ -173,8 +241,8 @@ pub(crate) fn verb(guest: &Guest, arguments: &[&str]) -> Result<Output> {
     guest.run(&mut guest.agent(arguments)?, 4 * SOON)
 }
 
-/// A few seconds of `nodemedic check`.
-pub(crate) fn check(guest: &Guest, arguments: &[&str]) -> Result<Output> {
+/// A few seconds of `nodemedic check`, for these ailments or for all.
+pub(crate) fn check(guest: &Guest, ailments: &[&str]) -> Result<Output> {
     let mut command = guest.agent(&["check", "--window", "3s"])?;
-    guest.run(command.args(arguments), 4 * SOON)
+    guest.run(command.args(ailments), 4 * SOON)
 }

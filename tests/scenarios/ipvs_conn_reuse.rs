@@ -50,12 +50,6 @@ const LOST: &str = "nodemedic_ailment_lost_events_total";
 /// As many services as the table has cells.
 const ALL_NAMES: &str = "top_services = 1000\nsurvey_interval = \"1s\"\nremember = \"5s\"";
 
-/// The others would take their time to attach; and under emulation the CPU is so busy that
-/// `psi_stall` gets worse, which ends whatever treatment is being watched.
-const ALONE: &str = "[ailments.udp_conntrack]\nenabled = false\n\
-                     [ailments.ipvs_estimation]\nenabled = false\n\
-                     [ailments.psi_stall]\nenabled = false";
-
 /// Longer than an answer takes under emulation.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between the first repetition of a SYN, after 1 s, and the second, after 3 s.
@@ -72,7 +66,7 @@ const FIRST_SERVICE: u16 = 7_999;
 /// new connections.
 fn attached(guest: &Guest, site: &Site, settings: &str) -> Result<Agent> {
     site.add_services(guest, &[FIRST_SERVICE])?;
-    let agent = Agent::start_for(guest, AILMENT, &format!("{settings}\n{ALONE}"))?;
+    let agent = Agent::start_for(guest, AILMENT, settings)?;
     until_attached(&agent, site)?;
     Ok(agent)
 }

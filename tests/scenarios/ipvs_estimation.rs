@@ -39,6 +39,7 @@ const WATCHING: &str = "nodemedic_ipvs_estimation_watching";
 const LOST: &str = "nodemedic_ailment_lost_events_total";
 
 const RUN_ESTIMATION: &str = "net.ipv4.vs.run_estimation";
+const EST_NICE: &str = "net.ipv4.vs.est_nice";
 const TIMER: &str = "estimation_timer";
 const CHAIN: &str = "ip_vs_chain_estimation";
 
@@ -56,11 +57,25 @@ fn has_switch(guest: &Guest) -> bool {
     guest.sysctl(RUN_ESTIMATION).is_ok()
 }
 
-/// Something that wants all of each CPU.
+/// Though nothing is wrong.
+fn stop_estimation(guest: &Guest) -> Result<()> {
+    let treat = [
+        "treat",
+        AILMENT,
+        "--with",
+        "run_estimation",
+        "--apply",
+        "--force",
+    ];
+    verb(guest, &treat)?.ok()?;
+    Ok(())
+}
+
+/// Something that wants all of each CPU, and gives way to everybody.
 fn busy(guest: &Guest) -> Result<Vec<Process>> {
     let spin = |cpu: u32| {
         let mut command = Command::new("taskset");
-        let script = "while :; do :; done";
+        let script = "exec nice -n 19 sh -c 'while :; do :; done'";
         command.args(["-c", &cpu.to_string(), "sh", "-c", script]);
         guest.start(&format!("busy-{cpu}"), &mut command)
     };
@@ -84,7 +99,7 @@ pub(crate) fn few_services_are_healthy(guest: &Guest) -> Result<Verdict> {
     nothing_is_watched(&mut agent)?;
     // A CPU of the host that is taken away in the middle of a pass makes it slow, now and then.
     eventually(4 * SOON, "check finds nothing", || {
-        let checked = check(guest, &[])?;
+        let checked = check(guest, &[AILMENT])?;
         ensure!(checked.status.code() == Some(0), "{}", checked.stdout);
         Ok(())
     })?;
@@ -140,7 +155,7 @@ fn stall_until_estimation_is_off(guest: &Guest, services: u32) -> Result<Verdict
     }
     let finding = agent.finds_one("stalling", 3 * SOON)?;
     names_what_it_rests_on(guest, &finding, services)?;
-    let checked = check(guest, &[])?;
+    let checked = check(guest, &[AILMENT])?;
     ensure!(checked.status.code() == Some(1), "{}", checked.stdout);
     let watched = raw_tracepoints(agent.process().id())?;
     let wanted = [
@@ -223,7 +238,7 @@ fn is_healthy_and_frozen(guest: &Guest, agent: &mut Agent) -> Result<()> {
         ensure!(metrics.value(PREDICTED, &[])? == 0.0, "a pass is predicted");
         Ok(())
     })?;
-    let checked = check(guest, &[])?;
+    let checked = check(guest, &[AILMENT])?;
     ensure!(
         checked.status.code() == Some(0) && checked.stdout.contains("statistics are frozen"),
         "{}",
@@ -257,7 +272,7 @@ fn threads_stall_nobody(guest: &Guest, agent: &Agent) -> Result<Verdict> {
         refused.status.code() == Some(2) && guest.sysctl(RUN_ESTIMATION)? == "1",
         "a healthy node is treated: {refused:?}"
     );
-    verb(guest, &["treat", AILMENT, "--apply", "--force"])?.ok()?;
+    stop_estimation(guest)?;
     let report = agent.finds(&[], SOON)?;
     eventually(SOON, "it says that statistics are frozen", || {
         let notes = agent.report()?["notes"].to_string();
@@ -285,7 +300,7 @@ pub(crate) fn a_treatment_follows_namespaces_and_reloads(guest: &Guest) -> Resul
     }
     let agent = Agent::start_for(guest, AILMENT, "census_interval = \"1s\"")?;
     agent.finds(&[], SOON)?;
-    verb(guest, &["treat", AILMENT, "--apply", "--force"])?.ok()?;
+    stop_estimation(guest)?;
     ensure!(guest.sysctl(RUN_ESTIMATION)? == "0", "it is on");
 
     let pod = guest.netns("pod")?;
@@ -325,11 +340,14 @@ fn is_eventually(value: &str, read: impl Fn() -> Result<String>) -> Result<()> {
 }
 
 /// Where threads are dear, the remedies of this kernel are told; a higher limit finds nothing.
-pub(crate) fn busy_threads_are_told_with_their_remedies(guest: &Guest) -> Result<Verdict> {
-    Services::new(1_000).add(guest)?;
+pub(crate) fn busy_threads_let_others_go_first_until_that_is_undone(
+    guest: &Guest,
+) -> Result<Verdict> {
+    guest.modprobe("ip_vs")?;
     if !has_threads(guest)? {
         return Ok(Verdict::Skipped("its estimator has no threads".to_owned()));
     }
+    Services::new(1_000).add(guest)?;
     let settings = "busy_ratio = 0.0000001\ncensus_interval = \"1s\"";
     let agent = Agent::start_for(guest, AILMENT, settings)?;
     let finding = agent.finds_one("busy", SOON)?;
@@ -337,6 +355,20 @@ pub(crate) fn busy_threads_are_told_with_their_remedies(guest: &Guest) -> Result
     for remedy in ["est_nice=19", "est_cpulist=LIST", "run_estimation=0"] {
         ensure!(remedies.contains(remedy), "{remedy}: {remedies}");
     }
+    let nice = || guest.sysctl(EST_NICE);
+    let before = nice()?;
+    verb(guest, &["treat", AILMENT, "--for", "5m", "--apply"])?.ok()?;
+    let after = nice()?;
+    ensure!(
+        (before.as_str(), after.as_str()) == ("0", "19"),
+        "est_nice was {before}, is {after}"
+    );
+    let report = agent.finds(&[], SOON)?;
+    let notes = report["notes"].to_string();
+    ensure!(notes.contains("at nice 19"), "the notes are {notes}");
+    verb(guest, &["undo"])?.ok()?;
+    ensure!(nice()? == before, "est_nice is {}", nice()?);
+    agent.finds(&["busy"], SOON)?;
     drop(agent);
     let agent = Agent::start_for(guest, AILMENT, "busy_ratio = 1.0")?;
     agent.finds(&[], SOON)?;

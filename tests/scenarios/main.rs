@@ -12,6 +12,7 @@ mod psi_stall;
 mod record;
 mod treatment;
 mod udp_conntrack;
+mod who;
 
 use std::process::ExitCode;
 
@@ -49,8 +50,17 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("psi_stall::a_quota_is_told_from_a_busy_cpu", psi_stall::a_quota_is_told_from_a_busy_cpu).limit(240),
     Scenario::new("psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit", psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit).limit(240),
     Scenario::new("psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it", psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it).limit(240),
+    Scenario::new("psi_stall::a_dirtier_of_a_slow_disk_is_named_with_who_waits", psi_stall::a_dirtier_of_a_slow_disk_is_named_with_who_waits).limit(240),
+    Scenario::new("psi_stall::what_stress_ng_does_is_told_apart", psi_stall::what_stress_ng_does_is_told_apart).limit(300),
     Scenario::new("psi_stall::a_short_stall_is_counted", psi_stall::a_short_stall_is_counted).limit(240),
     Scenario::new("psi_stall::the_kernel_calls_when_tasks_wait", psi_stall::the_kernel_calls_when_tasks_wait).limit(240),
+    Scenario::new("psi_stall::a_storm_of_cgroups_stops_nothing", psi_stall::a_storm_of_cgroups_stops_nothing).limit(240),
+    Scenario::new("psi_stall::what_is_little_of_a_node_calls_by_its_cgroup", psi_stall::what_is_little_of_a_node_calls_by_its_cgroup).limit(240).on(Shape::TwoCpus),
+    Scenario::new("psi_stall::waits_for_memory_agree_with_the_kernels_count", psi_stall::probed::waits_for_memory_agree_with_the_kernels_count).limit(240),
+    Scenario::new("psi_stall::the_scheduler_is_watched_only_while_tasks_wait", psi_stall::probed::the_scheduler_is_watched_only_while_tasks_wait).limit(240),
+    Scenario::new("psi_stall::waits_for_memory_have_the_cause_that_the_kernel_counts", psi_stall::causes::waits_for_memory_have_the_cause_that_the_kernel_counts).limit(240),
+    Scenario::new("psi_stall::a_storm_of_reclaim_is_named_with_who_has_to", psi_stall::causes::a_storm_of_reclaim_is_named_with_who_has_to).limit(240),
+    Scenario::new("psi_stall::psi_that_is_off_is_told_with_its_remedy", psi_stall::psi_that_is_off_is_told_with_its_remedy).on(Shape::WithoutPsi),
     Scenario::new("treatment::entries_fall_to_half_and_the_agents_end_undoes", treatment::entries_fall_to_half_and_the_agents_end_undoes).limit(400),
     Scenario::new("treatment::others_are_respected", treatment::others_are_respected).limit(240),
     Scenario::new("treatment::a_killed_agent_leaves_nothing_in_force", treatment::a_killed_agent_leaves_nothing_in_force).limit(240),
@@ -81,7 +91,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::every_namespace_and_protocol_is_counted", ipvs_estimation::every_namespace_and_protocol_is_counted).limit(180),
     Scenario::new("ipvs_estimation::the_module_comes_goes_and_comes_back", ipvs_estimation::the_module_comes_goes_and_comes_back).limit(300),
     Scenario::new("ipvs_estimation::a_treatment_follows_namespaces_and_reloads", ipvs_estimation::a_treatment_follows_namespaces_and_reloads).limit(400),
-    Scenario::new("ipvs_estimation::busy_threads_are_told_with_their_remedies", ipvs_estimation::busy_threads_are_told_with_their_remedies).limit(180),
+    Scenario::new("ipvs_estimation::busy_threads_let_others_go_first_until_that_is_undone", ipvs_estimation::busy_threads_let_others_go_first_until_that_is_undone).limit(180),
     Scenario::new("ipvs_estimation::twenty_thousand_services_take_no_memory", ipvs_estimation::twenty_thousand_services_take_no_memory).limit(900),
     Scenario::new("ipvs_estimation::few_services_are_healthy", ipvs_estimation::few_services_are_healthy).limit(180).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::a_thousand_services_stall_until_estimation_is_off", ipvs_estimation::a_thousand_services_stall_until_estimation_is_off).limit(300).on(Shape::ManyPossibleCpus),
@@ -90,6 +100,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes", ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes).limit(300).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(600).on(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::without_hooks_the_baseline_stands_in", ipvs_estimation::without_hooks_the_baseline_stands_in).limit(300).on(Shape::ManyPossibleCpus),
+    Scenario::new("who::pods_are_named_by_a_real_containerd", who::pods_are_named_by_a_real_containerd).limit(300).on(Shape::Pods),
     // SCTP cannot be unloaded any more, which takes the cleaning of every scenario behind it a while.
     Scenario::new("ipvs_conn_reuse::other_protocols_are_not_counted", ipvs_conn_reuse::other_protocols_are_not_counted).limit(180),
 ];
@@ -113,6 +124,7 @@ const APART: &[Scenario] = &[
     Scenario::new("alert::entries", alert::entries).limit(600),
     Scenario::new("alert::connections", alert::connections).limit(600),
     Scenario::new("alert::pings", alert::pings).limit(600).on(Shape::ManyPossibleCpus),
+    Scenario::new("alert::reclaim", alert::reclaim).limit(600),
     Scenario::new("record::facts", record::facts),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
@@ -122,6 +134,8 @@ const APART: &[Scenario] = &[
     Scenario::new("bench::scrape", bench::scrapes).limit(600),
     Scenario::new("bench::footprint", bench::memory_and_cpu).limit(600),
     Scenario::new("bench::walk", bench::walks).limit(3_600),
+    Scenario::new("bench::psi_cgroups", bench::many_cgroups).limit(3_600),
+    Scenario::new("bench::psi_switches", bench::switches_with_and_without_it).limit(900),
 ];
 
 /// Longer than anybody looks.
@@ -132,6 +146,7 @@ const HOST: &[HostTest] = &[
     HostTest { name: "alert::it_keeps_entries_few", run: alert::it_keeps_entries_few },
     HostTest { name: "alert::it_ends_delays", run: alert::it_ends_delays },
     HostTest { name: "alert::it_lets_packets_pass", run: alert::it_lets_packets_pass },
+    HostTest { name: "alert::it_has_memory_ready", run: alert::it_has_memory_ready },
     HostTest { name: "lab::its_pages_are_here_until_it_is_told_to_end", run: lab::its_pages_are_here_until_it_is_told_to_end },
     HostTest { name: "lab::it_shows_ipvs_conn_reuse", run: lab::it_shows_ipvs_conn_reuse },
     HostTest { name: "lab::it_shows_ipvs_estimation", run: lab::it_shows_ipvs_estimation },

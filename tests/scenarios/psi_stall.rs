@@ -1,13 +1,21 @@
 //! `psi_stall`: tasks that really wait, and whether the agent names who waits and for what.
 
-use anyhow::{Context as _, Result, ensure};
+pub(crate) mod causes;
+pub(crate) mod probed;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::maladies::cgroup::{Cgroup, HUNGRY, SPIN};
+use nodemedic_tests::maladies::disk;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
-use crate::agent::{Agent, SOON};
+use self::causes::Causes;
+use crate::agent::{Agent, SOON, check};
 
 const AILMENT: &str = "psi_stall";
 const SECONDS: &str = "nodemedic_psi_stall_seconds_total";
@@ -15,10 +23,17 @@ const MEMORY_EVENTS: &str = "nodemedic_psi_stall_memory_events_total";
 
 /// An agent whose first reading, in which it waits for itself, is over.
 fn start(guest: &Guest) -> Result<Agent> {
-    let agent = Agent::start_for(guest, AILMENT, "")?;
+    start_with(guest, "")
+}
+
+fn start_with(guest: &Guest, settings: &str) -> Result<Agent> {
+    let agent = Agent::start_for(guest, AILMENT, settings)?;
     healthy(&agent)?;
     Ok(agent)
 }
+
+/// What it may have watched as it started itself does not keep it from watching again.
+const WATCHFUL: &str = "watch_pause = \"1s\"";
 
 /// Nothing is found, for three readings in a row.
 fn healthy(agent: &Agent) -> Result<()> {
@@ -73,8 +88,15 @@ fn advises(finding: &Value, wanted: &str) -> Result<()> {
     Ok(())
 }
 
+/// By all ailments.
 pub(crate) fn an_idle_node_is_healthy(guest: &Guest) -> Result<Verdict> {
-    let agent = start(guest)?;
+    let agent = Agent::start_whole(guest, AILMENT, "")?;
+    healthy(&agent)?;
+    let node = agent.node()?;
+    for ailment in node["ailments"].as_array().context("ailments")? {
+        let found = ailment["findings"].as_array().context("findings")?;
+        ensure!(found.is_empty(), "{ailment}");
+    }
     let coverage = agent.report()?["coverage"].clone();
     ensure!(coverage["state"] == "full", "{coverage}");
     agent.shows("the node's own waits", SOON, |metrics| {
@@ -84,6 +106,7 @@ pub(crate) fn an_idle_node_is_healthy(guest: &Guest) -> Result<Verdict> {
                 &[("resource", resource), ("kind", "some"), ("scope", "node")],
             )?;
         }
+        metrics.value("nodemedic_psi_stall_memstall_seconds_count", &[])?;
         Ok(())
     })?;
     Ok(Verdict::Passed)
@@ -116,7 +139,8 @@ pub(crate) fn a_memory_limit_is_named_with_who_waits_for_it(guest: &Guest) -> Re
 }
 
 pub(crate) fn a_quota_is_told_from_a_busy_cpu(guest: &Guest) -> Result<Verdict> {
-    let agent = start(guest)?;
+    let agent = start_with(guest, WATCHFUL)?;
+    let causes = Causes::since_now(&agent)?;
     let quota = Cgroup::create("/quota")?;
     quota.set("cpu.max", "20000 100000")?;
     let task = Cgroup::create("/quota/task")?;
@@ -130,28 +154,36 @@ pub(crate) fn a_quota_is_told_from_a_busy_cpu(guest: &Guest) -> Result<Verdict> 
     advises(&finding, "no sysctl helps: this is a CPU quota")?;
     let contention = agent.finds(&["cpu_throttled"], SOON)?;
     ensure!(contention["verdict"] != "healthy", "{contention}");
+    causes.rises("cpu", "throttled", &["iowait"])?;
+    causes.is_of("throttled", "/quota/task")?;
     drop(spinning);
     healthy(&agent)?;
     Ok(Verdict::Passed)
 }
 
 pub(crate) fn a_neighbour_that_takes_the_cpu_is_the_culprit(guest: &Guest) -> Result<Verdict> {
-    let agent = start(guest)?;
+    let agent = start_with(guest, WATCHFUL)?;
+    let causes = Causes::since_now(&agent)?;
     let meek = Cgroup::create("/meek")?;
     meek.set("cpu.weight", "5")?;
     let loud = Cgroup::create("/loud")?;
-    let _meek = meek.start(guest, "meek", SPIN)?;
-    let neighbour = loud.start(guest, "loud", SPIN)?;
+    let both = [
+        meek.start(guest, "meek", SPIN)?,
+        loud.start(guest, "loud", SPIN)?,
+    ];
     let finding = found(&agent, "cpu_contention", "cgroup /meek", "cgroup /loud")?;
     advises(&finding, "cpu.weight")?;
-    drop(neighbour);
+    causes.rises("cpu", "run_queue", &["throttled", "iowait"])?;
+    causes.is_of("run_queue", "/meek")?;
+    drop(both);
     healthy(&agent)?;
     Ok(Verdict::Passed)
 }
 
 /// The disk is a file of zeros, read at a megabyte a second.
 pub(crate) fn a_limit_on_a_disk_is_named_with_who_waits_for_it(guest: &Guest) -> Result<Verdict> {
-    let agent = start(guest)?;
+    let agent = start_with(guest, WATCHFUL)?;
+    let causes = Causes::since_now(&agent)?;
     guest.modprobe("loop")?;
     guest.sh("truncate -s 4G /tmp/disk && losetup /dev/loop0 /tmp/disk")?;
     let slow = Cgroup::create("/slow")?;
@@ -160,9 +192,110 @@ pub(crate) fn a_limit_on_a_disk_is_named_with_who_waits_for_it(guest: &Guest) ->
     let reader = slow.start(guest, "reader", &format!("exec {read}"))?;
     let finding = found(&agent, "io_stall", "cgroup /slow", "io.max of cgroup /slow")?;
     advises(&finding, "no sysctl helps")?;
+    causes.rises("io", "iowait", &["throttled", "cgroup_reclaim"])?;
+    causes.is_of("iowait", "/slow")?;
     drop(reader);
     healthy(&agent)?;
     guest.sh("losetup -d /dev/loop0")?;
+    Ok(Verdict::Passed)
+}
+
+/// One writes more than the disk can take, another wants a few bytes to be safe on it.
+pub(crate) fn a_dirtier_of_a_slow_disk_is_named_with_who_waits(guest: &Guest) -> Result<Verdict> {
+    disk::mount(guest)?;
+    let agent = start(guest)?;
+    let (dirtier, meek) = (Cgroup::create("/dirtier")?, Cgroup::create("/meek")?);
+    let writing = dirtier.start(guest, "dirtier", &disk::dirty())?;
+    let waiting = meek.start(guest, "meek", &disk::sync())?;
+    let finding = eventually(2 * SOON, "both are named", || {
+        let finding = agent.finds_one("io_stall", SOON)?;
+        names(&finding, "culprits", "cgroup /dirtier")?;
+        let victims = finding["victims"].to_string();
+        ensure!(victims.contains("cgroup /meek"), "{finding}");
+        Ok(finding)
+    })?;
+    let summary = finding["summary"].to_string();
+    ensure!(summary.contains("vda"), "{summary}");
+    drop((writing, waiting));
+    healthy(&agent)?;
+    Ok(Verdict::Passed)
+}
+
+/// Its makers did not have this agent in mind.
+pub(crate) fn what_stress_ng_does_is_told_apart(guest: &Guest) -> Result<Verdict> {
+    disk::mount(guest)?;
+    let agent = start(guest)?;
+    let stress = |cgroup: &Cgroup, what: &str| {
+        let script = format!("exec stress-ng --temp-path {} {what}", disk::FOLDER);
+        cgroup.start(guest, "stress-ng", &script)
+    };
+
+    let (meek, loud) = (Cgroup::create("/meek")?, Cgroup::create("/loud")?);
+    meek.set("cpu.weight", "5")?;
+    let waiting = meek.start(guest, "meek", SPIN)?;
+    let running = stress(&loud, "--cpu 1")?;
+    found(&agent, "cpu_contention", "cgroup /meek", "cgroup /loud")?;
+    drop((waiting, running));
+    healthy(&agent)?;
+
+    let limited = Cgroup::create("/limited")?;
+    limited.set("memory.high", "33554432")?;
+    let hungry = stress(&limited, "--vm 1 --vm-bytes 64M")?;
+    let high = "memory.high of cgroup /limited";
+    found(&agent, "memory_limit", "cgroup /limited", high)?;
+    drop(hungry);
+    healthy(&agent)?;
+
+    let writer = Cgroup::create("/writer")?;
+    let writing = stress(
+        &writer,
+        "--hdd 1 --hdd-bytes 16M --hdd-write-size 1M --hdd-opts fsync",
+    )?;
+    found(&agent, "io_stall", "cgroup /writer", "cgroup /writer")?;
+    drop(writing);
+    healthy(&agent)?;
+    Ok(Verdict::Passed)
+}
+
+/// Whoever owns the node has decided so: the agent says what that costs, and is no less well.
+pub(crate) fn psi_that_is_off_is_told_with_its_remedy(guest: &Guest) -> Result<Verdict> {
+    let agent = Agent::start_whole(guest, AILMENT, "")?;
+    let node = agent.node()?;
+    for ailment in node["ailments"].as_array().context("ailments")? {
+        let name = ailment["name"].as_str().context("a name")?;
+        let wanted = if name == AILMENT {
+            "unsupported"
+        } else {
+            "waiting"
+        };
+        ensure!(ailment["coverage"]["state"] == wanted, "{name}: {ailment}");
+    }
+    let probes = agent.report()?["probes"].to_string();
+    ensure!(probes.contains("psi=1"), "{probes}");
+    agent.shows("that it is unsupported, and no fault", SOON, |metrics| {
+        let coverage = |coverage| {
+            let labels = [("ailment", AILMENT), ("coverage", coverage)];
+            metrics.value("nodemedic_ailment_coverage", &labels)
+        };
+        let (unsupported, failed) = (coverage("unsupported")?, coverage("failed")?);
+        ensure!(
+            (unsupported, failed) == (1.0, 0.0),
+            "unsupported: {unsupported}, failed: {failed}"
+        );
+        for stage in ["attach", "measure"] {
+            let labels = [("ailment", AILMENT), ("stage", stage)];
+            let errors = metrics.value("nodemedic_ailment_errors_total", &labels)?;
+            ensure!(errors == 0.0, "{stage}: {errors} errors");
+        }
+        Ok(())
+    })?;
+    let checked = check(guest, &[AILMENT])?;
+    ensure!(
+        checked.status.code() == Some(2) && checked.stdout.contains("psi=1"),
+        "{}: {}",
+        checked.status,
+        checked.stdout
+    );
     Ok(Verdict::Passed)
 }
 
@@ -201,5 +334,77 @@ pub(crate) fn the_kernel_calls_when_tasks_wait(guest: &Guest) -> Result<Verdict>
         ensure!(calls > 0.0 && armed == 1.0, "{calls} calls, armed: {armed}");
         Ok(())
     })?;
+    Ok(Verdict::Passed)
+}
+
+/// Of two CPUs one has work and nobody who waits for it, so what waits for the other is half of the
+/// node's time, and all of its own cgroup's.
+pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Result<Verdict> {
+    let on_cpu = |cpu| format!("exec taskset -c {cpu} sh -c '{SPIN}'");
+    let (meek, loud) = (Cgroup::create("/meek")?, Cgroup::create("/loud")?);
+    let busy = Cgroup::create("/busy")?;
+    meek.set("cpu.weight", "1")?;
+    let calls = |agent: &Agent| {
+        let metrics = agent.metrics()?;
+        metrics.value("nodemedic_psi_stall_calls_total", &[("resource", "cpu")])
+    };
+    // What the agent does itself is some of the node's time, on an emulated CPU.
+    let settings = "cpu_ratio = 0.92";
+    let by_node = format!("{settings}\narmed_cgroups = 0");
+    // While it attaches, it is one that waits itself, and may call for that.
+    let agent = start_with(guest, &by_node)?;
+    let before = calls(&agent)?;
+    let _work = [
+        busy.start(guest, "busy", &on_cpu(1))?,
+        loud.start(guest, "loud", &on_cpu(0))?,
+        meek.start(guest, "meek", &on_cpu(0))?,
+    ];
+    found(&agent, "cpu_contention", "cgroup /meek", "cgroup /")?;
+    let by_node = calls(&agent)? - before;
+    ensure!(by_node == 0.0, "the node has called {by_node} times");
+    drop(agent);
+
+    let agent = Agent::start_for(guest, AILMENT, settings)?;
+    found(&agent, "cpu_contention", "cgroup /meek", "cgroup /")?;
+    eventually(SOON, "the cgroup calls", || {
+        let by_cgroup = calls(&agent)?;
+        ensure!(by_cgroup > 0.0, "nobody has called");
+        let armed = agent
+            .metrics()?
+            .value("nodemedic_psi_stall_armed_cgroups", &[])?;
+        ensure!(armed > 0.0, "no cgroup is armed");
+        Ok(())
+    })?;
+    Ok(Verdict::Passed)
+}
+
+/// They come and go while the tree is walked: no reading fails, and who waits is found among them.
+pub(crate) fn a_storm_of_cgroups_stops_nothing(guest: &Guest) -> Result<Verdict> {
+    let agent = start(guest)?;
+    let storm = Cgroup::create("/storm")?;
+    let (meek, loud) = (Cgroup::create("/meek")?, Cgroup::create("/loud")?);
+    meek.set("cpu.weight", "5")?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let storm = scope.spawn(|| storm.come_and_go(1_000, &over));
+        let work = [
+            meek.start(guest, "meek", SPIN)?,
+            loud.start(guest, "loud", SPIN)?,
+        ];
+        // Who makes and removes cgroups takes most of the CPU, where that is slow.
+        let met = eventually(2 * SOON, "who waits is named", || {
+            let finding = agent.finds_one("cpu_contention", SOON)?;
+            names(&finding, "victims", "cgroup /meek")
+        });
+        drop(work);
+        over.store(true, Ordering::Relaxed);
+        storm
+            .join()
+            .map_err(|_| anyhow!("the storm has panicked"))??;
+        met
+    })?;
+    healthy(&agent)?;
+    let errors = agent.report()?["errors"].clone();
+    ensure!(errors["measure"] == 0, "{errors}");
     Ok(Verdict::Passed)
 }

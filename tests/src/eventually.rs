@@ -1,11 +1,14 @@
 //! Waiting for what must come true, instead of sleeping and hoping.
 
+use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-const PAUSE: Duration = Duration::from_millis(50);
+/// Between two tries at first, and at most. The longer it takes, the rarer they are: a try costs
+/// those it asks, and on an emulated CPU they are what is waited for.
+const PAUSE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(500);
 
 /// Tries until it works; when time is up, the last try's error says why it did not.
 pub fn eventually<T>(
@@ -13,14 +16,15 @@ pub fn eventually<T>(
     what: &str,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let deadline = Instant::now() + limit;
+    let begun = Instant::now();
+    let deadline = begun + limit;
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
             Err(error) if Instant::now() >= deadline => {
                 return Err(error).with_context(|| format!("{what}: not within {limit:?}"));
             }
-            Err(_) => sleep(PAUSE),
+            Err(_) => sleep((begun.elapsed() / 8).clamp(PAUSE.start, PAUSE.end)),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The VM harness: boots the kernels of the matrix and runs the scenarios on each.
 //!
-//! One program plays three parts, told apart by how it is started, so what is tested in a VM is
+//! One program plays four parts, told apart by how it is started, so what is tested in a VM is
 //! the very file that the host runs:
 //!
 //! - the *host* ([`vm`]) fetches kernels and tools, boots QEMU and turns what comes back into test
 //!   results;
 //! - *PID 1* of a guest ([`guest::init`]) mounts what a scenario needs, runs the scenarios one
 //!   after the other and cleans up after each;
+//! - a *malady* ([`maladies`]) that needs a process of its own is a child of a scenario;
 //! - a *scenario* ([`scenario`]) is a child of that PID 1, so whatever it does to itself, the next
 //!   one still runs.
 
@@ -16,6 +17,7 @@ pub mod guest;
 pub mod http;
 pub mod maladies;
 pub mod metrics;
+pub mod pods;
 mod protocol;
 pub mod scenario;
 pub mod usage;
@@ -30,6 +32,8 @@ pub use crate::vm::{alerting, bench, beside, lab, tools};
 pub fn main(registry: &Registry) -> ExitCode {
     if std::process::id() == 1 {
         guest::init::run()
+    } else if let Some(name) = std::env::var_os(protocol::MALADY_ENV) {
+        maladies::run(&name.to_string_lossy())
     } else if let Some(name) = std::env::var_os(protocol::SCENARIO_ENV) {
         guest::child::run(registry, &name.to_string_lossy())
     } else {

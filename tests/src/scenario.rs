@@ -37,6 +37,10 @@ pub enum Shape {
     Usual,
     /// Two CPUs: what one does while the other is busy.
     TwoCpus,
+    /// One CPU, and pressure stall information switched off on the kernel's command line.
+    WithoutPsi,
+    /// Two CPUs, memory and programs for a container runtime with pods.
+    Pods,
     /// Two CPUs, and a hundred more that could be plugged in: what the kernel does once for each
     /// possible CPU takes long.
     ManyPossibleCpus,

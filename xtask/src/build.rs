@@ -9,7 +9,7 @@ use object::Endianness;
 use object::elf::PT_INTERP;
 use object::read::elf::{ElfFile64, ProgramHeader as _};
 
-use crate::{cargo, paths};
+use crate::{cargo, paths, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -22,14 +22,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if !args.bpf {
         return agent();
     }
+    setup::ensure()?;
     for object in bpf_build::build(&paths::root())? {
         println!("{}", object.path.display());
     }
     Ok(())
 }
 
-/// Leaves the agent at [`paths::agent`].
+/// Leaves the agent at [`paths::agent`], and installs first what that takes.
 pub(crate) fn agent() -> Result<()> {
+    setup::ensure()?;
     let mut build = cargo::cargo_static("build");
     cargo::run(build.args(["--release", "--package=nodemedic", "--bin=nodemedic"]))?;
     let built = paths::target_dir()

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-use crate::{build, cargo, paths, scenarios, setup};
+use crate::{build, cargo, paths, scenarios};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -81,7 +81,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
         lab.sizes.start(),
         lab.sizes.end()
     );
-    setup::ensure()?;
     build::agent()?;
     let mut program = scenarios::program()?;
     program

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{build, cargo, paths, scenarios, setup};
+use crate::{build, cargo, paths, scenarios};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -13,7 +13,6 @@ pub(crate) struct Args {
 
 /// To be run when an ailment needs to know more of a kernel, or a pin has moved.
 pub(crate) fn run(args: Args) -> Result<()> {
-    setup::ensure()?;
     build::agent()?;
     let mut record = scenarios::program()?;
     record

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build, cargo, paths, setup};
+use crate::{build, cargo, paths};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -15,7 +15,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    setup::ensure()?;
     build::agent()?;
     cargo::exec(Command::new(paths::agent()).arg("run").args(args.arguments))
 }

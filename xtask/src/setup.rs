@@ -42,9 +42,8 @@ pub(crate) fn ensure() -> Result<()> {
     run(Args {})
 }
 
-/// The same, and what some tests need beside it. They are left out where it is missing.
+/// What some tests need beside the build. They are left out where it is missing.
 pub(crate) fn ensure_for_tests() -> Result<()> {
-    ensure()?;
     let missing = TEST_PROGRAMS
         .iter()
         .filter(|(program, _)| !on_path(program));

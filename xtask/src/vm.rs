@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{build, cargo, paths, setup};
+use crate::{build, cargo, paths};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -35,7 +35,6 @@ pub(crate) struct Args {
 /// The test binary boots the machines. What it has no options for, it takes from the environment:
 /// see `tests/src/vm/mod.rs`.
 pub(crate) fn run(args: Args) -> Result<()> {
-    setup::ensure()?;
     build::agent()?;
     let mut test = cargo::cargo_static("test");
     // The whole workspace is selected for its features: then this shares what `test` has compiled.

@@ -7,6 +7,7 @@
 mod address;
 mod alarm;
 mod counters;
+mod durations;
 pub mod ipvs_conn_reuse;
 pub mod ipvs_estimation;
 pub mod psi_stall;
@@ -22,6 +23,7 @@ use crate::{
     config::Key,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
+    node::Directory,
     report::{Finding, Missing, ProbeReport, ProgramStats},
     treatment::{Proposal, Switch, Treatment},
 };
@@ -117,6 +119,10 @@ pub trait Ailment: Send + Sync + 'static {
     ///
     /// When the baseline cannot be read; the next tick tries again.
     fn measure(probe: &mut Self::Probe, window: Duration) -> anyhow::Result<Self::Reading>;
+
+    /// Puts the names of those whom the reading tells of into it, so that it replays with
+    /// them. Called after each reading; it takes what is known and waits for nobody.
+    fn identify(_reading: &mut Self::Reading, _directory: &Directory) {}
 
     /// What is wrong, worst first.
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding>;

@@ -9,21 +9,30 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 use serde::Deserialize;
 
 use super::{ConfigFile, exit::Exit};
 use crate::{
-    ailments::{About, RunningKernel},
+    ailments::{self, About, Host as _, RunningKernel},
     config::{Case, Config},
     identity::Identity,
     logging,
+    node::Directory,
     render::{Terminal, print, report_as_text},
     report::{AilmentReport, NodeReport, VERSION},
 };
 
+/// Whoever tells the names of pods is asked while the ailments are observed; this much is
+/// added for one that is slow.
+const NAMES_WITHIN: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Args)]
 pub(super) struct Check {
+    /// Only these ailments, whatever the configuration switches off; all that it leaves on,
+    /// if none is given.
+    #[arg(value_name = "AILMENT", value_parser = names(), conflicts_with = "from")]
+    ailments: Vec<String>,
     #[command(flatten)]
     config: ConfigFile,
     /// How long to observe.
@@ -43,10 +52,11 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         logging::for_a_person();
-        let config = self.config.load()?;
+        let mut config = self.config.load()?;
+        self.narrow(&mut config.ailments);
         let report = match &self.from {
             Some(file) => replay(file, &config)?,
-            None => self.observe(config),
+            None => self.observe(config)?,
         };
         if let Some(file) = &self.save {
             save(&report, file)?;
@@ -59,7 +69,22 @@ impl Check {
         Ok(report.verdict().into())
     }
 
-    fn observe(&self, config: Config) -> NodeReport {
+    /// Keeps what was asked for.
+    fn narrow(&self, cases: &mut Vec<Case>) {
+        if self.ailments.is_empty() {
+            return;
+        }
+        cases.retain(|case| {
+            self.ailments
+                .iter()
+                .any(|name| name == case.ward.about().name)
+        });
+        for case in cases {
+            case.enabled = true;
+        }
+    }
+
+    fn observe(&self, config: Config) -> anyhow::Result<NodeReport> {
         if std::io::stderr().is_terminal() {
             eprintln!(
                 "observing for {} …",
@@ -67,8 +92,20 @@ impl Check {
             );
         }
         let identity = Identity::of_this_node(&config.agent.node_name);
-        identity.report(observe_all(config.ailments, self.window), 0)
+        let directory = Directory::start(&config.node)?;
+        let kernel = config.kernel().with(directory.clone());
+        let mut report = identity.report(observe_all(config.ailments, self.window, &kernel), 0);
+        report.names = directory.report();
+        Ok(report)
     }
+}
+
+fn names() -> PossibleValuesParser {
+    ailments::all()
+        .iter()
+        .map(|ward| ward.about().name)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// The shortest that gives a rate, up to what anybody would wait for.
@@ -83,11 +120,11 @@ fn window(text: &str) -> Result<Duration, String> {
 }
 
 /// All at once, each on a thread of its own.
-fn observe_all(cases: Vec<Case>, window: Duration) -> Vec<AilmentReport> {
+fn observe_all(cases: Vec<Case>, window: Duration, kernel: &RunningKernel) -> Vec<AilmentReport> {
     thread::scope(|scope| {
         let threads = cases.into_iter().map(|case| {
             let about = case.ward.about();
-            (about, scope.spawn(move || observe(case, window)))
+            (about, scope.spawn(move || observe(case, window, kernel)))
         });
         let threads: Vec<_> = threads.collect();
         let end = |(about, thread): (About, ScopedJoinHandle<'_, _>)| {
@@ -100,16 +137,21 @@ fn observe_all(cases: Vec<Case>, window: Duration) -> Vec<AilmentReport> {
 }
 
 /// Attaches, waits, reads.
-fn observe(Case { enabled, mut ward }: Case, window: Duration) -> AilmentReport {
+fn observe(
+    Case { enabled, mut ward }: Case,
+    window: Duration,
+    kernel: &RunningKernel,
+) -> AilmentReport {
     if !enabled {
         return ward.about().off();
     }
-    let attached = ward.tick(&RunningKernel);
+    let attached = ward.tick(kernel);
     if !attached.coverage.is_attached() {
         return attached;
     }
     thread::sleep(window);
-    ward.tick(&RunningKernel)
+    kernel.directory().settle(NAMES_WITHIN);
+    ward.tick(kernel)
 }
 
 /// A saved report, judged with the settings in force now.

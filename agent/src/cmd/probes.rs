@@ -8,7 +8,8 @@ use super::{ConfigFile, exit::Exit};
 use crate::{
     ailments::{Host as _, RunningKernel, Ward},
     logging,
-    render::{Terminal, print, probes_as_text},
+    node::Directory,
+    render::{Terminal, names_as_text, print, probes_as_text},
     report::{AilmentReport, Coverage, ProbeReport},
 };
 
@@ -35,39 +36,43 @@ struct Entry<'a> {
 impl Probes {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         logging::for_a_person();
-        let wards = self
-            .config
-            .load()?
-            .ailments
-            .into_iter()
-            .map(|case| case.ward)
-            .collect();
+        let config = self.config.load()?;
+        let cases = config.ailments.into_iter();
+        let wards: Vec<_> = cases.map(|case| case.ward).collect();
         if self.facts {
-            print(&facts(wards)?)?;
+            print(&facts(&wards)?)?;
             return Ok(Exit::Healthy);
         }
+        let directory = Directory::start(&config.node)?;
         let reports = attach(wards);
+        directory.settle(config.node.timeout);
         print(&if self.json {
             json(&reports)?
         } else {
-            probes_as_text(&reports, Terminal::of_stdout())
+            let terminal = Terminal::of_stdout();
+            let names = directory.report();
+            probes_as_text(&reports, terminal) + &names_as_text(names.as_ref(), terminal)
         })?;
         Ok(Exit::Healthy)
     }
 }
 
-fn facts(wards: Vec<Box<dyn Ward>>) -> anyhow::Result<String> {
-    let needs: Vec<_> = wards.iter().map(|ward| ward.about().needs).collect();
-    let facts = RunningKernel.facts(&needs);
+fn facts(wards: &[Box<dyn Ward>]) -> anyhow::Result<String> {
+    let facts = kernel(wards).facts();
     Ok(serde_json::to_string_pretty(&facts).context("write the facts as JSON")? + "\n")
 }
 
 /// Attaches each in turn, and detaches it again.
 fn attach(wards: Vec<Box<dyn Ward>>) -> Vec<AilmentReport> {
+    let kernel = kernel(&wards);
     wards
         .into_iter()
-        .map(|mut ward| ward.tick(&RunningKernel))
+        .map(|mut ward| ward.tick(&kernel))
         .collect()
+}
+
+fn kernel(wards: &[Box<dyn Ward>]) -> RunningKernel {
+    RunningKernel::of(wards.iter().map(AsRef::as_ref))
 }
 
 fn json(reports: &[AilmentReport]) -> anyhow::Result<String> {

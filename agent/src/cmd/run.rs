@@ -16,13 +16,13 @@ use super::{
     signals::Signals,
 };
 use crate::{
-    ailments::RunningKernel,
     config::{Agent, Config},
     control::Control,
     http::{Gate, Pages, Server},
     identity::Identity,
     metrics::Page,
     monitor::Monitor,
+    node::Directory,
     state::{self, Lock},
     treatment::Practice,
     webhook::{self, Listener},
@@ -50,6 +50,9 @@ pub(super) struct Run {
     /// What reports call this node.
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// Where the kubelet listens that tells the names of pods, as [node] kubelet_url.
+    #[arg(long, value_name = "URL")]
+    kubelet_url: Option<String>,
     /// Directory of the journal of treatments, and of the lock that keeps a second agent
     /// away.
     #[arg(long, value_name = "DIRECTORY")]
@@ -64,6 +67,7 @@ impl Run {
         let mut config = self.daemon.load()?;
         self.override_file(&mut config);
         let opens = || {
+            Directory::check(&config.node)?;
             let gate = config.webhook.enabled.then(|| config.webhook.gate());
             gate.as_ref()
                 .map_or(Ok(()), |gate| Gate::open(gate).map(|_| ()))
@@ -87,6 +91,7 @@ impl Run {
         set(&mut config.agent.interval, &self.interval);
         set(&mut config.agent.node_name, &self.node_name);
         set(&mut config.agent.state_dir, &self.state_dir);
+        set(&mut config.node.kubelet_url, &self.kubelet_url);
         config.metrics.bpf_stats |= self.bpf_stats;
     }
 }
@@ -106,15 +111,16 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let keys = "--listen or [agent] listen";
     let server = Server::bind(config.agent.listen, None, keys).await?;
     let control = Control::bind(&state)?;
+    let directory = Directory::start(&config.node)?;
+    let kernel = Arc::new(config.kernel().with(directory));
     let practice = Arc::new(Practice::open(config.treatment, &state));
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
     let identity = Identity::of_this_node(&config.agent.node_name);
     let (interval, drain) = (config.agent.interval, config.agent.drain);
-    let host = Arc::new(RunningKernel);
     let max_series = config.metrics.max_series;
     let mut monitor = Monitor::new(
         config.ailments,
-        host,
+        kernel,
         identity.clone(),
         interval,
         max_series,

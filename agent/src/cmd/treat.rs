@@ -9,7 +9,6 @@ use tokio::time::timeout;
 
 use super::{Node, exit::Exit, signals::Signals};
 use crate::{
-    ailments::RunningKernel,
     config::Config,
     control::{self, Answer, Request},
     identity::Identity,
@@ -99,11 +98,12 @@ impl Treat {
     ) -> anyhow::Result<Exit> {
         let mut signals = Signals::take()?;
         let _lock = Lock::take(&config.agent.state_dir)?;
+        let kernel = Arc::new(config.kernel());
         let practice = Arc::new(Practice::open(config.treatment, &directory));
         let identity = Identity::of_this_node(&config.agent.node_name);
         let mut monitor = Monitor::new(
             config.ailments,
-            Arc::new(RunningKernel),
+            kernel,
             identity,
             config.agent.interval.min(self.window),
             config.metrics.max_series,

@@ -6,6 +6,8 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use humantime::{format_duration, parse_duration};
 use toml::de::DeValue;
 
+use crate::node::{MOST_LABELS, PodLabels};
+
 /// The only place where a key's name, meaning and allowed values stand.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -32,6 +34,8 @@ pub enum Allowed {
     SomeOf(&'static [&'static str]),
     /// A list of texts.
     Texts,
+    /// A list of keys of labels of Kubernetes.
+    LabelKeys,
     /// A whole number in a range.
     Count {
         /// The least.
@@ -71,6 +75,10 @@ impl Allowed {
                         .all(|(i, word)| !list[..i].contains(word))
             }),
             Self::Texts => list(value).is_some(),
+            Self::LabelKeys => match list(value).map(|keys| PodLabels::check(&keys)) {
+                Some(Err(why)) => return Err(format!("{why}; allowed is {self}")),
+                checked => checked.is_some(),
+            },
             Self::Count { min, max } => {
                 count(value).is_some_and(|count| (min..=max).contains(&count))
             }
@@ -96,6 +104,11 @@ impl fmt::Display for Allowed {
             Self::OneOf(words) => write!(f, "one of {}", quoted(words)),
             Self::SomeOf(words) => write!(f, "a list of some of {}, each once", quoted(words)),
             Self::Texts => f.write_str("a list of texts, each in quotes"),
+            Self::LabelKeys => write!(
+                f,
+                "a list of up to {MOST_LABELS} keys of labels, such as \"app.kubernetes.io/name\", \
+                 each with a name of its own in metrics"
+            ),
             Self::Count { min, max } => write!(f, "a whole number from {min} to {max}"),
             Self::Share => f.write_str("a share, above 0 and at most 1"),
             Self::Time { min, max } => write!(

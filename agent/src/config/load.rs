@@ -12,15 +12,17 @@ use toml::{
 use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics, treatment_keys};
 use crate::{
     dispatch::Dispatch,
+    node::Node,
     treatment::{Mode, Policy},
     webhook::Webhook,
 };
 
 /// The tables of a file; that of the ailments has one for each.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "agent",
     "log",
     "metrics",
+    "node",
     "treatment",
     "treatments",
     "webhook",
@@ -86,6 +88,7 @@ impl<'i> Reader<'i> {
                 "agent" => self.table("agent", Agent::KEYS, value, &mut config.agent),
                 "log" => self.table("log", Log::KEYS, value, &mut config.log),
                 "metrics" => self.table("metrics", Metrics::KEYS, value, &mut config.metrics),
+                "node" => self.table("node", Node::KEYS, value, &mut config.node),
                 "treatment" => {
                     self.table("treatment", Policy::KEYS, value, &mut config.treatment);
                 }
@@ -274,14 +277,14 @@ mod tests {
         assert_eq!(
             faults("[agents]\n"),
             [
-                "1:2: unknown table `agents`, allowed are: agent, log, metrics, treatment, \
+                "1:2: unknown table `agents`, allowed are: agent, log, metrics, node, treatment, \
              treatments, webhook, dispatch, ailments"
             ]
         );
         assert_eq!(
             faults("interval = '5s'\n"),
             [
-                "1:1: unknown table `interval`, allowed are: agent, log, metrics, treatment, \
+                "1:1: unknown table `interval`, allowed are: agent, log, metrics, node, treatment, \
              treatments, webhook, dispatch, ailments"
             ]
         );
@@ -332,6 +335,31 @@ mod tests {
         let faults = faults("[dispatch]\nagents = ['ward-7 http://a:1 a:2']\n");
         assert!(faults[0].starts_with("2:"), "{faults:?}");
         assert!(faults[0].contains("http://HOST:PORT"), "{faults:?}");
+    }
+
+    #[test]
+    fn labels_that_cannot_be_carried_are_refused_with_those_that_can() {
+        let config = parse("[node]\npod_labels = ['team', 'example.com/costCenter']\n").unwrap();
+        assert_ne!(config.node.pod_labels, Node::default().pod_labels);
+        assert!(parse("[node]\npod_labels = []\n").is_ok());
+        for (labels, why) in [
+            (
+                "['app', 'my app']",
+                "2:14: node.pod_labels: \"my app\" is no key of a label",
+            ),
+            (
+                "['a-b', 'a.b']",
+                "\"a-b\" and \"a.b\" would both be label_a_b in metrics",
+            ),
+            ("'app'", "\"app\" is not a list of up to 10 keys"),
+        ] {
+            let fault = &faults(&format!("[node]\npod_labels = {labels}\n"))[0];
+            assert!(fault.contains(why), "{fault}");
+            assert!(
+                fault.contains("such as \"app.kubernetes.io/name\""),
+                "{fault}"
+            );
+        }
     }
 
     #[test]

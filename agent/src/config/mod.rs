@@ -16,8 +16,9 @@ pub use reference::{as_markdown, as_toml};
 pub use tables::{Agent, Format, Level, Log, Metrics};
 
 use crate::{
-    ailments::{self, Ward},
+    ailments::{self, RunningKernel, Ward},
     dispatch::Dispatch,
+    node::Node,
     treatment::{Policy, Treatment},
     webhook::Webhook,
 };
@@ -31,6 +32,8 @@ pub struct Config {
     pub log: Log,
     /// What it exports.
     pub metrics: Metrics,
+    /// Who tells it the names of pods.
+    pub node: Node,
     /// What it may change.
     pub treatment: Policy,
     /// Who may ask for it.
@@ -48,6 +51,14 @@ pub struct Case {
     pub enabled: bool,
     /// Carries the other keys.
     pub ward: Box<dyn Ward>,
+}
+
+impl Config {
+    /// What the ailments that are observed ask.
+    pub fn kernel(&self) -> RunningKernel {
+        let observed = self.ailments.iter().filter(|case| case.enabled);
+        RunningKernel::of(observed.map(|case| case.ward.as_ref()))
+    }
 }
 
 impl Case {
@@ -76,6 +87,7 @@ impl Default for Config {
             agent: Agent::default(),
             log: Log::default(),
             metrics: Metrics::default(),
+            node: Node::default(),
             treatment: Policy::default(),
             webhook: Webhook::default(),
             dispatch: Dispatch::default(),

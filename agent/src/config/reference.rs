@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{Agent, Case, Config, Key, Log, Metrics, treatment_keys};
-use crate::{dispatch::Dispatch, render::wrap, treatment::Policy, webhook::Webhook};
+use crate::{dispatch::Dispatch, node::Node, render::wrap, treatment::Policy, webhook::Webhook};
 
 const WIDTH: usize = 80;
 
@@ -75,6 +75,12 @@ fn sections(config: &Config) -> Result<Vec<Section>, toml::ser::Error> {
             &config.metrics,
         )?,
     ];
+    sections.push(section(
+        "node",
+        "Who tells the names of pods and containers: docs/operations.md, Names of pods.",
+        Node::KEYS,
+        &config.node,
+    )?);
     sections.push(section(
         "treatment",
         "What the agent may change on this node, for how long, and when it puts it back.",
@@ -187,6 +193,8 @@ mod tests {
                 toml::Table::try_from(config.metrics).unwrap(),
             ),
         ];
+        let node = toml::Table::try_from(&config.node).unwrap();
+        tables.push(("node", Node::KEYS, node));
         let policy = toml::Table::try_from(&config.treatment).unwrap();
         tables.push(("treatment", Policy::KEYS, policy));
         let webhook = toml::Table::try_from(&config.webhook).unwrap();
@@ -208,7 +216,11 @@ mod tests {
 
     #[test]
     fn every_word_that_a_key_allows_can_be_read() {
-        for (table, keys) in [("log", Log::KEYS), ("treatment", Policy::KEYS)] {
+        for (table, keys) in [
+            ("log", Log::KEYS),
+            ("node", Node::KEYS),
+            ("treatment", Policy::KEYS),
+        ] {
             for key in keys {
                 let super::super::Allowed::OneOf(words) = key.allowed else {
                     continue;

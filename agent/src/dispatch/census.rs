@@ -8,8 +8,8 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::{Client, Place};
-use crate::{treatment::State, webhook::is_called};
+use super::Place;
+use crate::{http::Client, treatment::State, webhook::is_called};
 
 /// Agents that are asked at a time.
 const AT_ONCE: usize = 32;

@@ -14,7 +14,6 @@
 mod agents;
 mod brake;
 mod census;
-mod client;
 mod counts;
 mod pages;
 mod place;
@@ -24,9 +23,8 @@ mod settings;
 
 pub use agents::Agents;
 pub use census::Census;
-pub use client::Client;
 pub use counts::{METRICS, Tally};
 pub use pages::Pages;
-pub use place::{Place, Url};
+pub use place::Place;
 pub use router::Router;
 pub use settings::Dispatch;

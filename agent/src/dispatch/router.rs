@@ -12,12 +12,15 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::{
-    Agents, Census, Client, Dispatch, Tally,
+    Agents, Census, Dispatch, Tally,
     brake::Brake,
     counts::OF_DISPATCH,
     post::{Letter, on, sort},
 };
-use crate::webhook::{Alert, Counts, Decision, PATH, Payload, Receipt, Receiver, Ruling};
+use crate::{
+    http::Client,
+    webhook::{Alert, Counts, Decision, PATH, Payload, Receipt, Receiver, Ruling},
+};
 
 /// Agents that are written to at a time.
 const AT_ONCE: usize = 32;
@@ -59,7 +62,7 @@ impl Router {
     pub fn open(config: &Dispatch) -> anyhow::Result<Self> {
         let office = Office {
             agents: Agents::new(config),
-            client: Client::open(config)?,
+            client: Client::open(&config.client())?,
             config: config.clone(),
             counts: Arc::new(Counts::new(&OF_DISPATCH)),
             tally: Arc::default(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Place;
 use crate::{
     config::{Allowed, Key},
-    http::GateConfig,
+    http::{ClientConfig, GateConfig},
     webhook::keys,
 };
 
@@ -179,6 +179,24 @@ impl Dispatch {
             token_file: self.token_file.clone(),
             max_body_bytes: self.max_body_bytes,
             per_minute: self.per_minute,
+        }
+    }
+
+    /// How agents are asked.
+    pub fn client(&self) -> ClientConfig {
+        /// A report of a node with hundreds of pods has some 200 KiB.
+        const LARGEST_REPORT: usize = 16 << 20;
+        ClientConfig {
+            table: "dispatch",
+            whom: "agent",
+            token_file: self.agent_token_file.clone(),
+            ca_file: self.agent_ca_file.clone(),
+            server_name: self.agent_server_name.clone(),
+            cert_file: self.agent_cert_file.clone(),
+            key_file: self.agent_key_file.clone(),
+            is_https: self.agents.iter().any(|it| it.webhook.is_https),
+            within: self.agent_timeout,
+            largest: LARGEST_REPORT,
         }
     }
 }

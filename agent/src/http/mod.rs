@@ -12,6 +12,7 @@
 
 mod answer;
 pub(crate) mod body;
+mod client;
 mod files;
 mod gate;
 mod health;
@@ -21,11 +22,14 @@ mod renewed;
 mod server;
 mod tls;
 mod token;
+mod url;
 mod web_config;
 
 pub use answer::{Answer, json, not_allowed, text};
+pub use client::{Client, ClientConfig, Reply};
 pub use gate::{Gate, GateConfig};
 pub use pages::{Pages, metrics_page};
 pub use server::{Server, Service};
 pub use tls::{Tls, TlsClient};
 pub use token::Token;
+pub use url::Url;

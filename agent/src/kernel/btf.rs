@@ -1,7 +1,13 @@
 //! Types of the running kernel: where the members of its structures lie, and the
 //! ids of its functions, out of BTF of vmlinux and of modules.
 
-use std::{collections::BTreeMap, fs::File, io, os::fd::AsRawFd as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::File,
+    io,
+    os::fd::AsRawFd as _,
+    path::Path,
+};
 
 use anyhow::Context as _;
 use btf_rs::{Backend, Btf, BtfType, Type};
@@ -16,18 +22,28 @@ const BTF_FOLDER: &str = "/sys/kernel/btf";
 
 /// The kernel's types, opened once and dropped once the facts are collected.
 pub(super) struct Types {
-    vmlinux: Result<Btf, String>,
-    modules: BTreeMap<String, Result<Btf, String>>,
+    vmlinux: Result<Named, String>,
+    modules: BTreeMap<String, Result<Named, String>>,
+}
+
+/// Types, and the ids of those whose names are wanted: a module's first, then vmlinux's.
+struct Named {
+    types: Btf,
+    ids: HashMap<String, Vec<u32>>,
 }
 
 impl Types {
-    /// Opens the types of vmlinux and of the modules named.
-    pub(super) fn open<'a>(modules: impl Iterator<Item = &'a str>) -> Self {
-        let vmlinux = open_vmlinux(&Path::new(BTF_FOLDER).join(VMLINUX));
+    /// Opens the types of vmlinux and of the modules named, to find functions and
+    /// structures of the names wanted.
+    pub(super) fn open<'a>(
+        modules: impl Iterator<Item = &'a str>,
+        wanted: &BTreeSet<&str>,
+    ) -> Self {
+        let vmlinux = open_vmlinux(&Path::new(BTF_FOLDER).join(VMLINUX), wanted);
         let modules = modules
             .map(|module| {
                 let types = match &vmlinux {
-                    Ok(base) => open_module(&Path::new(BTF_FOLDER).join(module), base),
+                    Ok(base) => open_module(&Path::new(BTF_FOLDER).join(module), base, wanted),
                     Err(why) => Err(why.clone()),
                 };
                 (module.to_owned(), types)
@@ -60,12 +76,9 @@ impl Types {
             Ok(types) => types,
             Err(why) => return Fact::Unknown(why.clone()),
         };
-        let ids = types.resolve_ids_by_name(name).unwrap_or_default();
-        let id = ids
-            .into_iter()
-            .find(|id| matches!(types.resolve_type_by_id(*id), Ok(Type::Func(_))));
-        match id {
-            Some(type_id) => Fact::Known(BtfFunction {
+        let mut found = types.named(name);
+        match found.find(|(_, found)| matches!(found, Type::Func(_))) {
+            Some((type_id, _)) => Fact::Known(BtfFunction {
                 object: object.to_owned(),
                 type_id,
             }),
@@ -92,8 +105,37 @@ impl Types {
     }
 }
 
-fn open_vmlinux(path: &Path) -> Result<Btf, String> {
-    mapped(path).map_err(|error| format!("read {}: {error:#}", path.display()))
+impl Named {
+    fn named(&self, name: &str) -> impl Iterator<Item = (u32, Type)> {
+        let ids = self.ids.get(name).into_iter().flatten();
+        ids.filter_map(|id| Some((*id, self.types.resolve_type_by_id(*id).ok()?)))
+    }
+}
+
+fn open_vmlinux(path: &Path, wanted: &BTreeSet<&str>) -> Result<Named, String> {
+    let types = mapped(path).map_err(|error| format!("read {}: {error:#}", path.display()))?;
+    let ids = ids_of(&types, wanted);
+    Ok(Named { types, ids })
+}
+
+/// Goes through all types once: asked for one name, those that are read where they lie
+/// are gone through for it alone.
+fn ids_of(types: &Btf, wanted: &BTreeSet<&str>) -> HashMap<String, Vec<u32>> {
+    let mut ids: HashMap<_, Vec<_>> = HashMap::new();
+    let (first, last) = types.base().type_id_range();
+    for id in first..=last {
+        let name = match types.resolve_type_by_id(id) {
+            Ok(Type::Func(it)) => types.resolve_name(&it),
+            Ok(Type::Struct(it) | Type::Union(it)) => types.resolve_name(&it),
+            _ => continue,
+        };
+        if let Ok(name) = name
+            && wanted.contains(name.as_str())
+        {
+            ids.entry(name).or_default().push(id);
+        }
+    }
+    ids
 }
 
 /// Types that are read where they lie: parsed as a whole, those of vmlinux take five
@@ -107,22 +149,35 @@ fn mapped(path: &Path) -> anyhow::Result<Btf> {
     Ok(Btf::from_file_with_backend(copied, Backend::Mmap)?)
 }
 
-fn open_module(path: &Path, base: &Btf) -> Result<Btf, String> {
+fn open_module(path: &Path, base: &Named, wanted: &BTreeSet<&str>) -> Result<Named, String> {
     if !path.exists() {
         return Err(format!(
             "{} does not exist: the module was built without BTF",
             path.display()
         ));
     }
-    Btf::from_split_file(path, base).map_err(|error| format!("read {}: {error}", path.display()))
+    let types = Btf::from_split_file(path, &base.types)
+        .map_err(|error| format!("read {}: {error}", path.display()))?;
+    let mut ids = base.ids.clone();
+    for name in wanted {
+        let own = types.split().map(|own| own.resolve_ids_by_name(name));
+        let own = own.and_then(Result::ok).unwrap_or_default();
+        if !own.is_empty() {
+            ids.entry((*name).to_owned()).or_default().splice(..0, own);
+        }
+    }
+    Ok(Named { types, ids })
 }
 
 /// Follows a path of members from a structure.
-fn member(types: &Btf, path: &str) -> Result<Member, String> {
+fn member(types: &Named, path: &str) -> Result<Member, String> {
     let mut names = path.split('.');
     let structure = names.next().unwrap_or_default();
-    let mut at = named_structure(types, structure)
+    let (_, mut at) = types
+        .named(structure)
+        .find(|(_, found)| matches!(found, Type::Struct(_) | Type::Union(_)))
         .ok_or_else(|| format!("no structure {structure} in BTF"))?;
+    let types = &types.types;
     let mut offset = 0;
     for name in names {
         let (bits, next) = find(types, &at, name)
@@ -138,14 +193,6 @@ fn member(types: &Btf, path: &str) -> Result<Member, String> {
         offset: offset / 8,
         size,
     })
-}
-
-fn named_structure(types: &Btf, name: &str) -> Option<Type> {
-    types
-        .resolve_types_by_name(name)
-        .ok()?
-        .into_iter()
-        .find(|found| matches!(found, Type::Struct(_) | Type::Union(_)))
 }
 
 /// A member of a structure, union or array of them, by its name: its distance in

@@ -12,6 +12,25 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::pairs;
 
+/// The cgroups of a process, as paths in their trees: one of version 2, and one of each
+/// hierarchy of version 1.
+///
+/// # Errors
+///
+/// When the process has gone, or cannot be seen.
+pub fn of_process(pid: u32) -> io::Result<Vec<String>> {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    Ok(paths(&cgroups))
+}
+
+/// cgroups(7): number, controllers, path.
+fn paths(cgroups: &str) -> Vec<String> {
+    let paths = cgroups
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.map(str::to_owned).collect()
+}
+
 /// What is mounted of cgroups, as this process sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchies {
@@ -414,5 +433,14 @@ mod tests {
         assert_eq!(quota_of("max 100000\n"), None);
         assert_eq!(quota_of("5 0\n"), None);
         assert_eq!(quota_of("garbage\n"), None);
+    }
+
+    #[test]
+    fn a_process_is_in_a_cgroup_of_each_hierarchy() {
+        let both = "4:cpu,cpuacct:/a\n1:name=systemd:/b\n0::/c:d\n";
+        assert_eq!(paths(both), ["/a", "/b", "/c:d"]);
+        assert_eq!(paths("garbage\n"), Vec::<String>::new());
+        assert!(of_process(std::process::id()).is_ok());
+        assert!(of_process(u32::MAX).is_err());
     }
 }

@@ -25,6 +25,9 @@ const CAPABILITIES: [(&str, u32); 6] = [
     ("CAP_BPF", 39),
 ];
 
+/// A function that is there to be traced (net/bpf/test_run.c).
+const TRACED: &str = "bpf_fentry_test1";
+
 /// Collects what all the given needs ask for.
 pub fn collect(needs: &[Needs]) -> KernelFacts {
     let facts = collect_all(needs);
@@ -41,7 +44,17 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
     let loaded = states
         .iter()
         .filter(|(_, state)| **state == ModuleState::Loaded);
-    let types = Types::open(loaded.map(|(module, _)| module.as_str()));
+    let members = needs.iter().flat_map(|needs| needs.members);
+    let structures = members.map(|member| member.structure());
+    let types = Types::open(
+        loaded.map(|(module, _)| module.as_str()),
+        &wanted
+            .iter()
+            .copied()
+            .chain(structures)
+            .chain([TRACED])
+            .collect(),
+    );
 
     KernelFacts {
         release: rustix::system::uname()
@@ -67,7 +80,7 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
         btf: types.has_vmlinux(),
         program_types: bpf::program_types(
             types
-                .function("bpf_fentry_test1", VMLINUX)
+                .function(TRACED, VMLINUX)
                 .known()
                 .map(|function| function.type_id),
         ),

@@ -71,6 +71,13 @@ pub struct MemberPath {
     pub module: &'static str,
 }
 
+impl MemberPath {
+    /// The name that the path begins with.
+    pub fn structure(&self) -> &'static str {
+        self.path.split('.').next().unwrap_or(self.path)
+    }
+}
+
 /// Everything that decides what can be measured on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {

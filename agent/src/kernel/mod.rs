@@ -1,5 +1,6 @@
 //! Facts of the kernel, and the few ways in which the agent touches it.
 
+pub mod addresses;
 pub mod bpf;
 mod btf;
 pub mod cgroup;

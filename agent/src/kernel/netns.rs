@@ -6,7 +6,8 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -48,6 +49,31 @@ impl Namespaces {
 /// Where the link cannot be read or is not of the form `net:[4026531840]`.
 pub fn own() -> io::Result<u32> {
     of("self")
+}
+
+/// Inode number of a process's network namespace.
+///
+/// # Errors
+///
+/// As [`own`].
+pub fn of_process(pid: u32) -> io::Result<u32> {
+    of(&pid.to_string())
+}
+
+/// Inode number of the network namespace that a file holds, as those in /run/netns do; of
+/// the node's file where ours is another. `None` where it holds none.
+pub fn of_file(path: &Path) -> Option<u32> {
+    /// `NSFS_MAGIC` (include/uapi/linux/magic.h).
+    const NSFS: i64 = 0x6e73_6673;
+    if !path.is_absolute() {
+        return None;
+    }
+    let on_node = PathBuf::from(format!("/proc/1/root{}", path.display()));
+    [path, &on_node].into_iter().find_map(|path| {
+        let is_namespace = rustix::fs::statfs(path).is_ok_and(|it| it.f_type == NSFS);
+        let inode = is_namespace.then(|| fs::metadata(path))?.ok()?.ino();
+        u32::try_from(inode).ok()
+    })
 }
 
 /// Whether a process lives in a network namespace.

@@ -112,9 +112,23 @@ impl Trigger {
     ///
     /// The kernel's: where it has no such file, or lets this process ask for nothing.
     pub fn on_node(resource: Resource, share: f64) -> io::Result<Self> {
+        Self::on(&resource.of_node(), resource, share)
+    }
+
+    /// The same for the tasks of the cgroup with this folder, and those below it. The kernel has a
+    /// thread for each cgroup that somebody asks for, which sleeps while nobody waits there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::on_node`]; `NotFound` where the cgroup is gone.
+    pub fn on_cgroup(folder: &Path, resource: Resource, share: f64) -> io::Result<Self> {
+        Self::on(&folder.join(resource.of_cgroup()), resource, share)
+    }
+
+    fn on(path: &Path, resource: Resource, share: f64) -> io::Result<Self> {
         let mut refusal = None;
         for window in Self::WINDOWS {
-            match Self::open(resource, share, window) {
+            match Self::open(path, resource, share, window) {
                 Ok(trigger) => return Ok(trigger),
                 Err(error) => refusal = Some(error),
             }
@@ -122,8 +136,7 @@ impl Trigger {
         Err(refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
     }
 
-    fn open(resource: Resource, share: f64, window: Duration) -> io::Result<Self> {
-        let path = resource.of_node();
+    fn open(path: &Path, resource: Resource, share: f64, window: Duration) -> io::Result<Self> {
         let mut file = File::options().read(true).write(true).open(path)?;
         let some = window.mul_f64(share.clamp(0.0, 1.0));
         // The kernel wants the whole in one piece, and takes its last byte for the end

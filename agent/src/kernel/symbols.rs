@@ -34,20 +34,21 @@ pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
 }
 
 /// Reads lines of `address type name [module]` and keeps the names wanted whose
-/// type says that they are code.
+/// type says that they are code. There are 200,000, so a line is only looked at as far as
+/// it takes.
 fn scan<'w>(
     mut lines: impl BufRead,
     wanted: &BTreeSet<&'w str>,
 ) -> io::Result<HashMap<&'w str, Symbol>> {
     let mut found = HashMap::new();
-    let mut line = String::new();
-    while lines.read_line(&mut line)? > 0 {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        if let (Some("t" | "T" | "w" | "W"), Some(name)) = (fields.next(), fields.next()) {
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if let Some(name) = code(&line) {
             if let Some(name) = wanted.get(name) {
                 found.entry(*name).or_insert(Symbol::Whole);
             }
-            if let Some((whole, _)) = name.split_once(SPLIT)
+            if name.contains('.')
+                && let Some((whole, _)) = name.split_once(SPLIT)
                 && let Some(name) = wanted.get(whole)
             {
                 found.insert(*name, Symbol::Split);
@@ -56,6 +57,16 @@ fn scan<'w>(
         line.clear();
     }
     Ok(found)
+}
+
+/// The name in a line, if it is that of code.
+fn code(line: &[u8]) -> Option<&str> {
+    let address = line.iter().position(|byte| *byte == b' ')?;
+    let [b't' | b'T' | b'w' | b'W', b' ', name @ ..] = line.get(address + 1..)? else {
+        return None;
+    };
+    let name = name.split(u8::is_ascii_whitespace).next()?;
+    str::from_utf8(name).ok()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ const COVERAGE: MetricDef = MetricDef {
     name: "nodemedic_ailment_coverage",
     kind: Kind::Gauge,
     help: "1 for how far the ailment is measured, 0 for the others: starting, full, partial, \
-           waiting for its module, failed.",
+           waiting for its module, unsupported by the kernel as it was booted, failed.",
     labels: &["ailment", "coverage"],
 };
 const VERDICT: MetricDef = MetricDef {

@@ -117,11 +117,7 @@ mod tests {
             count: 0,
             sum: 0.0,
         };
-        let sample = Sample {
-            metric: &PAUSE,
-            labels: Vec::new(),
-            value: histogram,
-        };
+        let sample = Sample::plain(&PAUSE, histogram);
         let mut samples = vec![sample.clone(), sample];
         assert_eq!(trim(&mut samples, 9), (5, 5));
         assert_eq!(samples.len(), 1);

@@ -10,7 +10,7 @@ use prometheus::{
 };
 
 use super::{Kind, MetricDef, Sample, Value, agent, of_reports, process, treatment};
-use crate::{ailments::About, monitor::Reports, time::unix_seconds};
+use crate::{ailments::About, monitor::Reports, node, time::unix_seconds};
 
 /// The page `/metrics`.
 #[derive(Debug)]
@@ -119,6 +119,8 @@ impl Collector for ReportCollector {
             let now = unix_seconds(SystemTime::now());
             let own = agent::samples(report, &self.ailments, now);
             own.iter().for_each(|sample| families.add(sample));
+            let names = node::samples(report.names.as_ref());
+            names.iter().for_each(|sample| families.add(sample));
             let treatments = treatment::samples(report, &self.ailments);
             treatments.iter().for_each(|sample| families.add(sample));
             let ailments = report.ailments.iter().flat_map(|ailment| &ailment.samples);
@@ -189,12 +191,11 @@ fn family(definition: &MetricDef) -> MetricFamily {
 
 fn metric(sample: &Sample) -> Metric {
     let names = sample.metric.labels.iter();
-    let mut metric = Metric::from_label(
-        names
-            .zip(&sample.labels)
-            .map(|(name, value)| label(name, value))
-            .collect(),
-    );
+    let labels = names
+        .zip(&sample.labels)
+        .map(|(name, value)| label(name, value));
+    let more = sample.more.iter().map(|(name, value)| label(name, value));
+    let mut metric = Metric::from_label(labels.chain(more).collect());
     match &sample.value {
         Value::Number(number) => match sample.metric.kind {
             Kind::Counter => {

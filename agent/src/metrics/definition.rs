@@ -36,6 +36,8 @@ pub struct Sample {
     pub metric: &'static MetricDef,
     /// A value for each of [`MetricDef::labels`].
     pub labels: Vec<String>,
+    /// Labels beside those, which the configuration names.
+    pub more: Vec<(String, String)>,
     /// What was measured.
     pub value: Value,
 }
@@ -77,27 +79,40 @@ impl Value {
     }
 }
 
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
 impl Sample {
-    /// A counter's or gauge's value.
+    /// A value with its labels.
     pub fn number(
         metric: &'static MetricDef,
         labels: impl IntoIterator<Item = impl Into<String>>,
-        value: f64,
+        value: impl Into<Value>,
     ) -> Self {
         Self {
             metric,
             labels: labels.into_iter().map(Into::into).collect(),
-            value: Value::Number(value),
+            more: Vec::new(),
+            value: value.into(),
         }
     }
 
     /// A value of a metric without labels.
-    pub fn plain(metric: &'static MetricDef, value: f64) -> Self {
+    pub fn plain(metric: &'static MetricDef, value: impl Into<Value>) -> Self {
         Self {
             metric,
             labels: Vec::new(),
-            value: Value::Number(value),
+            more: Vec::new(),
+            value: value.into(),
         }
+    }
+
+    /// With labels beside those of the metric.
+    pub fn with(self, more: Vec<(String, String)>) -> Self {
+        Self { more, ..self }
     }
 }
 

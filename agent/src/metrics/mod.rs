@@ -13,7 +13,7 @@ pub use cap::cap;
 pub use collector::Page;
 pub use definition::{Kind, MetricDef, Sample, Value};
 
-use crate::{ailments::About, dispatch, webhook};
+use crate::{ailments::About, dispatch, node, webhook};
 
 /// Metrics that belong together.
 #[derive(Clone, Debug)]
@@ -49,6 +49,11 @@ fn of_reports(ailments: &[About]) -> Vec<Section> {
             name: "agent",
             about: "how well the agent itself observes, ailment by ailment",
             metrics: agent::METRICS,
+        },
+        Section {
+            name: "names",
+            about: "how well the names of pods and containers are known",
+            metrics: node::METRICS,
         },
         Section {
             name: "treatment",

@@ -48,6 +48,7 @@ fn coverage(report: &AilmentReport) {
                 module, "waiting: the module is not loaded, or nothing uses it"
             );
         }
+        Coverage::Unsupported { why } => warn!(ailment, "not measured: {why}"),
         Coverage::Failed { why } => error!(ailment, "not measured: {why}"),
         Coverage::Off => info!(ailment, "switched off in the configuration"),
     }

@@ -1,7 +1,7 @@
 //! The status page: the verdicts at a glance, and where the rest is. It loads
 //! nothing, so it works on a node that reaches nothing.
 
-use super::number;
+use super::{names, number};
 use crate::report::{AilmentReport, Coverage, Finding, NodeReport, Verdict};
 
 const STYLE: &str = "body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:50rem;padding:0 1rem}\
@@ -36,6 +36,9 @@ fn node(report: &NodeReport) -> String {
         escape(&report.kernel),
         escape(&report.agent)
     );
+    if let Some(names) = names::of(report) {
+        body.push_str(&format!("<p><small>{}</small></p>\n", escape(&names)));
+    }
     report
         .ailments
         .iter()
@@ -67,7 +70,9 @@ fn state(coverage: &Coverage) -> String {
         Coverage::Waiting { module } => {
             format!("waiting for module {module} to be loaded and used")
         }
-        Coverage::Failed { why } => format!("not measured: {why}"),
+        Coverage::Unsupported { why } | Coverage::Failed { why } => {
+            format!("not measured: {why}")
+        }
         Coverage::Off => "switched off in the configuration".to_owned(),
     }
 }

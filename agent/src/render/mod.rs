@@ -2,6 +2,7 @@
 
 mod html;
 mod metrics;
+mod names;
 mod number;
 mod probes;
 mod report;
@@ -11,6 +12,7 @@ mod wrap;
 
 pub use html::status_page;
 pub use metrics::{metrics_as_markdown, metrics_as_text};
+pub use names::names_as_text;
 pub use number::number;
 pub use probes::probes_as_text;
 pub use report::report_as_text;

@@ -83,7 +83,7 @@ fn state(coverage: &Coverage) -> &str {
         Coverage::Starting => "still being attached",
         Coverage::Full | Coverage::Partial => "none needed",
         Coverage::Waiting { .. } => "waiting for its module to be loaded and used",
-        Coverage::Failed { why } => why,
+        Coverage::Unsupported { why } | Coverage::Failed { why } => why,
         Coverage::Off => "switched off in the configuration",
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use humantime::format_rfc3339_seconds;
 
-use super::{Terminal, number, wrap::wrap_hanging};
+use super::{Terminal, names, number, wrap::wrap_hanging};
 use crate::report::{
     AilmentReport, Coverage, Evidence, Finding, Missing, NodeReport, Party, Severity,
     missing_by_probe,
@@ -48,6 +48,9 @@ impl Text {
             report.kernel, report.agent
         );
         self.hanging(0, "", 2, &about);
+        if let Some(names) = names::of(report) {
+            self.hanging(0, "", 2, &names);
+        }
     }
 
     fn ailment(&mut self, ailment: &AilmentReport) {
@@ -162,7 +165,7 @@ fn unmeasured(coverage: &Coverage) -> Option<String> {
         Coverage::Waiting { module } => Some(format!(
             "module {module} is not loaded, or nothing uses it, so there is nothing to measure."
         )),
-        Coverage::Failed { why } => Some(format!("{why}.")),
+        Coverage::Unsupported { why } | Coverage::Failed { why } => Some(format!("{why}.")),
         Coverage::Off => Some("it is switched off in the configuration.".to_owned()),
     }
 }

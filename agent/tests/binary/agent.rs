@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, mpsc},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct Agent {
     child: Child,
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// Ends with the log.
+    reader: Option<JoinHandle<()>>,
     state: tempfile::TempDir,
 }
 
@@ -101,7 +103,7 @@ impl Agent {
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::default();
-        let address = follow(child.stderr.take().unwrap(), Arc::clone(&log));
+        let (reader, address) = follow(child.stderr.take().unwrap(), Arc::clone(&log));
         let Ok(address) = address.recv_timeout(LIMIT) else {
             let _ = child.kill();
             panic!("the agent does not listen: {}", log.lock().unwrap());
@@ -110,6 +112,7 @@ impl Agent {
             child,
             address,
             log,
+            reader: Some(reader),
             state,
         }
     }
@@ -149,13 +152,13 @@ impl Agent {
     }
 
     /// Waits until a page is there and as it should be.
-    fn until(&self, path: &str, is_right: impl Fn(&str) -> bool) {
+    pub(crate) fn until(&self, path: &str, is_right: impl Fn(&str) -> bool) -> String {
         eventually(LIMIT, path, || {
             let page = get(self.address, path)?;
             ensure!(is_right(&page), "{page}");
-            Ok(())
+            Ok(page)
         })
-        .unwrap();
+        .unwrap()
     }
 
     /// A client whose request has begun and has no end yet. Only the agent's own
@@ -181,12 +184,17 @@ impl Agent {
 
     /// Waits for the end that a signal has brought about.
     pub(crate) fn end(&mut self) -> ExitStatus {
-        eventually(LIMIT, "the agent's end", || {
+        let status = eventually(LIMIT, "the agent's end", || {
             self.child
                 .try_wait()?
                 .ok_or_else(|| anyhow::anyhow!("it runs: {}", self.log()))
         })
-        .unwrap()
+        .unwrap();
+        // Its last words may not have been read yet.
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        status
     }
 }
 
@@ -214,9 +222,12 @@ fn run(program: &Path, state: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Collects the log until it ends; the address is sent once it is there.
-fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> mpsc::Receiver<SocketAddr> {
+fn follow(
+    stderr: ChildStderr,
+    log: Arc<Mutex<String>>,
+) -> (JoinHandle<()>, mpsc::Receiver<SocketAddr>) {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             if let Some(address) = address(&line) {
                 let _ = sender.send(address);
@@ -226,7 +237,7 @@ fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> mpsc::Receiver<Socket
             log.push('\n');
         }
     });
-    receiver
+    (reader, receiver)
 }
 
 fn address(line: &str) -> Option<SocketAddr> {

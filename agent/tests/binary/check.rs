@@ -52,6 +52,33 @@ fn the_exit_code_is_the_verdict() {
 }
 
 #[test]
+fn only_what_is_asked_for_is_observed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("nodemedic.toml");
+    fs::write(&config, "[ailments.psi_stall]\nenabled = false\n").unwrap();
+    let output = nodemedic(&[
+        "check",
+        "psi_stall",
+        "--window",
+        "200ms",
+        "--json",
+        "--config",
+        config.to_str().unwrap(),
+    ]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let ailments = report["ailments"].as_array().unwrap();
+    let names: Vec<_> = ailments.iter().map(|ailment| &ailment["name"]).collect();
+    assert_eq!(names, ["psi_stall"]);
+    assert_ne!(ailments[0]["coverage"]["state"], "off", "{report}");
+}
+
+#[test]
+fn an_unknown_ailment_is_refused_with_those_that_exist() {
+    let output = nodemedic(&["check", "psi_stal"]);
+    assert_refused(&output, 64, &["psi_stal", "psi_stall", "udp_conntrack"]);
+}
+
+#[test]
 fn a_saved_report_gives_the_same_again() {
     let (_folder, path, report) = saved();
     let output = replay(&path, &report);

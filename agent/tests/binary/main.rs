@@ -7,6 +7,7 @@ mod configuration;
 mod dispatch;
 mod exposition;
 mod life;
+mod names;
 mod pages;
 mod scrape;
 mod webhook;

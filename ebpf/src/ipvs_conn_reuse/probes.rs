@@ -13,6 +13,10 @@
 
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what is not borrowed is copied to the stack, which has 512 bytes"
+)]
 
 use aya_ebpf::{
     EbpfContext,
@@ -152,6 +156,10 @@ static LOOKUPS: CallMap = HashMap::with_max_entries(1024, 0);
 /// Calls of `ip_vs_conn_new` under way, by context.
 #[map]
 static NEW_CALLS: LruHashMap<u64, NewCall> = LruHashMap::with_max_entries(1024, 0);
+
+/// See [`unknown`].
+#[map]
+static FORGOTTEN: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 /// By the address of the connection.
 #[map]
@@ -340,9 +348,13 @@ fn let_go(connection: Connection) -> Result<(), i32> {
     if connection.protocol()? != IPPROTO_TCP || flags & CONN_F_TEMPLATE != 0 || in_sync_daemon() {
         return Ok(());
     }
+    // All that may fail comes before what has many ways.
     let destination = connection.destination()?;
     let settings = connection.settings()?;
-    let Some(reason) = reason(connection.state()?, destination, settings) else {
+    let state = connection.state()?;
+    let flow = connection.flow()?;
+    let tuple = connection.tuple(flow.netns)?;
+    let Some(reason) = reason(state, destination, settings) else {
         return Ok(());
     };
     // To a destination that is gone any packet makes the call, else SYNs alone.
@@ -353,15 +365,28 @@ fn let_go(connection: Connection) -> Result<(), i32> {
         (false, true) if settings.conntrack != 0 => Fate::Rescheduled,
         (false, _) => Fate::Unmarked,
     };
-    let flow = connection.flow()?;
-    let tuple = connection.tuple(flow.netns)?;
-    match fate {
-        Fate::Rescheduled => count(Outcome::Rescheduled, reason, &flow, &tuple, settings),
-        Fate::Dropped => count(Outcome::Dropped, reason, &flow, &tuple, settings),
-        Fate::Unmarked | Fate::Unsure => {}
+    let Some([fate, reason]) = unknown([fate as u32, reason as u32]) else {
+        return Ok(());
+    };
+    // Those of them that are outcomes have their numbers.
+    if fate == Outcome::Rescheduled as u32 || fate == Outcome::Dropped as u32 {
+        count(fate, reason, &flow, &tuple, settings);
     }
     await_connection(&tuple, flow, fate, reason, settings);
     Ok(())
+}
+
+/// The verifier follows a number that it knows along all that is done with it: five reasons and
+/// four fates are as long to it as twenty programs. What comes out of a map it does not know.
+#[inline(always)]
+fn unknown(numbers: [u32; 2]) -> Option<[u32; 2]> {
+    let place = FORGOTTEN.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own value; only this program writes it, and it is never entered twice on
+    // one CPU.
+    unsafe {
+        place.write_volatile(numbers);
+        Some(place.read_volatile())
+    }
 }
 
 /// Which branch of the packet path has let go of a connection, in the order in which
@@ -424,8 +449,14 @@ fn waited(connection: Connection) -> Result<(), i32> {
         _ => return Ok(()),
     };
     if let Some(outcome) = now {
-        let reason = reason_of(waiting.reason);
-        count(outcome, reason, &waiting.flow, &tuple, waiting.settings);
+        let reason = u32::from(waiting.reason);
+        count(
+            outcome as u32,
+            reason,
+            &waiting.flow,
+            &tuple,
+            waiting.settings,
+        );
     }
     if dropped && let Some(totals) = TOTALS.get_ptr_mut(0) {
         // SAFETY: this CPU's own value; only this program writes the field, and it is
@@ -438,17 +469,6 @@ fn waited(connection: Connection) -> Result<(), i32> {
 const RESCHEDULED: u8 = Fate::Rescheduled as u8;
 const DROPPED: u8 = Fate::Dropped as u8;
 const UNMARKED: u8 = Fate::Unmarked as u8;
-
-#[inline(always)]
-fn reason_of(number: u8) -> Reason {
-    match number {
-        0 => Reason::WeightZero,
-        1 => Reason::DestinationGone,
-        2 => Reason::TimeWait,
-        3 => Reason::Close,
-        _ => Reason::FinWait,
-    }
-}
 
 /// A packet's connection was found. Attached only while some destination is drained
 /// or gone whose connections IPVS is told to keep.
@@ -529,11 +549,15 @@ fn passed(verdict: u32) -> Result<(), i32> {
     } else {
         Reason::WeightZero
     };
-    if verdict == NF_DROP {
-        count(Outcome::DroppedSilently, reason, &flow, &tuple, settings);
-        await_connection(&tuple, flow, Fate::Dropped, reason, settings);
+    let reason = reason as u32;
+    let outcome = if verdict == NF_DROP {
+        Outcome::DroppedSilently
     } else {
-        count(Outcome::StaleDestination, reason, &flow, &tuple, settings);
+        Outcome::StaleDestination
+    };
+    count(outcome as u32, reason, &flow, &tuple, settings);
+    if verdict == NF_DROP {
+        await_connection(&tuple, flow, Fate::Dropped as u32, reason, settings);
     }
     Ok(())
 }
@@ -752,17 +776,17 @@ impl Connection {
 
 // Maps.
 
-/// Counts a SYN, in all and under the names of those whom it concerns.
+/// Counts a SYN, in all and under the names of those whom it concerns. By the numbers of an
+/// [`Outcome`] and a [`Reason`].
 #[inline(always)]
-fn count(outcome: Outcome, reason: Reason, flow: &Flow, tuple: &Tuple, settings: IpvsSettings) {
+fn count(outcome: u32, reason: u32, flow: &Flow, tuple: &Tuple, settings: IpvsSettings) {
+    let (outcome, reason) = (outcome as usize, reason as usize);
+    if outcome >= Outcome::ALL.len() || reason >= Reason::ALL.len() {
+        return;
+    }
     if let Some(totals) = TOTALS.get_ptr_mut(0) {
         // SAFETY: a value of the map; several programs count here, so atomically.
-        unsafe {
-            add(
-                &raw mut (*totals).syns[outcome as usize][reason as usize],
-                1,
-            )
-        };
+        unsafe { add(&raw mut (*totals).syns[outcome][reason], 1) };
     }
     count_flow(outcome, flow, settings);
     let client = Client {
@@ -775,69 +799,60 @@ fn count(outcome: Outcome, reason: Reason, flow: &Flow, tuple: &Tuple, settings:
 }
 
 #[inline(always)]
-fn count_flow(outcome: Outcome, flow: &Flow, settings: IpvsSettings) {
-    let counts = FlowCounts {
-        syns: one(outcome),
+fn count_flow(outcome: usize, flow: &Flow, settings: IpvsSettings) {
+    if add_to_flow(outcome, flow, settings) {
+        return;
+    }
+    let nothing = FlowCounts {
+        syns: NO_SYNS,
         new_destination: [0; 16],
         new_family: 0,
         new_port: 0,
         settings,
     };
-    if add_to_flow(outcome, flow, settings)
-        || FLOWS.insert(flow, counts, u64::from(BPF_NOEXIST)).is_ok()
-    {
-        return;
-    }
-    // Another CPU has just inserted it, or the map is out of free nodes.
+    // Another CPU may just have inserted it; else, the map is out of free nodes.
+    let _known = FLOWS.insert(flow, nothing, u64::from(BPF_NOEXIST));
     if !add_to_flow(outcome, flow, settings) {
         lost(Loss::Name, 1);
     }
 }
 
 #[inline(always)]
-fn add_to_flow(outcome: Outcome, flow: &Flow, settings: IpvsSettings) -> bool {
+fn add_to_flow(outcome: usize, flow: &Flow, settings: IpvsSettings) -> bool {
     let Some(sum) = FLOWS.get_ptr_mut(flow) else {
         return false;
     };
     // SAFETY: a value of the map.
     unsafe {
-        add(&raw mut (*sum).syns[outcome as usize], 1);
+        add(&raw mut (*sum).syns[outcome], 1);
         (*sum).settings = settings;
     }
     true
 }
 
 #[inline(always)]
-fn count_client(outcome: Outcome, client: &Client) {
-    let counts = ClientCounts { syns: one(outcome) };
-    if add_to_client(outcome, client)
-        || CLIENTS
-            .insert(client, counts, u64::from(BPF_NOEXIST))
-            .is_ok()
-    {
+fn count_client(outcome: usize, client: &Client) {
+    if add_to_client(outcome, client) {
         return;
     }
+    let nothing = ClientCounts { syns: NO_SYNS };
+    let _known = CLIENTS.insert(client, nothing, u64::from(BPF_NOEXIST));
     if !add_to_client(outcome, client) {
         lost(Loss::Name, 1);
     }
 }
 
 #[inline(always)]
-fn add_to_client(outcome: Outcome, client: &Client) -> bool {
+fn add_to_client(outcome: usize, client: &Client) -> bool {
     let Some(sum) = CLIENTS.get_ptr_mut(client) else {
         return false;
     };
     // SAFETY: a value of the map.
-    unsafe { add(&raw mut (*sum).syns[outcome as usize], 1) };
+    unsafe { add(&raw mut (*sum).syns[outcome], 1) };
     true
 }
 
-#[inline(always)]
-fn one(outcome: Outcome) -> SynCounts {
-    let mut counts = [0; Outcome::ALL.len()];
-    counts[outcome as usize] = 1;
-    counts
-}
+const NO_SYNS: SynCounts = [0; Outcome::ALL.len()];
 
 /// Two CPUs may write at once, and then parts of both stand there; it is for people.
 #[inline(always)]
@@ -860,7 +875,7 @@ fn name_new_destination(flow: &Flow, connection: Connection) -> Result<(), i32> 
 /// Remembers the first SYN for which a client waits. What was remembered of a packet
 /// that may have been no SYN makes room for one that was.
 #[inline(always)]
-fn await_connection(tuple: &Tuple, flow: Flow, fate: Fate, reason: Reason, settings: IpvsSettings) {
+fn await_connection(tuple: &Tuple, flow: Flow, fate: u32, reason: u32, settings: IpvsSettings) {
     let waiting = Waiting {
         // SAFETY: takes no argument.
         since_ns: unsafe { bpf_ktime_get_ns() },

@@ -16,6 +16,8 @@ pub mod memo;
 mod object;
 #[cfg(target_arch = "bpf")]
 mod reads;
+#[cfg(target_arch = "bpf")]
+mod stacks;
 
 #[cfg(target_arch = "bpf")]
 pub use self::{
@@ -23,6 +25,7 @@ pub use self::{
     context::context_id,
     marks::Marks,
     reads::{Part, global, read, read_typed, untyped},
+    stacks::Stacks,
 };
 
 /// Marks a plain structure of the ABI as one that the agent may read out of a

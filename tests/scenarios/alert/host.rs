@@ -46,6 +46,15 @@ pub(crate) fn it_lets_packets_pass() -> Result<()> {
     })
 }
 
+pub(crate) fn it_has_memory_ready() -> Result<()> {
+    close_the_loop(&Case {
+        kernel: "6.12",
+        scenario: "alert::reclaim",
+        rules: "psi_stall",
+        interval: Duration::from_secs(25),
+    })
+}
+
 fn close_the_loop(case: &Case) -> Result<()> {
     let scenario = REGISTRY.find(case.scenario).context("no such scenario")?;
     let programs = Programs::fetch()?;

@@ -7,6 +7,7 @@
 mod conntrack;
 mod estimation;
 mod host;
+mod memory;
 mod reuse;
 
 use std::fs::{self, OpenOptions};
@@ -24,7 +25,10 @@ use serde_json::Value;
 
 pub(crate) use self::conntrack::entries;
 pub(crate) use self::estimation::pings;
-pub(crate) use self::host::{it_ends_delays, it_keeps_entries_few, it_lets_packets_pass};
+pub(crate) use self::host::{
+    it_ends_delays, it_has_memory_ready, it_keeps_entries_few, it_lets_packets_pass,
+};
+pub(crate) use self::memory::reclaim;
 pub(crate) use self::reuse::connections;
 use crate::agent::{SOON, verb};
 

@@ -34,8 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Longer than any handshake takes, and shorter than the wait for a second SYN.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
-/// Connections that the treated node has to have seen.
-const ENOUGH: u32 = 500;
+/// Connections that the treated node has to have seen; two upgrades, as a slow machine makes not many
+/// more before the alert is over.
+const ENOUGH: u32 = 240;
 
 /// Clients that came back, and those of them that waited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bpftrace;
+mod cgroups;
 mod connections;
 mod dns;
 mod footprint;
@@ -9,9 +10,12 @@ mod hooks;
 mod passes;
 mod scrape;
 mod services;
+mod sizes;
 mod subject;
+mod switches;
 mod walk;
 
+pub(crate) use self::cgroups::many_cgroups;
 pub(crate) use self::connections::connections_with_and_without_it;
 pub(crate) use self::dns::queries_with_and_without_it;
 pub(crate) use self::footprint::memory_and_cpu;
@@ -19,6 +23,7 @@ pub(crate) use self::hooks::probes_beside_bpftrace;
 pub(crate) use self::passes::passes_beside_bpftrace;
 pub(crate) use self::scrape::scrapes;
 pub(crate) use self::services::many_services;
+pub(crate) use self::switches::switches_with_and_without_it;
 pub(crate) use self::walk::walks;
 
 use anyhow::{Context as _, Result};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use nodemedic_tests::guest::Guest;
@@ -14,6 +14,12 @@ use super::{
     ALL_NAMES, CLEANED_UP, DELAYS, Outcomes, SECOND_SYN, attached, connected, nothing_is_lost,
 };
 use crate::agent::{Agent, SOON};
+
+/// For which IPVS keeps a connection that was reset (`tcp_timeouts`, ip_vs_proto_tcp.c).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// On a machine that is too slow for that, now and then.
+const TRIES: u32 = 5;
 
 /// What becomes of the server of the old connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,11 +110,20 @@ fn all_settings() -> Vec<Settings> {
 fn compare_all(guest: &Guest, site: &Site, agent: &Agent, all: &[Settings]) -> Result<()> {
     let (mut first, mut delayed) = (0, 0);
     for settings in all {
-        let cells = cells(first);
-        first += cells.len() as u16;
-        let sights = run(guest, site, *settings, &cells)?;
-        delayed += sights.iter().filter(|sight| sight.is_delayed()).count();
-        compare(agent, site, *settings, &cells, &sights)?;
+        let mut tries = 0;
+        loop {
+            let cells = cells(first);
+            first += cells.len() as u16;
+            let (sights, took) = run(guest, site, *settings, &cells)?;
+            delayed += sights.iter().filter(|sight| sight.is_delayed()).count();
+            if took < CLOSE_TIMEOUT {
+                compare(agent, site, *settings, &cells, &sights)?;
+                break;
+            }
+            tries += 1;
+            println!("{settings:?}: {took:?}, so connections were gone before their SYNs");
+            ensure!(tries < TRIES, "this machine is too slow: it took {took:?}");
+        }
     }
     agent.shows("as many delays as clients had", SOON, |metrics| {
         let shown = metrics.value(DELAYS, &[])?;
@@ -131,8 +146,14 @@ fn cells(first: u16) -> Vec<Cell> {
     cells.collect()
 }
 
-/// Connects, ends, changes the servers, and comes back, with all cells side by side.
-fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result<Vec<Sight>> {
+/// Connects, ends, changes the servers, and comes back, with all cells side by side. What they saw,
+/// and the time from the first end to the last SYN.
+fn run(
+    guest: &Guest,
+    site: &Site,
+    settings: Settings,
+    cells: &[Cell],
+) -> Result<(Vec<Sight>, Duration)> {
     let all = cells
         .iter()
         .map(|cell| cell.service_port)
@@ -148,13 +169,14 @@ fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result
     site.set(guest, settings)?;
     site.add_services(guest, &all)?;
     let connections = connected(site, &ports)?;
+    site.add_new_server(guest, &all)?;
+    site.drain_old_server(guest, &with(Fate::Drained))?;
+    let begun = Instant::now();
     reuse::close_all(
         connections
             .into_iter()
             .zip(cells.iter().map(|cell| cell.close)),
     )?;
-    site.add_new_server(guest, &all)?;
-    site.drain_old_server(guest, &with(Fate::Drained))?;
     site.remove_old_server(guest, &with(Fate::Removed))?;
     sleep(CLEANED_UP);
     let met = site.connected_ports(guest)?;
@@ -164,6 +186,7 @@ fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result
     };
     take_syns()?;
     let answers = site.try_connect_all(&ports, SECOND_SYN)?;
+    let took = begun.elapsed();
     let (syns, (at_old, at_new)) = take_syns()?;
     let of = |syns: &BTreeMap<u16, u32>, cell: &Cell| {
         let syns = syns.get(&cell.client_port);
@@ -189,7 +212,7 @@ fn run(guest: &Guest, site: &Site, settings: Settings, cells: &[Cell]) -> Result
             },
         })
     });
-    sights.collect()
+    Ok((sights.collect::<Result<_>>()?, took))
 }
 
 /// Whether a connection was made, and reset at once.

@@ -11,7 +11,7 @@ use nodemedic_tests::maladies::reuse::{self, Close, Connection, Name, Settings, 
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
-use super::{AT_ONCE, Outcomes, SECOND_SYN, attached, connected, is_unfixed, observed};
+use super::{AILMENT, AT_ONCE, Outcomes, SECOND_SYN, attached, connected, is_unfixed, observed};
 use crate::agent::{Agent, SOON, check, verb};
 
 const CLOSE_TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close";
@@ -62,7 +62,7 @@ pub(crate) fn clean_closes_are_healthy(guest: &Guest) -> Result<Verdict> {
     })?;
     if is_fixed {
         agent.finds(&[], SOON)?;
-        let status = check(guest, &[])?.status;
+        let status = check(guest, &[AILMENT])?.status;
         ensure!(status.code() == Some(0), "check ends with {status}");
     }
     Ok(Verdict::Passed)
@@ -179,7 +179,7 @@ pub(crate) fn a_black_hole_is_closed_by_its_remedy(guest: &Guest) -> Result<Verd
     let finding = agent.finds_one("black_holed", SOON)?;
     names_all(&finding, &site)?;
     let verdict = cured_by_letting_go(guest, &site, &agent, &finding, remove)?;
-    let status = check(guest, &[])?.status;
+    let status = check(guest, &[AILMENT])?.status;
     ensure!(
         status.code() == Some(0),
         "check, which came later, ends with {status}"

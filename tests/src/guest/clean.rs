@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::mount::umount;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -35,6 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Baseline {
     modules: BTreeSet<String>,
     links: BTreeSet<String>,
+    mounts: Vec<String>,
     sysctls: BTreeMap<PathBuf, Vec<u8>>,
 }
 
@@ -43,14 +45,17 @@ impl Baseline {
         Ok(Self {
             modules: kernel::modules()?.into_iter().collect(),
             links: links()?,
+            mounts: mounts()?,
             sysctls: sysctls()?,
         })
     }
 
     /// Goes back to it; gives what could not be put right.
     pub(crate) fn restore(&self) -> Vec<String> {
-        let steps: [(&str, Result<()>); 10] = [
+        let steps: [(&str, Result<()>); 12] = [
             ("processes", kill_all()),
+            ("swap", stop_swapping()),
+            ("mounts", self.unmount()),
             ("network namespaces", remove_namespaces()),
             ("interfaces", self.remove_links()),
             ("packet filter rules", flush_rules()),
@@ -67,6 +72,16 @@ impl Baseline {
         failures
             .map(|(what, error)| format!("{what}: {error:#}"))
             .collect()
+    }
+
+    /// The newest first: it may be inside of another.
+    fn unmount(&self) -> Result<()> {
+        for target in mounts()?.iter().rev() {
+            if !self.mounts.contains(target) {
+                umount(target.as_str()).with_context(|| format!("unmount {target}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn remove_links(&self) -> Result<()> {
@@ -107,6 +122,14 @@ impl Baseline {
     }
 }
 
+/// Where file systems are mounted, the oldest first.
+fn mounts() -> Result<Vec<String>> {
+    let file = "/proc/self/mounts";
+    let text = fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    let targets = text.lines().filter_map(|line| line.split(' ').nth(1));
+    Ok(targets.map(str::to_owned).collect())
+}
+
 /// All but PID 1, which is who calls this.
 fn kill_all() -> Result<()> {
     match kill(Pid::from_raw(-1), Signal::SIGKILL) {
@@ -115,6 +138,17 @@ fn kill_all() -> Result<()> {
         Err(error) => return Err(error).context("kill all processes"),
     }
     child::bury_all()
+}
+
+fn stop_swapping() -> Result<()> {
+    let file = "/proc/swaps";
+    // Absent without support of it.
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let below_heading = text.lines().skip(1);
+    for device in below_heading.filter_map(|line| line.split_whitespace().next()) {
+        sh(&format!("swapoff {device}"))?;
+    }
+    Ok(())
 }
 
 fn remove_namespaces() -> Result<()> {

@@ -3,12 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
+use crate::eventually::eventually;
 use crate::guest::{Guest, Process};
 
 const ROOT: &str = "/sys/fs/cgroup";
+
+const CONTROLLERS: &str = "+cpu +memory +io";
 
 /// Spins for ever.
 pub const SPIN: &str = "while :; do :; done";
@@ -16,6 +21,30 @@ pub const SPIN: &str = "while :; do :; done";
 /// Wants 64 MiB again and again.
 pub const HUNGRY: &str =
     "while :; do dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; done";
+
+/// Cgroups as a kubelet with the driver cgroupfs has them: so many burstable pods, each with so many
+/// containers. Those that are there already stay.
+pub fn make_pods(pods: u32, containers: u32) -> Result<()> {
+    for parent in ["", "/kubepods", "/kubepods/burstable"] {
+        make(parent)?;
+    }
+    for pod in 0..pods {
+        let path = format!("/kubepods/burstable/pod00000000-0000-4000-8000-{pod:012x}");
+        make(&path)?;
+        for container in 0..containers {
+            let folder = format!("{ROOT}{path}/{:064x}", pod * containers + container);
+            fs::create_dir_all(&folder).with_context(|| format!("make {folder}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// One whose children have controllers.
+fn make(path: &str) -> Result<()> {
+    let folder = format!("{ROOT}{path}");
+    fs::create_dir_all(&folder).with_context(|| format!("make {folder}"))?;
+    write(&format!("{path}/cgroup.subtree_control"), CONTROLLERS)
+}
 
 /// A cgroup; it goes when the guest is cleaned up.
 #[derive(Debug)]
@@ -27,10 +56,7 @@ impl Cgroup {
     /// Makes it, with the controllers of CPU, memory and disks: `/a`, or `/a/b` below one that is there.
     pub fn create(path: &'static str) -> Result<Self> {
         let above = path.rfind('/').map_or("", |end| &path[..end]);
-        write(
-            &format!("{above}/cgroup.subtree_control"),
-            "+cpu +memory +io",
-        )?;
+        write(&format!("{above}/cgroup.subtree_control"), CONTROLLERS)?;
         let folder = PathBuf::from(format!("{ROOT}{path}"));
         fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
         Ok(Self { path })
@@ -39,6 +65,45 @@ impl Cgroup {
     /// Writes one of its files.
     pub fn set(&self, file: &str, value: &str) -> Result<()> {
         write(&format!("{}/{file}", self.path), value)
+    }
+
+    /// For how long at least one of its tasks has waited for memory so far.
+    pub fn waited_for_memory(&self) -> Result<Duration> {
+        let path = format!("{ROOT}{}/memory.pressure", self.path);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let some = text.lines().find_map(|line| line.strip_prefix("some "));
+        let total = some.and_then(|line| line.rsplit_once("total="));
+        let microseconds = total.and_then(|(_, total)| total.parse().ok());
+        let microseconds = microseconds.with_context(|| format!("{path} has {text:?}"))?;
+        Ok(Duration::from_micros(microseconds))
+    }
+
+    /// Waits until it has no task any more.
+    pub fn empties(&self) -> Result<()> {
+        let path = format!("{ROOT}{}/cgroup.procs", self.path);
+        eventually(Duration::from_secs(30), "the cgroup is empty", || {
+            let tasks = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+            ensure!(tasks.is_empty(), "it has {tasks}");
+            Ok(())
+        })
+    }
+
+    /// Makes cgroups below it, some hundred at a time, and removes them again until it is over and
+    /// there were this many.
+    pub fn come_and_go(&self, least: u32, over: &AtomicBool) -> Result<()> {
+        const AT_A_TIME: u32 = 200;
+        let folder = |i| PathBuf::from(format!("{ROOT}{}/{i}", self.path));
+        let mut made = 0;
+        while made < least || !over.load(Ordering::Relaxed) {
+            for i in 0..AT_A_TIME {
+                fs::create_dir(folder(i)).context("make a cgroup")?;
+            }
+            for i in 0..AT_A_TIME {
+                fs::remove_dir(folder(i)).context("remove a cgroup")?;
+            }
+            made += AT_A_TIME;
+        }
+        Ok(())
     }
 
     /// Runs a script of the shell in it.

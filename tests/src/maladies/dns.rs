@@ -21,6 +21,9 @@ const RESOLVER_SIDE: &str = "10.2.0.1";
 /// How long an answer may take; under emulation, beside other work.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long an answer may take before it is asked again, as long as dnsmasq starts.
+const STARTING: Duration = Duration::from_millis(200);
+
 /// A client, a resolver (dnsmasq), and the guest that masquerades between them.
 #[derive(Debug)]
 pub struct Site {
@@ -60,7 +63,14 @@ impl Site {
         };
         eventually(Duration::from_secs(20), "an answer of dnsmasq", || {
             // In its own namespace, where nothing is tracked.
-            site.resolver.within(|| exchange(&bind(0)?, RESOLVER))
+            site.resolver.within(|| {
+                let socket = bind(0)?;
+                // One that does not listen yet never answers.
+                socket
+                    .set_read_timeout(Some(STARTING))
+                    .context("set a time limit")?;
+                exchange(&socket, RESOLVER)
+            })
         })?;
         Ok(site)
     }

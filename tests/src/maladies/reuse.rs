@@ -90,6 +90,11 @@ impl Close {
     ];
 }
 
+/// From 7.3 on the table of connections grows while it is in use, and connections that are made
+/// at that moment may be lost (docs/kernels.md). With this load factor, 2^8 connections a bucket,
+/// there are never enough.
+const LEAST_GROWTH: u8 = 8;
+
 /// The sysctls `net.ipv4.vs.*` that decide about SYNs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -257,7 +262,8 @@ impl Site {
             &format!(
                 "cd /proc/sys/net/ipv4/vs && echo {conn_reuse_mode} > conn_reuse_mode &&
                 echo {expire_nodest_conn} > expire_nodest_conn && echo {conntrack} > conntrack &&
-                echo 1 > expire_quiescent_template"
+                echo 1 > expire_quiescent_template &&
+                if [ -e conn_lfactor ]; then echo {LEAST_GROWTH} > conn_lfactor; fi"
             ),
         )
         .map(drop)

@@ -145,7 +145,7 @@ fn hastened(rules: &str) -> String {
     let lines = rules.lines();
     let lines = lines.filter(|line| !line.trim_start().starts_with("for:"));
     let mut hastened = lines.collect::<Vec<_>>().join("\n");
-    for window in ["[5m]", "[15m]", "[30m]"] {
+    for window in ["[5m]", "[10m]", "[15m]", "[30m]"] {
         hastened = hastened.replace(window, "[10s]");
     }
     hastened

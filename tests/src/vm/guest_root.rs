@@ -91,6 +91,48 @@ pub(crate) fn prepare_bench(matrix: &Matrix) -> Result<PathBuf> {
     })
 }
 
+/// Where a program is that brings libraries of its own.
+const APART: &str = "opt/stress-ng";
+
+/// The archive of stress-ng.
+pub(crate) fn prepare_stress(matrix: &Matrix) -> Result<PathBuf> {
+    archive(
+        "stress",
+        (&matrix.stress, APART),
+        &matrix.stress,
+        |builder| {
+            let program = builder.find(PROGRAM_FOLDERS, "stress-ng")?;
+            builder.apart(&program, APART)?;
+            let script = format!(
+                "#!/bin/sh\nexec /{APART}/ld-linux-x86-64.so.2 --library-path /{APART} \
+             /{APART}/stress-ng \"$@\"\n"
+            );
+            builder
+                .archive
+                .file("usr/bin/stress-ng", 0o755, script.as_bytes())
+        },
+    )
+}
+
+/// Where the plugins of container networks are, in the packages.
+const CNI: &str = "usr/lib/cni";
+
+/// Those that scenarios use.
+const CNI_PLUGINS: &[&str] = &["host-local", "loopback", "ptp"];
+
+/// The archive of what only guests that run pods take along.
+pub(crate) fn prepare_containers(matrix: &Matrix) -> Result<PathBuf> {
+    let inputs = (&matrix.containers, CNI_PLUGINS);
+    archive("containers", inputs, &matrix.containers, |builder| {
+        builder.programs(&["containerd", "containerd-shim-runc-v2", "ctr", "runc"])?;
+        for plugin in CNI_PLUGINS {
+            let path = builder.find(&[CNI], plugin)?;
+            builder.elf(&path, &format!("opt/cni/bin/{plugin}"))?;
+        }
+        Ok(())
+    })
+}
+
 fn archive(
     name: &str,
     inputs: impl std::hash::Hash,
@@ -173,6 +215,33 @@ impl Builder {
         }
         for library in elf.needed().with_context(context)? {
             self.library(library)?;
+        }
+        Ok(())
+    }
+
+    /// A program, its loader and its libraries, all in one folder.
+    fn apart(&mut self, source: &Path, folder: &str) -> Result<()> {
+        let name = source.file_name().context("a program without a name")?;
+        let name = name.to_string_lossy().into_owned();
+        let mut todo = vec![(source.to_owned(), name)];
+        while let Some((source, name)) = todo.pop() {
+            let bytes = files::read(&source)?;
+            let context = || format!("read {}", source.display());
+            let elf = Elf::parse(&bytes).with_context(context)?;
+            self.archive
+                .file(&format!("{folder}/{name}"), 0o755, &bytes)?;
+            let loader = elf.interpreter().with_context(context)?;
+            let loader = loader.and_then(|path| path.rsplit('/').next());
+            for needed in elf
+                .needed()
+                .with_context(context)?
+                .into_iter()
+                .chain(loader)
+            {
+                if self.libraries.insert(needed.to_owned()) {
+                    todo.push((self.find(LIBRARY_FOLDERS, needed)?, needed.to_owned()));
+                }
+            }
         }
         Ok(())
     }

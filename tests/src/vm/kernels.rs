@@ -14,6 +14,8 @@ pub(crate) struct Matrix {
     pub(crate) qemu: Packages,
     pub(crate) guest: Packages,
     pub(crate) bench: Packages,
+    pub(crate) stress: Packages,
+    pub(crate) containers: Packages,
 }
 
 #[derive(Debug, Clone, Hash, Deserialize)]

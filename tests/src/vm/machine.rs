@@ -15,6 +15,9 @@ const MEMORY: u32 = 768;
 /// is 8 KiB of a machine with 128.
 const MEMORY_OF_MANY_CPUS: u32 = 2_048;
 
+/// A container runtime is some 100 MiB on the disk, which is memory here, and as much when it runs.
+const MEMORY_OF_PODS: u32 = 1_536;
+
 /// As many as a host of virtual machines is often told to be ready for.
 const MANY: u8 = 128;
 
@@ -44,16 +47,22 @@ impl Machine {
     /// `NODEMEDIC_VM_MEM` (MiB), `NODEMEDIC_VM_CMDLINE`.
     pub(crate) fn of(shape: Shape) -> Result<Self> {
         let (cpus, possible_cpus, memory_mib) = match shape {
-            Shape::Usual => (1, 1, MEMORY),
+            Shape::Usual | Shape::WithoutPsi => (1, 1, MEMORY),
             Shape::TwoCpus => (2, 2, MEMORY),
+            Shape::Pods => (2, 2, MEMORY_OF_PODS),
             Shape::ManyPossibleCpus => (2, MANY, MEMORY_OF_MANY_CPUS),
+        };
+        let words = if shape == Shape::WithoutPsi {
+            "psi=0 "
+        } else {
+            ""
         };
         let cpus = number("NODEMEDIC_VM_SMP", cpus)?;
         Ok(Self {
             cpus,
             possible_cpus: possible_cpus.max(cpus),
             memory_mib: number("NODEMEDIC_VM_MEM", memory_mib)?,
-            cmdline: env::var("NODEMEDIC_VM_CMDLINE").unwrap_or_default(),
+            cmdline: words.to_owned() + &env::var("NODEMEDIC_VM_CMDLINE").unwrap_or_default(),
             clock: Clock::Host,
         })
     }

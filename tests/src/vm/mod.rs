@@ -152,6 +152,9 @@ fn vm(matrix: &Matrix, kernel: &Kernel, shape: Shape) -> Result<Vm> {
     if let Some(agent) = env::var_os("NODEMEDIC_BIN") {
         vm.agent(Path::new(&agent))?;
     }
+    if shape == Shape::Pods {
+        vm.containers(matrix)?;
+    }
     if env::var_os("NODEMEDIC_VM_BPFTRACE").is_some() {
         vm.bpftrace(matrix)?;
     }

@@ -17,6 +17,7 @@ use crate::files;
 pub(crate) const WANTED: &[&str] = &[
     "crypto/crc32c",
     "drivers/block/loop",
+    "drivers/block/virtio_blk",
     "drivers/char/virtio_console",
     "drivers/net/dummy",
     "drivers/net/ifb",
@@ -24,6 +25,7 @@ pub(crate) const WANTED: &[&str] = &[
     "drivers/net/veth",
     "drivers/net/virtio_net",
     "drivers/virtio/",
+    "fs/ext4/",
     "fs/overlayfs/",
     "net/802/",
     "net/bridge/",

@@ -52,8 +52,8 @@ fn black_holed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
             seen(Outcome::DroppedSilently, dropped),
             share(&syns, dropped),
         ],
-        culprits: culprits(probed, Outcome::DroppedSilently),
-        victims: victims(probed, Outcome::DroppedSilently),
+        culprits: culprits(reading, probed, Outcome::DroppedSilently),
+        victims: victims(reading, probed, Outcome::DroppedSilently),
         remedies: treat::black_holed(reading),
     })
 }
@@ -70,8 +70,8 @@ fn misdirected(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
              their old connections led"
         ),
         evidence: vec![seen(Outcome::StaleDestination, sent), share(&syns, sent)],
-        culprits: culprits(probed, Outcome::StaleDestination),
-        victims: victims(probed, Outcome::StaleDestination),
+        culprits: culprits(reading, probed, Outcome::StaleDestination),
+        victims: victims(reading, probed, Outcome::StaleDestination),
         remedies: treat::misdirected(reading),
     })
 }
@@ -98,8 +98,8 @@ fn delayed(reading: &Reading, probed: &ProbedReading, settings: &Settings) -> Op
              or more until they try again"
         ),
         evidence,
-        culprits: culprits(probed, Outcome::Dropped),
-        victims: victims(probed, Outcome::Dropped),
+        culprits: culprits(reading, probed, Outcome::Dropped),
+        victims: victims(reading, probed, Outcome::Dropped),
         remedies: treat::delayed(reading, probed),
     })
 }
@@ -208,17 +208,21 @@ fn median(buckets: &[u64]) -> Option<usize> {
 }
 
 /// The services whose old connections are in the way, with where they led.
-fn culprits(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
+fn culprits(reading: &Reading, probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
     let all = probed.recent.outcomes().of(outcome);
+    let neighbours = &reading.neighbours;
     let named = |service: &ServiceReading| Party {
         who: format!(
             "old connections of service {} (TCP) to {} in network namespace {}",
-            service.service, service.old_destination, service.netns
+            service.service,
+            neighbours.endpoint(service.old_destination),
+            neighbours.netns(service.netns)
         ),
         share: match service.new_destination {
             Some(new) => format!(
-                "{} of {all}; new connections went to {new} last",
-                service.syns.of(outcome)
+                "{} of {all}; new connections went to {} last",
+                service.syns.of(outcome),
+                neighbours.endpoint(new)
             ),
             None => format!("{} of {all}", service.syns.of(outcome)),
         },
@@ -231,14 +235,14 @@ fn culprits(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
         .collect()
 }
 
-fn victims(probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
+fn victims(reading: &Reading, probed: &ProbedReading, outcome: Outcome) -> Vec<Party> {
     let all = probed.recent.outcomes().of(outcome);
     let clients = probed.top_clients.iter();
     clients
         .filter(|client| client.syns.of(outcome) > 0)
         .take(NAMED)
         .map(|client| Party {
-            who: format!("client {}", client.client),
+            who: format!("client {}", reading.neighbours.address(client.client)),
             share: format!("{} of {all} SYNs", client.syns.of(outcome)),
         })
         .collect()
@@ -255,6 +259,7 @@ mod tests {
             measure::{ClientReading, Counts, VsSettings},
         },
         kernel::ipvs::Census,
+        node::Neighbours,
     };
 
     const KUBE_PROXY: VsSettings = VsSettings {
@@ -316,6 +321,7 @@ mod tests {
                 watching: false,
                 lost: Vec::new(),
             }),
+            neighbours: Neighbours::default(),
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     kernel::ipvs::Census,
+    node::{Directory, Neighbours},
     report::{Missing, ProbeReport, ProgramStats},
 };
 
@@ -45,6 +46,9 @@ pub struct Reading {
     pub sweep: SweepReading,
     /// What the probes counted; absent where none is attached.
     pub probed: Option<ProbedReading>,
+    /// The pods behind these addresses and namespaces.
+    #[serde(default)]
+    pub neighbours: Neighbours,
 }
 
 /// A network namespace with services.
@@ -170,6 +174,26 @@ pub struct ClientReading {
 }
 
 impl Reading {
+    /// Finds the pods behind clients, destinations and namespaces.
+    pub(super) fn identify(&mut self, directory: &Directory) {
+        let probed = self.probed.iter();
+        let clients = probed
+            .clone()
+            .flat_map(|it| it.clients.iter().chain(&it.top_clients));
+        let services = probed.flat_map(|it| &it.top_services);
+        let destinations = services
+            .clone()
+            .flat_map(|it| [Some(it.old_destination), it.new_destination])
+            .flatten();
+        let addresses = clients
+            .map(|it| it.client)
+            .chain(destinations.map(|it| it.ip()));
+        let of_services = services.map(|it| (it.netns, None));
+        let tables = self.namespaces.iter().map(|it| (it.netns, Some(it.pid)));
+        let namespaces = of_services.chain(tables);
+        self.neighbours = Neighbours::find(directory, addresses, namespaces);
+    }
+
     /// Events that the probes lost since the agent began, by reason.
     pub fn lost_events(&self) -> Vec<(String, u64)> {
         self.probed

@@ -18,6 +18,7 @@ pub(super) const ALL: &[MetricDef] = &[
     WAITING,
     SERVICE_SYNS,
     CLIENT_SYNS,
+    CLIENT_INFO,
     DRAINED,
     SETTING,
     WATCHING,
@@ -68,6 +69,16 @@ const CLIENT_SYNS: MetricDef = MetricDef {
     kind: Kind::Counter,
     help: "The same SYNs by network namespace of the service and address of the client.",
     labels: &["netns", "client", "outcome"],
+};
+
+/// Apart from the counter, whose series must not change when a name is found out.
+const CLIENT_INFO: MetricDef = MetricDef {
+    name: "nodemedic_ipvs_conn_reuse_client_info",
+    kind: Kind::Gauge,
+    help: "Always 1: the pod of Kubernetes that has a client's address for itself. The labels are \
+           empty where it is of none that is known. Beside these, label_*: the labels of the pod \
+           that node.pod_labels names.",
+    labels: &["client", "namespace", "pod"],
 };
 
 const DRAINED: MetricDef = MetricDef {
@@ -136,6 +147,9 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
         );
     }
     samples.extend(reading.probed.iter().flat_map(probed));
+    let shown = reading.probed.iter().flat_map(|it| &it.clients);
+    let clients = shown.map(|it| it.client);
+    samples.extend(reading.neighbours.address_infos(&CLIENT_INFO, clients));
     samples
 }
 
@@ -145,11 +159,10 @@ fn probed(probed: &ProbedReading) -> Vec<Sample> {
         Sample::plain(&WAITING, probed.waiting as f64),
         Sample::plain(&NEVER_CONNECTED, total.never_connected as f64),
         Sample::plain(&WATCHING, f64::from(u8::from(probed.watching))),
-        Sample {
-            metric: &DELAY,
-            labels: Vec::new(),
-            value: Value::of_durations(&total.delays, DELAY_UNIT_NS, total.delay_seconds),
-        },
+        Sample::plain(
+            &DELAY,
+            Value::of_durations(&total.delays, DELAY_UNIT_NS, total.delay_seconds),
+        ),
     ];
     for outcome in Outcome::ALL {
         samples.extend(Reason::ALL.map(|reason| {

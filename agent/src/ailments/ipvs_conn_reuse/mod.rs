@@ -23,6 +23,7 @@ use crate::{
     config::Key,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
+    node::Directory,
     report::{Finding, ProbeReport, ProgramStats},
     treatment::{Proposal, Treatment},
 };
@@ -61,6 +62,10 @@ impl Ailment for IpvsConnReuse {
 
     fn measure(probe: &mut Measurement, window: Duration) -> anyhow::Result<Reading> {
         probe.measure(window)
+    }
+
+    fn identify(reading: &mut Reading, directory: &Directory) {
+        reading.identify(directory);
     }
 
     fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {

@@ -208,16 +208,3 @@ impl Settings {
         },
     ];
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_setting_has_its_key() {
-        let table = toml::Table::try_from(Settings::default()).expect("has a form in TOML");
-        let mut keys: Vec<_> = Settings::KEYS.iter().map(|key| key.name).collect();
-        keys.sort_unstable();
-        assert_eq!(table.keys().map(String::as_str).collect::<Vec<_>>(), keys);
-    }
-}

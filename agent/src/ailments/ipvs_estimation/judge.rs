@@ -100,10 +100,10 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
     })
 }
 
-/// The threads take much of a CPU, though nobody waits for them.
+/// The threads take much of a CPU from others, though nobody waits for them.
 fn busy(reading: &Reading, settings: &Settings) -> Option<Finding> {
     let threads = reading.threads.as_ref()?;
-    let share = threads.window_cpu_seconds / reading.window_seconds.max(f64::EPSILON);
+    let share = threads.taken_from_others() / reading.window_seconds.max(f64::EPSILON);
     if share <= settings.busy_ratio {
         return None;
     }
@@ -254,7 +254,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        ailments::ipvs_estimation::measure::{Cost, Durations, ProbedReading, Switches, Threads},
+        ailments::{
+            durations::Durations,
+            ipvs_estimation::measure::{Cost, ProbedReading, Switches, Threads},
+        },
         kernel::ipvs::Census,
     };
 
@@ -281,6 +284,7 @@ mod tests {
                 },
                 counted: None,
                 estimating: Some(true),
+                est_nice: None,
             }],
             cost: Cost {
                 ns: 50.0,
@@ -424,7 +428,9 @@ mod tests {
             threads: 4,
             cpu_seconds: 100.0,
             window_cpu_seconds,
+            window_yielding_seconds: 0.0,
         });
+        reading.namespaces[0].est_nice = Some(0);
         reading
     }
 
@@ -434,6 +440,46 @@ mod tests {
         let finding = only(&with_threads(2.0));
         assert_eq!(finding.kind, "busy");
         assert_eq!(finding.evidence[0].value, 0.4);
+    }
+
+    #[test]
+    fn threads_that_let_all_others_go_first_are_told_and_are_no_finding() {
+        let mut reading = with_threads(2.0);
+        let yields = |reading: &mut Reading, seconds| {
+            let threads = reading.threads.as_mut().expect("they are there");
+            threads.window_yielding_seconds = seconds;
+        };
+        yields(&mut reading, 2.0);
+        assert_eq!(kinds(&reading), Vec::<String>::new());
+        let notes = treat::notes(&reading);
+        assert!(notes[0].contains("40.0 % of a CPU"), "{notes:?}");
+        // Some of them do not.
+        yields(&mut reading, 0.5);
+        assert_eq!(only(&reading).evidence[0].value, 0.3);
+    }
+
+    #[test]
+    fn to_let_others_go_first_is_proposed_before_the_statistics_are_stopped() {
+        let proposed = |reading: &Reading| {
+            let proposals = treat::proposals(reading).into_iter();
+            let named = proposals.map(|it| (it.treatment, it.changes.len()));
+            named.collect::<Vec<_>>()
+        };
+        let mut reading = with_threads(2.0);
+        let both = |nice| {
+            vec![
+                ("est_nice".to_owned(), nice),
+                ("run_estimation".to_owned(), 1),
+            ]
+        };
+        assert_eq!(proposed(&reading), both(1));
+        // As it is already; as somebody wants just the opposite; as nobody knows.
+        for nice in [Some(19), Some(-5), None] {
+            reading.namespaces[0].est_nice = nice;
+            assert_eq!(proposed(&reading), both(0), "{nice:?}");
+        }
+        // Before 6.2.
+        assert_eq!(proposed(&large()), [("run_estimation".to_owned(), 1)]);
     }
 
     #[test]

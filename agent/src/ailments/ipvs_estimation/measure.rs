@@ -26,6 +26,7 @@ use super::{
     support::{PASSES, Plan},
 };
 use crate::{
+    ailments::durations::Durations,
     kernel::ipvs::Census,
     report::{Missing, ProbeReport, ProgramStats},
 };
@@ -83,6 +84,9 @@ pub struct NamespaceReading {
     pub counted: Option<u64>,
     /// Whether its estimators are visited; `None` where that is not known.
     pub estimating: Option<bool>,
+    /// `est_nice` in it: the nice value that its threads are made with.
+    #[serde(default)]
+    pub est_nice: Option<i32>,
 }
 
 /// The kernel threads of the estimator.
@@ -94,7 +98,21 @@ pub struct Threads {
     pub cpu_seconds: f64,
     /// The same since the reading before.
     pub window_cpu_seconds: f64,
+    /// Of that, what those took that let all others go first: their nice value is
+    /// [`LOWEST_NICE`].
+    #[serde(default)]
+    pub window_yielding_seconds: f64,
 }
+
+impl Threads {
+    /// CPU time in the window that others may have wanted, seconds.
+    pub fn taken_from_others(&self) -> f64 {
+        (self.window_cpu_seconds - self.window_yielding_seconds).max(0.0)
+    }
+}
+
+/// `MAX_NICE` of include/linux/sched/prio.h.
+pub(super) const LOWEST_NICE: i32 = 19;
 
 /// What the probes counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,22 +144,6 @@ pub struct Recent {
     pub rx_waits: Vec<Interval>,
     /// From the interruption or the wake-up of a task to its run.
     pub task_waits: Vec<Interval>,
-}
-
-/// A histogram with the buckets of the ABI.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Durations {
-    /// Counts by bucket, not cumulative.
-    pub buckets: Vec<u64>,
-    /// Sum, seconds.
-    pub seconds: f64,
-}
-
-impl Durations {
-    /// How many there were.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
 }
 
 impl NamespaceReading {
@@ -357,6 +359,7 @@ mod tests {
             },
             counted,
             estimating: Some(true),
+            est_nice: None,
         }
     }
 

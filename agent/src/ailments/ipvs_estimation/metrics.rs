@@ -1,15 +1,12 @@
 //! The ailment's metrics: the only definition of each, and how a reading fills them.
 
-use ebpf::{
-    ipvs_estimation::{Context, UNIT_NS},
-    shared::histogram::bound_ns,
-};
+use ebpf::ipvs_estimation::{Context, UNIT_NS};
 
 use super::{
     Reading,
-    measure::{Durations, NamespaceReading, ProbedReading},
+    measure::{NamespaceReading, ProbedReading},
 };
-use crate::metrics::{Kind, MetricDef, Sample, Value};
+use crate::metrics::{Kind, MetricDef, Sample};
 
 /// Namespaces whose estimators are shown one by one; the rest is `other`.
 const MAX_NAMESPACES: usize = 20;
@@ -216,11 +213,11 @@ fn cpu_seconds(reading: &Reading) -> Option<f64> {
 fn probed(probed: &ProbedReading, context: Option<Context>) -> Vec<Sample> {
     let longest = probed.longest.map_or(0.0, |longest| longest.seconds);
     let mut samples = vec![
-        Sample {
-            metric: &DURATION,
-            labels: vec![context.unwrap_or(Context::Softirq).name().to_owned()],
-            value: histogram(&probed.passes),
-        },
+        Sample::number(
+            &DURATION,
+            [context.unwrap_or(Context::Softirq).name()],
+            probed.passes.histogram(UNIT_NS),
+        ),
         Sample::plain(&LONGEST, longest),
     ];
     // Nobody waits for a thread that gives way.
@@ -230,11 +227,7 @@ fn probed(probed: &ProbedReading, context: Option<Context>) -> Vec<Sample> {
             (&RX_WAIT, &probed.rx_waits),
             (&TASK_WAIT, &probed.task_waits),
         ] {
-            samples.push(Sample {
-                metric,
-                labels: Vec::new(),
-                value: histogram(waits),
-            });
+            samples.push(Sample::plain(metric, waits.histogram(UNIT_NS)));
         }
     }
     samples
@@ -244,29 +237,16 @@ fn flag(on: bool) -> f64 {
     if on { 1.0 } else { 0.0 }
 }
 
-/// Cumulative, as Prometheus wants it. The last bucket of the ABI has no bound.
-fn histogram(durations: &Durations) -> Value {
-    let mut count = 0;
-    let mut cumulative = Vec::with_capacity(durations.buckets.len());
-    for (index, events) in durations.buckets.iter().enumerate() {
-        count += events;
-        if index + 1 < durations.buckets.len() {
-            cumulative.push((bound_ns(index, UNIT_NS) as f64 / 1e9, count));
-        }
-    }
-    Value::Histogram {
-        buckets: cumulative,
-        count,
-        sum: durations.seconds,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        ailments::ipvs_estimation::measure::{Cost, Recent, Switches},
+        ailments::{
+            durations::Durations,
+            ipvs_estimation::measure::{Cost, Recent, Switches},
+        },
         kernel::ipvs::Census,
+        metrics::Value,
     };
 
     fn namespace(netns: u32, services: u64) -> NamespaceReading {
@@ -281,6 +261,7 @@ mod tests {
             },
             counted: None,
             estimating: Some(true),
+            est_nice: None,
         }
     }
 

@@ -5,7 +5,7 @@ use ebpf::ipvs_estimation::Context;
 
 use super::{
     judge::{AT_RISK, BUSY, STALLING, time},
-    measure::{NamespaceReading, Reading},
+    measure::{LOWEST_NICE, NamespaceReading, Reading},
     support::{EST_CPULIST, EST_NICE, RUN_ESTIMATION},
 };
 use crate::treatment::{Bound, Change, Proposal, Treatment};
@@ -17,9 +17,24 @@ const FROZEN: &str = "ipvsadm --stats and --rate, the netlink statistics and \
                       the lines by CPU of /proc/net/ip_vs_stats_percpu and the numbers of \
                       connections stay live";
 
-/// The only one that takes the work away; where threads do it, their sysctls move it, so
-/// they are left to people.
-pub(super) const TREATMENTS: &[&Treatment] = &[&STOP];
+/// The gentlest first. `est_cpulist` is left to people: which CPUs have time is theirs to know.
+pub(super) const TREATMENTS: &[&Treatment] = &[&YIELD, &STOP];
+
+static YIELD: Treatment = Treatment {
+    name: "est_nice",
+    effect: "the threads of the estimator let whatever else wants the CPU go first",
+    cost: "while the CPUs are busy, the rates of ipvsadm --rate may be late",
+    acts: "at once: the kernel makes the threads anew; connections and their scheduling do not \
+           notice",
+    applies: "where threads estimate (Linux 6.2 and later) and nobody has set est_nice below 0; \
+              in each network namespace with services",
+    keys: &[Bound {
+        key: EST_NICE,
+        allowed: LOWEST_NICE as u64..=LOWEST_NICE as u64,
+    }],
+    durable: "set net.ipv4.vs.est_nice=19 in a file of /etc/sysctl.d, and load ip_vs before \
+              systemd-sysctl runs (a file of /etc/modules-load.d)",
+};
 
 static STOP: Treatment = Treatment {
     name: "run_estimation",
@@ -46,8 +61,19 @@ pub(super) fn proposals(reading: &Reading) -> Vec<Proposal> {
         .filter(|namespace| namespace.estimating == Some(true))
         .map(|namespace| Change::new(RUN_ESTIMATION, namespace.netns, 1, 0));
     let known = reading.switches.run_estimation.is_some();
-    let proposal = Proposal::new(&STOP, &[STALLING, AT_RISK, BUSY], changes);
-    known.then_some(proposal).into_iter().collect()
+    let stop = known.then(|| Proposal::new(&STOP, &[STALLING, AT_RISK, BUSY], changes));
+    yielding(reading).into_iter().chain(stop).collect()
+}
+
+fn yielding(reading: &Reading) -> Option<Proposal> {
+    reading.switches.est_nice.as_ref()?;
+    reading.threads?;
+    let changes = reading.namespaces.iter().filter_map(|namespace| {
+        let nice = u64::try_from(namespace.est_nice?).ok()?;
+        let lowest = LOWEST_NICE as u64;
+        (nice < lowest).then(|| Change::new(EST_NICE, namespace.netns, nice, lowest))
+    });
+    Some(Proposal::new(&YIELD, &[BUSY], changes))
 }
 
 /// Remedies that this kernel has, safest first.
@@ -77,9 +103,10 @@ fn of_threads(reading: &Reading) -> Vec<String> {
     let switches = &reading.switches;
     let mut remedies = Vec::new();
     if let Some(nice) = switches.est_nice.as_deref() {
+        let Treatment { effect, cost, .. } = &YIELD;
         remedies.push(format!(
-            "sysctl -w {EST_NICE}=19: whatever else wants the CPU goes first; costs: statistics \
-             may be late; undo: sysctl -w {EST_NICE}={nice}"
+            "sysctl -w {EST_NICE}={LOWEST_NICE}: {effect}; costs: {cost}; undo: sysctl -w \
+             {EST_NICE}={nice}"
         ));
     }
     if let Some(list) = switches.est_cpulist.as_deref() {
@@ -142,7 +169,19 @@ pub(super) fn notes(reading: &Reading) -> Vec<String> {
             reading.netns
         ));
     }
+    notes.extend(yielded(reading));
     notes
+}
+
+fn yielded(reading: &Reading) -> Option<String> {
+    let seconds = reading.threads?.window_yielding_seconds;
+    (seconds > 0.0).then(|| {
+        format!(
+            "threads of the estimator take {:.1} % of a CPU at nice {LOWEST_NICE}: whatever else \
+             wants it goes first",
+            seconds / reading.window_seconds.max(f64::EPSILON) * 100.0
+        )
+    })
 }
 
 fn frozen(reading: &Reading, namespace: &NamespaceReading) -> String {

@@ -3,6 +3,7 @@
 mod cpu;
 mod io;
 mod memory;
+mod probed;
 
 use super::{
     Settings,
@@ -173,7 +174,7 @@ impl<'r> Case<'r> {
     }
 
     /// Those who wait; the tasks outside of all cgroups where no cgroup is known to.
-    fn victims(self, resource: Resource, stalled: &[&CgroupReading]) -> Vec<Party> {
+    fn victims(self, resource: Resource, stalled: &[&'r CgroupReading]) -> Vec<Party> {
         let waited = |seconds: f64| {
             format!(
                 "waited for {} for {:.0} % of the time",
@@ -182,26 +183,38 @@ impl<'r> Case<'r> {
             )
         };
         if stalled.is_empty() {
+            let share = waited(self.node(resource).some);
             return vec![Party {
                 who: "tasks of this node".to_owned(),
-                share: waited(self.node(resource).some),
+                share: share + &self.commands(resource, None),
             }];
         }
         let stalled = stalled.iter().take(NAMED);
-        let party = |it: &&CgroupReading| Party {
-            who: who(&it.path),
-            share: waited(it.waits.of(resource).some),
+        let party = |it: &&'r CgroupReading| Party {
+            who: self.who(&it.path),
+            share: waited(it.waits.of(resource).some) + &self.commands(resource, Some(&it.path)),
         };
         stalled.map(party).collect()
+    }
+
+    /// A cgroup, as an operator would look it up.
+    fn who(self, path: &str) -> String {
+        if let Some(name) = self.reading.names.get(path) {
+            return format!("{name}, cgroup {path}");
+        }
+        match Owner::of(path).to_string() {
+            owner if owner.is_empty() => format!("cgroup {path}"),
+            owner => format!("{owner}, cgroup {path}"),
+        }
     }
 
     /// Who waits, in words for a summary.
     fn subject(self, stalled: &[&CgroupReading]) -> String {
         match stalled {
             [] => "tasks of this node".to_owned(),
-            [one] => format!("tasks of {}", who(&one.path)),
+            [one] => format!("tasks of {}", self.who(&one.path)),
             [first, rest @ ..] => {
-                format!("tasks of {} and {} more", who(&first.path), rest.len())
+                format!("tasks of {} and {} more", self.who(&first.path), rest.len())
             }
         }
     }
@@ -220,17 +233,13 @@ const fn wanted(resource: Resource) -> &'static str {
     }
 }
 
-/// A cgroup, as an operator would look it up.
-fn who(path: &str) -> String {
-    match Owner::of(path).to_string() {
-        owner if owner.is_empty() => format!("cgroup {path}"),
-        owner => format!("{owner}, cgroup {path}"),
-    }
+fn is_below(cgroup: &CgroupReading, above: &CgroupReading) -> bool {
+    cgroup.path != above.path && is_at_or_below(&cgroup.path, &above.path)
 }
 
-fn is_below(cgroup: &CgroupReading, above: &CgroupReading) -> bool {
-    let rest = cgroup.path.strip_prefix(&above.path);
-    rest.is_some_and(|rest| rest.starts_with('/'))
+fn is_at_or_below(path: &str, above: &str) -> bool {
+    let rest = path.strip_prefix(above);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A counter of the window beside the pressure, where it agrees.

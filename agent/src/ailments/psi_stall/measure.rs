@@ -1,30 +1,41 @@
-//! Measuring: what procfs and the tree of cgroups say. Needs no BPF.
+//! Measuring: what procfs and the tree of cgroups say, which needs no BPF, and what the
+//! probes add to it.
 
 mod arms;
+mod cgroup_arms;
+mod names;
 mod node;
+mod probed;
 mod tree;
+mod watch;
 
 pub(super) use self::tree::ancestors;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
 use self::{
     arms::Arms,
     node::Node,
+    probed::Probed,
     tree::{Tree, Walked},
+    watch::WatchReading,
 };
 use super::support::Plan;
-use super::{Settings, support};
+use super::{Settings, causes::Cause, support};
 use crate::{
-    ailments::ranking::Places,
+    ailments::{durations::Durations, ranking::Places},
     kernel::{
         cgroup::{IoMax, IoStat},
         machine::{Memory, MemoryEvents},
         pressure::{Resource, Stall},
     },
-    report::ProbeReport,
+    node::{Directory, Name, PodLabels},
+    report::{Missing, ProbeReport, ProgramStats},
 };
 
 /// What one tick measured. All that is of a window is since the reading before.
@@ -42,6 +53,9 @@ pub struct Reading {
     /// it has; empty where it does not.
     #[serde(default)]
     pub armed: Vec<(Resource, u64)>,
+    /// Cgroups for which the kernel calls as well.
+    #[serde(default)]
+    pub armed_cgroups: u64,
     /// Cgroups that waited or did much in the window, and those above them.
     pub cgroups: Vec<CgroupReading>,
     /// The walk that found them; absent where there is no tree of version 2.
@@ -50,6 +64,91 @@ pub struct Reading {
     pub shown: Vec<(String, Waits)>,
     /// What all others have waited since the agent began.
     pub other: Waits,
+    /// What the probes counted; absent where none is attached.
+    #[serde(default)]
+    pub probed: Option<ProbedReading>,
+    /// What Kubernetes calls those of these cgroups that are a pod's, by path.
+    #[serde(default)]
+    pub names: BTreeMap<String, Name>,
+    /// The labels of pods that go along with them.
+    #[serde(default)]
+    pub pod_labels: PodLabels,
+}
+
+/// What the probes counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProbedReading {
+    /// Durations of waits for memory since the agent began.
+    pub memory: Durations,
+    /// For how long tasks waited, added up task by task, by cause.
+    pub causes: Vec<CauseReading>,
+    /// Who waited longest in the window, by cgroup, command and cause.
+    pub waiters: Vec<WaiterReading>,
+    /// Who ran longest while tasks were watched, by cgroup and command.
+    pub runners: Vec<RunnerReading>,
+    /// The watch over tasks, without which nobody is known to wait for CPUs and disks.
+    pub watch: WatchReading,
+    /// What the tasks of cgroups that metrics show have waited since they are shown, seconds.
+    pub shown: Vec<(String, TaskWaits)>,
+    /// What those of all others have.
+    pub other: TaskWaits,
+    /// Events lost since the agent began, by reason.
+    pub lost: Vec<(String, u64)>,
+}
+
+/// Waits of tasks, added up task by task: two that wait for a second have waited for two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskWaits {
+    /// For memory, seconds.
+    pub memory: f64,
+    /// For a CPU, seconds: while tasks were watched.
+    pub cpu: f64,
+    /// For a disk, seconds: while tasks were watched.
+    pub io: f64,
+}
+
+/// Tasks of one command in one cgroup that ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerReading {
+    /// As of [`WaiterReading`].
+    pub path: Option<String>,
+    /// Their command.
+    pub command: String,
+    /// CPU time, seconds.
+    pub seconds: f64,
+}
+
+/// For how long tasks waited by one path of the kernel, seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CauseReading {
+    /// What for.
+    pub resource: Resource,
+    /// The path.
+    pub cause: Cause,
+    /// Since the agent began.
+    pub total: f64,
+    /// In the window.
+    pub window: f64,
+}
+
+/// Tasks of one command in one cgroup that waited by one path of the kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaiterReading {
+    /// What for.
+    pub resource: Resource,
+    /// The cgroup that they are in, not one below; `None` where it has gone, or is not
+    /// known.
+    pub path: Option<String>,
+    /// Their command.
+    pub command: String,
+    /// The path of the kernel.
+    pub cause: Cause,
+    /// How often they waited.
+    pub count: u64,
+    /// For how long, seconds.
+    pub seconds: f64,
+    /// The longest time of one, seconds.
+    pub longest_seconds: f64,
 }
 
 /// The node as a whole.
@@ -244,6 +343,25 @@ impl NodeReading {
     }
 }
 
+impl Reading {
+    /// Puts the names of pods and containers to their cgroups.
+    pub(super) fn identify(&mut self, directory: &Directory) {
+        let looked_at = self.cgroups.iter().map(|it| it.path.as_str());
+        let named = looked_at
+            .chain(self.scopes())
+            .filter_map(|path| Some((path.to_owned(), directory.of_cgroup(path)?)));
+        self.names = named.collect();
+        self.pod_labels = directory.labels().clone();
+    }
+
+    /// The cgroups that have series of their own, in any metric.
+    pub(super) fn scopes(&self) -> BTreeSet<&str> {
+        let waits = self.shown.iter().map(|(path, _)| path.as_str());
+        let probed = self.probed.iter().flat_map(|probed| &probed.shown);
+        waits.chain(probed.map(|(path, _)| path.as_str())).collect()
+    }
+}
+
 /// Stalls by resource, in the order of [`Resource::ALL`].
 type Stalls = [Stall; Resource::ALL.len()];
 
@@ -256,6 +374,9 @@ pub struct Measurement {
     node: Node,
     arms: Arms,
     tree: Option<Tree>,
+    probed: Result<Probed, Missing>,
+    /// The shares of a window from which on it matters who waits for CPUs and disks.
+    limits: [f64; 2],
     /// What metrics show of the cgroups.
     shown: Places<String, { 2 * Resource::ALL.len() }>,
     cpus: u32,
@@ -291,10 +412,18 @@ impl Measurement {
                 None
             }
         };
+        let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
+        if let Err(missing) = &probed {
+            let planned = plan.rare.iter().chain([&plan.tasks]);
+            let names = planned.map(|planned| planned.probe.name);
+            probes.extend(names.map(|name| ProbeReport::not_measured(name, missing)));
+        }
         Ok(Self {
             node,
-            arms: Arms::new(settings),
+            arms: Arms::new(settings, plan.root()),
             tree,
+            probed,
+            limits: [settings.cpu_ratio, settings.io_ratio],
             shown: Places::new(settings.top_cgroups as usize),
             cpus: plan.cpus,
             agent: agent_time(),
@@ -306,7 +435,11 @@ impl Measurement {
         let off = self.tree.as_ref().and_then(Tree::switched_off);
         let off = off.map(|missing| ProbeReport::not_measured("cgroup_pressure", &missing));
         let own = self.probes.iter().cloned();
-        own.chain(self.arms.report()).chain(off).collect()
+        let probed = self.probed.iter().flat_map(Probed::reports);
+        own.chain(probed)
+            .chain(self.arms.reports())
+            .chain(off)
+            .collect()
     }
 
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
@@ -317,6 +450,12 @@ impl Measurement {
             .map(|tree| tree.walk(window, self.cpus, &stalls));
         let walked = walked.unwrap_or_default();
         self.count(&walked);
+        self.arms.follow(&walked, window);
+        let called = self.arms.has_called() || self.stalls(&node, window);
+        let probed = match &mut self.probed {
+            Ok(probed) => probed.read(&walked, called)?,
+            Err(_) => None,
+        };
         let shown = self.shown.shown().into_iter();
         let agent = agent_time();
         let before = std::mem::replace(&mut self.agent, agent);
@@ -326,13 +465,28 @@ impl Measurement {
             agent_seconds: agent.saturating_sub(before).as_secs_f64(),
             node,
             armed: self.arms.calls(),
+            armed_cgroups: self.arms.cgroups(),
             cgroups: walked.cgroups,
             walk: self.tree.is_some().then_some(walked.reading),
             shown: shown
                 .map(|(path, counters)| (path, waits(counters)))
                 .collect(),
             other: waits(self.shown.other()),
+            probed,
+            names: BTreeMap::new(),
+            pod_labels: PodLabels::default(),
         })
+    }
+
+    /// Whether tasks of the node waited for CPUs or disks for so long that a verdict asks who.
+    fn stalls(&self, node: &NodeReading, window: Duration) -> bool {
+        let share = |wait: Wait| wait.some / window.as_secs_f64().max(f64::EPSILON);
+        let [cpu, io] = self.limits;
+        share(node.window.cpu) > cpu || share(node.window.io) > io
+    }
+
+    pub(super) fn programs(&self) -> Vec<ProgramStats> {
+        self.probed.iter().flat_map(Probed::programs).collect()
     }
 
     fn count(&mut self, walked: &Walked) {

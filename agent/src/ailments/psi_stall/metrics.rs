@@ -1,26 +1,35 @@
 //! The ailment's metrics: the only definition of each, and how a reading fills them.
 
+use ebpf::psi_stall::UNIT_NS;
+
 use super::{
     Reading,
     judge::NODE,
-    measure::{NodeReading, Waits},
+    measure::{NodeReading, ProbedReading, Waits},
 };
 use crate::{
     kernel::pressure::Resource,
     metrics::{Kind, MetricDef, Sample},
-    node::{Owner, Qos, Runtime},
+    node::{Name, Owner, PodLabels, Qos, Runtime},
 };
 
 pub(super) const ALL: &[MetricDef] = &[
     SECONDS,
     SCOPE_INFO,
     ARMED,
+    ARMED_CGROUPS,
     CALLS,
     MEMORY_EVENTS,
     DIRTY,
     CGROUPS,
     WALK_SECONDS,
     WALK_COMPLETE,
+    MEMSTALL,
+    CAUSE_SECONDS,
+    TASK_SECONDS,
+    WATCHING,
+    WATCHES,
+    WATCH_SECONDS,
 ];
 
 const SECONDS: MetricDef = MetricDef {
@@ -36,9 +45,21 @@ const SECONDS: MetricDef = MetricDef {
 const SCOPE_INFO: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_scope_info",
     kind: Kind::Gauge,
-    help: "Always 1: whose a cgroup is that is shown, as far as its path tells. A label is empty \
-           where there is no such thing.",
-    labels: &["scope", "pod_uid", "qos", "container_id", "runtime", "unit"],
+    help: "Always 1: whose a cgroup is that is shown, as far as its path tells, and what Kubernetes \
+           calls it, as far as the runtime or the kubelet has told. A label is empty where there \
+           is no such thing, and all but scope are for other. Beside these, label_*: the labels of \
+           the pod that node.pod_labels names.",
+    labels: &[
+        "scope",
+        "namespace",
+        "pod",
+        "container",
+        "pod_uid",
+        "qos",
+        "container_id",
+        "runtime",
+        "unit",
+    ],
 };
 
 const ARMED: MetricDef = MetricDef {
@@ -46,6 +67,13 @@ const ARMED: MetricDef = MetricDef {
     kind: Kind::Gauge,
     help: "1 while the kernel calls for a reading as soon as tasks of the node wait for too much of \
            a second, else 0.",
+    labels: &[],
+};
+
+const ARMED_CGROUPS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_armed_cgroups",
+    kind: Kind::Gauge,
+    help: "Cgroups for which the kernel calls as well: those that have waited most lately.",
     labels: &[],
 };
 
@@ -94,6 +122,53 @@ const WALK_COMPLETE: MetricDef = MetricDef {
     labels: &[],
 };
 
+const MEMSTALL: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_memstall_seconds",
+    kind: Kind::Histogram,
+    help: "Time for which one task waited for memory, each time that it did.",
+    labels: &[],
+};
+
+const CAUSE_SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_cause_seconds_total",
+    kind: Kind::Counter,
+    help: "Time for which tasks waited, added up task by task, by the path of the kernel in which \
+           they did.",
+    labels: &["resource", "cause"],
+};
+
+const TASK_SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_task_seconds_total",
+    kind: Kind::Counter,
+    help: "Time for which tasks of a cgroup itself, not of those below it, waited, added up task by \
+           task since it is shown; of all that are not shown in other. The kernel's own threads \
+           are among those.",
+    labels: &["resource", "scope"],
+};
+
+const WATCHING: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_watching",
+    kind: Kind::Gauge,
+    help: "1 while the tracepoints of the scheduler are attached, which is for a few seconds after \
+           tasks have waited for CPUs or disks for too long, else 0.",
+    labels: &[],
+};
+
+const WATCHES: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_watches_total",
+    kind: Kind::Counter,
+    help: "How often the tracepoints of the scheduler were attached.",
+    labels: &[],
+};
+
+const WATCH_SECONDS: MetricDef = MetricDef {
+    name: "nodemedic_psi_stall_watch_seconds_total",
+    kind: Kind::Counter,
+    help: "For how long they were attached in all: waits for CPUs and disks are counted by cause, \
+           and of tasks, in this time alone.",
+    labels: &[],
+};
+
 /// The scope of all cgroups that are not shown.
 const OTHER: &str = "other";
 
@@ -102,10 +177,14 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     let mut samples = node(&reading.node);
     let armed = !reading.armed.is_empty();
     samples.push(Sample::plain(&ARMED, f64::from(u8::from(armed))));
+    samples.push(Sample::plain(&ARMED_CGROUPS, reading.armed_cgroups as f64));
     let calls = reading.armed.iter();
     samples.extend(
         calls.map(|(resource, calls)| Sample::number(&CALLS, [resource.name()], *calls as f64)),
     );
+    if let Some(probed) = &reading.probed {
+        samples.extend(of_probes(probed));
+    }
     if let Some(walk) = reading.walk {
         samples.push(Sample::plain(&WALK_SECONDS, walk.seconds));
         samples.push(Sample::plain(
@@ -118,15 +197,47 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
         );
         samples.extend(of_cgroup(OTHER, &reading.other));
     }
+    let labels = &reading.pod_labels;
+    samples.push(info(OTHER, None, labels));
+    let scopes = reading.scopes().into_iter();
+    samples.extend(scopes.map(|path| info(path, reading.names.get(path), labels)));
     // The last are what the cap on series takes first.
     for (path, waits) in &reading.shown {
         samples.extend(of_cgroup(path, waits));
-        samples.push(info(path));
     }
     samples
 }
 
-fn info(path: &str) -> Sample {
+fn of_probes(probed: &ProbedReading) -> Vec<Sample> {
+    let mut samples = vec![Sample::plain(&MEMSTALL, probed.memory.histogram(UNIT_NS))];
+    let causes = probed.causes.iter();
+    samples.extend(causes.map(|it| {
+        let labels = [it.resource.name(), it.cause.name()];
+        Sample::number(&CAUSE_SECONDS, labels, it.total)
+    }));
+    let shown = probed.shown.iter();
+    let all = shown.map(|(path, waits)| (path.as_str(), waits));
+    samples.extend(
+        all.chain([(OTHER, &probed.other)])
+            .flat_map(|(scope, waits)| {
+                [
+                    (Resource::Memory, waits.memory),
+                    (Resource::Cpu, waits.cpu),
+                    (Resource::Io, waits.io),
+                ]
+                .map(|(resource, waited)| {
+                    Sample::number(&TASK_SECONDS, [resource.name(), scope], waited)
+                })
+            }),
+    );
+    let watch = probed.watch;
+    samples.push(Sample::plain(&WATCHING, f64::from(u8::from(watch.on))));
+    samples.push(Sample::plain(&WATCHES, watch.times as f64));
+    samples.push(Sample::plain(&WATCH_SECONDS, watch.seconds));
+    samples
+}
+
+fn info(path: &str, name: Option<&Name>, pod_labels: &PodLabels) -> Sample {
     let owner = Owner::of(path);
     let (pod, container) = (owner.pod.as_ref(), owner.container.as_ref());
     let qos = pod.and_then(|pod| pod.qos).map_or("", Qos::name);
@@ -135,13 +246,16 @@ fn info(path: &str) -> Sample {
         .map_or("", Runtime::name);
     let labels = [
         path,
+        name.map_or("", |name| &name.namespace),
+        name.map_or("", |name| &name.pod),
+        name.map_or("", |name| &name.container),
         pod.map_or("", |pod| &pod.uid),
         qos,
         container.map_or("", |container| &container.id),
         runtime,
         owner.unit.as_deref().unwrap_or(""),
     ];
-    Sample::number(&SCOPE_INFO, labels, 1.0)
+    Sample::number(&SCOPE_INFO, labels, 1.0).with(pod_labels.of(name))
 }
 
 fn node(node: &NodeReading) -> Vec<Sample> {
@@ -179,12 +293,29 @@ mod tests {
 
     #[test]
     fn every_label_is_there_whatever_the_path_tells() {
+        let labels = PodLabels::usual();
         let id = "c".repeat(64);
         let pod = format!("/kubepods/burstable/pod1858680e-b044-4fd5-9dd4-f137e30e2180/{id}");
         for path in [pod.as_str(), "/mine", "/system.slice/ssh.service"] {
-            assert_eq!(info(path).labels.len(), SCOPE_INFO.labels.len());
+            let info = info(path, None, &labels);
+            assert_eq!(info.labels.len(), SCOPE_INFO.labels.len());
+            assert_eq!(info.more, labels.of(None));
         }
-        assert_eq!(info(&pod).labels[2..4], ["Burstable".to_owned(), id]);
-        assert_eq!(info("/mine").labels, ["/mine", "", "", "", "", ""]);
+        assert_eq!(
+            info(&pod, None, &labels).labels[5..7],
+            ["Burstable".to_owned(), id]
+        );
+        let mine = info("/mine", None, &labels).labels;
+        assert_eq!(mine[0], "/mine");
+        assert!(mine[1..].iter().all(String::is_empty));
+        let name = Name {
+            namespace: "shop".to_owned(),
+            pod: "web-0".to_owned(),
+            container: "app".to_owned(),
+            labels: [("app".to_owned(), "web".to_owned())].into(),
+        };
+        let named = info(&pod, Some(&name), &labels);
+        assert_eq!(named.more, labels.of(Some(&name)));
+        assert_eq!(named.labels[..4], [pod.as_str(), "shop", "web-0", "app"]);
     }
 }

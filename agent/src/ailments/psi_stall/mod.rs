@@ -1,5 +1,6 @@
 //! Tasks wait for CPU, memory or I/O: who waits, on what, and who makes them wait.
 
+mod causes;
 mod judge;
 mod measure;
 mod metrics;
@@ -19,6 +20,7 @@ use crate::{
     config::Key,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
+    node::Directory,
     report::{Finding, ProbeReport, ProgramStats},
     treatment::{Proposal, Treatment},
 };
@@ -59,6 +61,10 @@ impl Ailment for PsiStall {
         probe.measure(window)
     }
 
+    fn identify(reading: &mut Reading, directory: &Directory) {
+        reading.identify(directory);
+    }
+
     fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
         judge::judge(reading, settings)
     }
@@ -75,9 +81,9 @@ impl Ailment for PsiStall {
         metrics::samples(reading)
     }
 
-    /// Nothing is counted by events yet.
-    fn lost_events(_reading: &Reading) -> Vec<(String, u64)> {
-        Vec::new()
+    fn lost_events(reading: &Reading) -> Vec<(String, u64)> {
+        let probed = reading.probed.as_ref();
+        probed.map(|it| it.lost.clone()).unwrap_or_default()
     }
 
     /// No module is kept.
@@ -85,7 +91,7 @@ impl Ailment for PsiStall {
         false
     }
 
-    fn programs(_probe: &Measurement) -> Vec<ProgramStats> {
-        Vec::new()
+    fn programs(probe: &Measurement) -> Vec<ProgramStats> {
+        probe.programs()
     }
 }

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Allowed, Key};
+use crate::{
+    config::{Allowed, Key},
+    kernel::bpf::Hook,
+};
 
 /// Limits of the verdict and of the walk; [`Settings::KEYS`] says more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Hooks that may be used, the preferred first.
+    pub hooks: Vec<Hook>,
     /// Share of the window for which tasks may wait for a CPU.
     pub cpu_ratio: f64,
     /// Share of the window for which tasks may wait for memory.
@@ -22,6 +27,14 @@ pub struct Settings {
     pub floor_ratio: f64,
     /// Whether the kernel is asked to call when tasks wait.
     pub armed: bool,
+    /// Cgroups for which the kernel is asked as well.
+    pub armed_cgroups: u32,
+    /// How long the tracepoints of the scheduler are attached at a time.
+    #[serde(with = "humantime_serde")]
+    pub watch_for: Duration,
+    /// How long they are left out then.
+    #[serde(with = "humantime_serde")]
+    pub watch_pause: Duration,
     /// Cgroups that metrics show.
     pub top_cgroups: u32,
     /// Cgroups that are known at one time.
@@ -34,12 +47,16 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            hooks: vec![Hook::Fentry, Hook::RawTracepoint, Hook::Kprobe],
             cpu_ratio: 0.4,
             memory_ratio: 0.1,
             io_ratio: 0.4,
             critical_ratio: 0.7,
             floor_ratio: 0.01,
             armed: true,
+            armed_cgroups: 16,
+            watch_for: Duration::from_secs(3),
+            watch_pause: Duration::from_secs(30),
             top_cgroups: 50,
             max_cgroups: 20_000,
             walk_limit: Duration::from_millis(500),
@@ -50,6 +67,12 @@ impl Default for Settings {
 impl Settings {
     /// What may stand in the table.
     pub const KEYS: &'static [Key] = &[
+        Key {
+            name: "hooks",
+            allowed: Allowed::SomeOf(&["fentry", "raw_tracepoint", "kprobe"]),
+            help: "Hooks that may be used, the preferred first. With none the ailment is measured \
+                   by its baseline alone.",
+        },
         Key {
             name: "cpu_ratio",
             allowed: Allowed::Share,
@@ -87,6 +110,32 @@ impl Settings {
                    most once a second, and as long as it lasts.",
         },
         Key {
+            name: "armed_cgroups",
+            allowed: Allowed::Count { min: 0, max: 256 },
+            help: "Cgroups for which the kernel calls as well, at the same ratios: those that have \
+                   waited most lately, since what waits in one of them may be too little to be \
+                   seen in the pressure of a big node. The kernel has a thread for each, which \
+                   sleeps while nobody waits.",
+        },
+        Key {
+            name: "watch_for",
+            allowed: Allowed::Time {
+                min: Duration::ZERO,
+                max: Duration::from_secs(60),
+            },
+            help: "How long the tracepoints of the scheduler are attached when tasks wait for \
+                   CPUs or disks for more than the ratios above: they tell which commands wait, \
+                   and which run. 0s: never.",
+        },
+        Key {
+            name: "watch_pause",
+            allowed: Allowed::Time {
+                min: Duration::from_secs(1),
+                max: Duration::from_secs(3_600),
+            },
+            help: "How long they are not attached again after that, whoever waits.",
+        },
+        Key {
             name: "top_cgroups",
             allowed: Allowed::Count { min: 0, max: 500 },
             help: "Cgroups that metrics show, 7 series each; all others are one, other.",
@@ -109,17 +158,4 @@ impl Settings {
                    reached then is looked at in the next.",
         },
     ];
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_setting_has_its_key() {
-        let table = toml::Table::try_from(Settings::default()).expect("has a form in TOML");
-        let mut keys: Vec<_> = Settings::KEYS.iter().map(|key| key.name).collect();
-        keys.sort_unstable();
-        assert_eq!(table.keys().map(String::as_str).collect::<Vec<_>>(), keys);
-    }
 }

@@ -1,25 +1,132 @@
 //! What of pressure stall information a node has.
 
+use std::path::PathBuf;
+
+use ebpf::psi_stall::Offsets;
+
 use crate::{
     ailments::Support,
-    kernel::{Fact, KernelFacts, Needs, cgroup::Hierarchies},
+    kernel::{
+        Fact, Function, KernelFacts, MemberPath, Needs,
+        bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
+        cgroup::Hierarchies,
+        facts::VMLINUX,
+    },
     report::Missing,
 };
 
+const ENTER: &str = "psi_memstall_enter";
+const LEAVE: &str = "psi_memstall_leave";
+const COMPACTS: &str = "try_to_compact_pages";
+
 pub(super) const NEEDS: Needs = Needs {
     modules: &[],
-    functions: &[],
-    members: &[],
+    functions: &[function(ENTER), function(LEAVE), function(COMPACTS)],
+    members: &[PSI_FLAGS, COMMAND, CGROUPS, CGROUP, NODE, NODE_ID],
     sysctls: &[],
 };
 
-/// What to read.
-#[derive(Clone, Debug, PartialEq)]
+const PSI_FLAGS: MemberPath = member("task_struct.psi_flags");
+const COMMAND: MemberPath = member("task_struct.comm");
+const CGROUPS: MemberPath = member("task_struct.cgroups");
+const CGROUP: MemberPath = member("css_set.dfl_cgrp");
+const NODE: MemberPath = member("cgroup.kn");
+const NODE_ID: MemberPath = member("kernfs_node.id");
+
+const fn member(path: &'static str) -> MemberPath {
+    MemberPath {
+        path,
+        module: VMLINUX,
+    }
+}
+
+const fn function(name: &'static str) -> Function {
+    Function {
+        name,
+        module: VMLINUX,
+    }
+}
+
+const fn program(name: &'static str, function: &'static str) -> Program {
+    Program {
+        name,
+        at: At::Entry,
+        function,
+        module: VMLINUX,
+    }
+}
+
+/// The end comes first: a begin that is seen has an end that is.
+static MEMORY: Probe = Probe {
+    name: "memory",
+    gives: "who waits for memory, for how long each time, and by which path of the kernel",
+    candidates: &[
+        Candidate {
+            hook: Hook::Fentry,
+            programs: &[
+                program("memory_leave_fentry", LEAVE),
+                program("memory_enter_fentry", ENTER),
+            ],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[
+                program("memory_leave_kprobe", LEAVE),
+                program("memory_enter_kprobe", ENTER),
+            ],
+        },
+    ],
+};
+
+static COMPACTION: Probe = Probe {
+    name: "compaction",
+    gives: "whether who waits for memory has it compacted or reclaimed, where the compiler has \
+            made one function of both",
+    candidates: &[
+        Candidate {
+            hook: Hook::Fentry,
+            programs: &[program("compaction_fentry", COMPACTS)],
+        },
+        Candidate {
+            hook: Hook::Kprobe,
+            programs: &[program("compaction_kprobe", COMPACTS)],
+        },
+    ],
+};
+
+static TASKS: Probe = Probe {
+    name: "tasks",
+    gives: "while tasks wait for CPUs or disks: which commands do, and which run meanwhile",
+    candidates: &[Candidate {
+        hook: Hook::RawTracepoint,
+        programs: &[
+            program("task_switched", "sched_switch"),
+            program("task_woken", "sched_wakeup"),
+            program("new_task_woken", "sched_wakeup_new"),
+        ],
+    }],
+};
+
+/// What to read, and what to attach.
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Where the tree of cgroups is, or why there is none.
     pub cgroups: Result<Hierarchies, Missing>,
     /// CPUs that are there; 1 where that is unknown.
     pub cpus: u32,
+    /// The probes that are always there: what they count is rare.
+    pub rare: Vec<PlannedProbe>,
+    /// The probe that is attached only while tasks wait for CPUs or disks.
+    pub tasks: PlannedProbe,
+    /// Where the members lie that it reads.
+    pub offsets: Offsets,
+}
+
+impl Plan {
+    /// The root of the tree of cgroups of version 2, if there is one.
+    pub(super) fn root(&self) -> Option<PathBuf> {
+        self.cgroups.as_ref().ok()?.v2.clone()
+    }
 }
 
 /// Pure: the same facts give the same plan.
@@ -34,9 +141,27 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
                 .to_owned(),
         });
     }
+    let offsets = offsets(facts);
     Support::Yes(Plan {
+        tasks: match &offsets {
+            Ok(_) => bpf::plan(&TASKS, facts),
+            Err(missing) => PlannedProbe::impossible(&TASKS, missing),
+        },
+        offsets: offsets.unwrap_or(Offsets::UNKNOWN),
         cgroups: cgroups(&facts.cgroups),
         cpus: facts.online_cpus.known().copied().unwrap_or(1).max(1),
+        rare: vec![bpf::plan(&MEMORY, facts), bpf::plan(&COMPACTION, facts)],
+    })
+}
+
+fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {
+    Ok(Offsets {
+        task_psi_flags: bpf::offset(facts, PSI_FLAGS, 4)?,
+        task_command: bpf::offset(facts, COMMAND, 16)?,
+        task_cgroups: bpf::offset(facts, CGROUPS, 8)?,
+        css_set_cgroup: bpf::offset(facts, CGROUP, 8)?,
+        cgroup_node: bpf::offset(facts, NODE, 8)?,
+        node_id: bpf::offset(facts, NODE_ID, 8)?,
     })
 }
 
@@ -75,8 +200,6 @@ pub(super) fn on_version_1(found: &Hierarchies) -> Option<Missing> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::kernel::recorded;
 
@@ -101,6 +224,36 @@ mod tests {
     fn a_capable_kernel_misses_nothing() {
         let found = plan(&capable()).cgroups.expect("it has the tree");
         assert_eq!(on_version_1(&found), None);
+    }
+
+    fn hooks(planned: &PlannedProbe) -> Vec<Hook> {
+        let candidates = planned.candidates.iter();
+        candidates.map(|candidate| candidate.hook).collect()
+    }
+
+    #[test]
+    fn every_recorded_kernel_has_its_cheapest_hooks_and_all_offsets() {
+        for facts in recorded::all() {
+            let (plan, release) = (plan(&facts), &facts.release);
+            for probe in &plan.rare {
+                assert_eq!(hooks(probe).first(), Some(&Hook::Fentry), "{release}");
+            }
+            assert_eq!(hooks(&plan.tasks), [Hook::RawTracepoint], "{release}");
+            assert_ne!(plan.offsets, Offsets::UNKNOWN, "{release}");
+        }
+    }
+
+    #[test]
+    fn without_a_member_the_watch_is_refused_by_name_and_the_rest_goes_on() {
+        let mut facts = capable();
+        facts.members.remove(PSI_FLAGS.path);
+        let plan = plan(&facts);
+        assert_eq!(hooks(&plan.tasks), []);
+        let missing = format!("{:?}", plan.tasks.missing);
+        assert!(missing.contains("task_struct.psi_flags"), "{missing}");
+        for probe in &plan.rare {
+            assert_eq!(hooks(probe).first(), Some(&Hook::Fentry));
+        }
     }
 
     #[test]

@@ -36,8 +36,8 @@ static WATERMARKS: Treatment = Treatment {
     effect: "kswapd begins to reclaim earlier, so that fewer allocations have to do it themselves",
     cost: "up to half a percent of the memory stays free, and less is left for the page cache",
     acts: "at once",
-    applies: "where vm.watermark_scale_factor is below 50, and allocations had to reclaim although \
-              kswapd was at work",
+    applies: "where vm.watermark_scale_factor is below 50, allocations had to reclaim although \
+              kswapd was at work, and vm.min_free_kbytes does not make kswapd begin as early",
     keys: &[Bound {
         key: "vm.watermark_scale_factor",
         allowed: WIDER_WATERMARKS..=WIDER_WATERMARKS,
@@ -93,13 +93,26 @@ fn no_wave(node: &NodeReading) -> Option<String> {
 /// short of memory.
 fn not_short(node: &NodeReading) -> Option<String> {
     let events = &node.events;
-    if events.allocstall == 0 {
+    let wider = node.memory.total / 10_000 * WIDER_WATERMARKS;
+    let least = node.sysctl("vm.min_free_kbytes");
+    if let Some(least) = least.filter(|least| wakes_kswapd(*least) >= wider) {
+        Some(format!(
+            "vm.min_free_kbytes={least} makes kswapd begin as early"
+        ))
+    } else if events.allocstall == 0 {
         Some("no allocation had to reclaim by itself in the window".to_owned())
     } else if events.pgscan_kswapd == 0 {
         Some("kswapd was not at work in the window, so it was not late".to_owned())
     } else {
         None
     }
+}
+
+/// How far above the least that is kept free kswapd begins for this `vm.min_free_kbytes` alone, in
+/// bytes; what `vm.watermark_scale_factor` asks for counts where it is more (mm/page_alloc.c,
+/// `__setup_per_zone_wmarks`).
+const fn wakes_kswapd(min_free_kbytes: u64) -> u64 {
+    min_free_kbytes.saturating_mul(1024) / 4
 }
 
 /// Remedies for a node that is short of memory, safest first.

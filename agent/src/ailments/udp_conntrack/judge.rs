@@ -99,7 +99,10 @@ fn victims(
     }
     if let (true, true, Some(table)) = (victims.is_empty(), no_room, tight) {
         victims.push(Party {
-            who: format!("new connections in network namespace {}", table.netns),
+            who: format!(
+                "new connections in network namespace {}",
+                reading.neighbours.netns(table.netns)
+            ),
             share: "each pushes another out, or is dropped".to_owned(),
         });
     }
@@ -140,7 +143,10 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
         evidence,
         culprits: culprits(reading),
         victims: vec![Party {
-            who: format!("new connections in network namespace {}", table.netns),
+            who: format!(
+                "new connections in network namespace {}",
+                reading.neighbours.netns(table.netns)
+            ),
             share: "none yet".to_owned(),
         }],
         remedies: treat::remedies(reading),
@@ -301,14 +307,14 @@ fn culprits(reading: &Reading) -> Vec<Party> {
             .top
             .iter()
             .take(NAMED)
-            .map(|flow| maker(flow, probed.window.created, reading.window_seconds))
+            .map(|flow| maker(reading, flow, probed.window.created))
             .collect(),
         (_, Some(snapshot)) => snapshot
             .udp_sources
             .iter()
             .take(NAMED)
             .map(|(source, entries)| Party {
-                who: format!("source {source}"),
+                who: format!("source {}", reading.neighbours.address(*source)),
                 share: format!("{entries} of {} UDP entries", snapshot.udp.total()),
             })
             .collect(),
@@ -316,7 +322,8 @@ fn culprits(reading: &Reading) -> Vec<Party> {
     }
 }
 
-fn maker(flow: &FlowReading, all: u64, window_seconds: f64) -> Party {
+fn maker(reading: &Reading, flow: &FlowReading, all: u64) -> Party {
+    let neighbours = &reading.neighbours;
     let port = match flow.port {
         0 => "ephemeral ports".to_owned(),
         53 => "port 53 (DNS)".to_owned(),
@@ -325,11 +332,12 @@ fn maker(flow: &FlowReading, all: u64, window_seconds: f64) -> Party {
     Party {
         who: format!(
             "source {} to {port} in network namespace {}",
-            flow.source, flow.netns
+            neighbours.address(flow.source),
+            neighbours.netns(flow.netns)
         ),
         share: format!(
             "{:.1} entries/s, {:.0} % of all UDP",
-            flow.created as f64 / window_seconds.max(f64::EPSILON),
+            flow.created as f64 / reading.window_seconds.max(f64::EPSILON),
             100.0 * flow.created as f64 / all.max(1) as f64
         ),
     }
@@ -343,6 +351,7 @@ mod tests {
     use crate::{
         ailments::udp_conntrack::measure::{Counts, Drops, ProbedReading, Timeouts},
         kernel::conntrack::{Namespace, Snapshot, TableState},
+        node::Neighbours,
     };
 
     const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
@@ -397,6 +406,7 @@ mod tests {
                 lost: Vec::new(),
                 removals: true,
             }),
+            neighbours: Neighbours::default(),
         }
     }
 

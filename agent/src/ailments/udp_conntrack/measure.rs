@@ -14,6 +14,7 @@ use self::{baseline::Baseline, probed::Probed, walk::Walker};
 use super::{Settings, support::Plan};
 use crate::{
     kernel::conntrack::{Namespace, Snapshot},
+    node::{Directory, Neighbours},
     report::{Missing, ProbeReport, ProgramStats},
 };
 
@@ -51,6 +52,9 @@ pub struct Reading {
     pub snapshot_age_seconds: Option<f64>,
     /// What the probes counted; absent where none is attached.
     pub probed: Option<ProbedReading>,
+    /// The pods behind these addresses and namespaces.
+    #[serde(default)]
+    pub neighbours: Neighbours,
 }
 
 /// `nf_conntrack_udp_timeout` and `_stream`, seconds.
@@ -131,6 +135,21 @@ impl Counts {
 }
 
 impl Reading {
+    /// Finds the pods behind the sources and the namespaces.
+    pub(super) fn identify(&mut self, directory: &Directory) {
+        let probed = self.probed.iter();
+        let flows = probed.flat_map(|it| it.shown.iter().chain(&it.top));
+        let standing = self.snapshot.iter().flat_map(|it| &it.udp_sources);
+        let sources = flows
+            .clone()
+            .map(|flow| flow.source)
+            .chain(standing.map(|(source, _)| *source));
+        let tables = self.namespaces.iter();
+        let tables = tables.map(|(namespace, _)| (namespace.netns, Some(namespace.pid)));
+        let namespaces = flows.map(|flow| (flow.netns, None)).chain(tables);
+        self.neighbours = Neighbours::find(directory, sources, namespaces);
+    }
+
     /// Events that the probes lost since the agent began, by reason.
     pub fn lost_events(&self) -> Vec<(String, u64)> {
         self.probed

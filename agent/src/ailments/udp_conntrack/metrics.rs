@@ -3,13 +3,17 @@
 use ebpf::udp_conntrack::{End, LIFETIME_UNIT_NS, State};
 
 use super::{Reading, judge::seconds_to_full, measure::ProbedReading};
-use crate::metrics::{Kind, MetricDef, Sample, Value};
+use crate::{
+    kernel::conntrack::Namespace,
+    metrics::{Kind, MetricDef, Sample, Value},
+};
 
 /// Namespaces whose entries are shown one by one; the rest is `other`.
 const MAX_NAMESPACES: usize = 100;
 
 pub(super) const ALL: &[MetricDef] = &[
     CREATED,
+    SOURCE_INFO,
     REMOVED,
     UDP_ENTRIES,
     LIFETIME,
@@ -20,6 +24,7 @@ pub(super) const ALL: &[MetricDef] = &[
     CREATED_BY_PROTOCOL,
     REMOVED_BY_PROTOCOL,
     ENTRIES,
+    NETNS_INFO,
     LIMIT,
     DROPS,
     SECONDS_TO_FULL,
@@ -31,6 +36,16 @@ const CREATED: MetricDef = MetricDef {
     help: "UDP entries made in the connection tracking table, by network namespace, destination \
            port (ephemeral: 32768 and above) and source address.",
     labels: &["netns", "port", "source"],
+};
+
+/// Apart from the counter, whose series must not change when a name is found out.
+const SOURCE_INFO: MetricDef = MetricDef {
+    name: "nodemedic_udp_conntrack_source_info",
+    kind: Kind::Gauge,
+    help: "Always 1: the pod of Kubernetes that has a source address for itself. The labels are \
+           empty where it is of none that is known. Beside these, label_*: the labels of the pod \
+           that node.pod_labels names.",
+    labels: &["source", "namespace", "pod"],
 };
 
 const REMOVED: MetricDef = MetricDef {
@@ -105,6 +120,15 @@ const ENTRIES: MetricDef = MetricDef {
     labels: &["netns"],
 };
 
+const NETNS_INFO: MetricDef = MetricDef {
+    name: "nodemedic_conntrack_netns_info",
+    kind: Kind::Gauge,
+    help: "Always 1: the pod of Kubernetes that has a network namespace for itself. The labels are \
+           empty where it is of none that is known. Beside these, label_*: the labels of the pod \
+           that node.pod_labels names.",
+    labels: &["netns", "namespace", "pod"],
+};
+
 const LIMIT: MetricDef = MetricDef {
     name: "nodemedic_conntrack_entries_limit",
     kind: Kind::Gauge,
@@ -154,6 +178,15 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     samples.extend(known(&TIMEOUT, timeouts));
     samples.extend(walk(reading));
     samples.extend(reading.probed.iter().flat_map(probed));
+    // The last are what the cap on series takes first.
+    let shown = reading.probed.iter().flat_map(|it| &it.shown);
+    let sources = shown.map(|flow| flow.source);
+    samples.extend(reading.neighbours.address_infos(&SOURCE_INFO, sources));
+    let shown = shown_namespaces(reading).0.into_iter();
+    let namespaces = shown
+        .map(|namespace| namespace.netns)
+        .chain([reading.netns]);
+    samples.extend(reading.neighbours.netns_infos(&NETNS_INFO, namespaces));
     samples
 }
 
@@ -166,24 +199,28 @@ fn known<const N: usize>(
         .filter_map(move |(label, value)| Some(Sample::number(metric, [label], value? as f64)))
 }
 
-fn entries(reading: &Reading) -> Vec<Sample> {
+/// Namespaces beside ours that are shown one by one, and the entries of all others, if there
+/// are any.
+fn shown_namespaces(reading: &Reading) -> (Vec<&Namespace>, Option<u64>) {
     let mut others: Vec<_> = reading
         .namespaces
         .iter()
         .map(|(namespace, _)| namespace)
         .collect();
     others.sort_by_key(|namespace| std::cmp::Reverse(namespace.entries));
-    let shown = others.len().min(MAX_NAMESPACES);
-    let rest: u64 = others[shown..]
-        .iter()
-        .map(|namespace| namespace.entries)
-        .sum();
+    let rest = others.split_off(others.len().min(MAX_NAMESPACES));
+    let entries = rest.iter().map(|namespace| namespace.entries).sum();
+    (others, (!rest.is_empty()).then_some(entries))
+}
+
+fn entries(reading: &Reading) -> Vec<Sample> {
+    let (others, rest) = shown_namespaces(reading);
     let own = (reading.netns.to_string(), reading.entries);
-    let rest = (others.len() > shown).then(|| ("other".to_owned(), rest));
+    let rest = rest.map(|rest| ("other".to_owned(), rest));
     [own]
         .into_iter()
         .chain(
-            others[..shown]
+            others
                 .iter()
                 .map(|other| (other.netns.to_string(), other.entries)),
         )
@@ -265,11 +302,10 @@ fn removals(probed: &ProbedReading) -> Vec<Sample> {
             .wasted_seconds
             .map(|seconds| Sample::plain(&WASTED, seconds)),
     );
-    samples.push(Sample {
-        metric: &LIFETIME,
-        labels: Vec::new(),
-        value: Value::of_durations(&total.lifetimes, LIFETIME_UNIT_NS, total.lifetime_seconds),
-    });
+    samples.push(Sample::plain(
+        &LIFETIME,
+        Value::of_durations(&total.lifetimes, LIFETIME_UNIT_NS, total.lifetime_seconds),
+    ));
     samples
 }
 

@@ -20,6 +20,7 @@ use crate::{
     config::Key,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
+    node::Directory,
     report::{Finding, ProbeReport, ProgramStats},
     treatment::{Proposal, Treatment},
 };
@@ -57,6 +58,10 @@ impl Ailment for UdpConntrack {
 
     fn measure(probe: &mut Measurement, window: Duration) -> anyhow::Result<Reading> {
         probe.measure(window)
+    }
+
+    fn identify(reading: &mut Reading, directory: &Directory) {
+        reading.identify(directory);
     }
 
     fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {

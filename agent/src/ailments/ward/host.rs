@@ -1,13 +1,25 @@
 //! The kernel as a ward asks it, so that a test can be one.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use crate::kernel::{self, KernelFacts, Needs};
+use super::Ward;
+use crate::{
+    kernel::{self, KernelFacts, Needs, modules},
+    node::Directory,
+};
+
+/// For how long facts are the same for all who ask. Ailments attach at the same time, and what
+/// takes long is to read the kernel's symbols and types, whoever wants to know of them.
+const SAME: Duration = Duration::from_secs(1);
 
 /// Answers what an ailment has to know before it attaches, and when to do so anew.
 pub trait Host: fmt::Debug + Send + Sync {
-    /// Collects facts. Takes a good part of a second.
-    fn facts(&self, needs: &[Needs]) -> KernelFacts;
+    /// Facts of now, or of a moment ago. Takes a good part of a second.
+    fn facts(&self) -> KernelFacts;
 
     /// A number that differs for each load of a module, `None` while it is not
     /// loaded as a module. Cheap: asked for each tick.
@@ -15,22 +27,78 @@ pub trait Host: fmt::Debug + Send + Sync {
 
     /// How many use a loaded module, the agent's own programs aside.
     fn module_users(&self, module: &str) -> Option<u32>;
+
+    /// What pods and containers are called.
+    fn directory(&self) -> &Directory;
 }
 
-/// The kernel that this process runs on.
-#[derive(Clone, Copy, Debug)]
-pub struct RunningKernel;
+/// The kernel that this process runs on, and who lives on it.
+#[derive(Debug)]
+pub struct RunningKernel {
+    /// What all who may ask need.
+    needs: Vec<Needs>,
+    known: Mutex<Option<Known>>,
+    directory: Directory,
+}
+
+/// Facts, and what they hold for.
+#[derive(Debug)]
+struct Known {
+    since: Instant,
+    /// Which load of each module the facts are about.
+    modules: Vec<Option<u64>>,
+    facts: KernelFacts,
+}
+
+impl RunningKernel {
+    /// For these to ask.
+    pub fn of<'w>(wards: impl IntoIterator<Item = &'w dyn Ward>) -> Self {
+        let wards = wards.into_iter();
+        Self {
+            needs: wards.map(|ward| ward.about().needs).collect(),
+            known: Mutex::default(),
+            directory: Directory::default(),
+        }
+    }
+
+    /// With somebody who knows names.
+    #[must_use]
+    pub fn with(self, directory: Directory) -> Self {
+        Self { directory, ..self }
+    }
+
+    fn modules(&self) -> Vec<Option<u64>> {
+        let modules = self.needs.iter().flat_map(|needs| needs.modules);
+        modules.map(|module| modules::instance(module)).collect()
+    }
+}
 
 impl Host for RunningKernel {
-    fn facts(&self, needs: &[Needs]) -> KernelFacts {
-        kernel::collect(needs)
+    fn facts(&self) -> KernelFacts {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let modules = self.modules();
+        let same = |known: &&mut Known| known.since.elapsed() < SAME && known.modules == modules;
+        if let Some(known) = known.as_mut().filter(same) {
+            return known.facts.clone();
+        }
+        let facts = kernel::collect(&self.needs);
+        *known = Some(Known {
+            since: Instant::now(),
+            modules,
+            facts: facts.clone(),
+        });
+        facts
     }
 
     fn module_instance(&self, module: &str) -> Option<u64> {
-        kernel::modules::instance(module)
+        modules::instance(module)
     }
 
     fn module_users(&self, module: &str) -> Option<u32> {
-        kernel::modules::users(module)
+        modules::users(module)
+    }
+
+    fn directory(&self) -> &Directory {
+        &self.directory
     }
 }

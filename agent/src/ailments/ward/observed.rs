@@ -75,7 +75,7 @@ impl<A: Ailment> Ward for Observed<A> {
         let began = Instant::now();
         self.follow_module(host);
         let (state, report) = match mem::take(&mut self.state) {
-            State::Attached(attached) => self.measure(attached),
+            State::Attached(attached) => self.measure(attached, host),
             State::Absent(absence) => self.attach_when_due(absence, host),
         };
         self.state = state;
@@ -137,7 +137,7 @@ impl<A: Ailment> Observed<A> {
     }
 
     fn attach(&mut self, host: &dyn Host) -> anyhow::Result<Result<Attached<A>, Absence>> {
-        let facts = host.facts(&[A::NEEDS]);
+        let facts = host.facts();
         Ok(match A::support(&facts) {
             Support::Yes(plan) => {
                 let probe = A::attach(plan, &self.settings)?;
@@ -167,10 +167,10 @@ impl<A: Ailment> Observed<A> {
 
     /// An error leaves the probe for the next tick. A panic may have left it half
     /// changed, so it goes.
-    fn measure(&mut self, attached: Attached<A>) -> (State<A>, AilmentReport) {
+    fn measure(&mut self, attached: Attached<A>, host: &dyn Host) -> (State<A>, AilmentReport) {
         let outcome = guarded(|| {
             let mut attached = attached;
-            let outcome = self.try_measure(&mut attached);
+            let outcome = self.try_measure(&mut attached, host);
             Ok((attached, outcome))
         });
         match outcome {
@@ -200,9 +200,14 @@ impl<A: Ailment> Observed<A> {
         State::Absent(Absence::waiting::<A>())
     }
 
-    fn try_measure(&self, attached: &mut Attached<A>) -> anyhow::Result<AilmentReport> {
-        let reading = A::measure(&mut attached.probe, attached.since.elapsed())?;
+    fn try_measure(
+        &self,
+        attached: &mut Attached<A>,
+        host: &dyn Host,
+    ) -> anyhow::Result<AilmentReport> {
+        let mut reading = A::measure(&mut attached.probe, attached.since.elapsed())?;
         attached.since = Instant::now();
+        A::identify(&mut reading, host.directory());
         attached.probes = A::probes(&attached.probe);
         let mut report = attached.report();
         self.interpret(&reading, &mut report);
@@ -257,7 +262,7 @@ impl Absence {
             missing: vec![missing],
         };
         Self {
-            coverage: Coverage::Failed { why },
+            coverage: Coverage::Unsupported { why },
             probes: vec![baseline],
         }
     }
@@ -503,7 +508,7 @@ mod tests {
         let host = ShamHost::default();
         host.refuse();
         let report = of::<Sham>().tick(&host);
-        assert!(matches!(report.coverage, Coverage::Failed { .. }));
+        assert!(matches!(report.coverage, Coverage::Unsupported { .. }));
         assert_eq!(report.probes[0].missing[0].remedy, "boot another kernel");
         assert_eq!(report.errors, Errors::default(), "a fact, not an error");
     }

@@ -19,6 +19,7 @@ use crate::{
     config::{Allowed, Key},
     kernel::{Fact, KernelFacts, Needs, cgroup::Hierarchies},
     metrics::{Kind, MetricDef, Sample, Value},
+    node::Directory,
     report::{
         AilmentReport, Evidence, Finding, Missing, Party, ProbeReport, ProgramStats, Severity,
     },
@@ -29,6 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub struct ShamHost {
     id: String,
+    directory: Directory,
     body: Arc<Body>,
 }
 
@@ -75,7 +77,11 @@ impl ShamHost {
         body.pulse.store(60, SeqCst);
         body.users.store(1, SeqCst);
         BODIES.lock().unwrap().insert(id.clone(), Arc::clone(&body));
-        Self { id, body }
+        Self {
+            id,
+            directory: Directory::default(),
+            body,
+        }
     }
 
     pub fn load_module(&self) {
@@ -167,7 +173,7 @@ impl Body {
 }
 
 impl Host for ShamHost {
-    fn facts(&self, _: &[Needs]) -> KernelFacts {
+    fn facts(&self) -> KernelFacts {
         self.body.asked.fetch_add(1, SeqCst);
         let unknown = || "not asked for".to_owned();
         KernelFacts {
@@ -201,6 +207,10 @@ impl Host for ShamHost {
     fn module_users(&self, module: &str) -> Option<u32> {
         self.module_instance(module)?;
         u32::try_from(self.body.users.load(SeqCst)).ok()
+    }
+
+    fn directory(&self) -> &Directory {
+        &self.directory
     }
 }
 
@@ -373,11 +383,7 @@ impl Ailment for Sham {
             Sample::number(&BEATS, ["left"], beats),
             Sample::number(&BEATS, ["right \"upper\"\\\n"], beats),
             Sample::plain(&PRESSURE, 16_000.0),
-            Sample {
-                metric: &PAUSE,
-                labels: Vec::new(),
-                value: pauses,
-            },
+            Sample::plain(&PAUSE, pauses),
         ]
     }
 

@@ -126,23 +126,25 @@ pub struct Passes {
     pub programs: Vec<Program>,
 }
 
-/// The agent beside few virtual services, and beside very many.
+/// The agent beside few of what it looks at, and beside very many.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Services {
+pub struct Sizes {
     /// For how long each, seconds.
     pub watched: f64,
-    pub at: Vec<AtServices>,
+    pub at: Vec<AtSize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AtServices {
-    /// Each has one destination.
-    pub services: u32,
-    /// How long the readings of all ailments of IPVS took, seconds.
+pub struct AtSize {
+    /// How many there are.
+    pub size: u32,
+    /// How long the readings of the ailments that look at them took, seconds.
     pub readings: Vec<f64>,
     /// CPU time by wall time.
     pub cpu: f64,
     pub memory: Memory,
+    /// Of the page of metrics.
+    pub series: usize,
 }
 
 /// Connections through IPVS.
@@ -173,6 +175,33 @@ impl SetUps {
             attached: attached.to_owned(),
             new: Vec::new(),
             reused: Vec::new(),
+        }
+    }
+}
+
+/// A byte that goes between two threads, which have to be switched each time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Switches {
+    /// Of each round: two switches each.
+    pub round_trips: u32,
+    /// The first has no agent.
+    pub rounds: Vec<SwitchRounds>,
+}
+
+/// How long each round took, seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SwitchRounds {
+    /// What was attached.
+    pub attached: String,
+    pub seconds: Vec<f64>,
+}
+
+impl SwitchRounds {
+    /// Before the first round.
+    pub fn of(attached: &str) -> Self {
+        Self {
+            attached: attached.to_owned(),
+            seconds: Vec::new(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::Measured;
-use super::figures::{AtServices, Connections, Passes, Program, Services, SetUps};
-use super::page::{median, mib};
+use super::figures::{Connections, Passes, Program, SetUps, Sizes};
+use super::page::{by_size, median};
 
 /// What the page is made of.
 pub(super) const PARTS: [&str; 3] = ["ipvs_connections", "ipvs_passes", "ipvs_services"];
@@ -101,20 +101,7 @@ fn programs(programs: &[Program]) -> String {
     )
 }
 
-fn services(figures: &Services) -> String {
-    let rows = figures.at.iter().map(|at: &AtServices| {
-        let longest = at.readings.iter().copied().fold(0.0, f64::max);
-        format!(
-            "| {} | {} | {:.2} | {:.2} | {:.2} % | {} | {} |\n",
-            at.services,
-            at.readings.len(),
-            median(&at.readings) * 1e3,
-            longest * 1e3,
-            at.cpu * 100.0,
-            mib(at.memory.resident),
-            mib(at.memory.peak),
-        )
-    });
+fn services(figures: &Sizes) -> String {
     format!(
         "\
 ## Many services
@@ -123,13 +110,11 @@ The agent as it comes, with a reading in 5 s, for {:.0} s beside few services an
 with one destination. The readings are those of both ailments together; milliseconds are millions of
 instructions.
 
-| Services | Readings | Median, ms | Longest, ms | CPU time by wall time | Resident | Peak |
-|---|---|---|---|---|---|---|
 {}
 Services are counted by a reading of `/proc/net/ip_vs` once in 30 s; no list of them is kept.
 ",
         figures.watched,
-        rows.collect::<String>()
+        by_size("Services", figures)
     )
 }
 

@@ -4,6 +4,7 @@ pub mod figures;
 mod host;
 mod ipvs;
 mod page;
+mod psi;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -62,6 +63,10 @@ pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
     if measured.has(&ipvs::PARTS) {
         let page = ipvs::render(&measured, &kernel.package)?;
         write(&folder.join("performance-ipvs.md"), &page)?;
+    }
+    if measured.has(&psi::PARTS) {
+        let page = psi::render(&measured, &kernel.package)?;
+        write(&folder.join("performance-psi.md"), &page)?;
     }
     Ok(ExitCode::SUCCESS)
 }

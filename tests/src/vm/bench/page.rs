@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::Measured;
 use super::figures::{
     BPFTRACE_ALIKE, BPFTRACE_COUNTER, Dns, Footprint, Hooks, Memory, NODEMEDIC, OneWalk, Page,
-    Rounds, Scrape, Walk,
+    Rounds, Scrape, Sizes, Walk,
 };
 use super::host::Native;
 
@@ -268,6 +268,31 @@ pub(super) fn median(values: &[f64]) -> f64 {
         length if length % 2 == 1 => sorted[length / 2],
         length => (sorted[length / 2 - 1] + sorted[length / 2]) / 2.0,
     }
+}
+
+/// A table of what is taken of the machine.
+pub(super) fn by_size(what: &str, figures: &Sizes) -> String {
+    let rows = figures.at.iter().map(|at| {
+        let longest = at.readings.iter().copied().fold(0.0, f64::max);
+        format!(
+            "| {} | {} | {:.2} | {:.2} | {:.2} % | {} | {} | {} |\n",
+            at.size,
+            at.readings.len(),
+            median(&at.readings) * 1e3,
+            longest * 1e3,
+            at.cpu * 100.0,
+            mib(at.memory.resident),
+            mib(at.memory.peak),
+            at.series,
+        )
+    });
+    format!(
+        "\
+| {what} | Readings | Median, ms | Longest, ms | CPU time by wall time | Resident | Peak | Series |
+|---|---|---|---|---|---|---|---|
+{}",
+        rows.collect::<String>()
+    )
 }
 
 /// From the least to the most, by the median.

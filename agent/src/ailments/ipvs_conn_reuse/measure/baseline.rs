@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NamespaceReading, Reading, VsSettings};
+use super::{NamespaceReading, Neighbours, Reading, VsSettings};
 use crate::{
     ailments::ipvs_conn_reuse::{Settings, dead::Desk},
     kernel::{
@@ -48,6 +48,7 @@ impl Baseline {
             has_ctnetlink: Some(conntrack::netlink_is_there()),
             sweep: Desk::reading(),
             probed: None,
+            neighbours: Neighbours::default(),
         })
     }
 }

@@ -44,21 +44,30 @@ impl Baseline {
 
     pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
         let netns = netns::own().context("find our own network namespace")?;
-        let switches = switches()?;
+        let switches = read_switches()?;
         let surveyed = self.surveyor.survey(self.namespaces.living());
-        let with_switch = |namespace: &Namespace| NamespaceReading {
-            netns: namespace.netns,
-            pid: namespace.pid,
-            census: namespace.census,
-            counted: None,
-            estimating: match switches.run_estimation {
-                // A kernel without the switch.
-                None => Some(true),
-                Some(on) if namespace.netns == netns => Some(on),
-                Some(_) => estimating_within(namespace.pid),
-            },
+        let with_switches = |namespace: &Namespace| {
+            let within = if namespace.netns == netns {
+                switches.clone()
+            } else {
+                // It may have ended, or not let itself be entered. Few have services.
+                let read = netns::within(namespace.pid, read_switches);
+                read.ok().and_then(Result::ok).unwrap_or_default()
+            };
+            NamespaceReading {
+                netns: namespace.netns,
+                pid: namespace.pid,
+                census: namespace.census,
+                counted: None,
+                // A kernel without the switch estimates.
+                estimating: match switches.run_estimation {
+                    None => Some(true),
+                    Some(_) => within.run_estimation,
+                },
+                est_nice: within.est_nice.and_then(|nice| nice.parse().ok()),
+            }
         };
-        let mut namespaces: Vec<_> = surveyed.iter().map(with_switch).collect();
+        let mut namespaces: Vec<_> = surveyed.iter().map(with_switches).collect();
         namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.estimators()));
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
@@ -75,13 +84,8 @@ impl Baseline {
     }
 }
 
-/// The switch of another network namespace, if it can be entered. Few have services.
-fn estimating_within(pid: u32) -> Option<bool> {
-    let value = netns::within(pid, || sysctl::read_number(RUN_ESTIMATION));
-    value.ok()?.ok()?.map(|value| value != 0)
-}
-
-fn switches() -> anyhow::Result<Switches> {
+/// Those of the network namespace that this thread is in.
+fn read_switches() -> anyhow::Result<Switches> {
     Ok(Switches {
         run_estimation: sysctl::read_number(RUN_ESTIMATION)?.map(|value| value != 0),
         est_cpulist: sysctl::read(EST_CPULIST)?,

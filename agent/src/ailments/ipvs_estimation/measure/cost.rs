@@ -85,6 +85,7 @@ mod tests {
             },
             counted: None,
             estimating: Some(true),
+            est_nice: None,
         }
     }
 

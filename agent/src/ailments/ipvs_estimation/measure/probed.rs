@@ -7,19 +7,17 @@ use aya::{
     EbpfLoader, include_bytes_aligned,
     maps::{Array, MapData, PerCpuArray, PerCpuValues},
 };
-use ebpf::{
-    ipvs_estimation::{BUCKETS, Context, Control, Loss, NamespacePasses, Ring, Slow, Totals},
-    shared::histogram::Histogram,
-};
+use ebpf::ipvs_estimation::{Context, Control, Loss, NamespacePasses, Ring, Slow, Totals};
 
 use super::{
-    Durations, Interval, NamespaceReading, ProbedReading, Recent,
+    Interval, NamespaceReading, ProbedReading, Recent,
     recent::{Clock, Intervals, PASSES_SECONDS, WAITS_SECONDS},
     watch::Watch,
 };
 use crate::{
     ailments::{
         counters,
+        durations::Durations,
         ipvs_estimation::{
             Settings,
             support::{MODULE, Plan},
@@ -244,14 +242,14 @@ impl Running {
         let totals = self.totals.get(&0, 0).context("read map TOTALS")?;
         let slow = self.slow.get(&0, 0).context("read map SLOW")?;
         let clock = clock();
-        let passes = sum(totals.iter().map(|it| &it.passes[self.context as usize]));
+        let passes = Durations::of(totals.iter().map(|it| &it.passes[self.context as usize]));
         let count = passes.count();
         let window_passes = count - std::mem::replace(&mut self.before.passes, count);
         let reading = ProbedReading {
             window_passes,
             longest: longest(clock, totals.iter(), epoch),
-            rx_waits: sum(totals.iter().map(|it| &it.rx_waits)),
-            task_waits: sum(totals.iter().map(|it| &it.task_waits)),
+            rx_waits: Durations::of(totals.iter().map(|it| &it.rx_waits)),
+            task_waits: Durations::of(totals.iter().map(|it| &it.task_waits)),
             recent: self.recent.update(clock, &slow),
             watching: self.watch.is_on(),
             lost: counters::lost(
@@ -345,21 +343,6 @@ impl PassesByKey {
     }
 }
 
-fn sum<'h>(per_cpu: impl Iterator<Item = &'h Histogram<BUCKETS>>) -> Durations {
-    let mut buckets = vec![0; BUCKETS];
-    let mut ns = 0;
-    for histogram in per_cpu {
-        ns += histogram.sum_ns;
-        for (sum, count) in buckets.iter_mut().zip(histogram.buckets) {
-            *sum += count;
-        }
-    }
-    Durations {
-        buckets,
-        seconds: ns as f64 / 1e9,
-    }
-}
-
 fn longest<'t>(
     clock: Clock,
     per_cpu: impl Iterator<Item = &'t Totals>,
@@ -399,6 +382,7 @@ mod tests {
             },
             counted: None,
             estimating: None,
+            est_nice: None,
         }
     }
 

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Threads;
+use rustix::process::{Pid, getpriority_process};
+
+use super::{LOWEST_NICE, Threads};
 
 /// What their names begin with.
 const NAME: &str = "ipvs-e:";
@@ -34,12 +36,16 @@ impl Clocks {
         if self.scanned.is_none_or(|at| at.elapsed() >= SCAN_INTERVAL) || self.has_lost_one() {
             self.scan(first);
         }
-        let mut window_ns = 0;
+        let (mut window_ns, mut yielding_ns) = (0, 0);
         self.threads.retain(|pid, before| {
             let Some(now) = cpu_ns(*pid) else {
                 return false;
             };
-            window_ns += now.saturating_sub(*before);
+            let taken = now.saturating_sub(*before);
+            window_ns += taken;
+            if yields(*pid) {
+                yielding_ns += taken;
+            }
             *before = now;
             true
         });
@@ -48,6 +54,7 @@ impl Clocks {
             threads: self.threads.len() as u32,
             cpu_seconds: self.total_ns as f64 / 1e9,
             window_cpu_seconds: window_ns as f64 / 1e9,
+            window_yielding_seconds: yielding_ns as f64 / 1e9,
         }
     }
 
@@ -74,6 +81,12 @@ fn pids() -> impl Iterator<Item = u32> {
 
 fn is_estimator(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with(NAME))
+}
+
+/// Whether whatever else wants the CPU goes first.
+fn yields(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| getpriority_process(Some(pid)) == Ok(LOWEST_NICE))
 }
 
 /// The first number of `/proc/<pid>/schedstat`: time on a CPU, nanoseconds.

@@ -1,6 +1,6 @@
 //! Waits for a CPU: because a quota is used up, or because others run.
 
-use super::{CPU_CONTENTION, CPU_THROTTLED, Case, NAMED, counter, is_below, who};
+use super::{CPU_CONTENTION, CPU_THROTTLED, Case, NAMED, counter, is_below, probed};
 use crate::{
     ailments::psi_stall::{
         measure::{CgroupReading, Reading},
@@ -49,7 +49,7 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
     let mut evidence = vec![Evidence {
         metric: format!(
             "throttled_usec in cpu.stat of {}, as a share",
-            who(&worst.path)
+            case.who(&worst.path)
         ),
         value: held(worst),
         limit: Some(limit),
@@ -57,7 +57,7 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
     evidence.extend(counter(
         &format!(
             "nr_throttled in cpu.stat of {} in the window",
-            who(&worst.path)
+            case.who(&worst.path)
         ),
         worst.throttled_periods,
     ));
@@ -68,7 +68,7 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
         None => "a quota that is gone by now".to_owned(),
     };
     let culprit = |it: &&CgroupReading| Party {
-        who: format!("cpu.max of {}", who(&it.path)),
+        who: format!("cpu.max of {}", case.who(&it.path)),
         share: format!(
             "{}, used up in {} periods; held its tasks back for {:.0} % of the time",
             cpus(it),
@@ -86,7 +86,7 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
         summary: format!(
             "{} wait for a CPU: the quota of {}, {}, is used up",
             case.subject(&victims),
-            who(&worst.path),
+            case.who(&worst.path),
             cpus(worst)
         ),
         evidence,
@@ -97,15 +97,16 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
 }
 
 /// Not every kernel counts who is throttled as waiting; the quota's own clock does.
-fn throttled_victims(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
-    let party = |it: &&CgroupReading| {
+fn throttled_victims<'r>(case: Case<'r>, victims: &[&'r CgroupReading]) -> Vec<Party> {
+    let party = |it: &&'r CgroupReading| {
         let quota = case.upwards(&it.path).map(|it| it.throttled_seconds);
         let seconds = quota.fold(it.waits.cpu.some, f64::max);
         Party {
-            who: who(&it.path),
+            who: case.who(&it.path),
             share: format!(
-                "waited for a CPU for {:.0} % of the time",
-                100.0 * case.share(seconds)
+                "waited for a CPU for {:.0} % of the time{}",
+                100.0 * case.share(seconds),
+                case.commands(Resource::Cpu, Some(&it.path))
             ),
         }
     };
@@ -146,6 +147,7 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
         "others run"
     };
     let mut evidence = vec![pressure, busy];
+    evidence.extend(case.cause_evidence(Resource::Cpu));
     evidence.extend(interrupts(case));
     Some(Finding {
         kind: CPU_CONTENTION.to_owned(),
@@ -216,12 +218,11 @@ fn runners(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
         .cgroups
         .iter()
         .filter(|it| it.own_cpu_seconds > floor)
-        .map(|it| (is_victim(it), who(&it.path), it.own_cpu_seconds))
+        .map(|it| (is_victim(it), Some(it), it.own_cpu_seconds))
         .collect();
     let rest = reading.node.busy_seconds - in_cgroups(reading);
     if rest > floor {
-        let kernel = "the kernel, and tasks in no cgroup that was looked at".to_owned();
-        runners.push((false, kernel, rest));
+        runners.push((false, None, rest));
     }
     runners.sort_by(|(_, _, a), (_, _, b)| b.total_cmp(a));
     // Who waits is to blame last, unless its own tasks are what it waits for.
@@ -232,11 +233,15 @@ fn runners(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
     runners
         .into_iter()
         .take(NAMED)
-        .map(|(_, who, seconds)| Party {
-            who,
+        .map(|(_, runner, seconds)| Party {
+            who: runner.map_or_else(
+                || "the kernel, and tasks in no cgroup that was looked at".to_owned(),
+                |it| case.who(&it.path),
+            ),
             share: format!(
-                "ran for {seconds:.1} s of CPU time, {:.0} % of all",
-                (100.0 * seconds / all).min(100.0)
+                "ran for {seconds:.1} s of CPU time, {:.0} % of all{}",
+                (100.0 * seconds / all).min(100.0),
+                runner.map_or_else(String::new, |it| probed::runners(case, &it.path))
             ),
         })
         .collect()

@@ -1,6 +1,6 @@
 //! Waits for a disk.
 
-use super::{Case, IO_STALL, NAMED, bytes, who};
+use super::{Case, IO_STALL, NAMED, bytes};
 use crate::{
     ailments::psi_stall::{
         measure::{CgroupReading, DiskReading},
@@ -26,6 +26,7 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
     let disk = node.disks.first();
     let limit = victims.first().and_then(|worst| limiting(case, worst));
     let mut evidence = vec![case.pressure(Resource::Io, &victims)];
+    evidence.extend(case.cause_evidence(Resource::Io));
     evidence.extend(disk.map(|disk| Evidence {
         metric: format!(
             "time at work of {} in /proc/diskstats, as a share",
@@ -41,11 +42,15 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
         limit: None,
     }));
     let which = match (&limit, disk) {
-        (Some(limit), _) => format!("{} is at its io.max for {}", who(limit.path), limit.device),
+        (Some(limit), _) => format!(
+            "{} is at its io.max for {}",
+            case.who(limit.path),
+            limit.device
+        ),
         (None, Some(disk)) => format!("{} did most in this time", disk.name),
         (None, None) => "a device that keeps no count".to_owned(),
     };
-    let limited = limit.as_ref().map(Limit::party);
+    let limited = limit.as_ref().map(|limit| limit.party(case));
     let remedies = match &limit {
         Some(limit) => treat::for_io_limit(limit.path, limit.device),
         None => treat::for_io(node, disk),
@@ -89,7 +94,7 @@ impl Limit<'_> {
         })
     }
 
-    fn party(&self) -> Party {
+    fn party(&self, case: Case<'_>) -> Party {
         let allowed = &self.allowed;
         let parts = [
             ("reading", allowed.read_bytes.map(bytes)),
@@ -101,7 +106,7 @@ impl Limit<'_> {
             .into_iter()
             .filter_map(|(what, most)| Some(format!("{what} at most {} a second", most?)));
         Party {
-            who: format!("io.max of {}", who(self.path)),
+            who: format!("io.max of {}", case.who(self.path)),
             share: parts.collect::<Vec<_>>().join(", "),
         }
     }
@@ -129,14 +134,14 @@ fn culprits(case: Case<'_>, disk: Option<&DiskReading>) -> Vec<Party> {
         let read = it.io.values().map(|it| it.read_bytes).sum();
         let written = it.io.values().map(|it| it.written_bytes).sum();
         parties.push(Party {
-            who: who(&it.path),
+            who: case.who(&it.path),
             share: format!("read {}, wrote {}", bytes(read), bytes(written)),
         });
     }
     let dirty = |it: &CgroupReading| it.memory.map_or(0.0, |memory| memory.dirty as f64);
     for (it, waiting) in case.most(dirty, DIRTY) {
         parties.push(Party {
-            who: who(&it.path),
+            who: case.who(&it.path),
             share: format!("{} wait to be written", bytes(waiting as u64)),
         });
     }

@@ -1,8 +1,9 @@
 //! Waits for memory: because the node is short of it, or because a cgroup may have no more.
 
-use super::{Case, MEMORY_LIMIT, MEMORY_RECLAIM, NAMED, bytes, counter, who};
+use super::{Case, MEMORY_LIMIT, MEMORY_RECLAIM, NAMED, bytes, counter};
 use crate::{
     ailments::psi_stall::{
+        causes::Cause,
         measure::{CgroupReading, MemoryReading},
         treat,
     },
@@ -23,9 +24,7 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
         .filter(|it| limiting(case, it).is_none())
         .collect();
     // Without a cgroup of their own nobody knows of a limit.
-    let nobody_known = all.is_empty()
-        && case.node_stalls(Resource::Memory)
-        && !kswapd_alone(&case.reading.node.events);
+    let nobody_known = all.is_empty() && node_stalls_beside_kswapd(case);
     if victims.is_empty() && !nobody_known {
         return None;
     }
@@ -35,7 +34,13 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
         let metric = format!("nodemedic_psi_stall_memory_events_total{{event=\"{name}\"}}");
         evidence.extend(counter(&format!("{metric} in the window"), value));
     }
-    let path = if events.allocstall > 0 {
+    evidence.extend(case.cause_evidence(Resource::Memory));
+    let main = victims.first();
+    let measured = main.and_then(|it| case.main_cause(Resource::Memory, &it.path));
+    let measured = measured.filter(|cause| *cause != Cause::Unknown);
+    let path = if let Some(cause) = measured {
+        cause.has_to()
+    } else if events.allocstall > 0 {
         "reclaim it themselves, as the node is short of it"
     } else if events.swap_in > 0 {
         "have it read back from swap"
@@ -60,16 +65,36 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
     })
 }
 
-/// Whether nobody but kswapd has waited for memory: its work is counted as a wait of the
-/// node (mm/vmscan.c, `balance_pgdat`), and is there to spare others theirs.
-fn kswapd_alone(events: &MemoryEvents) -> bool {
-    let others = [
-        events.allocstall,
-        events.refault,
-        events.swap_in,
-        events.compact_stall,
-    ];
-    events.pgscan_kswapd > 0 && others == [0; 4]
+/// Whether tasks of the node waited for too long, kswapd's part left out: its work is counted as
+/// a wait of the node (mm/vmscan.c, `balance_pgdat`), and is there to spare others theirs.
+fn node_stalls_beside_kswapd(case: Case<'_>) -> bool {
+    let all = case.node(Resource::Memory).some;
+    let waited = match beside_kswapd(case) {
+        Some(measured) => measured.min(all),
+        None => all * part_of_allocations(&case.reading.node.events),
+    };
+    case.share(waited) > case.limit(Resource::Memory)
+}
+
+/// What others than the kernel's own threads waited for memory, by the probes, in seconds; `None`
+/// where these do not know the path of each wait.
+fn beside_kswapd(case: Case<'_>) -> Option<f64> {
+    case.reading.probed.as_ref()?;
+    let causes = case.causes(Resource::Memory);
+    let known = causes.iter().all(|it| it.cause != Cause::Unknown);
+    known.then(|| causes.iter().map(|it| it.window).sum())
+}
+
+/// The part of the waits for memory that is not kswapd's, by the counters: that of the pages that
+/// it did not look at, where nobody waited for anything but reclaim.
+fn part_of_allocations(events: &MemoryEvents) -> f64 {
+    let others = events.refault + events.swap_in + events.compact_stall;
+    let scanned = events.pgscan_direct + events.pgscan_kswapd;
+    if others == 0 && scanned > 0 {
+        events.pgscan_direct as f64 / scanned as f64
+    } else {
+        1.0
+    }
 }
 
 /// Tasks wait because their cgroup, or one above, is at its limit.
@@ -84,7 +109,7 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
     let mut evidence = vec![
         case.pressure(Resource::Memory, &victims),
         Evidence {
-            metric: format!("memory.current of {}", who(&holder.path)),
+            metric: format!("memory.current of {}", case.who(&holder.path)),
             value: memory.current as f64,
             limit: Some(value as f64),
         },
@@ -96,13 +121,14 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
             ("oom", window.oom_events),
         ];
         evidence.extend(events.into_iter().filter_map(|(event, count)| {
-            let metric = format!("memory.events.local {event} of {}", who(&holder.path));
+            let metric = format!("memory.events.local {event} of {}", case.who(&holder.path));
             counter(&format!("{metric} in the window"), count)
         }));
     }
+    evidence.extend(case.cause_evidence(Resource::Memory));
     let below = |it: &CgroupReading| it.path == holder.path || super::is_below(it, holder);
     let mut culprits = vec![Party {
-        who: format!("{name} of {}", who(&holder.path)),
+        who: format!("{name} of {}", case.who(&holder.path)),
         share: format!(
             "{}, of which {} are used",
             bytes(value),
@@ -116,7 +142,7 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
         summary: format!(
             "{} wait for memory: {} is at its {name} of {}",
             case.subject(&victims),
-            who(&holder.path),
+            case.who(&holder.path),
             bytes(value)
         ),
         evidence,
@@ -127,7 +153,9 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
 }
 
 /// The cgroup whose limit makes another wait: the nearest upwards whose limit has made
-/// tasks reclaim in the window; where that is not known, the nearest that is at it.
+/// tasks reclaim in the window; where that is not known, or the stack of who waits tells of
+/// a limit, the nearest that is at it. (A task that is over its limit is made to pause, for
+/// up to two seconds without an event.)
 fn limiting<'r>(
     case: Case<'r>,
     victim: &'r CgroupReading,
@@ -135,11 +163,14 @@ fn limiting<'r>(
     let with_memory = |it: &'r CgroupReading| Some((it, it.memory?));
     let upwards = || case.upwards(&victim.path).filter_map(with_memory);
     let by_events = upwards().find(|(it, _)| it.limit_events() > 0);
+    let measured = case.main_cause(Resource::Memory, &victim.path);
+    let by_stack = measured == Some(Cause::CgroupReclaim);
     by_events.or_else(|| {
         upwards().find(|(_, memory)| {
             let used = memory.current as f64;
             let limit = limit_of(memory).map(|(_, limit)| limit as f64);
-            memory.window.is_none() && limit.is_some_and(|limit| used > AT_LIMIT * limit)
+            (by_stack || memory.window.is_none())
+                && limit.is_some_and(|limit| used > AT_LIMIT * limit)
         })
     })
 }
@@ -166,7 +197,7 @@ fn allocators(case: Case<'_>, among: impl Fn(&CgroupReading) -> bool) -> Vec<Par
     if !most.is_empty() {
         let all: f64 = most.iter().map(|(_, pages)| pages).sum();
         let party = |(it, pages): (&CgroupReading, f64)| Party {
-            who: who(&it.path),
+            who: case.who(&it.path),
             share: format!(
                 "{pages:.0} pages faulted in, {:.0} % of those named; has {}",
                 100.0 * pages / all,
@@ -181,7 +212,7 @@ fn allocators(case: Case<'_>, among: impl Fn(&CgroupReading) -> bool) -> Vec<Par
     };
     let most = case.most(has, 0.0).into_iter().take(NAMED);
     let party = |(it, used): (&CgroupReading, f64)| Party {
-        who: who(&it.path),
+        who: case.who(&it.path),
         share: format!("has {}", bytes(used as u64)),
     };
     most.map(party).collect()

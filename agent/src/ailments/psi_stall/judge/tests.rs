@@ -1,15 +1,22 @@
 //! Pairs: the sick one is found, with who waits and who makes it wait, and the healthy
 //! one is not.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::{
-    ailments::psi_stall::measure::{
-        DiskReading, MemoryReading, MemoryWindow, NodeReading, Waits, WalkReading,
+    ailments::psi_stall::{
+        causes::Cause,
+        measure::{
+            CauseReading, DiskReading, MemoryReading, MemoryWindow, NodeReading, ProbedReading,
+            WaiterReading, Waits, WalkReading,
+        },
     },
     kernel::{
         cgroup::{IoStat, Transfer},
         machine::{Memory, MemoryEvents},
     },
+    node::{Name, PodLabels},
 };
 
 const WINDOW: f64 = 10.0;
@@ -36,6 +43,7 @@ fn healthy() -> Reading {
             ..NodeReading::default()
         },
         armed: Vec::new(),
+        armed_cgroups: 0,
         cgroups: vec![
             cgroup("/pods", 5.0),
             cgroup("/pods/idle", 0.0),
@@ -47,6 +55,9 @@ fn healthy() -> Reading {
         }),
         shown: Vec::new(),
         other: Waits::default(),
+        probed: None,
+        names: BTreeMap::new(),
+        pod_labels: PodLabels::default(),
     }
 }
 
@@ -343,6 +354,18 @@ fn without_the_counters_no_sysctl_is_advised() {
     reading.node.events.pgscan_kswapd = 1;
     reading.node.memory.dirty = 1 << 30;
     assert_eq!(objections(&reading), [false, false]);
+    // As the kernel sets it for transparent huge pages.
+    let least = |kib| {
+        vec![
+            ("vm.watermark_scale_factor".to_owned(), 10),
+            ("vm.min_free_kbytes".to_owned(), kib),
+        ]
+    };
+    reading.node.memory.total = 64 << 30;
+    reading.node.sysctls = least(90_112);
+    assert!(!objections(&reading)[1]);
+    reading.node.memory.total = 1 << 30;
+    assert!(objections(&reading)[1]);
 }
 
 #[test]
@@ -372,7 +395,31 @@ fn kswapd_at_work_is_nobody_who_waits() {
     reading.node.window.memory.some = 4.0;
     reading.node.events.pgscan_kswapd = 2_244;
     assert_eq!(kinds(&reading), Vec::<String>::new());
+    // What few allocations have reclaimed beside it took a part of the time.
     reading.node.events.allocstall = 3;
+    reading.node.events.pgscan_direct = 96;
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    reading.node.events.pgscan_direct = 2_244;
+    assert_eq!(only(&reading).kind, MEMORY_RECLAIM);
+    // Who waits for what kswapd has let go is not told apart from it.
+    reading.node.events.pgscan_direct = 0;
+    reading.node.events.refault = 1;
+    assert_eq!(only(&reading).kind, MEMORY_RECLAIM);
+    // The probes know.
+    let cause = |cause, window| CauseReading {
+        resource: Resource::Memory,
+        cause,
+        total: window,
+        window,
+    };
+    let mut probed = ProbedReading {
+        causes: vec![cause(Cause::Kswapd, 3.9), cause(Cause::Refault, 0.1)],
+        ..ProbedReading::default()
+    };
+    reading.probed = Some(probed.clone());
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    probed.causes.push(cause(Cause::DirectReclaim, 2.0));
+    reading.probed = Some(probed);
     assert_eq!(only(&reading).kind, MEMORY_RECLAIM);
 }
 
@@ -410,13 +457,29 @@ fn a_pod_and_a_unit_are_called_by_their_names() {
     let id = "c".repeat(64);
     let uid = "1858680e-b044-4fd5-9dd4-f137e30e2180";
     let path = format!("/kubepods/pod{uid}/{id}");
+    let mut reading = healthy();
+    let who = |reading: &Reading, path: &str| {
+        let settings = &Settings::default();
+        Case { reading, settings }.who(path)
+    };
     assert_eq!(
-        who(&path),
+        who(&reading, &path),
         format!("container cccccccccccc of pod {uid}, cgroup {path}")
     );
     let unit = "/system.slice/ssh.service";
-    assert_eq!(who(unit), format!("ssh.service, cgroup {unit}"));
-    assert_eq!(who("/mine"), "cgroup /mine");
+    assert_eq!(who(&reading, unit), format!("ssh.service, cgroup {unit}"));
+    assert_eq!(who(&reading, "/mine"), "cgroup /mine");
+    let name = Name {
+        namespace: "shop".to_owned(),
+        pod: "web-0".to_owned(),
+        container: "app".to_owned(),
+        ..Name::default()
+    };
+    reading.names.insert(path.clone(), name);
+    assert_eq!(
+        who(&reading, &path),
+        format!("pod shop/web-0 container app, cgroup {path}")
+    );
 }
 
 fn wrote(bytes: u64) -> IoStat {
@@ -487,4 +550,53 @@ fn a_window_of_no_length_is_no_panic() {
     reading.window_seconds = 0.0;
     reading.cpus = 0;
     let _any = found(&reading);
+}
+
+/// Has `dd` wait in a cgroup, by one path of the kernel.
+fn probed(reading: &mut Reading, path: &str, cause: Cause, seconds: f64) {
+    let probed = reading.probed.get_or_insert_default();
+    probed.causes.push(CauseReading {
+        resource: Resource::Memory,
+        cause,
+        total: seconds,
+        window: seconds,
+    });
+    probed.waiters.push(WaiterReading {
+        resource: Resource::Memory,
+        path: Some(path.to_owned()),
+        command: "dd".to_owned(),
+        cause,
+        count: 7,
+        seconds,
+        longest_seconds: 0.25,
+    });
+}
+
+#[test]
+fn the_command_and_the_measured_cause_are_named() {
+    let mut reading = healthy();
+    wait(&mut reading, "/pods/hungry", Resource::Memory, 4.0);
+    probed(&mut reading, "/pods/hungry", Cause::Refault, 3.0);
+    probed(&mut reading, "/", Cause::Kswapd, 9.0);
+    let finding = only(&reading);
+    let victims = said(&finding.victims);
+    assert!(
+        victims.contains(": dd read back file pages") && victims.contains("3.00 s in 7 waits"),
+        "{victims}"
+    );
+    let evidence = format!("{:?}", finding.evidence);
+    assert!(evidence.contains("refault"), "{evidence}");
+    assert!(!evidence.contains("kswapd"), "{evidence}");
+}
+
+#[test]
+fn a_command_of_another_cgroup_is_not_said_to_wait_in_this_one() {
+    let mut reading = healthy();
+    wait(&mut reading, "/pods/a", Resource::Memory, 4.0);
+    probed(&mut reading, "/pods/ab", Cause::Refault, 0.5);
+    let victims = said(&only(&reading).victims);
+    assert!(!victims.contains("dd"), "{victims}");
+    probed(&mut reading, "/pods/a/below", Cause::Refault, 0.5);
+    let victims = said(&only(&reading).victims);
+    assert!(victims.contains("dd"), "{victims}");
 }

@@ -3,15 +3,17 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rustix::event::PollFlags;
 
-use super::Settings;
+use super::{Settings, cgroup_arms::CgroupArms, tree::Walked};
 use crate::{
     ailments::alarm::Alarm,
     bell,
@@ -21,62 +23,114 @@ use crate::{
 
 const RESOURCES: [Resource; 3] = [Resource::Cpu, Resource::Memory, Resource::Io];
 
-/// The triggers on the node, or why there is none.
+/// The share of a window from which on tasks wait too long, for each resource.
+pub(super) type Limits = [(Resource, f64); RESOURCES.len()];
+
+/// The triggers on the node and on cgroups, or why there are none.
 #[derive(Debug)]
 pub(super) struct Arms {
-    armed: Result<(Alarm, Arc<[AtomicU64; RESOURCES.len()]>), Option<Missing>>,
+    calls: Calls,
+    /// Calls for CPUs and disks that [`Self::has_called`] has told of.
+    told: u64,
+    node: Result<Alarm, Option<Missing>>,
+    cgroups: Option<CgroupArms>,
+}
+
+/// How often the kernel has called for each resource.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Calls(Arc<[AtomicU64; RESOURCES.len()]>);
+
+impl Calls {
+    /// Has a thread count the calls of these triggers, and ring for a reading.
+    pub(super) fn start(&self, name: &str, triggers: Vec<Trigger>) -> anyhow::Result<Alarm> {
+        let counted = self.clone();
+        Alarm::start(name, triggers, PollFlags::PRI, move |trigger| {
+            if let Some(calls) = counted.0.get(trigger.resource as usize) {
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+            bell::ring();
+        })
+    }
 }
 
 impl Arms {
-    /// Sets the triggers at the limits of the verdict.
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// Sets the triggers at the limits of the verdict; those of cgroups below this root later,
+    /// when it is seen which of them wait.
+    pub(super) fn new(settings: &Settings, root: Option<PathBuf>) -> Self {
+        let calls = Calls::default();
+        let limits = [settings.cpu_ratio, settings.memory_ratio, settings.io_ratio];
+        let limits: [_; RESOURCES.len()] = std::array::from_fn(|i| (RESOURCES[i], limits[i]));
+        let node = if settings.armed {
+            let armed = on_node(&limits).and_then(|triggers| calls.start("psi-trigger", triggers));
+            armed.map_err(|error| Some(missing(&error)))
+        } else {
+            Err(None)
+        };
+        let most = settings.armed_cgroups as usize;
+        let root = root.filter(|_| node.is_ok() && most > 0);
+        let cgroups = root.map(|root| CgroupArms::new(root, limits, most, calls.clone()));
         Self {
-            armed: if settings.armed {
-                arm(settings).map_err(|error| Some(missing(&error)))
-            } else {
-                Err(None)
-            },
+            calls,
+            told: 0,
+            node,
+            cgroups,
         }
+    }
+
+    /// Sets triggers on the cgroups that have waited most lately.
+    pub(super) fn follow(&mut self, walked: &Walked, window: Duration) {
+        if let Some(cgroups) = &mut self.cgroups {
+            cgroups.follow(&walked.cgroups, window);
+        }
+    }
+
+    /// Cgroups that have triggers of their own.
+    pub(super) fn cgroups(&self) -> u64 {
+        let armed = self.cgroups.as_ref().map(CgroupArms::count);
+        armed.unwrap_or(0)
     }
 
     /// How often the kernel has called for each resource; empty while it does not.
     pub(super) fn calls(&self) -> Vec<(Resource, u64)> {
-        let Ok((_, calls)) = &self.armed else {
+        if self.node.is_err() {
             return Vec::new();
-        };
-        let calls = calls.iter().map(|calls| calls.load(Ordering::Relaxed));
+        }
+        let calls = self.calls.0.iter();
+        let calls = calls.map(|calls| calls.load(Ordering::Relaxed));
         RESOURCES.into_iter().zip(calls).collect()
     }
 
-    /// A row of the table of probes, unless it is switched off.
-    pub(super) fn report(&self) -> Option<ProbeReport> {
-        match &self.armed {
-            Ok(_) => Some(ProbeReport {
-                name: "trigger".to_owned(),
-                hook: Some("poll".to_owned()),
-                missing: Vec::new(),
-            }),
-            Err(missing) => Some(ProbeReport::not_measured("trigger", missing.as_ref()?)),
-        }
+    /// Whether the kernel has called, as tasks wait for CPUs or disks, since this was last
+    /// asked.
+    pub(super) fn has_called(&mut self) -> bool {
+        let calls = self.calls().into_iter();
+        let dear = calls.filter(|(resource, _)| *resource != Resource::Memory);
+        let calls = dear.map(|(_, calls)| calls).sum();
+        calls > std::mem::replace(&mut self.told, calls)
+    }
+
+    /// Rows of the table of probes, unless it is switched off.
+    pub(super) fn reports(&self) -> Vec<ProbeReport> {
+        let hook = |name: &str| ProbeReport {
+            name: name.to_owned(),
+            hook: Some("poll".to_owned()),
+            missing: Vec::new(),
+        };
+        let node = match &self.node {
+            Ok(_) => Some(hook("trigger")),
+            Err(Some(missing)) => Some(ProbeReport::not_measured("trigger", missing)),
+            Err(None) => None,
+        };
+        let refused = self.cgroups.as_ref().and_then(CgroupArms::refused);
+        let refused = refused.map(|missing| ProbeReport::not_measured("cgroup_trigger", missing));
+        node.into_iter().chain(refused).collect()
     }
 }
 
-fn arm(settings: &Settings) -> anyhow::Result<(Alarm, Arc<[AtomicU64; RESOURCES.len()]>)> {
-    let limits = [settings.cpu_ratio, settings.memory_ratio, settings.io_ratio];
-    let triggers = RESOURCES
-        .into_iter()
-        .zip(limits)
-        .map(|(resource, share)| Trigger::on_node(resource, share));
-    let triggers = triggers.collect::<io::Result<Vec<_>>>()?;
-    let calls: Arc<[AtomicU64; RESOURCES.len()]> = Arc::default();
-    let counted = Arc::clone(&calls);
-    let alarm = Alarm::start("psi-trigger", triggers, PollFlags::PRI, move |trigger| {
-        if let Some(calls) = counted.get(trigger.resource as usize) {
-            calls.fetch_add(1, Ordering::Relaxed);
-        }
-        bell::ring();
-    })?;
-    Ok((alarm, calls))
+fn on_node(limits: &Limits) -> anyhow::Result<Vec<Trigger>> {
+    let triggers = limits.iter();
+    let triggers = triggers.map(|(resource, share)| Trigger::on_node(*resource, *share));
+    Ok(triggers.collect::<io::Result<_>>()?)
 }
 
 fn missing(error: &anyhow::Error) -> Missing {

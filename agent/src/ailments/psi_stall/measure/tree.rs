@@ -84,6 +84,14 @@ pub(super) struct Walked {
     pub(super) reading: WalkReading,
 }
 
+impl Walked {
+    /// The cgroups that waited or ran.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        let waited = self.stalls.iter().map(|(path, ..)| path.as_str());
+        waited.chain(self.cgroups.iter().map(|it| it.path.as_str()))
+    }
+}
+
 impl Tree {
     /// Looks at all cgroups once.
     pub(super) fn begin(root: PathBuf, settings: &Settings) -> Self {

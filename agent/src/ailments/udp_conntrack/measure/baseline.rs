@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Drops, Reading, Timeouts, walk::Walker};
+use super::{Drops, Neighbours, Reading, Timeouts, walk::Walker};
 use crate::{
     kernel::{
         conntrack::{self, Namespace, Stat},
@@ -81,6 +81,7 @@ impl Baseline {
             snapshot: walk.map(|(_, snapshot)| snapshot.clone()),
             snapshot_age_seconds: walk.map(|(age, _)| age.as_secs_f64()),
             probed: None,
+            neighbours: Neighbours::default(),
         })
     }
 

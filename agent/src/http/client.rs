@@ -1,6 +1,9 @@
-//! Asks agents something, over HTTP or HTTPS.
+//! Asks others something, over HTTP or HTTPS.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -18,28 +21,51 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Dispatch, Url};
-use crate::http::{TlsClient, Token, body};
+use super::{TlsClient, Token, Url, body};
 
-/// A report of a node with hundreds of pods has some 200 KiB.
-const LARGEST_ANSWER: usize = 16 << 20;
-
-/// What an agent answers.
+/// What is answered.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Reply {
     /// The status code.
     pub code: StatusCode,
     /// All of it.
     pub body: Bytes,
 }
 
-/// Asks agents.
+/// How others are asked: keys of a table of the configuration.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The table.
+    pub table: &'static str,
+    /// Whom it is about, as the names of its keys begin: `agent` in `agent_ca_file`.
+    pub whom: &'static str,
+    /// The file of the bearer token that they are shown; empty for none.
+    pub token_file: PathBuf,
+    /// The file of the certificates that vouch for theirs; empty for none.
+    pub ca_file: PathBuf,
+    /// The name in their certificate; empty for the host that is asked.
+    pub server_name: String,
+    /// The file of the certificate that they are shown; empty for none.
+    pub cert_file: PathBuf,
+    /// The file of its key.
+    pub key_file: PathBuf,
+    /// Whether any of them speaks HTTPS.
+    pub is_https: bool,
+    /// How long an answer may take.
+    pub within: Duration,
+    /// The largest answer, bytes.
+    pub largest: usize,
+}
+
+/// Asks others.
 #[derive(Debug)]
 pub struct Client {
     token: Option<Token>,
     tls: Option<TlsClient>,
     server_name: Option<ServerName<'static>>,
     within: Duration,
+    largest: usize,
+    ca_key: String,
 }
 
 impl Client {
@@ -48,38 +74,38 @@ impl Client {
     /// # Errors
     ///
     /// When a file cannot be used, or is missing where another is set.
-    pub fn open(config: &Dispatch) -> anyhow::Result<Self> {
+    pub fn open(config: &ClientConfig) -> anyhow::Result<Self> {
         let named = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
-        let token = named(&config.agent_token_file).map(|file| Token::open(&file));
-        let token = token.transpose().context("[dispatch] agent_token_file")?;
-        let own = (
-            named(&config.agent_cert_file),
-            named(&config.agent_key_file),
-        );
-        let own = match own {
+        let key = |name: &str| format!("[{}] {}_{name}", config.table, config.whom);
+        let token = named(&config.token_file).map(|file| Token::open(&file));
+        let token = token.transpose().with_context(|| key("token_file"))?;
+        let own = match (named(&config.cert_file), named(&config.key_file)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => {
-                anyhow::bail!("[dispatch] agent_cert_file and agent_key_file need each other")
+                let (cert, key) = (key("cert_file"), key("key_file"));
+                anyhow::bail!("{cert} and {key} need each other")
             }
         };
-        let ca_file = named(&config.agent_ca_file);
-        let wants_tls = own.is_some() || config.agents.iter().any(|it| it.webhook.is_https);
+        let ca_file = named(&config.ca_file);
         ensure!(
-            ca_file.is_some() || !wants_tls,
-            "[dispatch] agent_ca_file is needed for https and for agent_cert_file: it says who \
-             vouches for the agents"
+            ca_file.is_some() || (own.is_none() && !config.is_https),
+            "{} is needed for https and for {}: it says who vouches for them",
+            key("ca_file"),
+            key("cert_file")
         );
         let tls = ca_file.map(|file| TlsClient::open(&file, own)).transpose();
-        let name = &config.agent_server_name;
+        let name = &config.server_name;
         let name = (!name.is_empty()).then(|| ServerName::try_from(name.clone()));
         Ok(Self {
             token,
-            tls: tls.context("[dispatch] agent_ca_file")?,
+            tls: tls.with_context(|| key("ca_file"))?,
             server_name: name
                 .transpose()
-                .context("[dispatch] agent_server_name is no name")?,
-            within: config.agent_timeout,
+                .with_context(|| format!("{} is no name", key("server_name")))?,
+            within: config.within,
+            largest: config.largest,
+            ca_key: key("ca_file"),
         })
     }
 
@@ -88,8 +114,19 @@ impl Client {
     /// # Errors
     ///
     /// Why there is no answer.
-    pub async fn get(&self, at: &Url, path: &str) -> Result<Answer, String> {
+    pub async fn get(&self, at: &Url, path: &str) -> Result<Reply, String> {
         let request = self.request(Method::GET, at, path, Bytes::new())?;
+        self.ask(at, request).await
+    }
+
+    /// Gets a page, with the token.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer.
+    pub async fn get_with_token(&self, at: &Url, path: &str) -> Result<Reply, String> {
+        let mut request = self.request(Method::GET, at, path, Bytes::new())?;
+        self.sign(&mut request)?;
         self.ask(at, request).await
     }
 
@@ -98,14 +135,19 @@ impl Client {
     /// # Errors
     ///
     /// Why there is no answer. It may have arrived all the same.
-    pub async fn post(&self, at: &Url, path: &str, json: Bytes) -> Result<Answer, String> {
+    pub async fn post(&self, at: &Url, path: &str, json: Bytes) -> Result<Reply, String> {
         let mut request = self.request(Method::POST, at, path, json)?;
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(token) = &self.token {
-            headers.insert(AUTHORIZATION, token.header()?);
-        }
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
+        self.sign(&mut request)?;
         self.ask(at, request).await
+    }
+
+    fn sign(&self, request: &mut Request<Full<Bytes>>) -> Result<(), String> {
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.header()?);
+        }
+        Ok(())
     }
 
     fn request(
@@ -123,7 +165,7 @@ impl Client {
             .map_err(|error| error.to_string())
     }
 
-    async fn ask(&self, at: &Url, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    async fn ask(&self, at: &Url, request: Request<Full<Bytes>>) -> Result<Reply, String> {
         let whole = timeout(self.within, self.exchange(at, request)).await;
         let whole = whole.unwrap_or_else(|_| {
             let within = humantime::format_duration(self.within);
@@ -132,13 +174,16 @@ impl Client {
         whole.map_err(|error| format!("{at}: {error:#}"))
     }
 
-    async fn exchange(&self, at: &Url, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    async fn exchange(&self, at: &Url, request: Request<Full<Bytes>>) -> anyhow::Result<Reply> {
         let stream = TcpStream::connect((at.host.as_str(), at.port)).await;
         let stream = stream.context("connect")?;
         if !at.is_https {
             return self.talk(stream, request).await;
         }
-        let tls = self.tls.as_ref().context("no agent_ca_file")?;
+        let tls = self
+            .tls
+            .as_ref()
+            .with_context(|| format!("no {}", self.ca_key))?;
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(at.host.clone())?,
@@ -151,14 +196,14 @@ impl Client {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         request: Request<Full<Bytes>>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<Reply> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let talk = async {
             let answer = sender.send_request(request).await?;
             let code = answer.status();
-            let body = body::read(answer.into_body(), LARGEST_ANSWER, self.within).await;
+            let body = body::read(answer.into_body(), self.largest, self.within).await;
             let body = body.map_err(|why| anyhow::anyhow!("its answer: {why}"))?;
-            Ok(Answer { code, body })
+            Ok(Reply { code, body })
         };
         tokio::pin!(talk);
         tokio::pin!(connection);
