@@ -742,7 +742,8 @@ fn serve(mut stream: TcpStream, name: Name) -> Result<()> {
     Ok(())
 }
 
-/// The name is the page. As HTTP/1.0 has it, the server closes.
+/// The name is the page. As HTTP/1.0 has it, the server closes; it hears the client out, for without
+/// TIME_WAIT its kernel answers whatever comes after both ends of a closed socket with a reset.
 fn answer_http(mut stream: TcpStream, name: Name) -> Result<()> {
     let mut request = Vec::new();
     let mut part = [0; 1024];
@@ -753,6 +754,8 @@ fn answer_http(mut stream: TcpStream, name: Name) -> Result<()> {
     }
     let page = char::from(name.byte());
     write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n{page}")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    while stream.read(&mut part)? > 0 {}
     Ok(())
 }
 

@@ -29,7 +29,7 @@ const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr
 /// All that QEMU emulates, without what says that copying by single bytes is fast (`rep movsb`,
 /// `rep stosb`), and without long vectors: the kernel then copies and clears by words, and has less to
 /// save of each task. That takes an emulator a quarter off a scenario.
-const CPU: &str = "max,-erms,-fsrm,-fzrm,-fsrs,-fsrc,-avx,-avx2,-fma,-f16c";
+const CPU: &str = "max,-erms,-fsrm,-fzrm,-fsrs,-fsrc,-avx,-avx2,-fma,-f16c,-vaes,-vpclmulqdq";
 
 /// Of its disk. There is room for what a scenario writes, and none is taken before it does.
 const DISK_BYTES: u64 = 1 << 30;
