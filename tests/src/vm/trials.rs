@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +15,7 @@ use serde_json::Value;
 
 use super::board::Board;
 use super::kernels::{Kernel, Matrix};
+use super::report::say;
 use super::unfixed::Unavailable;
 use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
@@ -21,6 +24,11 @@ use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 /// VMs of the matrix side by side: more of them slow each other down into time-outs. Beside them is
 /// one of a [`HostTest`], which waits most of its time.
 const AT_ONCE: usize = 2;
+
+/// Tests that are tried a second time, when all others have ended, because they failed: a host that
+/// others use too stalls an emulated machine now and then for longer than a scenario bears. Whatever
+/// fails for a fault of the agent's fails again; where more fail than these, the fault is no host's.
+const SECOND_TRIES: usize = 3;
 
 /// The kernel on which the harness tests itself.
 const OWN_KERNEL: &str = "6.12";
@@ -37,6 +45,17 @@ struct Case {
 
 /// Where the outcomes of [`HostTest`]s are on the board, which has kernels there.
 const HOST: &str = "host";
+
+/// What has failed once. Its test has no outcome yet.
+#[derive(Debug)]
+enum Failure {
+    Scenario(Boot),
+    Host(HostTest),
+}
+
+/// What is to be tried a second time.
+#[derive(Debug, Default)]
+struct SecondTries(Mutex<Vec<Failure>>);
 
 /// All tests there are.
 #[derive(Debug)]
@@ -105,6 +124,17 @@ impl Plan {
             }
         }
         boots
+    }
+
+    /// What a scenario of a boot is when it fails, unless it has to.
+    fn failure(&self, boot: &Boot, scenario: &str) -> Option<Failure> {
+        let mut cases = self.cases.iter();
+        let case = cases
+            .find(|case| case.scenario.name == scenario && case.kernel.name == boot.kernel.name)?;
+        match case.fails_with {
+            Some(_) => None,
+            None => Some(Failure::Scenario(Boot::of(case))),
+        }
     }
 
     fn host_tests(&self, arguments: &Arguments) -> impl Iterator<Item = HostTest> {
@@ -192,17 +222,96 @@ pub(crate) fn run(
     boots.sort_by_key(|boot| Reverse(boot.tasks.len()));
     let boots = Mutex::new(VecDeque::from(boots));
     let host = plan.host_tests(&arguments).collect::<Vec<_>>();
-    Ok(thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| take_boots(matrix, &boots, board));
+    let second = SecondTries::default();
+    let first = |boot: &Boot, scenario: &str, outcome| {
+        if !second.takes(plan.failure(boot, scenario), &outcome) {
+            board.publish(&boot.kernel.name, scenario, outcome);
         }
-        scope.spawn(|| host.into_iter().for_each(|test| run_on_host(test, board)));
+    };
+    Ok(thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::scope(|scope| {
+                for _ in 0..AT_ONCE {
+                    scope.spawn(|| take_boots(matrix, &boots, board, &first));
+                }
+                scope.spawn(|| {
+                    for test in host {
+                        let outcome = run_on_host(test);
+                        if !second.takes(Some(Failure::Host(test)), &outcome) {
+                            board.publish(HOST, test.name, outcome);
+                        }
+                    }
+                });
+            });
+            second.run(matrix, board);
+        });
         conclude(&arguments, trials)
     }))
 }
 
+impl SecondTries {
+    /// Whether the test's outcome is that of its second try.
+    fn takes(&self, failure: Option<Failure>, outcome: &Outcome) -> bool {
+        let (Some(failure), Outcome::Failed(why)) = (failure, outcome) else {
+            return false;
+        };
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() == SECOND_TRIES {
+            return false;
+        }
+        say!("{failure} failed, and has a second try at the end: {why}");
+        failures.push(failure);
+        true
+    }
+
+    fn run(&self, matrix: &Matrix, board: &Board) {
+        let failures = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for failure in failures {
+            let name = failure.to_string();
+            let report = |outcome: &Outcome| match outcome {
+                Outcome::Failed(_) => say!("{name} failed at its second try too"),
+                _ => say!("{name} passed at its second try"),
+            };
+            match failure {
+                Failure::Scenario(boot) => {
+                    run_boot(matrix, &boot, board, &|boot, scenario, outcome| {
+                        report(&outcome);
+                        board.publish(&boot.kernel.name, scenario, outcome);
+                    })
+                }
+                Failure::Host(test) => {
+                    let outcome = run_on_host(test);
+                    report(&outcome);
+                    board.publish(HOST, test.name, outcome);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scenario(boot) => {
+                let scenarios = boot.tasks.iter().map(|task| task.name.as_str());
+                let scenarios = scenarios.collect::<Vec<_>>().join(", ");
+                write!(f, "kernel {}: {scenarios}", boot.kernel.name)
+            }
+            Self::Host(test) => f.write_str(test.name),
+        }
+    }
+}
+
+/// What hears of the end of a scenario.
+type Publish<'a> = dyn Fn(&Boot, &str, Outcome) + Sync + 'a;
+
 /// Does one after the other until there are no more.
-fn take_boots(matrix: &Matrix, boots: &Mutex<VecDeque<Boot>>, board: &Board) {
+fn take_boots(
+    matrix: &Matrix,
+    boots: &Mutex<VecDeque<Boot>>,
+    board: &Board,
+    publish: &Publish<'_>,
+) {
     let next = || {
         boots
             .lock()
@@ -210,21 +319,20 @@ fn take_boots(matrix: &Matrix, boots: &Mutex<VecDeque<Boot>>, board: &Board) {
             .pop_front()
     };
     while let Some(boot) = next() {
-        run_boot(matrix, &boot, board);
+        run_boot(matrix, &boot, board, publish);
     }
 }
 
-fn run_on_host(test: HostTest, board: &Board) {
-    let outcome = match panic::catch_unwind(test.run) {
+fn run_on_host(test: HostTest) -> Outcome {
+    match panic::catch_unwind(test.run) {
         Ok(Ok(())) => Outcome::Passed,
         Ok(Err(error)) => Outcome::Failed(format!("{error:#}")),
         Err(_) => Outcome::Failed("it panicked".into()),
-    };
-    board.publish(HOST, test.name, outcome);
+    }
 }
 
-fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
-    if let Err(error) = try_boot(matrix, boot, board) {
+fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board, publish: &Publish<'_>) {
+    if let Err(error) = try_boot(matrix, boot, publish) {
         let outcome = match error.is::<Unavailable>() {
             true => Outcome::Skipped(format!("{error:#}")),
             false => Outcome::Failed(format!("{error:#}")),
@@ -235,10 +343,39 @@ fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
     }
 }
 
-fn try_boot(matrix: &Matrix, boot: &Boot, board: &Board) -> Result<()> {
+fn try_boot(matrix: &Matrix, boot: &Boot, publish: &Publish<'_>) -> Result<()> {
     let vm = vm(matrix, &boot.kernel, boot.shape)?;
     let name = &boot.kernel.name;
     session::run(name, &vm, &boot.tasks, &mut |scenario, outcome| {
-        board.publish(name, scenario, outcome);
+        publish(boot, scenario, outcome);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_that_fail_are_tried_again() {
+        fn failure(name: &'static str) -> Option<Failure> {
+            let run = || Ok(());
+            Some(Failure::Host(HostTest { name, run }))
+        }
+        let failed = Outcome::Failed("the host stood still".into());
+        let second = SecondTries::default();
+        assert!(!second.takes(failure("healthy"), &Outcome::Passed));
+        assert!(!second.takes(
+            failure("another kernel's"),
+            &Outcome::Skipped(String::new())
+        ));
+        assert!(!second.takes(None, &failed), "this one has to fail");
+        for _ in 0..SECOND_TRIES {
+            assert!(second.takes(failure("sick"), &failed));
+        }
+        assert!(!second.takes(failure("one too many"), &failed));
+
+        let board = Board::default();
+        second.run(&Matrix::load().unwrap(), &board);
+        assert_eq!(board.outcome(HOST, "sick"), Outcome::Passed);
+    }
 }
