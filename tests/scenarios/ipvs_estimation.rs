@@ -732,7 +732,7 @@ pub(crate) fn every_namespace_and_protocol_is_counted(guest: &Guest) -> Result<V
     // What passes tell of other namespaces.
     let told = !has_threads(guest)? && guest.has_btf("ip_vs");
     if told && has_switch(guest) {
-        left.sh(&format!("sysctl -qw {RUN_ESTIMATION}=0"))?;
+        left.set_sysctl(RUN_ESTIMATION, "0")?;
         of_each(ENABLED, [1.0, 0.0, 1.0])?;
         let notes = agent.report()?["notes"].to_string();
         ensure!(notes.contains(&numbers[1]), "{notes}");

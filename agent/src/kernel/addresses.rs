@@ -1,11 +1,8 @@
 //! In which function of the kernel an address is, out of a few that matter.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader},
-};
+use std::{io, ops::ControlFlow};
 
-const KALLSYMS: &str = "/proc/kallsyms";
+use super::kallsyms::{self, Beginnings, Line};
 
 /// Lines among which one has an address, where the kernel shows any. The first symbols
 /// are offsets of what each CPU has of its own, from zero on.
@@ -33,8 +30,7 @@ impl Ranges {
     ///
     /// Where `/proc/kallsyms` cannot be read.
     pub fn find(wanted: &[&'static str]) -> io::Result<Self> {
-        let file = File::open(KALLSYMS)?;
-        scan(BufReader::with_capacity(1 << 16, file), wanted)
+        scan(|visit| kallsyms::each(visit), wanted)
     }
 
     /// Whether none of them was found: the kernel hides where they are.
@@ -56,43 +52,50 @@ impl Ranges {
 ///
 /// Where `/proc/kallsyms` cannot be read.
 pub fn shown() -> io::Result<bool> {
-    let lines = BufReader::new(File::open(KALLSYMS)?).lines();
-    for line in lines.take(LOOKED_AT) {
-        if parse(&line?).is_some_and(|(address, ..)| address != 0) {
-            return Ok(true);
+    let (mut looked_at, mut shown) = (0, false);
+    kallsyms::each(|line| {
+        looked_at += 1;
+        shown = line.address().is_some_and(|address| address != 0);
+        match shown || looked_at == LOOKED_AT {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
-    }
-    Ok(false)
+    })?;
+    Ok(shown)
 }
 
-/// Reads lines of `address type name [module]`, those of the kernel image in the order of
-/// their addresses, and before those of modules.
-fn scan(mut lines: impl BufRead, wanted: &[&'static str]) -> io::Result<Ranges> {
+/// The lines of the kernel image come in the order of their addresses, and before those of
+/// modules.
+fn scan(
+    each: impl FnOnce(&mut dyn FnMut(Line<'_>) -> ControlFlow<()>) -> io::Result<()>,
+    wanted: &[&'static str],
+) -> io::Result<Ranges> {
+    let beginnings = Beginnings::of(wanted.iter().copied());
     let mut ranges: Vec<Range> = Vec::new();
     let mut open: Option<(&'static str, u64)> = None;
-    let mut line = String::new();
-    while lines.read_line(&mut line)? > 0 && !line.contains('[') {
-        if let Some((address, kind, name)) = parse(&line) {
-            if let Some((name, begin)) = open.filter(|(_, begin)| *begin < address) {
-                let end = address;
-                ranges.push(Range { name, begin, end });
-                open = None;
-            }
-            let whole = name.split('.').next().unwrap_or(name);
-            let found = wanted.iter().find(|it| **it == whole);
-            if let (Some(name), "t" | "T" | "w" | "W") = (found, kind) {
-                open = Some((name, address));
-            }
+    each(&mut |line| {
+        if open.is_none() && !beginnings.may_have(&line) {
+            return ControlFlow::Continue(());
         }
-        line.clear();
-    }
+        if line.is_of_module() {
+            return ControlFlow::Break(());
+        }
+        let (Some(address), Some(name)) = (line.address(), line.name()) else {
+            return ControlFlow::Continue(());
+        };
+        if let Some((name, begin)) = open.filter(|(_, begin)| *begin < address) {
+            let end = address;
+            ranges.push(Range { name, begin, end });
+            open = None;
+        }
+        let whole = name.split('.').next().unwrap_or(name);
+        let found = wanted.iter().find(|it| **it == whole);
+        if let Some(name) = found.filter(|_| line.is_code()) {
+            open = Some((name, address));
+        }
+        ControlFlow::Continue(())
+    })?;
     Ok(Ranges { ranges })
-}
-
-fn parse(line: &str) -> Option<(u64, &str, &str)> {
-    let mut fields = line.split_ascii_whitespace();
-    let address = u64::from_str_radix(fields.next()?, 16).ok()?;
-    Some((address, fields.next()?, fields.next()?))
 }
 
 #[cfg(test)]
@@ -110,10 +113,15 @@ ffffffff81003080 d try_charge_data
 ffffffffc0001000 t try_charge\t[a_module]
 ";
 
+    fn ranges_in(lines: &str, wanted: &[&'static str]) -> Ranges {
+        scan(|visit| kallsyms::each_of(lines.as_bytes(), visit), wanted)
+            .expect("a slice cannot fail to read")
+    }
+
     #[test]
     fn an_address_is_in_the_function_that_begins_before_it() {
         let wanted = ["try_charge", "balance_pgdat", "absent"];
-        let ranges = scan(LINES.as_bytes(), &wanted).expect("a slice cannot fail to read");
+        let ranges = ranges_in(LINES, &wanted);
         let at = |address| ranges.function(address);
         assert_eq!(at(0xffff_ffff_8100_1000), Some("try_charge"));
         assert_eq!(at(0xffff_ffff_8100_1fff), Some("try_charge"));
@@ -127,7 +135,7 @@ ffffffffc0001000 t try_charge\t[a_module]
     #[test]
     fn hidden_addresses_and_garbage_are_no_function() {
         for lines in ["0 t a\n0 t b\n", "x t a\ny t b\n", "\n\n", "1"] {
-            let ranges = scan(lines.as_bytes(), &["a", "b"]).expect("a slice");
+            let ranges = ranges_in(lines, &["a", "b"]);
             assert_eq!(ranges.function(0), None, "{lines:?}");
         }
     }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::AsRawFd as _,
     path::Path,
@@ -156,8 +156,11 @@ fn open_module(path: &Path, base: &Named, wanted: &BTreeSet<&str>) -> Result<Nam
             path.display()
         ));
     }
-    let types = Btf::from_split_file(path, &base.types)
-        .map_err(|error| format!("read {}: {error}", path.display()))?;
+    // Of a file its reader asks for each type where it stands.
+    let types = fs::read(path)
+        .map_err(anyhow::Error::from)
+        .and_then(|bytes| Ok(Btf::from_split_bytes(&bytes, &base.types)?))
+        .map_err(|error| format!("read {}: {error:#}", path.display()))?;
     let mut ids = base.ids.clone();
     for name in wanted {
         let own = types.split().map(|own| own.resolve_ids_by_name(name));

@@ -8,6 +8,7 @@ mod collect;
 pub mod conntrack;
 pub mod facts;
 pub mod ipvs;
+mod kallsyms;
 pub mod machine;
 pub mod modules;
 pub mod netns;

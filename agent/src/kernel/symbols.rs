@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::File,
-    io::{self, BufRead, BufReader},
+    io,
+    ops::ControlFlow,
 };
 
-use super::facts::{Fact, Symbol};
-
-const KALLSYMS: &str = "/proc/kallsyms";
+use super::{
+    facts::{Fact, Symbol},
+    kallsyms::{self, Beginnings, KALLSYMS, Line},
+};
 
 /// What the compiler adds to the name of the part that it has split off a function,
 /// before a number. Callers that have the other part inlined call this one, and a
@@ -18,8 +19,7 @@ const SPLIT: &str = ".part.";
 /// Looks the wanted functions up. The addresses, which are hidden from some
 /// readers, do not matter.
 pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
-    let found = File::open(KALLSYMS)
-        .and_then(|file| scan(BufReader::with_capacity(1 << 16, file), wanted))
+    let found = scan(|visit| kallsyms::each(visit), wanted)
         .map_err(|error| format!("read {KALLSYMS}: {error}"));
     wanted
         .iter()
@@ -33,40 +33,30 @@ pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
         .collect()
 }
 
-/// Reads lines of `address type name [module]` and keeps the names wanted whose
-/// type says that they are code. There are 200,000, so a line is only looked at as far as
-/// it takes.
+/// Keeps the names wanted whose type says that they are code.
 fn scan<'w>(
-    mut lines: impl BufRead,
+    each: impl FnOnce(&mut dyn FnMut(Line<'_>) -> ControlFlow<()>) -> io::Result<()>,
     wanted: &BTreeSet<&'w str>,
 ) -> io::Result<HashMap<&'w str, Symbol>> {
+    let beginnings = Beginnings::of(wanted.iter().copied());
     let mut found = HashMap::new();
-    let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line)? > 0 {
-        if let Some(name) = code(&line) {
+    each(&mut |line| {
+        if beginnings.may_have(&line)
+            && line.is_code()
+            && let Some(name) = line.name()
+        {
             if let Some(name) = wanted.get(name) {
                 found.entry(*name).or_insert(Symbol::Whole);
             }
-            if name.contains('.')
-                && let Some((whole, _)) = name.split_once(SPLIT)
+            if let Some((whole, _)) = name.split_once(SPLIT)
                 && let Some(name) = wanted.get(whole)
             {
                 found.insert(*name, Symbol::Split);
             }
         }
-        line.clear();
-    }
+        ControlFlow::Continue(())
+    })?;
     Ok(found)
-}
-
-/// The name in a line, if it is that of code.
-fn code(line: &[u8]) -> Option<&str> {
-    let address = line.iter().position(|byte| *byte == b' ')?;
-    let [b't' | b'T' | b'w' | b'W', b' ', name @ ..] = line.get(address + 1..)? else {
-        return None;
-    };
-    let name = name.split(u8::is_ascii_whitespace).next()?;
-    str::from_utf8(name).ok()
 }
 
 #[cfg(test)]
@@ -79,10 +69,17 @@ mod tests {
 0000000000000000 t init_conntrack.constprop.0\t[nf_conntrack]
 ";
 
+    fn found_in<'w>(
+        lines: &str,
+        wanted: &BTreeSet<&'w str>,
+    ) -> io::Result<HashMap<&'w str, Symbol>> {
+        scan(|visit| kallsyms::each_of(lines.as_bytes(), visit), wanted)
+    }
+
     #[test]
     fn code_is_found_by_its_whole_name_and_data_is_not() {
         let wanted = BTreeSet::from(["nf_ct_delete", "early_drop", "init_conntrack"]);
-        let found = scan(LINES.as_bytes(), &wanted).expect("a slice cannot fail to read");
+        let found = found_in(LINES, &wanted).expect("a slice cannot fail to read");
         assert_eq!(found, HashMap::from([("nf_ct_delete", Symbol::Whole)]));
     }
 
@@ -90,7 +87,7 @@ mod tests {
     fn a_function_that_was_split_is_called_so_in_either_order() {
         for lines in ["0 t a.part.0\n0 T a\n", "0 T a\n0 t a.part.0\n"] {
             let wanted = BTreeSet::from(["a", "a.part.0"]);
-            let found = scan(lines.as_bytes(), &wanted).expect("a slice cannot fail to read");
+            let found = found_in(lines, &wanted).expect("a slice cannot fail to read");
             let wanted = [("a", Symbol::Split), ("a.part.0", Symbol::Whole)];
             assert_eq!(found, HashMap::from(wanted));
         }

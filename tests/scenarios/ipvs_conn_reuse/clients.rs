@@ -157,7 +157,7 @@ pub(crate) fn ab_and_the_agent_count_alike(guest: &Guest) -> Result<Verdict> {
     let agent = observed(guest, &site)?;
     site.add_services(guest, &[SERVICE])?;
     let client = site.client();
-    client.sh("sysctl -q net.ipv4.ip_local_port_range='40000 40039'")?;
+    client.set_sysctl("net.ipv4.ip_local_port_range", "40000 40039")?;
     site.attempts()?;
     let url = format!("http://{}/", site.service(SERVICE));
     client.sh(&format!(

@@ -3,8 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::thread::sleep;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -13,13 +12,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::Guest;
+use super::command::ends_within;
 use crate::protocol::{INPUT_ENV, KERNEL_ENV, Outcome, SCENARIO_ENV, Task};
 use crate::scenario::{Registry, Verdict};
 
 const OUTCOME: &str = "/run/outcome.json";
 const LOG: &str = "/run/scenario.log";
 
-const POLL: Duration = Duration::from_millis(10);
+/// How often orphans are buried.
+const POLL: Duration = Duration::from_millis(200);
 
 /// In the child: runs the scenario and leaves its outcome. A panic leaves none.
 pub(crate) fn run(registry: &Registry, name: &str) -> ExitCode {
@@ -61,7 +62,7 @@ pub(crate) fn supervise(task: &Task, kernel: &str) -> Result<(Outcome, String)> 
         .stderr(log)
         .spawn()
         .context("start a scenario")?;
-    let end = wait(Pid::from_raw(child.id().cast_signed()), task.limit)?;
+    let end = wait(&child, task.limit)?;
     let outcome = match end {
         Some(status) => outcome(Path::new(OUTCOME), status),
         None => Outcome::Failed(format!("no verdict within {:?}", task.limit)),
@@ -71,13 +72,16 @@ pub(crate) fn supervise(task: &Task, kernel: &str) -> Result<(Outcome, String)> 
 }
 
 /// Waits for one child, and buries every orphan that PID 1 has inherited.
-fn wait(child: Pid, limit: Duration) -> Result<Option<WaitStatus>> {
+fn wait(child: &Child, limit: Duration) -> Result<Option<WaitStatus>> {
+    let pid = Pid::from_raw(child.id().cast_signed());
     let deadline = Instant::now() + limit;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)).context("wait for a scenario")? {
             WaitStatus::StillAlive if Instant::now() > deadline => return Ok(None),
-            WaitStatus::StillAlive => sleep(POLL),
-            status if status.pid() == Some(child) => return Ok(Some(status)),
+            WaitStatus::StillAlive => {
+                ends_within(child, POLL)?;
+            }
+            status if status.pid() == Some(pid) => return Ok(Some(status)),
             _ => {}
         }
     }

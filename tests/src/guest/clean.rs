@@ -239,5 +239,5 @@ fn sysctls() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 }
 
 fn sh(script: &str) -> Result<String> {
-    command::shell(&[], script, PATIENCE)?.ok()
+    command::shell(script, PATIENCE)?.ok()
 }

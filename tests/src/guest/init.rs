@@ -124,5 +124,5 @@ fn foreground(words: &[String]) -> Result<()> {
 }
 
 fn sh(script: &str) -> Result<String> {
-    command::shell(&[], script, Duration::from_secs(60))?.ok()
+    command::shell(script, Duration::from_secs(60))?.ok()
 }

@@ -63,12 +63,12 @@ impl Guest {
 
     /// What a shell prints for this; failure is an error with what it said.
     pub fn sh(&self, script: &str) -> Result<String> {
-        command::shell(&[], script, COMMAND_LIMIT)?.ok()
+        command::shell(script, COMMAND_LIMIT)?.ok()
     }
 
     /// As [`Guest::sh`], for commands whose failure is no surprise.
     pub fn try_sh(&self, script: &str) -> Result<Output> {
-        command::shell(&[], script, COMMAND_LIMIT)
+        command::shell(script, COMMAND_LIMIT)
     }
 
     /// Runs a program to its end.

@@ -8,8 +8,8 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 
-use super::COMMAND_LIMIT;
 use super::command::{self, Output};
+use super::{COMMAND_LIMIT, sysctl};
 
 /// Where `ip netns` keeps them.
 pub(super) const FOLDER: &str = "/run/netns";
@@ -22,12 +22,12 @@ pub struct NetNs {
 
 impl NetNs {
     pub(crate) fn create(name: &str) -> Result<Self> {
-        host(&format!("ip netns add {name}"))?;
-        let namespace = Self {
+        host(&format!(
+            "ip netns add {name} && ip -n {name} link set lo up"
+        ))?;
+        Ok(Self {
             name: name.to_owned(),
-        };
-        namespace.sh("ip link set lo up")?;
-        Ok(namespace)
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -36,11 +36,17 @@ impl NetNs {
 
     /// What a shell in here prints for this.
     pub fn sh(&self, script: &str) -> Result<String> {
-        self.try_sh(script)?.ok()
+        let output = self.try_sh(script)?.ok();
+        output.with_context(|| format!("in network namespace {}", self.name))
     }
 
+    /// Without `ip netns exec`, which would mount a /sys for each command.
     pub fn try_sh(&self, script: &str) -> Result<Output> {
-        command::shell(&["ip", "netns", "exec", &self.name], script, COMMAND_LIMIT)
+        self.within(|| command::shell(script, COMMAND_LIMIT))
+    }
+
+    pub fn set_sysctl(&self, name: &str, value: &str) -> Result<()> {
+        self.within(|| sysctl::write(name, value))
     }
 
     /// A program that will run in here.
@@ -68,11 +74,11 @@ impl NetNs {
             own.0, self.name, outside.0
         ))?;
         self.configure(own)?;
-        host(&configuration(outside)).map(drop)
+        host(&configuration("", outside)).map(drop)
     }
 
     fn configure(&self, interface: (&str, &str)) -> Result<()> {
-        self.sh(&configuration(interface)).map(drop)
+        host(&configuration(&format!("-n {}", self.name), interface)).map(drop)
     }
 
     /// Runs a function on a thread that is in here: sockets that it opens are of this namespace.
@@ -100,10 +106,15 @@ impl Drop for NetNs {
 }
 
 /// No IPv6 duplicate address detection: it would make the first seconds different.
-fn configuration((interface, address): (&str, &str)) -> String {
-    format!("ip addr add {address} dev {interface} nodad && ip link set {interface} up")
+fn configuration(place: &str, (interface, address): (&str, &str)) -> String {
+    format!(
+        "ip {place} -batch - <<'END'
+address add {address} dev {interface} nodad
+link set {interface} up
+END"
+    )
 }
 
 fn host(script: &str) -> Result<String> {
-    command::shell(&[], script, COMMAND_LIMIT)?.ok()
+    command::shell(script, COMMAND_LIMIT)?.ok()
 }

@@ -148,9 +148,9 @@ impl Site {
         }
         // Who has closed would keep the port for a minute, and a server answer for it.
         for end in [&client, &old, &new] {
-            end.sh("sysctl -q net.ipv4.tcp_max_tw_buckets=0")?;
+            end.set_sysctl("net.ipv4.tcp_max_tw_buckets", "0")?;
             // Nor is a namespace to outlive the scenario for what its vanished peers owe it.
-            end.sh("sysctl -q net.ipv4.tcp_orphan_retries=1")?;
+            end.set_sysctl("net.ipv4.tcp_orphan_retries", "1")?;
         }
         client.sh(&count_syns("output"))?;
         old.sh(&count_syns("input"))?;
@@ -512,10 +512,7 @@ impl Director {
             }
         }
         // Else the kernel would take packets for spoofed whose way back it does not see.
-        self.sh(
-            guest,
-            &format!("echo 0 > /proc/sys/net/ipv4/conf/{link}/rp_filter"),
-        )?;
+        self.set_sysctl(guest, &format!("net.ipv4.conf.{link}.rp_filter"), "0")?;
         leaf.sh(&format!(
             "ip route add default via {}",
             host(family, network, 1)
@@ -527,6 +524,13 @@ impl Director {
         match self {
             Self::Guest => guest.sh(script),
             Self::Apart { namespace, .. } => namespace.sh(script),
+        }
+    }
+
+    fn set_sysctl(&self, guest: &Guest, name: &str, value: &str) -> Result<()> {
+        match self {
+            Self::Guest => guest.set_sysctl(name, value),
+            Self::Apart { namespace, .. } => namespace.set_sysctl(name, value),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::Ward;
@@ -12,9 +12,10 @@ use crate::{
     node::Directory,
 };
 
-/// For how long facts are the same for all who ask. Ailments attach at the same time, and what
-/// takes long is to read the kernel's symbols and types, whoever wants to know of them.
-const SAME: Duration = Duration::from_secs(1);
+/// For how long facts are the same for all who ask, by the time that it took to collect them.
+/// Ailments attach one after the other, and what takes long is to read the kernel's symbols and
+/// types, whoever wants to know of them.
+const SAME: u32 = 10;
 
 /// Answers what an ailment has to know before it attaches, and when to do so anew.
 pub trait Host: fmt::Debug + Send + Sync {
@@ -44,9 +45,9 @@ pub struct RunningKernel {
 /// Facts, and what they hold for.
 #[derive(Debug)]
 struct Known {
-    since: Instant,
-    /// Which load of each module the facts are about.
-    modules: Vec<Option<u64>>,
+    until: Instant,
+    /// Which load of each module the facts are about, and whether it was in use.
+    modules: Vec<(Option<u64>, bool)>,
     facts: KernelFacts,
 }
 
@@ -67,9 +68,12 @@ impl RunningKernel {
         Self { directory, ..self }
     }
 
-    fn modules(&self) -> Vec<Option<u64>> {
+    fn modules(&self) -> Vec<(Option<u64>, bool)> {
         let modules = self.needs.iter().flat_map(|needs| needs.modules);
-        modules.map(|module| modules::instance(module)).collect()
+        let in_use = |module| modules::users(module).is_some_and(|users| users > 0);
+        modules
+            .map(|module| (modules::instance(module), in_use(module)))
+            .collect()
     }
 }
 
@@ -77,13 +81,14 @@ impl Host for RunningKernel {
     fn facts(&self) -> KernelFacts {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let modules = self.modules();
-        let same = |known: &&mut Known| known.since.elapsed() < SAME && known.modules == modules;
+        let began = Instant::now();
+        let same = |known: &&mut Known| began < known.until && known.modules == modules;
         if let Some(known) = known.as_mut().filter(same) {
             return known.facts.clone();
         }
         let facts = kernel::collect(&self.needs);
         *known = Some(Known {
-            since: Instant::now(),
+            until: Instant::now() + began.elapsed() * SAME,
             modules,
             facts: facts.clone(),
         });

@@ -1,0 +1,143 @@
+//! The lines of `/proc/kallsyms`: all symbols of the kernel and its modules.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    ops::ControlFlow,
+};
+
+pub(super) const KALLSYMS: &str = "/proc/kallsyms";
+
+/// A line of `address type name [module]`. There are 200,000, so of most no more is looked at
+/// than has to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'l> {
+    address: &'l [u8],
+    kind: u8,
+    /// The name, and what comes after it.
+    rest: &'l [u8],
+}
+
+impl<'l> Line<'l> {
+    fn parse(line: &'l [u8]) -> Option<Self> {
+        let end = line.iter().position(|byte| *byte == b' ')?;
+        let [kind, b' ', rest @ ..] = line.get(end + 1..)? else {
+            return None;
+        };
+        Some(Self {
+            address: &line[..end],
+            kind: *kind,
+            rest,
+        })
+    }
+
+    /// 0 where the kernel hides it from this process.
+    pub(super) fn address(&self) -> Option<u64> {
+        u64::from_str_radix(str::from_utf8(self.address).ok()?, 16).ok()
+    }
+
+    pub(super) fn is_code(&self) -> bool {
+        matches!(self.kind, b't' | b'T' | b'w' | b'W')
+    }
+
+    pub(super) fn name(&self) -> Option<&'l str> {
+        let name = self.rest.split(u8::is_ascii_whitespace).next()?;
+        str::from_utf8(name).ok()
+    }
+
+    pub(super) fn is_of_module(&self) -> bool {
+        self.rest.contains(&b'[')
+    }
+
+    /// How its name begins, as far as [`Beginnings`] look.
+    fn beginning(&self) -> Option<[u8; BEGINNING]> {
+        self.rest.first_chunk().copied()
+    }
+}
+
+const BEGINNING: usize = 4;
+
+/// How wanted names begin, which keeps most lines from being looked at any further.
+#[derive(Debug)]
+pub(super) struct Beginnings {
+    /// In order.
+    known: Vec<[u8; BEGINNING]>,
+    /// One is shorter than a beginning.
+    any: bool,
+}
+
+impl Beginnings {
+    pub(super) fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
+        let (mut known, mut any) = (Vec::new(), false);
+        for name in names {
+            match name.as_bytes().first_chunk() {
+                Some(beginning) => known.push(*beginning),
+                None => any = true,
+            }
+        }
+        known.sort_unstable();
+        known.dedup();
+        Self { known, any }
+    }
+
+    /// Whether the name in a line may be one of those, or begin with one.
+    pub(super) fn may_have(&self, line: &Line<'_>) -> bool {
+        let known = |beginning| self.known.binary_search(&beginning).is_ok();
+        self.any || line.beginning().is_some_and(known)
+    }
+}
+
+/// Goes through all lines until it is told to stop.
+///
+/// # Errors
+///
+/// Where `/proc/kallsyms` cannot be read.
+pub(super) fn each(visit: impl FnMut(Line<'_>) -> ControlFlow<()>) -> io::Result<()> {
+    let file = File::open(KALLSYMS)?;
+    each_of(BufReader::with_capacity(1 << 16, file), visit)
+}
+
+/// The same of a text of that kind. What is no such line is passed over.
+pub(super) fn each_of(
+    mut lines: impl BufRead,
+    mut visit: impl FnMut(Line<'_>) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if Line::parse(&line).is_some_and(|line| visit(line).is_break()) {
+            break;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_taken_apart() {
+        let line = Line::parse(b"ffffffffc0001000 t nf_ct_delete\t[nf_conntrack]\n").unwrap();
+        assert_eq!(line.address(), Some(0xffff_ffff_c000_1000));
+        assert_eq!(line.name(), Some("nf_ct_delete"));
+        assert!(line.is_code() && line.is_of_module());
+        let data = Line::parse(b"0 d x\n").unwrap();
+        assert!(!data.is_code() && !data.is_of_module());
+        for garbage in ["", "\n", "1", "0 t", "0 tt x"] {
+            assert!(Line::parse(garbage.as_bytes()).is_none(), "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn lines_whose_names_begin_otherwise_are_passed_over() {
+        let may_have = |names: &[&str], line: &str| {
+            let line = Line::parse(line.as_bytes()).unwrap();
+            Beginnings::of(names.iter().copied()).may_have(&line)
+        };
+        assert!(may_have(&["nf_ct_delete"], "0 t nf_ct_delete.part.0\n"));
+        assert!(may_have(&["nf_ct_delete"], "0 t nf_conntrack_in\n"));
+        assert!(!may_have(&["nf_ct_delete"], "0 t schedule\n"));
+        assert!(may_have(&["a", "nf_ct_delete"], "0 t a\n"));
+    }
+}
