@@ -1,8 +1,11 @@
 //! In which function of the kernel an address is, out of a few that matter.
 
-use std::{io, ops::ControlFlow};
+use std::{
+    io::{self, BufRead},
+    ops::ControlFlow,
+};
 
-use super::kallsyms::{self, Beginnings, Line};
+use super::kallsyms::{self, Beginnings};
 
 /// Lines among which one has an address, where the kernel shows any. The first symbols
 /// are offsets of what each CPU has of its own, from zero on.
@@ -30,7 +33,7 @@ impl Ranges {
     ///
     /// Where `/proc/kallsyms` cannot be read.
     pub fn find(wanted: &[&'static str]) -> io::Result<Self> {
-        scan(|visit| kallsyms::each(visit), wanted)
+        scan(kallsyms::open()?, wanted)
     }
 
     /// Whether none of them was found: the kernel hides where they are.
@@ -53,7 +56,7 @@ impl Ranges {
 /// Where `/proc/kallsyms` cannot be read.
 pub fn shown() -> io::Result<bool> {
     let (mut looked_at, mut shown) = (0, false);
-    kallsyms::each(|line| {
+    kallsyms::each(kallsyms::open()?, |line| {
         looked_at += 1;
         shown = line.address().is_some_and(|address| address != 0);
         match shown || looked_at == LOOKED_AT {
@@ -66,14 +69,11 @@ pub fn shown() -> io::Result<bool> {
 
 /// The lines of the kernel image come in the order of their addresses, and before those of
 /// modules.
-fn scan(
-    each: impl FnOnce(&mut dyn FnMut(Line<'_>) -> ControlFlow<()>) -> io::Result<()>,
-    wanted: &[&'static str],
-) -> io::Result<Ranges> {
+fn scan(lines: impl BufRead, wanted: &[&'static str]) -> io::Result<Ranges> {
     let beginnings = Beginnings::of(wanted.iter().copied());
     let mut ranges: Vec<Range> = Vec::new();
     let mut open: Option<(&'static str, u64)> = None;
-    each(&mut |line| {
+    kallsyms::each(lines, |line| {
         if open.is_none() && !beginnings.may_have(&line) {
             return ControlFlow::Continue(());
         }
@@ -113,15 +113,10 @@ ffffffff81003080 d try_charge_data
 ffffffffc0001000 t try_charge\t[a_module]
 ";
 
-    fn ranges_in(lines: &str, wanted: &[&'static str]) -> Ranges {
-        scan(|visit| kallsyms::each_of(lines.as_bytes(), visit), wanted)
-            .expect("a slice cannot fail to read")
-    }
-
     #[test]
     fn an_address_is_in_the_function_that_begins_before_it() {
         let wanted = ["try_charge", "balance_pgdat", "absent"];
-        let ranges = ranges_in(LINES, &wanted);
+        let ranges = scan(LINES.as_bytes(), &wanted).expect("a slice cannot fail to read");
         let at = |address| ranges.function(address);
         assert_eq!(at(0xffff_ffff_8100_1000), Some("try_charge"));
         assert_eq!(at(0xffff_ffff_8100_1fff), Some("try_charge"));
@@ -135,7 +130,7 @@ ffffffffc0001000 t try_charge\t[a_module]
     #[test]
     fn hidden_addresses_and_garbage_are_no_function() {
         for lines in ["0 t a\n0 t b\n", "x t a\ny t b\n", "\n\n", "1"] {
-            let ranges = ranges_in(lines, &["a", "b"]);
+            let ranges = scan(lines.as_bytes(), &["a", "b"]).expect("a slice");
             assert_eq!(ranges.function(0), None, "{lines:?}");
         }
     }

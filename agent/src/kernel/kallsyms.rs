@@ -87,18 +87,19 @@ impl Beginnings {
     }
 }
 
-/// Goes through all lines until it is told to stop.
-///
 /// # Errors
 ///
 /// Where `/proc/kallsyms` cannot be read.
-pub(super) fn each(visit: impl FnMut(Line<'_>) -> ControlFlow<()>) -> io::Result<()> {
-    let file = File::open(KALLSYMS)?;
-    each_of(BufReader::with_capacity(1 << 16, file), visit)
+pub(super) fn open() -> io::Result<impl BufRead> {
+    Ok(BufReader::with_capacity(1 << 16, File::open(KALLSYMS)?))
 }
 
-/// The same of a text of that kind. What is no such line is passed over.
-pub(super) fn each_of(
+/// Goes through all lines until it is told to stop. What is no such line is passed over.
+///
+/// # Errors
+///
+/// The reader's.
+pub(super) fn each(
     mut lines: impl BufRead,
     mut visit: impl FnMut(Line<'_>) -> ControlFlow<()>,
 ) -> io::Result<()> {

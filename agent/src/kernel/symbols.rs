@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    io,
+    io::{self, BufRead},
     ops::ControlFlow,
 };
 
 use super::{
     facts::{Fact, Symbol},
-    kallsyms::{self, Beginnings, KALLSYMS, Line},
+    kallsyms::{self, Beginnings, KALLSYMS},
 };
 
 /// What the compiler adds to the name of the part that it has split off a function,
@@ -19,7 +19,8 @@ const SPLIT: &str = ".part.";
 /// Looks the wanted functions up. The addresses, which are hidden from some
 /// readers, do not matter.
 pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
-    let found = scan(|visit| kallsyms::each(visit), wanted)
+    let found = kallsyms::open()
+        .and_then(|lines| scan(lines, wanted))
         .map_err(|error| format!("read {KALLSYMS}: {error}"));
     wanted
         .iter()
@@ -35,12 +36,12 @@ pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
 
 /// Keeps the names wanted whose type says that they are code.
 fn scan<'w>(
-    each: impl FnOnce(&mut dyn FnMut(Line<'_>) -> ControlFlow<()>) -> io::Result<()>,
+    lines: impl BufRead,
     wanted: &BTreeSet<&'w str>,
 ) -> io::Result<HashMap<&'w str, Symbol>> {
     let beginnings = Beginnings::of(wanted.iter().copied());
     let mut found = HashMap::new();
-    each(&mut |line| {
+    kallsyms::each(lines, |line| {
         if beginnings.may_have(&line)
             && line.is_code()
             && let Some(name) = line.name()
@@ -69,17 +70,10 @@ mod tests {
 0000000000000000 t init_conntrack.constprop.0\t[nf_conntrack]
 ";
 
-    fn found_in<'w>(
-        lines: &str,
-        wanted: &BTreeSet<&'w str>,
-    ) -> io::Result<HashMap<&'w str, Symbol>> {
-        scan(|visit| kallsyms::each_of(lines.as_bytes(), visit), wanted)
-    }
-
     #[test]
     fn code_is_found_by_its_whole_name_and_data_is_not() {
         let wanted = BTreeSet::from(["nf_ct_delete", "early_drop", "init_conntrack"]);
-        let found = found_in(LINES, &wanted).expect("a slice cannot fail to read");
+        let found = scan(LINES.as_bytes(), &wanted).expect("a slice cannot fail to read");
         assert_eq!(found, HashMap::from([("nf_ct_delete", Symbol::Whole)]));
     }
 
@@ -87,7 +81,7 @@ mod tests {
     fn a_function_that_was_split_is_called_so_in_either_order() {
         for lines in ["0 t a.part.0\n0 T a\n", "0 T a\n0 t a.part.0\n"] {
             let wanted = BTreeSet::from(["a", "a.part.0"]);
-            let found = found_in(lines, &wanted).expect("a slice cannot fail to read");
+            let found = scan(lines.as_bytes(), &wanted).expect("a slice cannot fail to read");
             let wanted = [("a", Symbol::Split), ("a.part.0", Symbol::Whole)];
             assert_eq!(found, HashMap::from(wanted));
         }
