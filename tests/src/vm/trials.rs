@@ -21,15 +21,14 @@ use super::{conclude, session, this, vm};
 use crate::protocol::{Outcome, Task};
 use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
-/// VMs side by side, whatever they are; more would slow each other down into time-outs. Each waits for
-/// some of its time, so beside them there is room for one with one CPU: a [`HostTest`]'s as long as
-/// there are any.
+/// VMs of the matrix side by side: more of them slow each other down into time-outs. Beside them is
+/// one of a [`HostTest`], which waits most of its time.
 const AT_ONCE: usize = 2;
 
 /// Tests that are tried a second time, when all others have ended, because they failed: a host that
 /// others use too stalls an emulated machine now and then for longer than a scenario bears. Whatever
 /// fails for a fault of the agent's fails again; where more fail than these, the fault is no host's.
-const SECOND_TRIES: usize = 3;
+const SECOND_TRIES: usize = 4;
 
 /// The kernel on which the harness tests itself.
 const OWN_KERNEL: &str = "6.12";
@@ -233,7 +232,7 @@ pub(crate) fn run(
         scope.spawn(|| {
             thread::scope(|scope| {
                 for _ in 0..AT_ONCE {
-                    scope.spawn(|| take_boots(matrix, &boots, |_| true, board, &first));
+                    scope.spawn(|| take_boots(matrix, &boots, board, &first));
                 }
                 scope.spawn(|| {
                     for test in host {
@@ -242,8 +241,6 @@ pub(crate) fn run(
                             board.publish(HOST, test.name, outcome);
                         }
                     }
-                    let is_small = |boot: &Boot| boot.shape == Shape::Usual;
-                    take_boots(matrix, &boots, is_small, board, &first);
                 });
             });
             second.run(matrix, board);
@@ -308,18 +305,18 @@ impl fmt::Display for Failure {
 /// What hears of the end of a scenario.
 type Publish<'a> = dyn Fn(&Boot, &str, Outcome) + Sync + 'a;
 
-/// Does one after the other of those that suit, until there are no more.
+/// Does one after the other until there are no more.
 fn take_boots(
     matrix: &Matrix,
     boots: &Mutex<VecDeque<Boot>>,
-    suits: impl Fn(&Boot) -> bool,
     board: &Board,
     publish: &Publish<'_>,
 ) {
     let next = || {
-        let mut boots = boots.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = boots.iter().position(&suits)?;
-        boots.remove(at)
+        boots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     };
     while let Some(boot) = next() {
         run_boot(matrix, &boot, board, publish);
