@@ -268,7 +268,7 @@ pub(crate) fn a_storm_of_reclaim_is_named_with_who_has_to(guest: &Guest) -> Resu
         Ok(())
     })?;
     // It counts one when it is over.
-    eventually(SOON, "the kernel counts them", || {
+    eventually(2 * SOON, "the kernel counts them", || {
         let now = counted(&["compact_stall"])?;
         ensure!(now > stalls, "{now} stalls, {stalls} before");
         Ok(())
