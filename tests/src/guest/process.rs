@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::command::ends_within;
 use crate::eventually::eventually;
 
 /// Dropping it kills the program and shows its output, which a failed scenario's report needs.
@@ -67,9 +68,9 @@ impl Process {
 
     /// Waits for it to end by itself.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let what = format!("the end of {}", self.name);
-        let child = &mut self.child;
-        let status = eventually(limit, &what, || child.try_wait()?.context("it runs on"))?;
+        let ended = ends_within(&self.child, limit)?;
+        ensure!(ended, "the end of {}: not within {limit:?}", self.name);
+        let status = self.child.wait().context("wait for what has ended")?;
         self.ended = Some(status);
         Ok(status)
     }
