@@ -215,7 +215,7 @@ pub(crate) fn a_dirtier_of_a_slow_disk_is_named_with_who_waits(guest: &Guest) ->
         Ok(finding)
     })?;
     let summary = finding["summary"].to_string();
-    ensure!(summary.contains("vda"), "{summary}");
+    ensure!(summary.contains(disk::NAME), "{summary}");
     drop((writing, waiting));
     healthy(&agent)?;
     Ok(Verdict::Passed)

@@ -208,8 +208,8 @@ pub(crate) fn waits_for_memory_have_the_cause_that_the_kernel_counts(
 
     // Whose cgroup khugepaged charges is not who waits then.
     guest.sh(&format!("echo never > {HUGE}"))?;
-    guest.modprobe("virtio_blk")?;
-    guest.sh("mkswap /dev/vda && swapon /dev/vda")?;
+    let disk = disk::create(guest)?;
+    guest.sh(&format!("mkswap {disk} && swapon {disk}"))?;
     let swaps = Fault {
         cgroup: limited("/swaps")?,
         causes: &[("swap_in", &["pswpin"])],
@@ -218,7 +218,7 @@ pub(crate) fn waits_for_memory_have_the_cause_that_the_kernel_counts(
     swaps.is_told(&agent, |cgroup| {
         working_set::start(guest, cgroup, Kind::Memory)
     })?;
-    guest.sh("swapoff /dev/vda")?;
+    guest.sh(&format!("swapoff {disk}"))?;
 
     disk::mount(guest)?;
     working_set::prepare_file(guest)?;

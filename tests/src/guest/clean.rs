@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use super::{child, command, kernel, netns};
 use crate::eventually::eventually;
 use crate::files;
+use crate::maladies::disk;
 
 /// The settings that scenarios, and the agent's treatments, change.
 const SYSCTLS: &[&str] = &["/proc/sys/net", "/proc/sys/vm"];
@@ -52,10 +53,11 @@ impl Baseline {
 
     /// Goes back to it; gives what could not be put right.
     pub(crate) fn restore(&self) -> Vec<String> {
-        let steps: [(&str, Result<()>); 12] = [
+        let steps: [(&str, Result<()>); 13] = [
             ("processes", kill_all()),
             ("swap", stop_swapping()),
             ("mounts", self.unmount()),
+            ("disks", remove_disks()),
             ("network namespaces", remove_namespaces()),
             ("interfaces", self.remove_links()),
             ("packet filter rules", flush_rules()),
@@ -151,6 +153,15 @@ fn stop_swapping() -> Result<()> {
     Ok(())
 }
 
+/// Those of null_blk: a folder is a disk.
+fn remove_disks() -> Result<()> {
+    let folder = Path::new(disk::DISKS);
+    match folder.exists() {
+        true => remove_children(folder),
+        false => Ok(()),
+    }
+}
+
 fn remove_namespaces() -> Result<()> {
     if !Path::new(netns::FOLDER).exists() {
         return Ok(());
@@ -195,14 +206,15 @@ fn remove_pins() -> Result<()> {
     Ok(())
 }
 
-/// The folders of a cgroup's folder are its children; all else in it is the kernel's.
 fn remove_cgroups() -> Result<()> {
     remove_children(Path::new("/sys/fs/cgroup"))
 }
 
-fn remove_children(cgroup: &Path) -> Result<()> {
-    let context = || format!("list {}", cgroup.display());
-    for entry in fs::read_dir(cgroup).with_context(context)? {
+/// The folders in a cgroup's folder, or in that of null_blk, are what users made; all else in it is
+/// the kernel's.
+fn remove_children(folder: &Path) -> Result<()> {
+    let context = || format!("list {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(context)? {
         let entry = entry.with_context(context)?;
         if entry.file_type().with_context(context)?.is_dir() {
             let child = entry.path();

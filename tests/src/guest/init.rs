@@ -20,6 +20,9 @@ pub(super) const CONSOLE: &str = "/dev/ttyS0";
 /// For the port; built into some kernels, and nothing here loads drivers by itself.
 const DRIVERS: &str = "modprobe virtio_pci && modprobe virtio_console";
 
+/// Where disks are made. Its folder is there when the module is.
+const CONFIGFS: &str = "modprobe configfs && mount -t configfs configfs /sys/kernel/config";
+
 /// QEMU's user network: it gives every guest this address and is its gateway. The interface gets
 /// another name, because scenarios make some that are called eth0.
 const NETWORK: &str = "modprobe virtio_net && ip link set eth0 name host && \
@@ -43,6 +46,7 @@ fn work() -> Result<()> {
     mounts::all()?;
     let job = job()?;
     sh(DRIVERS)?;
+    sh(CONFIGFS)?;
     sh("hostname guest && ip link set lo up")?;
     if job.network {
         sh(NETWORK)?;

@@ -22,7 +22,7 @@ pub fn run(kernel: &str, scenario: &Scenario, input: Value, ports: &[u16]) -> Re
         vm.has_agent(),
         "the guest has no agent: NODEMEDIC_BIN is not set"
     );
-    vm.forwards.extend(ports);
+    vm.forward(ports);
     let mut end = None;
     let tasks = [Task::new(scenario, input)];
     session::run(&kernel.name, &vm, &tasks, &mut |_, outcome| {

@@ -31,18 +31,15 @@ const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off nokaslr
 /// save of each task. That takes an emulator a quarter off a scenario.
 const CPU: &str = "max,-erms,-fsrm,-fzrm,-fsrs,-fsrc,-avx,-avx2,-fma,-f16c,-vaes,-vpclmulqdq";
 
-/// Of its disk. There is room for what a scenario writes, and none is taken before it does.
-const DISK_BYTES: u64 = 1 << 30;
-
-/// As slow as a cloud's cheapest disk, or one that is about to fail.
-const DISK_SPEED: &str = "throttling.bps-total=8388608,throttling.iops-total=200";
+/// The guest's calendar: the same in each boot, and as fast as its other clocks.
+const CALENDAR: &str = "base=2026-01-01T00:00:00,clock=vm";
 
 /// All that a guest is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Vm {
     pub(crate) machine: Machine,
     /// TCP ports of the host's loopback that lead to the same port in the guest.
-    pub(crate) forwards: Vec<u16>,
+    forwards: Vec<u16>,
     qemu: Qemu,
     kernel: KernelImage,
     /// The archives that make up its file system, without the job.
@@ -82,6 +79,15 @@ impl Vm {
         ensure_static(path)?;
         self.agent = Some(path.to_owned());
         Ok(())
+    }
+
+    /// Lets something on the host reach these TCP ports of the guest, whose clock then must not leap
+    /// ahead of the host's.
+    pub(crate) fn forward(&mut self, ports: &[u16]) {
+        self.forwards.extend(ports);
+        if let Clock::Virtual(shift) = self.machine.clock {
+            self.machine.clock = Clock::Paced(shift);
+        }
     }
 
     pub(crate) fn has_agent(&self) -> bool {
@@ -131,7 +137,7 @@ impl Vm {
         self.initrd(&job, folder).context("make the initrd")?;
         let mut command = self.qemu.command()?;
         command
-            .args(clock(self.machine.clock))
+            .args(clock(&self.machine))
             .args([
                 "-cpu",
                 CPU,
@@ -156,7 +162,6 @@ impl Vm {
                 "virtserialport,chardev=events,name={}",
                 protocol::PORT
             ));
-        disk(&mut command, folder)?;
         self.more_cpus(&mut command, folder)?;
         self.network(&mut command);
         die_with_us(&mut command);
@@ -215,32 +220,21 @@ impl Vm {
     }
 }
 
-/// An empty, slow disk: the guest's `vda`, once it has loaded the driver.
-fn disk(command: &mut Command, folder: &RunFolder) -> Result<()> {
-    let path = folder.path().join("disk");
-    let file = create(&path)?;
-    let sized = file.set_len(DISK_BYTES);
-    sized.with_context(|| format!("make {} big enough", path.display()))?;
-    let path = path.display();
-    command
-        .arg("-drive")
-        .arg(format!(
-            "if=none,id=disk,format=raw,cache=unsafe,{DISK_SPEED},file={path}"
-        ))
-        .args(["-device", "virtio-blk-pci,drive=disk"]);
-    Ok(())
+fn clock(machine: &Machine) -> Vec<String> {
+    let (shift, sleep) = match machine.clock {
+        Clock::Host => return words(&["-accel", "tcg,thread=multi,tb-size=256"]),
+        Clock::Paced(shift) => (shift, "on"),
+        Clock::Virtual(shift) => (shift, "off"),
+    };
+    let mut options = words(&["-accel", "tcg,thread=single,tb-size=256", "-icount"]);
+    options.push(format!("shift={},sleep={sleep}", shift.0));
+    options.extend(words(&["-rtc", CALENDAR, "-seed"]));
+    options.push(machine.seed.to_string());
+    options
 }
 
-fn clock(clock: Clock) -> &'static [&'static str] {
-    match clock {
-        Clock::Host => &["-accel", "tcg,thread=multi,tb-size=256"],
-        Clock::Instructions => &[
-            "-accel",
-            "tcg,thread=single,tb-size=256",
-            "-icount",
-            "shift=0,sleep=on",
-        ],
-    }
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn create(path: &Path) -> Result<File> {

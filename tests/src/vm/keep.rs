@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::kernels::Matrix;
+use super::machine::Clock;
 use super::report::say;
 use super::trials::Boot;
 use super::vm;
@@ -18,11 +19,13 @@ pub(crate) fn run(matrix: &Matrix, boots: Vec<Boot>) -> Result<ExitCode> {
         .next()
         .context("the filter selects nothing to boot")?;
     let mut vm = vm(matrix, &boot.kernel, boot.shape)?;
+    // Somebody types at it.
+    vm.machine.clock = Clock::Host;
     if let Ok(port) = env::var("NODEMEDIC_VM_FORWARD") {
         let port = port
             .parse()
             .with_context(|| format!("NODEMEDIC_VM_FORWARD={port:?}"))?;
-        vm.forwards.push(port);
+        vm.forward(&[port]);
     }
     let job = Job {
         kernel: boot.kernel.name.clone(),

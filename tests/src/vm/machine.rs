@@ -21,6 +21,9 @@ const MEMORY_OF_PODS: u32 = 1_536;
 /// As many as a host of virtual machines is often told to be ready for.
 const MANY: u8 = 128;
 
+/// Of the random numbers of guests. Another one gives other ports, hashes and addresses.
+const SEED: u32 = 1;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
     pub(crate) cpus: u8,
@@ -30,21 +33,42 @@ pub(crate) struct Machine {
     /// More words for the kernel's command line.
     pub(crate) cmdline: String,
     pub(crate) clock: Clock,
+    /// Of the guest's random numbers, where its clock is not the host's.
+    pub(crate) seed: u32,
 }
 
 /// How time passes in a guest.
+///
+/// All but [`Clock::Host`] count instructions (QEMU's `-icount`), one CPU at a time: what a
+/// computation takes is the same whatever else the host does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// As on the host.
+    /// As on the host, and each CPU has a thread: for a person at the guest's console.
     Host,
-    /// A nanosecond an instruction, and as on the host while there is nothing to do. What a
-    /// computation takes is then the same whatever else the host does. One CPU only.
-    Instructions,
+    /// While the guest is idle its clock keeps the host's pace: for guests that something outside
+    /// talks to, which would otherwise see the guest's clock leap ahead.
+    Paced(Shift),
+    /// Idle time is skipped: nothing that the host does reaches the guest, and two boots with one
+    /// [`Machine::seed`] do the same.
+    Virtual(Shift),
+}
+
+/// An instruction takes two to the power of this, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shift(pub(crate) u8);
+
+impl Shift {
+    /// 4 ns. That is about the pace of an emulated CPU, so what takes a second of the host's CPU takes
+    /// a second in the guest.
+    pub(crate) const USUAL: Self = Self(2);
+
+    /// 1 ns: a CPU that has time for what a benchmark measures.
+    pub(crate) const FAST: Self = Self(0);
 }
 
 impl Machine {
     /// As the shape says, unless the environment says otherwise: `NODEMEDIC_VM_SMP`,
-    /// `NODEMEDIC_VM_MEM` (MiB), `NODEMEDIC_VM_CMDLINE`.
+    /// `NODEMEDIC_VM_MEM` (MiB), `NODEMEDIC_VM_CMDLINE`, `NODEMEDIC_VM_SEED`.
     pub(crate) fn of(shape: Shape) -> Result<Self> {
         let (cpus, possible_cpus, memory_mib) = match shape {
             Shape::Usual | Shape::WithoutPsi => (1, 1, MEMORY),
@@ -63,7 +87,8 @@ impl Machine {
             possible_cpus: possible_cpus.max(cpus),
             memory_mib: number("NODEMEDIC_VM_MEM", memory_mib)?,
             cmdline: words.to_owned() + &env::var("NODEMEDIC_VM_CMDLINE").unwrap_or_default(),
-            clock: Clock::Host,
+            clock: Clock::Virtual(Shift::USUAL),
+            seed: number("NODEMEDIC_VM_SEED", SEED)?,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::files;
 pub(crate) const WANTED: &[&str] = &[
     "crypto/crc32c",
     "drivers/block/loop",
-    "drivers/block/virtio_blk",
+    "drivers/block/null_blk",
     "drivers/char/virtio_console",
     "drivers/net/dummy",
     "drivers/net/ifb",
@@ -25,6 +25,7 @@ pub(crate) const WANTED: &[&str] = &[
     "drivers/net/veth",
     "drivers/net/virtio_net",
     "drivers/virtio/",
+    "fs/configfs/",
     "fs/ext4/",
     "fs/overlayfs/",
     "net/802/",

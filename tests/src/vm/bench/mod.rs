@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::boot::Vm;
 use super::kernels::{Kernel, Matrix};
-use super::machine::Clock;
+use super::machine::{Clock, Shift};
 use super::report::say;
 use super::{session, vm};
 use crate::protocol::{Outcome, Task};
@@ -119,6 +119,6 @@ fn machine(matrix: &Matrix, kernel: &Kernel) -> Result<Vm> {
     let mut vm = vm(matrix, kernel, Shape::Usual)?;
     vm.bpftrace(matrix)?;
     vm.machine.memory_mib = vm.machine.memory_mib.max(MEMORY_MIB);
-    vm.machine.clock = Clock::Instructions;
+    vm.machine.clock = Clock::Paced(Shift::FAST);
     Ok(vm)
 }

@@ -66,7 +66,7 @@ pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
         vm.has_agent(),
         "the lab has no agent: NODEMEDIC_BIN is not set"
     );
-    vm.forwards.push(fault.port);
+    vm.forward(&[fault.port]);
     interrupt::catch()?;
     let mut session = Session::start(&kernel.name, &vm, &[Task::new(scenario, input)])?;
     tell(&format!(
