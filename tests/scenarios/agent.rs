@@ -9,6 +9,7 @@ use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::{Guest, Output, Process};
 use nodemedic_tests::http;
 use nodemedic_tests::metrics::Metrics;
+use nodemedic_tests::phase::{Phase, during};
 use serde_json::Value;
 
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 19_110);
@@ -192,6 +193,10 @@ impl<'a> Launch<'a> {
     }
 
     fn start(&self, guest: &Guest) -> Result<Agent> {
+        during(Phase::Agent, || self.start_and_wait(guest))
+    }
+
+    fn start_and_wait(&self, guest: &Guest) -> Result<Agent> {
         let file = "/tmp/nodemedic.toml";
         std::fs::write(file, self.config()).with_context(|| format!("write {file}"))?;
         let mut command = guest.agent(&["run", "--config", file])?;
@@ -238,11 +243,12 @@ fn findings(report: &Value) -> Vec<&str> {
 
 /// A verb about treatments, of the agent that runs or of its state.
 pub(crate) fn verb(guest: &Guest, arguments: &[&str]) -> Result<Output> {
-    guest.run(&mut guest.agent(arguments)?, 4 * SOON)
+    let mut command = guest.agent(arguments)?;
+    during(Phase::Agent, || guest.run(&mut command, 4 * SOON))
 }
 
 /// A few seconds of `nodemedic check`, for these ailments or for all.
 pub(crate) fn check(guest: &Guest, ailments: &[&str]) -> Result<Output> {
     let mut command = guest.agent(&["check", "--window", "3s"])?;
-    guest.run(command.args(ailments), 4 * SOON)
+    during(Phase::Agent, || guest.run(command.args(ailments), 4 * SOON))
 }

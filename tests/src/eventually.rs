@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use crate::phase::{Phase, during};
+
 /// Between two tries at first, and at most. The longer it takes, the rarer they are: a try costs
 /// those it asks, and on an emulated CPU they are what is waited for.
 const PAUSE: Range<Duration> = Duration::from_millis(20)..Duration::from_millis(500);
 
 /// Tries until it works; when time is up, the last try's error says why it did not.
-pub fn eventually<T>(
-    limit: Duration,
-    what: &str,
-    mut attempt: impl FnMut() -> Result<T>,
-) -> Result<T> {
+pub fn eventually<T>(limit: Duration, what: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    during(Phase::Waiting, || wait(limit, what, attempt))
+}
+
+fn wait<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     let deadline = begun + limit;
     loop {

@@ -17,6 +17,7 @@ pub mod guest;
 pub mod http;
 pub mod maladies;
 pub mod metrics;
+pub mod phase;
 pub mod pods;
 mod protocol;
 pub mod scenario;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::phase::Busy;
 use crate::scenario::Scenario;
 
 /// Where the guest finds its [`Job`].
@@ -81,11 +82,22 @@ pub(crate) enum Event {
 pub(crate) struct ScenarioEnd {
     pub(crate) scenario: String,
     pub(crate) outcome: Outcome,
-    pub(crate) seconds: f64,
+    /// In the guest's time, without the cleaning.
+    pub(crate) took: Duration,
+    pub(crate) busy: Busy,
+    /// How long the guest's CPUs were busy with cleaning up after it.
+    pub(crate) cleaning: Duration,
     /// What the scenario and all it started have printed.
     pub(crate) log: String,
     /// What could not be cleaned up after it.
     pub(crate) left: Vec<String>,
+}
+
+/// What the child that runs a scenario leaves for PID 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) busy: Busy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

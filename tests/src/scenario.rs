@@ -27,7 +27,18 @@ pub struct Scenario {
     pub limit: Duration,
     /// The machine that it runs in.
     pub shape: Shape,
+    /// The kernels that it runs on, by their names in `kernels.toml`.
+    pub kernels: &'static [&'static str],
 }
+
+/// Debian's own kernels.
+pub const STOCK: &[&str] = &["5.10", "6.1", "6.12", "newest"];
+
+/// For what depends on how `ip_vs` takes a SYN on a reused tuple.
+pub const WITH_UNFIXED: &[&str] = &["5.10", "6.1", "6.12", "newest", "5.10-unfixed"];
+
+/// For what the agent does alike on any kernel: what differs between two kernels shows between these.
+pub const OLDEST_AND_NEWEST: &[&str] = &["5.10", "newest"];
 
 /// What a scenario wants of its machine. The scenarios of one shape share one boot, so each shape
 /// costs the whole run one boot a kernel.
@@ -53,7 +64,17 @@ impl Scenario {
             run,
             limit: Duration::from_secs(120),
             shape: Shape::Usual,
+            kernels: STOCK,
         }
+    }
+
+    /// For one that does not run on all of [`STOCK`], or on more.
+    pub const fn kernels(self, kernels: &'static [&'static str]) -> Self {
+        Self { kernels, ..self }
+    }
+
+    pub(crate) fn runs_on(&self, kernel: &str) -> bool {
+        self.kernels.contains(&kernel)
     }
 
     /// For one that needs longer than the two minutes that are usual.

@@ -13,10 +13,11 @@ use nix::unistd::Pid;
 
 use super::Guest;
 use super::command::ends_within;
-use crate::protocol::{INPUT_ENV, KERNEL_ENV, Outcome, SCENARIO_ENV, Task};
-use crate::scenario::{Registry, Verdict};
+use crate::phase::{self, Busy};
+use crate::protocol::{INPUT_ENV, KERNEL_ENV, Outcome, SCENARIO_ENV, Task, Verdict};
+use crate::scenario::{self, Registry};
 
-const OUTCOME: &str = "/run/outcome.json";
+const VERDICT: &str = "/run/verdict.json";
 const LOG: &str = "/run/scenario.log";
 
 /// How often orphans are buried.
@@ -37,20 +38,25 @@ fn scenario(registry: &Registry, name: &str) -> Result<()> {
     let scenario = registry
         .find(name)
         .with_context(|| format!("no scenario {name}"))?;
+    let begin = phase::busy();
     let outcome = match (scenario.run)(&Guest::new()) {
-        Ok(Verdict::Passed) => Outcome::Passed,
-        Ok(Verdict::Measured(value)) => Outcome::Measured(value),
-        Ok(Verdict::Skipped(why)) => Outcome::Skipped(why),
+        Ok(scenario::Verdict::Passed) => Outcome::Passed,
+        Ok(scenario::Verdict::Measured(value)) => Outcome::Measured(value),
+        Ok(scenario::Verdict::Skipped(why)) => Outcome::Skipped(why),
         Err(error) => Outcome::Failed(format!("{error:#}")),
     };
-    let json = serde_json::to_vec(&outcome).context("write the outcome as JSON")?;
-    fs::write(OUTCOME, json).with_context(|| format!("write {OUTCOME}"))
+    let verdict = Verdict {
+        outcome,
+        busy: phase::since(begin),
+    };
+    let json = serde_json::to_vec(&verdict).context("write the verdict as JSON")?;
+    fs::write(VERDICT, json).with_context(|| format!("write {VERDICT}"))
 }
 
-/// In PID 1: runs a scenario in a child, and gives its outcome and what was printed.
-pub(crate) fn supervise(task: &Task, kernel: &str) -> Result<(Outcome, String)> {
+/// In PID 1: runs a scenario in a child, and gives its verdict and what was printed.
+pub(crate) fn supervise(task: &Task, kernel: &str) -> Result<(Verdict, String)> {
     // Absent before the first scenario.
-    let _ = fs::remove_file(OUTCOME);
+    let _ = fs::remove_file(VERDICT);
     let log = File::create(LOG).with_context(|| format!("create {LOG}"))?;
     let child = Command::new("/proc/self/exe")
         .env(SCENARIO_ENV, &task.name)
@@ -63,12 +69,12 @@ pub(crate) fn supervise(task: &Task, kernel: &str) -> Result<(Outcome, String)> 
         .spawn()
         .context("start a scenario")?;
     let end = wait(&child, task.limit)?;
-    let outcome = match end {
-        Some(status) => outcome(Path::new(OUTCOME), status),
-        None => Outcome::Failed(format!("no verdict within {:?}", task.limit)),
+    let verdict = match end {
+        Some(status) => verdict(Path::new(VERDICT), status),
+        None => failed(format!("no verdict within {:?}", task.limit)),
     };
     let log = fs::read(LOG).with_context(|| format!("read {LOG}"))?;
-    Ok((outcome, String::from_utf8_lossy(&log).into_owned()))
+    Ok((verdict, String::from_utf8_lossy(&log).into_owned()))
 }
 
 /// Waits for one child, and buries every orphan that PID 1 has inherited.
@@ -87,12 +93,20 @@ fn wait(child: &Child, limit: Duration) -> Result<Option<WaitStatus>> {
     }
 }
 
-fn outcome(path: &Path, status: WaitStatus) -> Outcome {
+fn verdict(path: &Path, status: WaitStatus) -> Verdict {
     match (fs::read(path), status) {
         (Ok(json), _) => serde_json::from_slice(&json)
-            .unwrap_or_else(|error| Outcome::Failed(format!("its outcome is garbled: {error}"))),
-        (Err(_), WaitStatus::Exited(_, 101)) => Outcome::Failed("it panicked".into()),
-        (Err(_), status) => Outcome::Failed(format!("it ended without a verdict: {status:?}")),
+            .unwrap_or_else(|error| failed(format!("its verdict is garbled: {error}"))),
+        (Err(_), WaitStatus::Exited(_, 101)) => failed("it panicked".into()),
+        (Err(_), status) => failed(format!("it ended without a verdict: {status:?}")),
+    }
+}
+
+/// Of one that has left no verdict, nor what kept the guest busy.
+fn failed(why: String) -> Verdict {
+    Verdict {
+        outcome: Outcome::Failed(why),
+        busy: Busy::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use super::clean::Baseline;
 use super::port::Port;
 use super::{child, command, mounts};
+use crate::phase;
 use crate::protocol::{self, Event, Job, Outcome, ScenarioEnd};
 
 /// Real programs before busybox's applets.
@@ -81,17 +82,19 @@ fn scenarios(job: &Job, port: &mut Port, baseline: &Baseline) -> Result<()> {
             scenario: scenario.clone(),
         })?;
         let started = Instant::now();
-        let (outcome, log) = child::supervise(task, &job.kernel)?;
-        let seconds = started.elapsed().as_secs_f64();
+        let (verdict, log) = child::supervise(task, &job.kernel)?;
+        let (took, busy) = (started.elapsed(), phase::busy());
         let left = baseline.restore();
         if job.then.is_some() {
-            show(&scenario, &outcome, &log);
+            show(&scenario, &verdict.outcome, &log);
         }
         // Only now: a kernel that dies while it cleans up has died of this scenario.
         port.send(&Event::End(ScenarioEnd {
             scenario,
-            outcome,
-            seconds,
+            outcome: verdict.outcome,
+            took,
+            busy: verdict.busy,
+            cleaning: phase::busy().saturating_sub(busy),
             log,
             left,
         }))?;

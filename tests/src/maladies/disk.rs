@@ -43,7 +43,8 @@ pub fn create(guest: &Guest) -> Result<String> {
         fs::create_dir(&disk).with_context(|| format!("make {}", disk.display()))?;
         for (attribute, value) in ATTRIBUTES {
             let path = disk.join(attribute);
-            fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
+            fs::write(&path, value)
+                .with_context(|| format!("write {value} to {}", path.display()))?;
         }
     }
     Ok(format!("/dev/{NAME}"))

@@ -25,7 +25,7 @@ pub fn run(kernel: &str, scenario: &Scenario, input: Value, ports: &[u16]) -> Re
     vm.forward(ports);
     let mut end = None;
     let tasks = [Task::new(scenario, input)];
-    session::run(&kernel.name, &vm, &tasks, &mut |_, outcome| {
+    session::outcomes(&kernel.name, &vm, &tasks, &mut |_, outcome| {
         end = Some(outcome)
     })?;
     match end {

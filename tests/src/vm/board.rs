@@ -1,48 +1,84 @@
 //! Where those who run VMs leave outcomes, and the tests wait for theirs.
 
-use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::costs::Costs;
 use crate::protocol::Outcome;
 
 /// Kernel and scenario.
-type Key = (String, String);
+pub(crate) type Key = (String, String);
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    state: Mutex<State>,
+    changed: Condvar,
+    pub(crate) costs: Costs,
+}
 
 #[derive(Debug, Default)]
-pub(crate) struct Board {
-    outcomes: Mutex<HashMap<Key, Outcome>>,
-    changed: Condvar,
+struct State {
+    outcomes: HashMap<Key, Outcome>,
+    open: HashSet<Key>,
 }
 
 impl Board {
-    pub(crate) fn publish(&self, kernel: &str, scenario: &str, outcome: Outcome) {
-        // A panic of another thread cannot leave a map half changed.
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        outcomes.insert((kernel.to_owned(), scenario.to_owned()), outcome);
-        self.changed.notify_all();
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            costs: Costs::new(),
+        }
     }
 
-    /// For what has no outcome yet, and will get none.
-    pub(crate) fn publish_if_open(&self, kernel: &str, scenario: &str, outcome: Outcome) {
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        outcomes
-            .entry((kernel.to_owned(), scenario.to_owned()))
-            .or_insert(outcome);
+    /// All that will have an outcome.
+    pub(crate) fn expect(&self, keys: impl Iterator<Item = Key>) {
+        self.lock().open.extend(keys);
+    }
+
+    /// The first outcome counts. Before the last that is expected come what the run has cost: behind it
+    /// nothing is printed but the results.
+    pub(crate) fn publish(&self, kernel: &str, scenario: &str, outcome: Outcome) {
+        let key = (kernel.to_owned(), scenario.to_owned());
+        let mut state = self.lock();
+        if state.outcomes.contains_key(&key) {
+            return;
+        }
+        if state.open.remove(&key) && state.open.is_empty() {
+            eprint!("{}", self.costs.summary());
+        }
+        state.outcomes.insert(key, outcome);
         self.changed.notify_all();
     }
 
     /// Waits until there is one.
     pub(crate) fn outcome(&self, kernel: &str, scenario: &str) -> Outcome {
         let key = (kernel.to_owned(), scenario.to_owned());
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         loop {
-            if let Some(outcome) = outcomes.get(&key) {
+            if let Some(outcome) = state.outcomes.get(&key) {
                 return outcome.clone();
             }
-            outcomes = self
-                .changed
-                .wait(outcomes)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic of another thread cannot leave a map half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_outcome_counts() {
+        let board = Board::new();
+        board.publish("6.1", "one", Outcome::Passed);
+        board.publish("6.1", "one", Outcome::Failed("later".into()));
+        assert_eq!(board.outcome("6.1", "one"), Outcome::Passed);
     }
 }

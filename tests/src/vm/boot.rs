@@ -274,6 +274,11 @@ impl Running {
         &self.folder
     }
 
+    /// QEMU's process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().context("wait for QEMU")
     }

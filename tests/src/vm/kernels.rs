@@ -3,6 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
+use crate::scenario::Scenario;
+
 /// Built in, so the test binary needs no file of the checkout.
 const FILE: &str = include_str!("../../kernels.toml");
 
@@ -29,12 +31,6 @@ pub(crate) struct Kernel {
     pub(crate) version: String,
     /// The names of all packages of the series, with a `*`: where to look when the pin is gone.
     pub(crate) series: String,
-    /// Beginnings of the names of the scenarios that it runs; without any, it runs all.
-    #[serde(default)]
-    pub(crate) only: Vec<String>,
-    /// Parts of the names of those that it does not run.
-    #[serde(default)]
-    pub(crate) without: Vec<String>,
     /// Its `ip_vs` is built again as it was before 5.9.
     #[serde(default)]
     pub(crate) unfixed: bool,
@@ -53,10 +49,30 @@ impl Matrix {
         toml::from_str(FILE).context("parse tests/kernels.toml")
     }
 
+    /// Fails for a scenario that is to run on a kernel which is not here.
+    pub(crate) fn ensure_knows(&self, scenarios: &[Scenario]) -> Result<()> {
+        for scenario in scenarios {
+            for name in scenario.kernels {
+                ensure!(
+                    self.kernels.iter().any(|kernel| kernel.name == *name),
+                    "scenario {} is to run on kernel {name:?}, which tests/kernels.toml does not \
+                     have; it has {}",
+                    scenario.name,
+                    self.names()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> String {
+        let names = self.kernels.iter().map(|kernel| kernel.name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     /// Leaves only the kernel of this name.
     pub(crate) fn restrict(&mut self, name: &str) -> Result<()> {
-        let names = self.kernels.iter().map(|kernel| kernel.name.clone());
-        let names = names.collect::<Vec<_>>().join(", ");
+        let names = self.names();
         self.kernels.retain(|kernel| kernel.name == name);
         ensure!(
             !self.kernels.is_empty(),
@@ -67,12 +83,6 @@ impl Matrix {
 }
 
 impl Kernel {
-    pub(crate) fn runs(&self, scenario: &str) -> bool {
-        let is_left_out = self.without.iter().any(|part| scenario.contains(part));
-        let is_in = self.only.is_empty() || self.only.iter().any(|it| scenario.starts_with(it));
-        is_in && !is_left_out
-    }
-
     /// `5.10` of `linux-image-5.10.*-cloud-amd64`: what names the packages that there is one of for
     /// the whole series.
     pub(crate) fn series_number(&self) -> &str {
@@ -92,6 +102,7 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::{Verdict, WITH_UNFIXED};
 
     #[test]
     fn each_pin_is_of_its_series() {
@@ -108,11 +119,20 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_runs_all_scenarios_or_some() {
+    fn a_scenario_names_kernels_that_there_are() {
         let matrix = Matrix::load().unwrap();
-        let (stock, unfixed) = (&matrix.kernels[0], matrix.kernels.last().unwrap());
-        assert!(stock.runs("udp_conntrack::x") && stock.runs("ipvs_conn_reuse::x"));
-        assert!(unfixed.runs("ipvs_conn_reuse::x") && !unfixed.runs("udp_conntrack::x"));
+        let scenario = Scenario::new("a::b", |_| Ok(Verdict::Passed));
+        matrix.ensure_knows(&[scenario]).unwrap();
+        matrix
+            .ensure_knows(&[scenario.kernels(WITH_UNFIXED)])
+            .unwrap();
+        let wrong = scenario.kernels(&["5.10", "5.11"]);
+        let error = matrix.ensure_knows(&[scenario, wrong]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("a::b") && error.contains("\"5.11\""),
+            "{error}"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |
 //! | `NODEMEDIC_VM_SMP`, `_MEM`, `_CMDLINE` | size and command line of the guests, whatever shape a scenario wants |
+//! | `NODEMEDIC_VM_SEED` | of the guests' random numbers: with another, ports, hashes and addresses differ |
 //! | `NODEMEDIC_VM_BPFTRACE` | if set, the guests have bpftrace, and the memory for it |
 //! | `NODEMEDIC_BIN` | the agent that the guests take along |
 //! | `NODEMEDIC_CACHE` | where downloads are kept |
@@ -33,6 +34,7 @@ mod board;
 mod boot;
 mod cache;
 mod console;
+mod costs;
 mod elf;
 mod guest_root;
 mod interrupt;
@@ -54,6 +56,7 @@ mod tail;
 pub mod tools;
 mod trials;
 mod unfixed;
+mod watchdog;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -95,11 +98,12 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
 
 fn host(registry: &Registry, arguments: Arguments) -> Result<ExitCode> {
     let mut matrix = Matrix::load()?;
+    matrix.ensure_knows(registry.matrix)?;
     if let Ok(name) = env::var("NODEMEDIC_VM_KERNEL") {
         matrix.restrict(&name)?;
     }
-    let plan = Plan::new(&matrix, registry);
-    let board = Arc::new(Board::default());
+    let plan = Plan::new(&matrix, registry)?;
+    let board = Arc::new(Board::new());
     match mode()? {
         _ if arguments.list => Ok(conclude(&arguments, plan.trials(&board))),
         Mode::Off => Ok(conclude(

@@ -37,7 +37,7 @@ fn facts(matrix: &Matrix, kernel: &Kernel, scenario: &Scenario) -> Result<Value>
     let vm = vm(matrix, kernel, scenario.shape)?;
     let mut outcome = None;
     let tasks = [Task::new(scenario, Value::Null)];
-    session::run(&kernel.name, &vm, &tasks, &mut |_, end| outcome = Some(end))?;
+    session::outcomes(&kernel.name, &vm, &tasks, &mut |_, end| outcome = Some(end))?;
     match outcome {
         Some(Outcome::Measured(facts)) => Ok(facts),
         other => bail!("{other:?}"),

@@ -8,43 +8,66 @@ use anyhow::{Context as _, Result};
 
 use super::boot::{Running, Vm};
 use super::console;
+use super::costs::Cost;
 use super::report::{say, tail};
 use super::tail::Tail;
+use super::watchdog::Watchdog;
 use crate::protocol::{Event, Job, Outcome, ScenarioEnd, TOLD, Task};
 
-/// Until the guest is up. A quiet machine needs 10 s; two builds beside it make it several times
-/// that.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// Until the guest is up, in its own time.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Beyond a scenario's own limit, which the guest keeps: for cleaning up after it.
 const GRACE: Duration = Duration::from_secs(90);
 
 pub(super) const POLL: Duration = Duration::from_millis(50);
 
-/// Scenarios that are named at the end of a boot.
-const SLOWEST: usize = 8;
-
 /// Lines of the console in a failure.
 const TAIL: usize = 40;
 
+/// What happens in a boot.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// The guest was up after this long.
+    Up(Duration),
+    /// It never came up, for this reason, and is booted once more.
+    BootAgain(String),
+    /// A scenario has ended. Its cost is not known where the guest has died of it.
+    Ended {
+        scenario: String,
+        outcome: Outcome,
+        cost: Option<Cost>,
+    },
+}
+
 /// Runs all tasks, in as many boots as it takes: a kernel that dies of one scenario does not hide
-/// how the next ones end. `publish` hears of each task exactly once.
+/// how the next ones end. The end of each task is reported exactly once.
+///
+/// A guest that never comes up is booted once more, which is reported, unless its kernel has a fault.
 pub(crate) fn run(
     name: &str,
     vm: &Vm,
     tasks: &[Task],
-    publish: &mut dyn FnMut(&str, Outcome),
+    report: &mut dyn FnMut(Progress),
 ) -> Result<()> {
     let mut remaining = tasks.to_vec();
+    let mut may_boot_again = true;
     while !remaining.is_empty() {
         let mut session = Session::start(name, vm, &remaining)?;
-        let end = session.follow(&mut |scenario, outcome| {
-            remaining.retain(|task| task.name != scenario);
-            publish(scenario, outcome);
+        let end = session.follow(&mut |progress| {
+            if let Progress::Ended { scenario, .. } = &progress {
+                remaining.retain(|task| task.name != *scenario);
+            }
+            report(progress);
         })?;
         let why = match end {
             End::Done => "the guest gave no verdict".to_owned(),
-            End::Died(why) => session.explain(&why),
+            End::NeverUp(why) if may_boot_again => {
+                may_boot_again = false;
+                report(Progress::BootAgain(session.explain(&why)));
+                continue;
+            }
+            End::Fault(why) | End::Died(why) | End::NeverUp(why) => session.explain(&why),
         };
         let blamed = match session.current.take() {
             Some(current) => remaining
@@ -54,15 +77,40 @@ pub(crate) fn run(
             None => std::mem::take(&mut remaining),
         };
         for task in blamed {
-            publish(&task.name, Outcome::Failed(why.clone()));
+            report(Progress::Ended {
+                scenario: task.name,
+                outcome: Outcome::Failed(why.clone()),
+                cost: None,
+            });
         }
     }
     Ok(())
 }
 
+/// As [`run`], for callers that want nothing but outcomes.
+pub(crate) fn outcomes(
+    name: &str,
+    vm: &Vm,
+    tasks: &[Task],
+    publish: &mut dyn FnMut(&str, Outcome),
+) -> Result<()> {
+    run(name, vm, tasks, &mut |progress| match progress {
+        Progress::Ended {
+            scenario, outcome, ..
+        } => publish(&scenario, outcome),
+        Progress::BootAgain(why) => say!("kernel {name} is booted once more: {why}"),
+        Progress::Up(_) => {}
+    })
+}
+
 /// How a boot ended.
 pub(super) enum End {
     Done,
+    /// The kernel reports a fault.
+    Fault(String),
+    /// Before it was up, and without a fault.
+    NeverUp(String),
+    /// Later, and without a fault.
     Died(String),
 }
 
@@ -73,12 +121,12 @@ pub(super) struct Session<'a> {
     running: Running,
     console: Tail,
     events: Tail,
-    /// The scenario that runs now.
+    is_up: bool,
+    /// The scenario that runs now, which began when the guest was last heard of.
     current: Option<String>,
     started: Instant,
-    deadline: Instant,
-    /// Seconds, and whose they were.
-    took: Vec<(f64, String)>,
+    heard: Instant,
+    watchdog: Watchdog,
 }
 
 impl<'a> Session<'a> {
@@ -89,6 +137,8 @@ impl<'a> Session<'a> {
             ..Job::default()
         };
         let running = vm.start(&job)?;
+        let mut watchdog = Watchdog::new(running.id(), vm.machine.clock);
+        watchdog.grant(BOOT_LIMIT);
         let started = Instant::now();
         Ok(Self {
             name,
@@ -96,16 +146,17 @@ impl<'a> Session<'a> {
             console: Tail::new(&running.folder().console()),
             events: Tail::new(&running.folder().events()),
             running,
+            is_up: false,
             current: None,
             started,
-            deadline: started + BOOT_LIMIT,
-            took: Vec::new(),
+            heard: started,
+            watchdog,
         })
     }
 
-    fn follow(&mut self, publish: &mut dyn FnMut(&str, Outcome)) -> Result<End> {
+    fn follow(&mut self, report: &mut dyn FnMut(Progress)) -> Result<End> {
         loop {
-            if let Some(end) = self.poll(publish)? {
+            if let Some(end) = self.poll(report)? {
                 return Ok(end);
             }
             sleep(POLL);
@@ -113,26 +164,29 @@ impl<'a> Session<'a> {
     }
 
     /// Looks once at what has happened.
-    pub(super) fn poll(&mut self, publish: &mut dyn FnMut(&str, Outcome)) -> Result<Option<End>> {
+    pub(super) fn poll(&mut self, report: &mut dyn FnMut(Progress)) -> Result<Option<End>> {
         // In this order: what a guest wrote before it ended is still read.
         let ended = self.running.has_ended()?;
         let fault = self.fault()?;
         for line in self.events.lines()? {
             let event = serde_json::from_str(&line)
                 .with_context(|| format!("kernel {}: event {line:?}", self.name))?;
-            if self.take(event, publish) {
+            if self.take(event, report) {
                 return Ok(Some(End::Done));
             }
         }
         if let Some(fault) = fault {
             self.settle();
-            return Ok(Some(End::Died(format!("the kernel reports: {fault}"))));
+            return Ok(Some(End::Fault(format!("the kernel reports: {fault}"))));
         }
-        if let Some(status) = ended {
-            return Ok(Some(End::Died(format!("QEMU ended with {status}"))));
-        }
-        let late = Instant::now() > self.deadline;
-        Ok(late.then(|| End::Died("no sign of life within the limit".into())))
+        let why = match ended {
+            Some(status) => Some(format!("QEMU ended with {status}")),
+            None => self.watchdog.look()?,
+        };
+        Ok(why.map(|why| match self.is_up {
+            true => End::Died(why),
+            false => End::NeverUp(why),
+        }))
     }
 
     fn fault(&mut self) -> Result<Option<String>> {
@@ -152,38 +206,48 @@ impl<'a> Session<'a> {
     }
 
     /// Whether that was the last.
-    fn take(&mut self, event: Event, publish: &mut dyn FnMut(&str, Outcome)) -> bool {
+    fn take(&mut self, event: Event, report: &mut dyn FnMut(Progress)) -> bool {
+        let since = std::mem::replace(&mut self.heard, Instant::now());
         match event {
             Event::Up { release } => {
+                self.is_up = true;
                 self.say(&format!("{release} is up"));
-                self.deadline = Instant::now() + GRACE;
+                self.watchdog.grant(GRACE);
+                report(Progress::Up(self.started.elapsed()));
             }
             Event::Start { scenario } => {
                 let task = self.tasks.iter().find(|task| task.name == scenario);
                 let limit = task.map(|task| task.limit).unwrap_or_default();
-                self.deadline = Instant::now() + limit + GRACE;
+                self.watchdog.grant(limit + GRACE);
                 self.current = Some(scenario);
             }
             Event::End(end) => {
                 self.current = None;
-                self.deadline = Instant::now() + GRACE;
-                self.end(end, publish);
+                self.watchdog.grant(GRACE);
+                self.end(end, since.elapsed(), report);
             }
             Event::Done => {
-                let slowest = slowest(&mut self.took);
-                self.say(&format!("done; {slowest}"));
+                self.say("done");
                 return true;
             }
         }
         false
     }
 
-    fn end(&mut self, end: ScenarioEnd, publish: &mut dyn FnMut(&str, Outcome)) {
-        for what in end.left {
+    fn end(&mut self, end: ScenarioEnd, host: Duration, report: &mut dyn FnMut(Progress)) {
+        for what in &end.left {
             say!("kernel {}: {} left behind: {what}", self.name, end.scenario);
         }
-        publish(&end.scenario, with_log(end.outcome, &end.log));
-        self.took.push((end.seconds, end.scenario));
+        report(Progress::Ended {
+            scenario: end.scenario,
+            outcome: with_log(end.outcome, &end.log),
+            cost: Some(Cost {
+                host,
+                guest: end.took,
+                busy: end.busy,
+                cleaning: end.cleaning,
+            }),
+        });
     }
 
     fn say(&self, what: &str) {
@@ -204,14 +268,6 @@ impl<'a> Session<'a> {
             self.name
         )
     }
-}
-
-/// Where the time went.
-fn slowest(took: &mut [(f64, String)]) -> String {
-    took.sort_by(|one, other| other.0.total_cmp(&one.0));
-    let some = took.iter().take(SLOWEST);
-    let some = some.map(|(seconds, scenario)| format!("{seconds:.1} s {scenario}"));
-    some.collect::<Vec<_>>().join(", ")
 }
 
 fn with_log(outcome: Outcome, log: &str) -> Outcome {

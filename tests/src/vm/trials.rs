@@ -2,33 +2,31 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
-use std::fmt;
-use std::mem;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde_json::Value;
 
-use super::board::Board;
+use super::board::{Board, Key};
 use super::kernels::{Kernel, Matrix};
 use super::report::say;
+use super::session::{self, Progress};
 use super::unfixed::Unavailable;
-use super::{conclude, session, this, vm};
+use super::{conclude, this, vm};
 use crate::protocol::{Outcome, Task};
 use crate::scenario::{Faulty, HostTest, Registry, Scenario, Shape};
 
-/// VMs of the matrix side by side: more of them slow each other down into time-outs. Beside them is
+/// VMs of the matrix side by side: in virtual time each keeps one CPU of the host busy. Beside them is
 /// one of a [`HostTest`], which waits most of its time.
 const AT_ONCE: usize = 2;
 
-/// Tests that are tried a second time, when all others have ended, because they failed: a host that
-/// others use too stalls an emulated machine now and then for longer than a scenario bears. Whatever
-/// fails for a fault of the agent's fails again; where more fail than these, the fault is no host's.
-const SECOND_TRIES: usize = 4;
+/// Scenarios of one boot. More boots cost a few seconds each; fewer leave one VM alone at the end.
+const A_BOOT: usize = 20;
 
 /// The kernel on which the harness tests itself.
 const OWN_KERNEL: &str = "6.12";
@@ -46,17 +44,6 @@ struct Case {
 /// Where the outcomes of [`HostTest`]s are on the board, which has kernels there.
 const HOST: &str = "host";
 
-/// What has failed once. Its test has no outcome yet.
-#[derive(Debug)]
-enum Failure {
-    Scenario(Boot),
-    Host(HostTest),
-}
-
-/// What is to be tried a second time.
-#[derive(Debug, Default)]
-struct SecondTries(Mutex<Vec<Failure>>);
-
 /// All tests there are.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -73,19 +60,28 @@ pub(crate) struct Boot {
 }
 
 impl Plan {
-    pub(crate) fn new(matrix: &Matrix, registry: &Registry) -> Self {
+    /// # Errors
+    ///
+    /// Where a scenario names a kernel that is not in the matrix, or a kernel has no scenario.
+    pub(crate) fn new(matrix: &Matrix, registry: &Registry) -> Result<Self> {
         let mut cases = Vec::new();
         for kernel in &matrix.kernels {
-            let of_matrix = registry.matrix.iter();
-            let of_matrix = of_matrix.filter(|scenario| kernel.runs(scenario.name));
-            cases.extend(of_matrix.map(|scenario| Case::of_matrix(kernel, *scenario)));
+            let scenarios = registry.matrix.iter();
+            let scenarios = scenarios.filter(|scenario| scenario.runs_on(&kernel.name));
+            let before = cases.len();
+            cases.extend(scenarios.map(|scenario| Case::of_matrix(kernel, *scenario)));
+            ensure!(
+                cases.len() > before,
+                "no scenario runs on kernel {} of tests/kernels.toml",
+                kernel.name
+            );
             if kernel.name == OWN_KERNEL {
                 let faulty = registry.faulty.iter();
                 cases.extend(faulty.map(|faulty| Case::of_harness(kernel, *faulty)));
             }
         }
         let host = registry.host;
-        Self { cases, host }
+        Ok(Self { cases, host })
     }
 
     pub(crate) fn trials(&self, board: &Arc<Board>) -> Vec<Trial> {
@@ -126,15 +122,15 @@ impl Plan {
         boots
     }
 
-    /// What a scenario of a boot is when it fails, unless it has to.
-    fn failure(&self, boot: &Boot, scenario: &str) -> Option<Failure> {
-        let mut cases = self.cases.iter();
-        let case = cases
-            .find(|case| case.scenario.name == scenario && case.kernel.name == boot.kernel.name)?;
-        match case.fails_with {
-            Some(_) => None,
-            None => Some(Failure::Scenario(Boot::of(case))),
-        }
+    /// All outcomes that a run with these arguments has.
+    fn keys(&self, arguments: &Arguments) -> impl Iterator<Item = Key> {
+        let cases = self.cases.iter();
+        let cases = cases.filter(|case| is_selected(&case.name, arguments));
+        let of_case = |case: &Case| (case.kernel.name.clone(), case.scenario.name.to_owned());
+        let of_host = |test: HostTest| (HOST.to_owned(), test.name.to_owned());
+        cases
+            .map(of_case)
+            .chain(self.host_tests(arguments).map(of_host))
     }
 
     fn host_tests(&self, arguments: &Arguments) -> impl Iterator<Item = HostTest> {
@@ -153,7 +149,9 @@ impl Boot {
     }
 
     fn suits(&self, case: &Case) -> bool {
-        self.kernel.name == case.kernel.name && self.shape == case.scenario.shape
+        self.kernel.name == case.kernel.name
+            && self.shape == case.scenario.shape
+            && self.tasks.len() < A_BOOT
     }
 }
 
@@ -222,96 +220,25 @@ pub(crate) fn run(
     boots.sort_by_key(|boot| Reverse(boot.tasks.len()));
     let boots = Mutex::new(VecDeque::from(boots));
     let host = plan.host_tests(&arguments).collect::<Vec<_>>();
-    let second = SecondTries::default();
-    let first = |boot: &Boot, scenario: &str, outcome| {
-        if !second.takes(plan.failure(boot, scenario), &outcome) {
-            board.publish(&boot.kernel.name, scenario, outcome);
-        }
-    };
+    board.expect(plan.keys(&arguments));
     Ok(thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| take_boots(matrix, &boots, board));
+        }
         scope.spawn(|| {
-            thread::scope(|scope| {
-                for _ in 0..AT_ONCE {
-                    scope.spawn(|| take_boots(matrix, &boots, board, &first));
-                }
-                scope.spawn(|| {
-                    for test in host {
-                        let outcome = run_on_host(test);
-                        if !second.takes(Some(Failure::Host(test)), &outcome) {
-                            board.publish(HOST, test.name, outcome);
-                        }
-                    }
-                });
-            });
-            second.run(matrix, board);
+            for test in host {
+                let begun = Instant::now();
+                let outcome = run_on_host(test);
+                board.costs.host_test(test.name, begun.elapsed());
+                board.publish(HOST, test.name, outcome);
+            }
         });
         conclude(&arguments, trials)
     }))
 }
 
-impl SecondTries {
-    /// Whether the test's outcome is that of its second try.
-    fn takes(&self, failure: Option<Failure>, outcome: &Outcome) -> bool {
-        let (Some(failure), Outcome::Failed(why)) = (failure, outcome) else {
-            return false;
-        };
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() == SECOND_TRIES {
-            return false;
-        }
-        say!("{failure} failed, and has a second try at the end: {why}");
-        failures.push(failure);
-        true
-    }
-
-    fn run(&self, matrix: &Matrix, board: &Board) {
-        let failures = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for failure in failures {
-            let name = failure.to_string();
-            let report = |outcome: &Outcome| match outcome {
-                Outcome::Failed(_) => say!("{name} failed at its second try too"),
-                _ => say!("{name} passed at its second try"),
-            };
-            match failure {
-                Failure::Scenario(boot) => {
-                    run_boot(matrix, &boot, board, &|boot, scenario, outcome| {
-                        report(&outcome);
-                        board.publish(&boot.kernel.name, scenario, outcome);
-                    })
-                }
-                Failure::Host(test) => {
-                    let outcome = run_on_host(test);
-                    report(&outcome);
-                    board.publish(HOST, test.name, outcome);
-                }
-            }
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Scenario(boot) => {
-                let scenarios = boot.tasks.iter().map(|task| task.name.as_str());
-                let scenarios = scenarios.collect::<Vec<_>>().join(", ");
-                write!(f, "kernel {}: {scenarios}", boot.kernel.name)
-            }
-            Self::Host(test) => f.write_str(test.name),
-        }
-    }
-}
-
-/// What hears of the end of a scenario.
-type Publish<'a> = dyn Fn(&Boot, &str, Outcome) + Sync + 'a;
-
 /// Does one after the other until there are no more.
-fn take_boots(
-    matrix: &Matrix,
-    boots: &Mutex<VecDeque<Boot>>,
-    board: &Board,
-    publish: &Publish<'_>,
-) {
+fn take_boots(matrix: &Matrix, boots: &Mutex<VecDeque<Boot>>, board: &Board) {
     let next = || {
         boots
             .lock()
@@ -319,7 +246,7 @@ fn take_boots(
             .pop_front()
     };
     while let Some(boot) = next() {
-        run_boot(matrix, &boot, board, publish);
+        run_boot(matrix, &boot, board);
     }
 }
 
@@ -331,51 +258,36 @@ fn run_on_host(test: HostTest) -> Outcome {
     }
 }
 
-fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board, publish: &Publish<'_>) {
-    if let Err(error) = try_boot(matrix, boot, publish) {
+fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
+    if let Err(error) = try_boot(matrix, boot, board) {
         let outcome = match error.is::<Unavailable>() {
             true => Outcome::Skipped(format!("{error:#}")),
             false => Outcome::Failed(format!("{error:#}")),
         };
         for task in &boot.tasks {
-            board.publish_if_open(&boot.kernel.name, &task.name, outcome.clone());
+            board.publish(&boot.kernel.name, &task.name, outcome.clone());
         }
     }
 }
 
-fn try_boot(matrix: &Matrix, boot: &Boot, publish: &Publish<'_>) -> Result<()> {
+fn try_boot(matrix: &Matrix, boot: &Boot, board: &Board) -> Result<()> {
     let vm = vm(matrix, &boot.kernel, boot.shape)?;
     let name = &boot.kernel.name;
-    session::run(name, &vm, &boot.tasks, &mut |scenario, outcome| {
-        publish(boot, scenario, outcome);
+    session::run(name, &vm, &boot.tasks, &mut |progress| match progress {
+        Progress::Up(took) => board.costs.boot(took),
+        Progress::BootAgain(why) => {
+            say!("kernel {name} never came up and is booted once more: {why}");
+            board.costs.boot_again(name, &why);
+        }
+        Progress::Ended {
+            scenario,
+            outcome,
+            cost,
+        } => {
+            if let Some(cost) = cost {
+                board.costs.scenario(format!("{name} {scenario}"), cost);
+            }
+            board.publish(name, &scenario, outcome);
+        }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_few_that_fail_are_tried_again() {
-        fn failure(name: &'static str) -> Option<Failure> {
-            let run = || Ok(());
-            Some(Failure::Host(HostTest { name, run }))
-        }
-        let failed = Outcome::Failed("the host stood still".into());
-        let second = SecondTries::default();
-        assert!(!second.takes(failure("healthy"), &Outcome::Passed));
-        assert!(!second.takes(
-            failure("another kernel's"),
-            &Outcome::Skipped(String::new())
-        ));
-        assert!(!second.takes(None, &failed), "this one has to fail");
-        for _ in 0..SECOND_TRIES {
-            assert!(second.takes(failure("sick"), &failed));
-        }
-        assert!(!second.takes(failure("one too many"), &failed));
-
-        let board = Board::default();
-        second.run(&Matrix::load().unwrap(), &board);
-        assert_eq!(board.outcome(HOST, "sick"), Outcome::Passed);
-    }
 }

@@ -98,7 +98,7 @@ fn tasks(registry: &Registry, start: &str) -> Result<Vec<Task>> {
 fn measure(matrix: &Matrix, kernel: &Kernel, tasks: Vec<Task>) -> Result<Measured> {
     let vm = machine(matrix, kernel)?;
     let (mut measured, mut failed) = (BTreeMap::new(), Vec::new());
-    session::run(&kernel.name, &vm, &tasks, &mut |scenario, outcome| {
+    session::outcomes(&kernel.name, &vm, &tasks, &mut |scenario, outcome| {
         let name = scenario.trim_start_matches(PREFIX).to_owned();
         match outcome {
             Outcome::Measured(value) => {

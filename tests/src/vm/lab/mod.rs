@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::kernels::Matrix;
-use super::session::{End, POLL, Session};
+use super::session::{End, POLL, Progress, Session};
 use super::{interrupt, vm};
 use crate::protocol::{Outcome, Task};
 use crate::scenario::Registry;
@@ -84,7 +84,10 @@ pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
 fn stay(session: &mut Session<'_>) -> Result<Signal> {
     let mut failure = None;
     loop {
-        let end = session.poll(&mut |_, outcome| failure = Some(outcome))?;
+        let end = session.poll(&mut |progress| match progress {
+            Progress::Ended { outcome, .. } => failure = Some(outcome),
+            Progress::Up(_) | Progress::BootAgain(_) => {}
+        })?;
         // After the look at the VM: Ctrl-C reaches QEMU, too.
         if let Some(signal) = interrupt::received() {
             return Ok(signal);
@@ -92,7 +95,9 @@ fn stay(session: &mut Session<'_>) -> Result<Signal> {
         match (failure.take(), end) {
             (Some(Outcome::Failed(why)), _) => bail!("the lab in the guest failed: {why}"),
             (Some(outcome), _) => bail!("the lab in the guest ended: {outcome:?}"),
-            (None, Some(End::Died(why))) => bail!(session.explain(&why)),
+            (None, Some(End::Fault(why) | End::NeverUp(why) | End::Died(why))) => {
+                bail!(session.explain(&why))
+            }
             (None, Some(End::Done)) => bail!("the guest ended"),
             (None, None) => sleep(POLL),
         }
