@@ -1,5 +1,7 @@
 //! That the guests are what the other scenarios take for granted.
 
+use std::env;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -7,6 +9,7 @@ use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::maladies::ipvs::{self, Family, Listed, Protocol, Services};
 use nodemedic_tests::scenario::Verdict;
+use nodemedic_tests::tools::{runs_folder, unshared_mounts};
 
 pub(crate) fn the_kernel_describes_its_types(guest: &Guest) -> Result<Verdict> {
     ensure!(guest.has_btf("vmlinux"), "no BTF of the kernel");
@@ -160,4 +163,50 @@ pub(crate) fn nothing_is_left_of_the_ones_before(guest: &Guest) -> Result<Verdic
         "interfaces are left: {interfaces}"
     );
     Ok(Verdict::Passed)
+}
+
+/// A test of the matrix that is as short as any.
+const SHORT: &str = "vm::6.12::harness::the_kernel_describes_its_types";
+
+pub(crate) fn a_kernel_that_is_not_there_is_an_error() -> Result<()> {
+    let run = this()?.env("NODEMEDIC_VM_KERNEL", "2.4").output();
+    let run = run.context("run this program")?;
+    says(&run, 2, &["no kernel \"2.4\"", "5.10, 6.1, 6.12, newest"])
+}
+
+pub(crate) fn a_qemu_that_is_not_there_is_a_failure() -> Result<()> {
+    let run = this()?.env("NODEMEDIC_QEMU", "/nowhere/qemu").output();
+    let run = run.context("run this program")?;
+    says(&run, 101, &["start QEMU, /nowhere/qemu", "NODEMEDIC_QEMU"])
+}
+
+/// The folder of the running machines is on a disk of its own that is soon full.
+pub(crate) fn a_full_disk_is_a_failure() -> Result<()> {
+    let small = "mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\"";
+    let this = this()?;
+    let mut run = unshared_mounts();
+    run.args(["sh", "-c", small])
+        .arg(runs_folder()?)
+        .arg(this.get_program())
+        .args(this.get_args());
+    let run = run.output().context("run this program")?;
+    says(&run, 101, &["No space left on device", "NODEMEDIC_CACHE"])
+}
+
+/// This program, to run one short test.
+fn this() -> Result<Command> {
+    let program = env::current_exe().context("find the running test binary")?;
+    let mut command = Command::new(program);
+    command.args(["--exact", SHORT]);
+    Ok(command)
+}
+
+fn says(run: &Output, code: i32, words: &[&str]) -> Result<()> {
+    let said = [&run.stdout[..], &run.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said);
+    ensure!(run.status.code() == Some(code), "{}: {said}", run.status);
+    for word in words {
+        ensure!(said.contains(word), "nothing of {word:?}: {said}");
+    }
+    Ok(())
 }

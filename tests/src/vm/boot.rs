@@ -117,7 +117,7 @@ impl Vm {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(create(&folder.complaints())?);
-        let child = command.spawn().context("start QEMU")?;
+        let child = command.spawn().with_context(|| self.qemu.advice())?;
         Ok(Running { child, folder })
     }
 
@@ -126,7 +126,7 @@ impl Vm {
         let folder = RunFolder::create()?;
         let mut command = self.command(job, &folder)?;
         command.args(["-serial", "mon:stdio"]);
-        command.status().context("start QEMU")
+        command.status().with_context(|| self.qemu.advice())
     }
 
     fn command(&self, job: &Job, folder: &RunFolder) -> Result<Command> {

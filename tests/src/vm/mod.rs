@@ -90,7 +90,7 @@ pub(crate) fn main(registry: &Registry) -> ExitCode {
     match host(registry, Arguments::from_args()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", report::explained(&error));
             ExitCode::from(2)
         }
     }

@@ -66,6 +66,17 @@ fn version(program: &str) -> Result<u32> {
 }
 
 impl Qemu {
+    /// What cannot be started, and what to do about it.
+    pub(crate) fn advice(&self) -> String {
+        match self {
+            Self::Installed(program) => format!(
+                "start QEMU, {}: let {QEMU_ENV} name a qemu-system-x86_64, or unset it for Debian's",
+                program.display()
+            ),
+            Self::Unpacked(root) => format!("start QEMU, unpacked in {}", root.display()),
+        }
+    }
+
     /// The emulator, ready for its arguments.
     pub(crate) fn command(&self) -> Result<Command> {
         match self {

@@ -19,9 +19,14 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
+    /// Where they all are.
+    pub(crate) fn parent() -> Result<PathBuf> {
+        cache::folder("runs")
+    }
+
     /// What runs that were killed have left is removed first.
     pub(crate) fn create() -> Result<Self> {
-        let parent = cache::folder("runs")?;
+        let parent = Self::parent()?;
         let _lock = cache::lock(&parent)?;
         sweep(&parent)?;
         let folder = tempfile::Builder::new()

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::cache;
 use super::packages::Apt;
+use super::run_folder::RunFolder;
 
 /// The suites whose programs run with the libraries of every machine that the tests run on.
 const SUITES: [&str; 2] = ["bookworm", "bookworm-security"];
@@ -41,11 +42,7 @@ pub const ALERTMANAGER: &str = "prometheus-alertmanager";
 /// wants its templates where the package would be installed: a mount namespace of its own lets it
 /// see them there.
 pub fn alertmanager(package: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.arg("--mount");
-    if !nix::unistd::geteuid().is_root() {
-        command.arg("--map-root-user");
-    }
+    let mut command = unshared_mounts();
     command
         .args(["sh", "-c", "mount --bind \"$0\" /usr/share && exec \"$@\""])
         .args([
@@ -53,6 +50,21 @@ pub fn alertmanager(package: &Path) -> Command {
             package.join("usr/bin/prometheus-alertmanager"),
         ]);
     command
+}
+
+/// Runs the program that its arguments name where mounts are nobody else's.
+pub fn unshared_mounts() -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !nix::unistd::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command
+}
+
+/// Where the files of running machines are.
+pub fn runs_folder() -> Result<PathBuf> {
+    RunFolder::parent()
 }
 
 /// A folder for `PYTHONPATH` with a package of PyPI, such as `x==1.0`, and all that it depends on.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::board::{Board, Key};
 use super::kernels::{Kernel, Matrix};
-use super::report::say;
+use super::report::{explained, say};
 use super::session::{self, Progress};
 use super::unfixed::Unavailable;
 use super::{conclude, this, vm};
@@ -260,9 +260,10 @@ fn run_on_host(test: HostTest) -> Outcome {
 
 fn run_boot(matrix: &Matrix, boot: &Boot, board: &Board) {
     if let Err(error) = try_boot(matrix, boot, board) {
+        let why = explained(&error);
         let outcome = match error.is::<Unavailable>() {
-            true => Outcome::Skipped(format!("{error:#}")),
-            false => Outcome::Failed(format!("{error:#}")),
+            true => Outcome::Skipped(why),
+            false => Outcome::Failed(why),
         };
         for task in &boot.tasks {
             board.publish(&boot.kernel.name, &task.name, outcome.clone());
