@@ -50,6 +50,9 @@ const LOST: &str = "nodemedic_ailment_lost_events_total";
 /// As many services as the table has cells.
 const ALL_NAMES: &str = "top_services = 1000\nsurvey_interval = \"1s\"\nremember = \"5s\"";
 
+/// Whether the packet hook is attached.
+const WATCHING: &str = "nodemedic_ipvs_conn_reuse_watching";
+
 /// Longer than an answer takes under emulation.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Between the first repetition of a SYN, after 1 s, and the second, after 3 s.

@@ -15,10 +15,16 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// and from an empty container image.
 const STATIC: &str = "-Ctarget-feature=+crt-static";
 
-/// Cargo in the workspace.
+/// Where cargo keeps what it compiles on the way. Programs go to the checkout's target folder.
+pub(crate) const BUILD_DIR: &str = "CARGO_BUILD_BUILD_DIR";
+
+/// Cargo in the workspace. Dependencies that one clone has compiled serve the next.
 pub(crate) fn cargo(verb: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root()).arg(verb);
+    if let (None, Ok(cache)) = (env::var_os(BUILD_DIR), bpf_build::cache_dir()) {
+        command.env(BUILD_DIR, cache.join("build"));
+    }
     command
 }
 

@@ -17,14 +17,13 @@ use nodemedic_tests::maladies::reuse::{self, Close, Name, SERVER_PORT, Settings,
 use nodemedic_tests::scenario::Verdict;
 
 use super::{
-    AILMENT, ALL_NAMES, Outcomes, SECOND_SYN, attach, attached, connected, nothing_is_lost,
-    observed,
+    AILMENT, ALL_NAMES, Outcomes, SECOND_SYN, WATCHING, attach, attached, connected,
+    nothing_is_lost, observed,
 };
 use crate::agent::{Agent, SOON, check};
 
 const SERVICE: u16 = 8_000;
 const CLIENT: u16 = 20_000;
-const WATCHING: &str = "nodemedic_ipvs_conn_reuse_watching";
 
 const KEEPS: Settings = Settings {
     expire_nodest_conn: 0,

@@ -11,7 +11,8 @@ use nodemedic_tests::maladies::reuse::{self, Close, Name, Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 
 use super::{
-    ALL_NAMES, CLEANED_UP, DELAYS, Outcomes, SECOND_SYN, attached, connected, nothing_is_lost,
+    ALL_NAMES, CLEANED_UP, DELAYS, Outcomes, SECOND_SYN, WATCHING, attached, connected,
+    nothing_is_lost,
 };
 use crate::agent::{Agent, SOON};
 
@@ -114,7 +115,7 @@ fn compare_all(guest: &Guest, site: &Site, agent: &Agent, all: &[Settings]) -> R
         loop {
             let cells = cells(first);
             first += cells.len() as u16;
-            let (sights, took) = run(guest, site, *settings, &cells)?;
+            let (sights, took) = run(guest, site, agent, *settings, &cells)?;
             delayed += sights.iter().filter(|sight| sight.is_delayed()).count();
             if took < CLOSE_TIMEOUT {
                 compare(agent, site, *settings, &cells, &sights)?;
@@ -151,6 +152,7 @@ fn cells(first: u16) -> Vec<Cell> {
 fn run(
     guest: &Guest,
     site: &Site,
+    agent: &Agent,
     settings: Settings,
     cells: &[Cell],
 ) -> Result<(Vec<Sight>, Duration)> {
@@ -179,6 +181,13 @@ fn run(
     )?;
     site.remove_old_server(guest, &with(Fate::Removed))?;
     sleep(CLEANED_UP);
+    if settings.expire_nodest_conn == 0 {
+        agent.shows("it watches the packet hook", SOON, |metrics| {
+            let watching = metrics.value(WATCHING, &[])?;
+            ensure!(watching == 1.0, "{watching}");
+            Ok(())
+        })?;
+    }
     let met = site.connected_ports(guest)?;
     let take_syns = || -> Result<_> {
         let servers = (site.syns_at(Name::Old)?, site.syns_at(Name::New)?);

@@ -243,6 +243,7 @@ const BLOCKS: &str =
 /// itself, and who wants blocks of many pages has them moved together.
 pub(crate) fn a_storm_of_reclaim_is_named_with_who_has_to(guest: &Guest) -> Result<Verdict> {
     reader::prepare(guest)?;
+    let slow = reader::slow_kswapd(guest)?;
     let agent = start_with(guest, "memory_ratio = 0.05")?;
     let causes = Causes::since_now(&agent)?;
     let cgroup = Cgroup::create("/readers")?;
@@ -273,7 +274,7 @@ pub(crate) fn a_storm_of_reclaim_is_named_with_who_has_to(guest: &Guest) -> Resu
         ensure!(now > stalls, "{now} stalls, {stalls} before");
         Ok(())
     })?;
-    drop((taker, readers));
+    drop((taker, readers, slow));
     healthy(&agent)?;
     guest.sh(&format!("echo always > {HUGE}"))?;
     Ok(Verdict::Passed)

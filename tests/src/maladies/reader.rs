@@ -54,6 +54,31 @@ pub fn prepare(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
+/// Lets kswapd have only what CPU time all others leave, as on a node whose CPUs are overcommitted:
+/// it falls behind, and who needs memory has to reclaim it. Until the guard is dropped.
+pub fn slow_kswapd(guest: &Guest) -> Result<SlowKswapd<'_>> {
+    nice_kswapd(guest, 19)?;
+    Ok(SlowKswapd(guest))
+}
+
+/// Dropping it gives kswapd its CPU time back.
+#[derive(Debug)]
+pub struct SlowKswapd<'a>(&'a Guest);
+
+impl Drop for SlowKswapd<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = nice_kswapd(self.0, 0) {
+            println!("{error:#}");
+        }
+    }
+}
+
+fn nice_kswapd(guest: &Guest, nice: u32) -> Result<()> {
+    guest
+        .sh(&format!("renice -n {nice} -p $(pidof kswapd0)"))
+        .map(drop)
+}
+
 /// What it does with what it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {

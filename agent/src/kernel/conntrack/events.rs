@@ -16,6 +16,7 @@ use libc::{
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_sys::Socket;
+use rustix::{io::Errno, net::sockopt};
 
 use super::{
     ctnetlink::{entry, invalid, open},
@@ -25,8 +26,9 @@ use super::{
 /// `NFNLGRP_CONNTRACK_UPDATE` of include/uapi/linux/netfilter/nfnetlink_compat.h.
 const UPDATES: u32 = 2;
 
-/// Room for some thousand resets that come at once.
-const ROOM: usize = 1 << 20;
+/// Room for some thousand resets that come at once: an event takes 1 to 1.3 KiB of it. The kernel takes
+/// memory only for events that wait.
+const ROOM: usize = 4 << 20;
 
 /// More than one event has.
 const BUFFER: usize = 4096;
@@ -70,7 +72,7 @@ impl Resets {
     pub fn listen() -> io::Result<Self> {
         let socket = open()?;
         socket.set_non_blocking(true)?;
-        socket.set_rx_buf_sz(ROOM as libc::c_int)?;
+        make_room(&socket)?;
         attach(&socket, &filter())?;
         socket.add_membership(UPDATES)?;
         Ok(Self {
@@ -114,6 +116,16 @@ impl AsFd for Resets {
 impl std::fmt::Debug for Resets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Resets").finish_non_exhaustive()
+    }
+}
+
+/// Beyond `net.core.rmem_max`, which has room for some 400 events by default, where this process may.
+fn make_room(socket: &Socket) -> io::Result<()> {
+    // SAFETY: the socket is open for as long as it is borrowed.
+    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    match sockopt::set_socket_recv_buffer_size_force(fd, ROOM) {
+        Err(Errno::PERM) => Ok(sockopt::set_socket_recv_buffer_size(fd, ROOM)?),
+        other => Ok(other?),
     }
 }
 

@@ -91,6 +91,8 @@ struct Broom {
     tally: Arc<Tally>,
     end: Arc<OwnedFd>,
     next: Instant,
+    /// When a pass may come that cannot wait for its turn.
+    earliest: Instant,
     /// The last error, said once.
     trouble: Option<String>,
 }
@@ -108,6 +110,7 @@ impl Broom {
             tally,
             end,
             next: Instant::now(),
+            earliest: Instant::now(),
             trouble: None,
         })
     }
@@ -154,7 +157,11 @@ impl Broom {
                         return Err(error);
                     }
                 }
-                Event::Lost => self.tally.left(Left::Events),
+                Event::Lost => {
+                    self.tally.left(Left::Events);
+                    // A pass finds them.
+                    self.next = self.next.min(self.earliest);
+                }
             }
             if is_told(&self.end) || Instant::now() >= self.next {
                 break;
@@ -170,7 +177,9 @@ impl Broom {
         }
         let end = &self.end;
         let outcome = self.sweep.pass(|| is_told(end), |_| {});
-        self.next = Instant::now() + INTERVAL.max(began.elapsed() * SHARE);
+        let rest = began.elapsed() * SHARE;
+        self.earliest = Instant::now() + rest;
+        self.next = Instant::now() + INTERVAL.max(rest);
         outcome
     }
 
