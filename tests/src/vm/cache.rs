@@ -210,7 +210,8 @@ mod tests {
     /// As after a crash, or a disk that was full.
     #[test]
     fn a_damaged_entry_is_built_again() {
-        let damages: [(&str, fn(&Path)); 4] = [
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 4] = [
             ("cut short", |it| {
                 fs::write(it.join("inner/file"), "who").unwrap()
             }),
