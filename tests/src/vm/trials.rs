@@ -292,3 +292,48 @@ fn try_boot(matrix: &Matrix, boot: &Boot, board: &Board) -> Result<()> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{STOCK, Verdict};
+
+    fn registry(scenarios: Vec<Scenario>) -> Registry {
+        Registry {
+            matrix: scenarios.leak(),
+            faulty: &[],
+            apart: &[],
+            host: &[],
+        }
+    }
+
+    fn scenario(name: String) -> Scenario {
+        Scenario::new(name.leak(), |_| Ok(Verdict::Passed))
+    }
+
+    #[test]
+    fn a_kernel_that_no_scenario_names_is_an_error() {
+        let mut matrix = Matrix::load().unwrap();
+        let registry = registry(vec![scenario("a::b".into())]);
+        let error = Plan::new(&matrix, &registry).unwrap_err();
+        assert!(error.to_string().contains("5.10-unfixed"), "{error}");
+        matrix
+            .kernels
+            .retain(|kernel| STOCK.contains(&&*kernel.name));
+        assert_eq!(Plan::new(&matrix, &registry).unwrap().cases.len(), 4);
+    }
+
+    #[test]
+    fn many_scenarios_are_several_boots() {
+        let mut matrix = Matrix::load().unwrap();
+        matrix.restrict("6.1").unwrap();
+        let mut scenarios = (0..A_BOOT + 1)
+            .map(|number| scenario(format!("a::{number}")))
+            .collect::<Vec<_>>();
+        scenarios.push(scenario("a::two".into()).on(Shape::TwoCpus));
+        let plan = Plan::new(&matrix, &registry(scenarios)).unwrap();
+        let boots = plan.boots(&Arguments::default());
+        let tasks = boots.iter().map(|boot| boot.tasks.len());
+        assert_eq!(tasks.collect::<Vec<_>>(), [A_BOOT, 1, 1]);
+    }
+}
