@@ -1,25 +1,21 @@
 //! Loading an object and attaching its programs.
 
 use std::{
-    collections::HashSet,
-    marker::PhantomData,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+    collections::{BTreeMap, HashMap as StdHashMap, HashSet},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context as _, anyhow};
-use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{Map, MapData},
-    programs::{ProgramError, ProgramFd, RawTracePoint, raw_trace_point::RawTracePointLink},
-};
+use aya::{Pod, maps::Map};
 use aya_log::EbpfLogger;
-use aya_obj::generated::bpf_attach_type;
+use aya_obj::{ProgramSection, generated::bpf_attach_type};
 
 use super::{
     At, Hook, PlannedProbe,
+    maps::{self, HashMap, Parameters},
     plan::PlannedCandidate,
     probe::Program,
-    sys::{self, TracingProgram},
+    sys::{self, Kind, KprobeLink},
 };
 use crate::{
     kernel::facts::BtfFunction,
@@ -32,8 +28,17 @@ pub type ProbeLog = EbpfLogger<&'static dyn log::Log>;
 /// An object whose maps exist; its programs are loaded when they are attached.
 #[derive(Debug)]
 pub struct Object {
-    maps: Ebpf,
-    code: aya_obj::Object,
+    maps: BTreeMap<String, Map>,
+    code: Code,
+    /// Programs that are loaded for no one function, and so can be attached again.
+    loaded: BTreeMap<&'static str, OwnedFd>,
+}
+
+/// Programs with the addresses of the maps in them.
+#[derive(Debug)]
+struct Code {
+    programs: StdHashMap<String, aya_obj::Program>,
+    functions: BTreeMap<(usize, u64), aya_obj::Function>,
 }
 
 /// A probe's programs, attached. Dropping it detaches them.
@@ -50,67 +55,37 @@ struct AttachedProgram {
     link: Link,
 }
 
-/// A hash map of an object, read as a whole.
-#[derive(Debug)]
-pub struct HashMap<K, V> {
-    map: Map,
-    types: PhantomData<(K, V)>,
-}
-
-impl<K: Pod, V: Pod> HashMap<K, V> {
-    /// All its entries, each once, as far as it holds still.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's error.
-    pub fn read(&self) -> anyhow::Result<Vec<(K, V)>> {
-        let map = data(&self.map)?.fd().as_fd();
-        sys::read_map(map).context("read a map of the probes")
-    }
-
-    /// Takes an entry out; whether it was still there.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's error.
-    pub fn remove(&self, key: &K) -> anyhow::Result<bool> {
-        let map = data(&self.map)?.fd().as_fd();
-        sys::delete_entry(map, key).context("delete from a map of the probes")
-    }
-}
-
 /// What holds a program in its place.
 #[derive(Debug)]
 enum Link {
-    Tracing {
-        _link: OwnedFd,
-    },
-    Kprobe {
-        _link: aya::programs::kprobe::KProbeLink,
-        /// The same link once more, to be asked what it has missed.
-        info: Option<OwnedFd>,
-    },
-    RawTracepoint {
-        _link: RawTracePointLink,
-    },
+    Tracing { _link: OwnedFd },
+    Kprobe { link: KprobeLink },
+    RawTracepoint { _link: OwnedFd },
 }
 
 impl Object {
-    /// Creates the maps of an object. The loader brings the values of its read-only
-    /// globals and the sizes of its maps.
+    /// Parses an object, sets its parameters and creates its maps.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses a map, or the object lacks one that is named.
-    pub fn load(name: &str, bytes: &[u8], loader: &mut EbpfLoader<'_>) -> anyhow::Result<Self> {
-        // Nothing here is relocated by BTF; reading vmlinux's would cost megabytes.
-        let maps = loader
-            .btf(None)
-            .load(bytes)
-            .with_context(|| format!("load BPF object {name}"))?;
-        let code =
-            relocated(bytes, &maps).with_context(|| format!("relocate BPF object {name}"))?;
-        Ok(Self { maps, code })
+    pub fn load(name: &str, bytes: &[u8], parameters: &Parameters<'_>) -> anyhow::Result<Self> {
+        let load = || {
+            let mut code = aya_obj::Object::parse(bytes)?;
+            parameters.apply(&mut code)?;
+            let maps = maps::create(&code.maps)?;
+            relocate(&mut code, &maps)?;
+            let (programs, functions) = (code.programs, code.functions);
+            anyhow::Ok(Self {
+                maps,
+                code: Code {
+                    programs,
+                    functions,
+                },
+                loaded: BTreeMap::new(),
+            })
+        };
+        load().with_context(|| format!("load BPF object {name}"))
     }
 
     /// Takes a map out, to be read by its type.
@@ -120,7 +95,7 @@ impl Object {
     /// Where the object has no map of that name.
     pub fn take_map(&mut self, name: &str) -> anyhow::Result<Map> {
         self.maps
-            .take_map(name)
+            .remove(name)
             .ok_or_else(|| anyhow!("the BPF object has no map {name}"))
     }
 
@@ -130,19 +105,7 @@ impl Object {
     ///
     /// Where the object has no map of that name.
     pub fn take_hash_map<K: Pod, V: Pod>(&mut self, name: &str) -> anyhow::Result<HashMap<K, V>> {
-        Ok(HashMap {
-            map: self.take_map(name)?,
-            types: PhantomData,
-        })
-    }
-
-    /// The log records of the probes; each flush brings them into the agent's log. `None`
-    /// where the object has no log or its buffer cannot be mapped, which is said.
-    pub fn logger(&mut self) -> Option<ProbeLog> {
-        EbpfLogger::init(&mut self.maps)
-            .context("map the log of the probes")
-            .inspect_err(|error| tracing::warn!("the probes' own log is not read: {error:#}"))
-            .ok()
+        Ok(HashMap::of(self.take_map(name)?))
     }
 
     /// Attaches a probe by the first of its candidates that the kernel takes.
@@ -191,12 +154,6 @@ impl Object {
         program: &Program,
         function: &BtfFunction,
     ) -> anyhow::Result<(OwnedFd, Link)> {
-        let code = self
-            .code
-            .programs
-            .get(program.name)
-            .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?;
-        let instructions = &self.code.functions[&code.function_key()].instructions;
         let btf = function
             .is_of_module()
             .then(|| {
@@ -204,10 +161,7 @@ impl Object {
                 sys::kernel_btf(module).with_context(|| format!("find the BTF of module {module}"))
             })
             .transpose()?;
-        let tracing = TracingProgram {
-            name: program.name,
-            license: &code.license,
-            instructions,
+        let kind = Kind::Tracing {
             attach: match program.at {
                 At::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
                 At::Return => bpf_attach_type::BPF_TRACE_FEXIT,
@@ -215,68 +169,73 @@ impl Object {
             type_id: function.type_id,
             btf: btf.as_ref().map(|btf| btf.as_fd()),
         };
-        let fd = sys::load_tracing(&tracing, None).or_else(|error| {
-            let mut log = Vec::new();
-            sys::load_tracing(&tracing, Some(&mut log)).with_context(|| {
-                format!(
-                    "load program {} ({error}){}",
-                    program.name,
-                    last_words(&log)
-                )
-            })
-        })?;
+        let fd = self.code.load(program.name, kind)?;
         let link = sys::attach_tracing(fd.as_fd())
             .with_context(|| format!("attach program {} to {}", program.name, program.function))?;
         Ok((fd, Link::Tracing { _link: link }))
     }
 
     fn attach_kprobe(&mut self, program: &Program) -> anyhow::Result<(OwnedFd, Link)> {
-        let kprobe: &mut aya::programs::KProbe = self
-            .maps
-            .program_mut(program.name)
-            .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?
-            .try_into()
-            .with_context(|| format!("program {} is no kprobe", program.name))?;
-        if kprobe.fd().is_err() {
-            kprobe.load().map_err(|error| refusal(program, &error))?;
-        }
-        let id = kprobe
-            .attach(program.function, 0)
+        let at_return = match self.code.program(program.name)?.section {
+            ProgramSection::KProbe => false,
+            ProgramSection::KRetProbe => true,
+            _ => return Err(anyhow!("program {} is no kprobe", program.name)),
+        };
+        let fd = self.loaded(program, Kind::Kprobe)?;
+        let link = sys::attach_kprobe(fd.as_fd(), program.function, at_return)
             .with_context(|| format!("attach program {} to {}", program.name, program.function))?;
-        let link = kprobe
-            .take_link(id)
-            .with_context(|| format!("keep program {}", program.name))?;
-        let fd = descriptor(program, kprobe.fd())?;
-        let info = sys::kprobe_link(fd.as_fd());
-        Ok((fd, Link::Kprobe { _link: link, info }))
+        Ok((fd, Link::Kprobe { link }))
     }
 
-    /// The program stays loaded when it is detached, and can be attached again.
     fn attach_raw_tracepoint(&mut self, program: &Program) -> anyhow::Result<(OwnedFd, Link)> {
-        let tracepoint: &mut RawTracePoint = self
-            .maps
-            .program_mut(program.name)
-            .ok_or_else(|| anyhow!("the BPF object has no program {}", program.name))?
-            .try_into()
-            .with_context(|| format!("program {} is for no raw tracepoint", program.name))?;
-        if tracepoint.fd().is_err() {
-            tracepoint
-                .load()
-                .map_err(|error| refusal(program, &error))?;
-        }
-        let id = tracepoint.attach(program.function).with_context(|| {
+        let ProgramSection::RawTracePoint = self.code.program(program.name)?.section else {
+            return Err(anyhow!("program {} is for no raw tracepoint", program.name));
+        };
+        let fd = self.loaded(program, Kind::RawTracepoint)?;
+        let link = sys::attach_raw_tracepoint(fd.as_fd(), program.function).with_context(|| {
             format!(
                 "attach program {} to tracepoint {}",
                 program.name, program.function
             )
         })?;
-        let link = tracepoint
-            .take_link(id)
-            .with_context(|| format!("keep program {}", program.name))?;
-        Ok((
-            descriptor(program, tracepoint.fd())?,
-            Link::RawTracepoint { _link: link },
-        ))
+        Ok((fd, Link::RawTracepoint { _link: link }))
+    }
+
+    /// The program, loaded once: it stays so when it is detached, and can be attached
+    /// again.
+    fn loaded(&mut self, program: &Program, kind: Kind<'_>) -> anyhow::Result<OwnedFd> {
+        let fd = match self.loaded.remove(program.name) {
+            Some(fd) => fd,
+            None => self.code.load(program.name, kind)?,
+        };
+        let again = fd.try_clone();
+        self.loaded.insert(program.name, fd);
+        again.with_context(|| format!("descriptor of program {}", program.name))
+    }
+}
+
+impl Code {
+    fn program(&self, name: &str) -> anyhow::Result<&aya_obj::Program> {
+        let program = self.programs.get(name);
+        program.ok_or_else(|| anyhow!("the BPF object has no program {name}"))
+    }
+
+    /// Loads a program; the verifier is asked for its reasons once it has refused one.
+    fn load(&self, name: &str, kind: Kind<'_>) -> anyhow::Result<OwnedFd> {
+        let code = self.program(name)?;
+        let function = self.functions.get(&code.function_key());
+        let function = function.ok_or_else(|| anyhow!("program {name} has no instructions"))?;
+        let program = sys::Program {
+            name,
+            license: &code.license,
+            instructions: &function.instructions,
+            kind,
+        };
+        sys::load(&program, None).or_else(|error| {
+            let mut log = Vec::new();
+            sys::load(&program, Some(&mut log))
+                .with_context(|| format!("load program {name} ({error}){}", last_words(&log)))
+        })
     }
 }
 
@@ -285,12 +244,8 @@ impl AttachedProgram {
     /// while the CPU was in any other.
     fn missed(&self, recursion: u64) -> u64 {
         match &self.link {
-            Link::Kprobe {
-                info: Some(info), ..
-            } => recursion + sys::kprobe_missed(info.as_fd()),
-            Link::Kprobe { info: None, .. } | Link::Tracing { .. } | Link::RawTracepoint { .. } => {
-                recursion
-            }
+            Link::Kprobe { link } => recursion + link.missed(),
+            Link::Tracing { .. } | Link::RawTracepoint { .. } => recursion,
         }
     }
 }
@@ -327,67 +282,56 @@ impl Attached {
     }
 }
 
-/// The object's code with the addresses of the maps in it, for programs that aya
-/// does not load.
-fn relocated(bytes: &[u8], maps: &Ebpf) -> anyhow::Result<aya_obj::Object> {
-    let mut code = aya_obj::Object::parse(bytes)?;
+/// Whether the programs are to write log records: 1 or 0, as their global `VERBOSE`.
+pub fn verbosity() -> u32 {
+    u32::from(tracing::enabled!(tracing::Level::DEBUG))
+}
+
+/// The log records that programs write; each flush brings them into the agent's log. `None`
+/// where they write none, or this process may not look for them, which is said.
+pub fn log_of<'a>(attached: impl IntoIterator<Item = &'a Attached>) -> Option<ProbeLog> {
+    if verbosity() == 0 {
+        return None;
+    }
+    let mut refused = None;
+    for attached in attached.into_iter().flat_map(|it| &it.programs) {
+        match reader_of_log(attached.program.as_fd()) {
+            Ok(log) => return Some(log),
+            Err(error) => refused = Some(error),
+        }
+    }
+    if let Some(error) = refused {
+        tracing::warn!("the probes' own log is not read: {error:#}");
+    }
+    None
+}
+
+/// aya-log looks for its map by the id of a program that writes to it, which the kernel
+/// allows to CAP_SYS_ADMIN alone.
+fn reader_of_log(program: BorrowedFd<'_>) -> anyhow::Result<ProbeLog> {
+    let id = sys::program_info(program)?.id;
+    EbpfLogger::init_from_id(id).context("map the log of the probes")
+}
+
+/// Puts the descriptors of the maps, and the functions that programs call, into the code.
+fn relocate(code: &mut aya_obj::Object, maps: &BTreeMap<String, Map>) -> anyhow::Result<()> {
     let text: HashSet<usize> = code.functions.keys().map(|(section, _)| *section).collect();
     let definitions = std::mem::take(&mut code.maps);
-    let fds = definitions
+    let descriptors = definitions
         .iter()
         .map(|(name, definition)| {
-            let map = maps
-                .map(name)
-                .ok_or_else(|| anyhow!("map {name} was not created"))?;
-            Ok((name.as_str(), map_fd(map)?, definition))
+            let map = maps.get(name);
+            let map = map.ok_or_else(|| anyhow!("map {name} was not created"))?;
+            Ok((
+                name.as_str(),
+                maps::descriptor(map)?.as_raw_fd(),
+                definition,
+            ))
         })
-        .collect::<anyhow::Result<Vec<(&str, RawFd, &aya_obj::Map)>>>()?;
-    code.relocate_maps(fds.into_iter(), &text)?;
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    code.relocate_maps(descriptors.into_iter(), &text)?;
     code.relocate_calls(&text)?;
-    Ok(code)
-}
-
-fn map_fd(map: &Map) -> anyhow::Result<RawFd> {
-    Ok(data(map)?.fd().as_fd().as_raw_fd())
-}
-
-fn data(map: &Map) -> anyhow::Result<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LruHashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::PerCpuHashMap(data)
-        | Map::PerCpuLruHashMap(data)
-        | Map::RingBuf(data)
-        | Map::StackTraceMap(data) => Ok(data),
-        other => Err(anyhow!("no probe uses maps like {other:?}")),
-    }
-}
-
-/// The descriptor of a program that aya has loaded, once more.
-fn descriptor(program: &Program, fd: Result<&ProgramFd, ProgramError>) -> anyhow::Result<OwnedFd> {
-    let context = || format!("descriptor of program {}", program.name);
-    let fd = fd.with_context(context)?;
-    fd.as_fd().try_clone_to_owned().with_context(context)
-}
-
-/// Why aya could not load a program, without the whole of the verifier's log.
-fn refusal(program: &Program, error: &ProgramError) -> anyhow::Error {
-    match error {
-        ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        } => {
-            let log = verifier_log.to_string();
-            anyhow!(
-                "load program {}: {io_error}{}",
-                program.name,
-                last_words(log.as_bytes())
-            )
-        }
-        other => anyhow!("load program {}: {other}", program.name),
-    }
+    Ok(())
 }
 
 /// What the verifier prints after its complaint.

@@ -2,13 +2,15 @@
 //! that it takes.
 
 mod attach;
+mod maps;
 mod offset;
 mod plan;
 mod probe;
 mod support;
 mod sys;
 
-pub use attach::{Attached, HashMap, Object, ProbeLog};
+pub use attach::{Attached, Object, ProbeLog, log_of, verbosity};
+pub use maps::{HashMap, Parameters};
 pub use offset::{offset, unreadable};
 pub use plan::{PlannedProbe, plan};
 pub use probe::{At, Candidate, Hook, Probe, Program};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use aya_obj::generated::{bpf_attach_type, bpf_insn};
 
-use super::sys::{self, TracingProgram};
+use super::sys::{self, Kind, Program};
 use crate::kernel::facts::{Fact, ProgramType};
 
 /// `ENOTSUPP` of include/linux/errno.h, which is no errno of user space.
@@ -30,15 +30,17 @@ fn tracing(target: Option<u32>) -> Fact<bool> {
     };
     // r0 = 0; exit
     let instructions = [insn(0xb7), insn(0x95)];
-    let program = TracingProgram {
+    let program = Program {
         name: "offer",
         license: c"Dual MIT/GPL",
         instructions: &instructions,
-        attach: bpf_attach_type::BPF_TRACE_FENTRY,
-        type_id,
-        btf: None,
+        kind: Kind::Tracing {
+            attach: bpf_attach_type::BPF_TRACE_FENTRY,
+            type_id,
+            btf: None,
+        },
     };
-    match sys::load_tracing(&program, None) {
+    match sys::load(&program, None) {
         Ok(_) => Fact::Known(true),
         Err(error) => refused(&error),
     }

@@ -1,52 +1,75 @@
-//! The few bpf(2) commands that aya has no door to: programs on functions of a
-//! *module* want the BTF of that module, and aya's loader knows vmlinux's alone.
+//! The bpf(2) and perf_event_open(2) calls behind loading and attaching.
+//!
+//! aya's loader parses the BTF of vmlinux before it can be told not to, knows no BTF of
+//! modules, and keeps the descriptors of its links to itself.
 
 use std::{
-    ffi::CStr,
-    io, mem,
+    ffi::{CStr, CString},
+    fs, io, mem,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
+use anyhow::Context as _;
 use aya::Pod;
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
-    bpf_prog_info, bpf_prog_type,
+    PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_SET_BPF, PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_attr,
+    bpf_btf_info, bpf_cmd, bpf_insn, bpf_link_info, bpf_prog_info, bpf_prog_type, perf_event_attr,
 };
 
-/// A program of type tracing, ready for the verifier.
+/// A program, ready for the verifier.
 #[derive(Debug)]
-pub(super) struct TracingProgram<'a> {
+pub(super) struct Program<'a> {
     pub(super) name: &'a str,
     pub(super) license: &'a CStr,
     pub(super) instructions: &'a [bpf_insn],
-    pub(super) attach: bpf_attach_type,
-    /// Id of the function's type.
-    pub(super) type_id: u32,
-    /// BTF of the module that has the function; `None` for vmlinux.
-    pub(super) btf: Option<BorrowedFd<'a>>,
+    pub(super) kind: Kind<'a>,
 }
 
-/// Loads a program of type tracing.
+/// Types of program that probes are made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind<'a> {
+    /// kprobe and kretprobe.
+    Kprobe,
+    RawTracepoint,
+    /// fentry and fexit, which are verified for one function.
+    Tracing {
+        attach: bpf_attach_type,
+        /// Id of the function's type.
+        type_id: u32,
+        /// BTF of the module that has the function; `None` for vmlinux.
+        btf: Option<BorrowedFd<'a>>,
+    },
+}
+
+/// Loads a program.
 ///
 /// # Errors
 ///
 /// The kernel's error. Where `log` is given it holds the verifier's words after.
-pub(super) fn load_tracing(
-    program: &TracingProgram<'_>,
-    log: Option<&mut Vec<u8>>,
-) -> io::Result<OwnedFd> {
+pub(super) fn load(program: &Program<'_>, log: Option<&mut Vec<u8>>) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();
     // SAFETY: the member that BPF_PROG_LOAD reads; all zero is a valid value of it.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
-    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
-    load.expected_attach_type = program.attach as u32;
     load.insns = program.instructions.as_ptr() as u64;
     load.insn_cnt = program.instructions.len() as u32;
     load.license = program.license.as_ptr() as u64;
-    load.attach_btf_id = program.type_id;
-    if let Some(btf) = program.btf {
-        load.__bindgen_anon_1.attach_btf_obj_fd = btf.as_raw_fd() as u32;
-    }
+    let program_type = match program.kind {
+        Kind::Kprobe => bpf_prog_type::BPF_PROG_TYPE_KPROBE,
+        Kind::RawTracepoint => bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT,
+        Kind::Tracing {
+            attach,
+            type_id,
+            btf,
+        } => {
+            load.expected_attach_type = attach as u32;
+            load.attach_btf_id = type_id;
+            if let Some(btf) = btf {
+                load.__bindgen_anon_1.attach_btf_obj_fd = btf.as_raw_fd() as u32;
+            }
+            bpf_prog_type::BPF_PROG_TYPE_TRACING
+        }
+    };
+    load.prog_type = program_type as u32;
     // The last byte stays zero, as a C string needs.
     let length = load.prog_name.len() - 1;
     for (to, from) in load
@@ -71,6 +94,125 @@ pub(super) fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();
     attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
     bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)
+}
+
+/// Attaches a program to a raw tracepoint. Closing the descriptor detaches it.
+pub(super) fn attach_raw_tracepoint(
+    program: BorrowedFd<'_>,
+    tracepoint: &str,
+) -> io::Result<OwnedFd> {
+    let tracepoint = CString::new(tracepoint)?;
+    let mut attr = empty_attr();
+    attr.raw_tracepoint.name = tracepoint.as_ptr() as u64;
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
+    bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)
+}
+
+/// Attaches a program to a function's entry, or to its return, by a kprobe. Closing the
+/// descriptor detaches it.
+///
+/// # Errors
+///
+/// Where perf has no kprobes, or the kernel does not take this one.
+pub(super) fn attach_kprobe(
+    program: BorrowedFd<'_>,
+    function: &str,
+    at_return: bool,
+) -> anyhow::Result<KprobeLink> {
+    let event = kprobe_event(function, at_return)?;
+    match link_event(program, event.as_fd()) {
+        Ok(link) => Ok(KprobeLink::Link(link)),
+        // Kernels before 5.15 know no such link.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            run_at_event(program, event.as_fd()).context("give a perf event its program")?;
+            Ok(KprobeLink::Event(event))
+        }
+        Err(error) => Err(error).context("link a program to a perf event"),
+    }
+}
+
+/// What holds a program at its kprobe.
+#[derive(Debug)]
+pub(super) enum KprobeLink {
+    /// A link, which holds the event.
+    Link(OwnedFd),
+    /// The event itself.
+    Event(#[expect(dead_code, reason = "closing it detaches the program")] OwnedFd),
+}
+
+impl KprobeLink {
+    /// How often the kprobe was hit and its program not run, as the CPU was in another
+    /// probe. Kernels before 6.7 do not tell, and it is 0.
+    pub(super) fn missed(&self) -> u64 {
+        match self {
+            Self::Link(link) => kprobe_missed(link.as_fd()),
+            Self::Event(_) => 0,
+        }
+    }
+}
+
+/// Where the kernel says how perf opens a kprobe.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
+/// A perf event for every hit of a function on any CPU; whichever one CPU it is opened on
+/// (kernel/trace/trace_event_perf.c, `perf_kprobe_init`).
+fn kprobe_event(function: &str, at_return: bool) -> anyhow::Result<OwnedFd> {
+    let function = CString::new(function)?;
+    // SAFETY: integers and unions of them, for which the kernel wants unused bytes zero.
+    let mut attr = unsafe { mem::zeroed::<perf_event_attr>() };
+    attr.size = size_of::<perf_event_attr>() as u32;
+    attr.type_ = number(&format!("{KPROBES}/type"), "")?;
+    if at_return {
+        attr.config = 1 << number(&format!("{KPROBES}/format/retprobe"), "config:")?;
+    }
+    attr.__bindgen_anon_3.kprobe_func = function.as_ptr() as u64;
+    let (pid, cpu, group) = (-1, 0, -1);
+    // SAFETY: the attributes, and the name they point to, outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            pid,
+            cpu,
+            group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error()).context("open a perf event");
+    }
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
+}
+
+/// The number that a file holds, after a prefix.
+fn number(path: &str, prefix: &str) -> anyhow::Result<u32> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let number = text.trim().strip_prefix(prefix);
+    let number = number.and_then(|number| number.parse().ok());
+    number.with_context(|| format!("read {path}: {:?} is no number", text.trim()))
+}
+
+fn link_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_fd = event.as_raw_fd() as u32;
+    attr.link_create.attach_type = bpf_attach_type::BPF_PERF_EVENT as u32;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+fn run_at_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> io::Result<()> {
+    let requests = [
+        (PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()),
+        (PERF_EVENT_IOC_ENABLE, 0),
+    ];
+    for (request, argument) in requests {
+        // SAFETY: both requests take an integer.
+        if unsafe { libc::ioctl(event.as_raw_fd(), request.into(), argument) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// The BTF that the kernel keeps under a name: `vmlinux` or a module's.
@@ -182,31 +324,36 @@ pub(super) fn delete_entry<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<b
     }
 }
 
+/// Writes an entry of an array.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(super) fn set_entry(map: BorrowedFd<'_>, index: u32, value: &[u8]) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = &raw const index as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Closes a map to writes from user space for good, so that the verifier can take its
+/// values for constants.
+///
+/// # Errors
+///
+/// The kernel's error.
+pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty_attr();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
+}
+
 /// Entries asked for at a time. Few at first: most nodes have few flows.
 const FIRST_BATCH: usize = 1 << 10;
 const LARGEST_BATCH: usize = 1 << 20;
 
-/// The link that holds a program at its kprobe, among all of the system; aya keeps
-/// the descriptor that it has to itself. `None` where the kernel holds kprobes by no
-/// link (before 5.15), or does not let this process look.
-pub(super) fn kprobe_link(program: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let program = program_info(program).ok()?.id;
-    let mut id = 0;
-    loop {
-        id = next_id(bpf_cmd::BPF_LINK_GET_NEXT_ID, id).ok()?;
-        let Ok(link) = object_by_id(bpf_cmd::BPF_LINK_GET_FD_BY_ID, id) else {
-            continue;
-        };
-        let info = link_info(link.as_fd()).ok()?;
-        if info.prog_id == program && info.type_ == bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32 {
-            return Some(link);
-        }
-    }
-}
-
-/// How often a kprobe was hit and its program not run, as the CPU was in another
-/// probe. Kernels before 6.7 do not tell, and it is 0.
-pub(super) fn kprobe_missed(link: BorrowedFd<'_>) -> u64 {
+fn kprobe_missed(link: BorrowedFd<'_>) -> u64 {
     link_info(link).map_or(0, |info| {
         // SAFETY: the link is of a kprobe, and the kernel left zero what it does not know.
         unsafe {

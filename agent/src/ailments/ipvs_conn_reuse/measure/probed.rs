@@ -4,7 +4,7 @@ use std::{fmt, mem, time::Instant};
 
 use anyhow::Context as _;
 use aya::{
-    EbpfLoader, include_bytes_aligned,
+    include_bytes_aligned,
     maps::{MapData, PerCpuArray},
 };
 use ebpf::ipvs_conn_reuse::{Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, Totals};
@@ -27,7 +27,7 @@ use crate::{
     },
     kernel::{
         self,
-        bpf::{Attached, HashMap, Object, PlannedProbe, ProbeLog},
+        bpf::{self, Attached, HashMap, Object, Parameters, PlannedProbe, ProbeLog},
         modules::Held,
     },
     report::{Missing, ProbeReport, ProgramStats},
@@ -241,16 +241,15 @@ fn load(
 ) -> anyhow::Result<Object> {
     let specimen = unchecked.map(|unchecked| unchecked.layout.specimen);
     let specimen = specimen.unwrap_or_default();
-    let verbose = u32::from(tracing::enabled!(tracing::Level::DEBUG));
-    let mut loader = EbpfLoader::new();
-    loader
-        .override_global("OFFSETS", offsets, true)
-        .override_global("SPECIMEN_OFFSETS", &specimen, true)
-        .override_global("VERBOSE", &verbose, true)
-        .map_max_entries("FLOWS", settings.max_services)
-        .map_max_entries("CLIENTS", settings.max_clients)
-        .map_max_entries("WAITING", settings.max_waiting);
-    Object::load("ipvs_conn_reuse", OBJECT, &mut loader)
+    let verbose = bpf::verbosity();
+    let parameters = Parameters::default()
+        .global("OFFSETS", offsets)
+        .global("SPECIMEN_OFFSETS", &specimen)
+        .global("VERBOSE", &verbose)
+        .max_entries("FLOWS", settings.max_services)
+        .max_entries("CLIENTS", settings.max_clients)
+        .max_entries("WAITING", settings.max_waiting);
+    Object::load("ipvs_conn_reuse", OBJECT, &parameters)
 }
 
 impl Running {
@@ -267,7 +266,7 @@ impl Running {
         let flow_map = object.take_hash_map("FLOWS")?;
         let client_map = object.take_hash_map("CLIENTS")?;
         let waiting = WaitingRoom::open(&mut object, settings.give_up_after)?;
-        let log = object.logger();
+        let log = bpf::log_of(programs.iter());
         Ok(Self {
             programs,
             watch: Watch::new(object, kept, settings.watch_for)?,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use anyhow::Context as _;
 use aya::{
-    EbpfLoader, include_bytes_aligned,
+    include_bytes_aligned,
     maps::{Array, MapData, PerCpuArray, PerCpuValues},
 };
 use ebpf::ipvs_estimation::{Context, Control, Loss, NamespacePasses, Ring, Slow, Totals};
@@ -25,7 +25,7 @@ use crate::{
     },
     kernel::{
         self,
-        bpf::{Attached, HashMap, Object, PlannedProbe},
+        bpf::{Attached, HashMap, Object, Parameters, PlannedProbe},
         modules::Held,
     },
     report::{Missing, ProbeReport, ProgramStats},
@@ -196,12 +196,11 @@ impl Probed {
 
 fn load(plan: &Plan, settings: &Settings) -> anyhow::Result<Object> {
     let slow_ns = settings.slow.as_nanos() as u64;
-    let mut loader = EbpfLoader::new();
-    loader
-        .override_global("OFFSETS", &plan.offsets, true)
-        .override_global("SLOW_NS", &slow_ns, true)
-        .map_max_entries("MARKS", plan.possible_cpus.unwrap_or(1));
-    Object::load("ipvs_estimation", OBJECT, &mut loader)
+    let parameters = Parameters::default()
+        .global("OFFSETS", &plan.offsets)
+        .global("SLOW_NS", &slow_ns)
+        .max_entries("MARKS", plan.possible_cpus.unwrap_or(1));
+    Object::load("ipvs_estimation", OBJECT, &parameters)
 }
 
 impl Running {

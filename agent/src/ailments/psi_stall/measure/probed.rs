@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::{
-    EbpfLoader, include_bytes_aligned,
+    include_bytes_aligned,
     maps::{Array, MapData, PerCpuArray, StackTraceMap},
 };
 use ebpf::psi_stall::{COMMAND, Doing, Loss, Stall, Sum, Task, Totals, Waiter};
@@ -26,7 +26,7 @@ use crate::{
     kernel::{
         self,
         addresses::{self, Ranges},
-        bpf::{Attached, HashMap as KernelMap, Object},
+        bpf::{Attached, HashMap as KernelMap, Object, Parameters},
         pressure::Resource,
     },
     report::{Missing, ProbeReport, ProgramStats},
@@ -115,9 +115,8 @@ impl Probed {
                 reports: reports.collect(),
             });
         }
-        let mut loader = EbpfLoader::new();
-        loader.override_global("OFFSETS", &plan.offsets, true);
-        let mut object = Object::load("psi_stall", OBJECT, &mut loader)?;
+        let parameters = Parameters::default().global("OFFSETS", &plan.offsets);
+        let mut object = Object::load("psi_stall", OBJECT, &parameters)?;
         let (attached, mut reports): (Vec<_>, Vec<_>) =
             planned.iter().map(|it| object.attach(it)).unzip();
         let running = Running::new(object, attached, plan, settings)?;

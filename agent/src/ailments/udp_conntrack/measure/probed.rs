@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use aya::{
-    EbpfLoader, include_bytes_aligned,
+    include_bytes_aligned,
     maps::{MapData, PerCpuArray},
 };
 use ebpf::udp_conntrack::{End, Flow, FlowCounts, Loss, Offsets, State, Totals};
@@ -20,7 +20,7 @@ use crate::{
     },
     kernel::{
         self,
-        bpf::{Attached, HashMap, Object, ProbeLog},
+        bpf::{self, Attached, HashMap, Object, Parameters, ProbeLog},
         modules::Held,
     },
     report::{ProbeReport, ProgramStats},
@@ -138,14 +138,13 @@ impl Probed {
 }
 
 fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
-    let verbose = u32::from(tracing::enabled!(tracing::Level::DEBUG));
-    let mut loader = EbpfLoader::new();
-    loader
-        .override_global("OFFSETS", offsets, true)
-        .override_global("VERBOSE", &verbose, true)
-        .map_max_entries("FLOWS", settings.max_flows)
-        .map_max_entries("BIRTHS", settings.max_births);
-    Object::load("udp_conntrack", OBJECT, &mut loader)
+    let verbose = bpf::verbosity();
+    let parameters = Parameters::default()
+        .global("OFFSETS", offsets)
+        .global("VERBOSE", &verbose)
+        .max_entries("FLOWS", settings.max_flows)
+        .max_entries("BIRTHS", settings.max_births);
+    Object::load("udp_conntrack", OBJECT, &parameters)
 }
 
 impl Running {
@@ -161,7 +160,7 @@ impl Running {
             .context("open map TOTALS")?;
         let map = object.take_hash_map("FLOWS")?;
         let births = object.take_map("BIRTHS")?;
-        let log = object.logger();
+        let log = bpf::log_of(programs.iter());
         let flows = Flows::new(settings.top_flows as usize);
         Ok(Self {
             programs,
