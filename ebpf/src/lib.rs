@@ -11,4 +11,5 @@ pub mod ipvs_conn_reuse;
 pub mod ipvs_estimation;
 pub mod psi_stall;
 pub mod shared;
+pub mod symbols;
 pub mod udp_conntrack;

@@ -5,7 +5,9 @@ use std::{
     ops::ControlFlow,
 };
 
-use super::kallsyms::{self, Beginnings};
+use ebpf::symbols::Prefixes;
+
+use super::kallsyms;
 
 /// Lines among which one has an address, where the kernel shows any. The first symbols
 /// are offsets of what each CPU has of its own, from zero on.
@@ -70,11 +72,11 @@ pub fn shown() -> io::Result<bool> {
 /// The lines of the kernel image come in the order of their addresses, and before those of
 /// modules.
 fn scan(lines: impl BufRead, wanted: &[&'static str]) -> io::Result<Ranges> {
-    let beginnings = Beginnings::of(wanted.iter().copied());
+    let prefixes = Prefixes::of(wanted.iter().copied());
     let mut ranges: Vec<Range> = Vec::new();
     let mut open: Option<(&'static str, u64)> = None;
     kallsyms::each(lines, |line| {
-        if open.is_none() && !beginnings.may_have(&line) {
+        if open.is_none() && !prefixes.may_begin(line.text()) {
             return ControlFlow::Continue(());
         }
         if line.is_of_module() {

@@ -1,18 +1,19 @@
 //! Types of the running kernel: where the members of its structures lie, and the
 //! ids of its functions, out of BTF of vmlinux and of modules.
 
+#[cfg(test)]
+mod blob;
+mod table;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, File},
-    io,
-    os::fd::AsRawFd as _,
+    fs,
     path::Path,
 };
 
-use anyhow::Context as _;
-use btf_rs::{Backend, Btf, BtfType, Type};
-use rustix::fs::{MemfdFlags, memfd_create};
+use ebpf::symbols::Prefixes;
 
+use self::table::{Kind, Table, Type};
 use super::{
     facts::{BtfFunction, Fact, Member, VMLINUX},
     modules,
@@ -20,16 +21,29 @@ use super::{
 
 const BTF_FOLDER: &str = "/sys/kernel/btf";
 
+/// How far a type may refer to another that refers to another (kernel/bpf/btf.c,
+/// `MAX_RESOLVE_DEPTH`), so that garbage ends.
+const DEPTH: u32 = 32;
+
 /// The kernel's types, opened once and dropped once the facts are collected.
+#[derive(Debug)]
 pub(super) struct Types {
     vmlinux: Result<Named, String>,
     modules: BTreeMap<String, Result<Named, String>>,
 }
 
-/// Types, and the ids of those whose names are wanted: a module's first, then vmlinux's.
+/// A table, and the ids of its functions and structures whose names are wanted.
+#[derive(Debug)]
 struct Named {
-    types: Btf,
+    table: Table,
     ids: HashMap<String, Vec<u32>>,
+}
+
+/// The types of vmlinux, or of a module and below it of vmlinux.
+#[derive(Clone, Copy, Debug)]
+struct View<'t> {
+    own: &'t Named,
+    base: Option<&'t Named>,
 }
 
 impl Types {
@@ -39,11 +53,16 @@ impl Types {
         modules: impl Iterator<Item = &'a str>,
         wanted: &BTreeSet<&str>,
     ) -> Self {
-        let vmlinux = open_vmlinux(&Path::new(BTF_FOLDER).join(VMLINUX), wanted);
+        let wanted = Wanted {
+            prefixes: Prefixes::of(wanted.iter().copied()),
+            names: wanted,
+        };
+        let folder = Path::new(BTF_FOLDER);
+        let vmlinux = Named::read(&folder.join(VMLINUX), None, &wanted);
         let modules = modules
             .map(|module| {
                 let types = match &vmlinux {
-                    Ok(base) => open_module(&Path::new(BTF_FOLDER).join(module), base, wanted),
+                    Ok(base) => open_module(&folder.join(module), base, &wanted),
                     Err(why) => Err(why.clone()),
                 };
                 (module.to_owned(), types)
@@ -73,11 +92,11 @@ impl Types {
             None => (VMLINUX, &self.vmlinux),
         };
         let types = match types {
-            Ok(types) => types,
+            Ok(types) => self.view(types),
             Err(why) => return Fact::Unknown(why.clone()),
         };
         let mut found = types.named(name);
-        match found.find(|(_, found)| matches!(found, Type::Func(_))) {
+        match found.find(|(_, found)| found.kind == Kind::Function) {
             Some((type_id, _)) => Fact::Known(BtfFunction {
                 object: object.to_owned(),
                 type_id,
@@ -101,97 +120,118 @@ impl Types {
             (_, Ok(types)) => types,
             (Some(Err(why)), Err(_)) | (None, Err(why)) => return Fact::Unknown(why.clone()),
         };
-        member(types, path).into()
+        member(self.view(types), path).into()
     }
+
+    fn view<'t>(&'t self, own: &'t Named) -> View<'t> {
+        let base = self.vmlinux.as_ref().ok();
+        let base = base.filter(|base| !std::ptr::eq(*base, own));
+        View { own, base }
+    }
+}
+
+/// Names of functions and structures that are looked for.
+struct Wanted<'n> {
+    names: &'n BTreeSet<&'n str>,
+    prefixes: Prefixes,
 }
 
 impl Named {
-    fn named(&self, name: &str) -> impl Iterator<Item = (u32, Type)> {
-        let ids = self.ids.get(name).into_iter().flatten();
-        ids.filter_map(|id| Some((*id, self.types.resolve_type_by_id(*id).ok()?)))
-    }
-}
-
-fn open_vmlinux(path: &Path, wanted: &BTreeSet<&str>) -> Result<Named, String> {
-    let types = mapped(path).map_err(|error| format!("read {}: {error:#}", path.display()))?;
-    let ids = ids_of(&types, wanted);
-    Ok(Named { types, ids })
-}
-
-/// Goes through all types once: asked for one name, those that are read where they lie
-/// are gone through for it alone.
-fn ids_of(types: &Btf, wanted: &BTreeSet<&str>) -> HashMap<String, Vec<u32>> {
-    let mut ids: HashMap<_, Vec<_>> = HashMap::new();
-    let (first, last) = types.base().type_id_range();
-    for id in first..=last {
-        let name = match types.resolve_type_by_id(id) {
-            Ok(Type::Func(it)) => types.resolve_name(&it),
-            Ok(Type::Struct(it) | Type::Union(it)) => types.resolve_name(&it),
-            _ => continue,
+    fn read(path: &Path, base: Option<&Self>, wanted: &Wanted<'_>) -> Result<Self, String> {
+        let read = || {
+            let bytes = fs::read(path)?;
+            Self::parse(bytes, base, wanted)
         };
-        if let Ok(name) = name
-            && wanted.contains(name.as_str())
-        {
-            ids.entry(name).or_default().push(id);
-        }
+        read().map_err(|error: anyhow::Error| format!("read {}: {error:#}", path.display()))
     }
-    ids
+
+    fn parse(bytes: Vec<u8>, base: Option<&Self>, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
+        let table = Table::parse(bytes, base.map(|base| &base.table))?;
+        let mut ids: HashMap<_, Vec<_>> = HashMap::new();
+        for (id, found) in table.types() {
+            let (Kind::Function | Kind::Struct | Kind::Union) = found.kind else {
+                continue;
+            };
+            let base = base.map(|base| &base.table);
+            let Some(text) = text(&table, base, found.name) else {
+                continue;
+            };
+            if wanted.prefixes.may_begin(text)
+                && let Some(name) = name_of(text)
+                && let Some(name) = wanted.names.get(name)
+            {
+                ids.entry((*name).to_owned()).or_default().push(id);
+            }
+        }
+        Ok(Self { table, ids })
+    }
 }
 
-/// Types that are read where they lie: parsed as a whole, those of vmlinux take five
-/// times as much memory. Most kernels cannot map the file itself, so a copy is.
-fn mapped(path: &Path) -> anyhow::Result<Btf> {
-    let mut file = File::open(path)?;
-    let copy = memfd_create("btf", MemfdFlags::CLOEXEC).context("make a copy in memory")?;
-    let mut copy = File::from(copy);
-    io::copy(&mut file, &mut copy).context("copy to memory")?;
-    let copied = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    Ok(Btf::from_file_with_backend(copied, Backend::Mmap)?)
+impl<'t> View<'t> {
+    /// Types of a name: a module's own first.
+    fn named(self, name: &str) -> impl Iterator<Item = (u32, Type<'t>)> {
+        let tables = [Some(self.own), self.base].into_iter().flatten();
+        let name = name.to_owned();
+        tables.flat_map(move |named| {
+            let ids = named.ids.get(&name).into_iter().flatten();
+            ids.filter_map(|id| Some((*id, named.table.get(*id)?)))
+        })
+    }
+
+    fn get(self, id: u32) -> Option<Type<'t>> {
+        let own = self.own.table.get(id);
+        own.or_else(|| self.base?.table.get(id))
+    }
+
+    fn name(self, string: u32) -> &'t str {
+        let base = self.base.map(|base| &base.table);
+        let text = text(&self.own.table, base, string);
+        text.and_then(name_of).unwrap_or_default()
+    }
 }
 
-fn open_module(path: &Path, base: &Named, wanted: &BTreeSet<&str>) -> Result<Named, String> {
+/// The text from a string on, in a table or the one below it.
+fn text<'t>(own: &'t Table, base: Option<&'t Table>, string: u32) -> Option<&'t [u8]> {
+    own.text(string).or_else(|| base?.text(string))
+}
+
+/// The string that a text begins with.
+fn name_of(text: &[u8]) -> Option<&str> {
+    let end = text.iter().position(|byte| *byte == 0)?;
+    str::from_utf8(&text[..end]).ok()
+}
+
+fn open_module(path: &Path, base: &Named, wanted: &Wanted<'_>) -> Result<Named, String> {
     if !path.exists() {
         return Err(format!(
             "{} does not exist: the module was built without BTF",
             path.display()
         ));
     }
-    // Of a file its reader asks for each type where it stands.
-    let types = fs::read(path)
-        .map_err(anyhow::Error::from)
-        .and_then(|bytes| Ok(Btf::from_split_bytes(&bytes, &base.types)?))
-        .map_err(|error| format!("read {}: {error:#}", path.display()))?;
-    let mut ids = base.ids.clone();
-    for name in wanted {
-        let own = types.split().map(|own| own.resolve_ids_by_name(name));
-        let own = own.and_then(Result::ok).unwrap_or_default();
-        if !own.is_empty() {
-            ids.entry((*name).to_owned()).or_default().splice(..0, own);
-        }
-    }
-    Ok(Named { types, ids })
+    Named::read(path, Some(base), wanted)
 }
 
 /// Follows a path of members from a structure.
-fn member(types: &Named, path: &str) -> Result<Member, String> {
+fn member(types: View<'_>, path: &str) -> Result<Member, String> {
     let mut names = path.split('.');
     let structure = names.next().unwrap_or_default();
     let (_, mut at) = types
         .named(structure)
-        .find(|(_, found)| matches!(found, Type::Struct(_) | Type::Union(_)))
+        .find(|(_, found)| matches!(found.kind, Kind::Struct | Kind::Union))
         .ok_or_else(|| format!("no structure {structure} in BTF"))?;
-    let types = &types.types;
-    let mut offset = 0;
+    let mut offset = 0_u32;
     for name in names {
-        let (bits, next) = find(types, &at, name)
+        let (bits, next) = find(types, at, name, DEPTH)
             .ok_or_else(|| format!("structure {structure} has no member {name} (in {path})"))?;
-        offset += bits;
+        offset = offset
+            .checked_add(bits)
+            .ok_or_else(|| format!("{path} is too far from the structure's begin"))?;
         at = next;
     }
     if offset % 8 != 0 {
         return Err(format!("{path} is a bit field"));
     }
-    let size = size(types, &at).ok_or_else(|| format!("{path} has no size"))?;
+    let size = size(types, at, DEPTH).ok_or_else(|| format!("{path} has no size"))?;
     Ok(Member {
         offset: offset / 8,
         size,
@@ -200,52 +240,191 @@ fn member(types: &Named, path: &str) -> Result<Member, String> {
 
 /// A member of a structure, union or array of them, by its name: its distance in
 /// bits and its type without qualifiers. Looks into anonymous members.
-fn find(types: &Btf, within: &Type, name: &str) -> Option<(u32, Type)> {
-    let structure = match within {
-        Type::Struct(structure) | Type::Union(structure) => structure,
-        Type::Array(array) => return find(types, &plain(types, array)?, name),
-        _ => return None,
-    };
-    for member in &structure.members {
-        let member_name = types.resolve_name(member).unwrap_or_default();
-        if member_name == name {
-            return Some((member.bit_offset(), plain(types, member)?));
+fn find<'t>(types: View<'t>, within: Type<'t>, name: &str, depth: u32) -> Option<(u32, Type<'t>)> {
+    let depth = depth.checked_sub(1)?;
+    if let Some((element, _)) = within.elements() {
+        return find(types, plain(types, element)?, name, depth);
+    }
+    within.members().find_map(|member| {
+        let found = plain(types, member.type_id);
+        match types.name(member.name) {
+            "" => {
+                let (bits, found) = find(types, found?, name, depth)?;
+                Some((member.bit_offset.checked_add(bits)?, found))
+            }
+            found_name if found_name == name => Some((member.bit_offset, found?)),
+            _ => None,
         }
-        if member_name.is_empty()
-            && let Some(inner) = plain(types, member)
-            && let Some((bits, found)) = find(types, &inner, name)
-        {
-            return Some((member.bit_offset() + bits, found));
+    })
+}
+
+/// The type of an id, behind typedefs and qualifiers.
+fn plain(types: View<'_>, mut id: u32) -> Option<Type<'_>> {
+    for _ in 0..DEPTH {
+        let found = types.get(id)?;
+        match found.kind {
+            Kind::Typedef | Kind::Const | Kind::Volatile | Kind::Restrict | Kind::TypeTag => {
+                id = found.size_or_type;
+            }
+            _ => return Some(found),
         }
     }
     None
 }
 
-/// The type that another refers to, behind typedefs and qualifiers.
-fn plain(types: &Btf, from: &dyn BtfType) -> Option<Type> {
-    let mut at = types.resolve_chained_type(from).ok()?;
-    loop {
-        at = match &at {
-            Type::Typedef(inner) => types.resolve_chained_type(inner).ok()?,
-            Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => {
-                types.resolve_chained_type(inner).ok()?
-            }
-            Type::TypeTag(inner) => types.resolve_chained_type(inner).ok()?,
-            _ => return Some(at),
-        };
+/// Bytes that a value of a type takes.
+fn size(types: View<'_>, of: Type<'_>, depth: u32) -> Option<u32> {
+    match of.kind {
+        Kind::Int | Kind::Struct | Kind::Union | Kind::Enum | Kind::Enum64 => Some(of.size_or_type),
+        Kind::Pointer => u32::try_from(size_of::<usize>()).ok(),
+        Kind::Array => {
+            let (element, number) = of.elements()?;
+            let element = size(types, plain(types, element)?, depth.checked_sub(1)?)?;
+            element.checked_mul(number)
+        }
+        _ => None,
     }
 }
 
-/// Bytes that a value of a type takes.
-fn size(types: &Btf, of: &Type) -> Option<u32> {
-    let bytes = match of {
-        Type::Int(int) => int.size(),
-        Type::Ptr(_) => size_of::<usize>(),
-        Type::Struct(structure) | Type::Union(structure) => structure.size(),
-        Type::Enum(value) => value.size(),
-        Type::Enum64(value) => value.size(),
-        Type::Array(array) => array.len() * size(types, &plain(types, array)?)? as usize,
-        _ => return None,
-    };
-    u32::try_from(bytes).ok()
+#[cfg(test)]
+mod tests {
+    use super::{blob::*, *};
+
+    fn named(blob: &Blob, base: Option<&Named>, names: &[&str]) -> anyhow::Result<Named> {
+        let names: BTreeSet<&str> = names.iter().copied().collect();
+        let wanted = Wanted {
+            prefixes: Prefixes::of(names.iter().copied()),
+            names: &names,
+        };
+        Named::parse(blob.bytes(), base, &wanted)
+    }
+
+    /// The types of a kernel, and of its module `m`.
+    fn types(vmlinux: &Blob, module: &Blob, names: &[&str]) -> Types {
+        let vmlinux = named(vmlinux, None, names).unwrap();
+        let module = named(module, Some(&vmlinux), names).unwrap();
+        Types {
+            vmlinux: Ok(vmlinux),
+            modules: BTreeMap::from([("m".to_owned(), Ok(module))]),
+        }
+    }
+
+    fn function(object: &str, type_id: u32) -> Fact<BtfFunction> {
+        let object = object.to_owned();
+        Fact::Known(BtfFunction { object, type_id })
+    }
+
+    fn place(offset: u32, size: u32) -> Fact<Member> {
+        Fact::Known(Member { offset, size })
+    }
+
+    fn why<T: std::fmt::Debug>(fact: Fact<T>) -> String {
+        match fact {
+            Fact::Unknown(why) => why,
+            Fact::Known(known) => panic!("{known:?} is known"),
+        }
+    }
+
+    /// A structure as kernels have them: an anonymous union, a type behind others, an array,
+    /// a bit field.
+    fn kernel() -> Blob {
+        let mut blob = Blob::new();
+        let int = blob.add(INT, "int", 4, 0, &[32]);
+        let word = blob.add(TYPEDEF, "u32", int, 0, &[]);
+        let constant = blob.add(CONST, "", word, 0, &[]);
+        let pointer = blob.add(POINTER, "", 0, 0, &[]);
+        let either = blob.add_struct(UNION, "", 8, &[("one", constant, 0), ("two", pointer, 0)]);
+        let inner = blob.add_struct(STRUCT, "inner", 8, &[("x", int, 0), ("y", int, 32)]);
+        let array = blob.add(ARRAY, "", 0, 0, &[inner, int, 3]);
+        blob.add_struct(
+            STRUCT,
+            "outer",
+            48,
+            &[
+                ("first", int, 0),
+                ("", either, 64),
+                ("inners", array, 128),
+                ("bit", int, 321),
+            ],
+        );
+        blob.add(FUNCTION, "schedule", 0, 0, &[]);
+        blob
+    }
+
+    #[test]
+    fn members_are_where_the_types_say() {
+        let kernel = kernel();
+        let types = types(&kernel, &kernel.module(), &["outer"]);
+        let member = |path| types.member(path, VMLINUX);
+        assert_eq!(member("outer.first"), place(0, 4));
+        assert_eq!(member("outer.one"), place(8, 4));
+        assert_eq!(member("outer.two"), place(8, 8));
+        assert_eq!(member("outer.inners"), place(16, 24));
+        assert_eq!(member("outer.inners.y"), place(20, 4));
+        assert_eq!(member("outer"), place(0, 48));
+        assert!(why(member("outer.bit")).contains("is a bit field"));
+        assert!(why(member("outer.none")).contains("has no member none"));
+        assert!(why(member("none.first")).contains("no structure none"));
+        assert!(why(member("inner.x")).contains("no structure inner"));
+    }
+
+    #[test]
+    fn a_module_has_its_own_and_what_is_below_it() {
+        let kernel = kernel();
+        let mut module = kernel.module();
+        module.add_struct(STRUCT, "outer", 4, &[("own", 1, 0)]);
+        let own = module.add(FUNCTION, "m_init", 0, 0, &[]);
+        let types = types(&kernel, &module, &["outer", "schedule", "m_init"]);
+        assert_eq!(types.member("outer.own", "m"), place(0, 4));
+        assert!(why(types.member("outer.first", "m")).contains("has no member first"));
+        assert_eq!(types.member("outer.first", VMLINUX), place(0, 4));
+        assert_eq!(types.function("m_init", "m"), function("m", own));
+        assert_eq!(types.function("schedule", "m"), function("m", 9));
+        assert_eq!(types.function("schedule", "other"), function(VMLINUX, 9));
+        assert!(why(types.function("m_init", "other")).contains("no function m_init"));
+        assert!(why(types.function("outer", "m")).contains("no function outer"));
+    }
+
+    #[test]
+    fn types_that_refer_to_themselves_end() {
+        let mut blob = Blob::new();
+        blob.add(TYPEDEF, "loop", 1, 0, &[]);
+        let id = blob.add_struct(STRUCT, "outer", 4, &[("", 2, 0), ("loop", 1, 0)]);
+        assert_eq!(id, 2);
+        blob.add(ARRAY, "", 0, 0, &[3, 1, 2]);
+        blob.add_struct(STRUCT, "array", 4, &[("endless", 3, 0)]);
+        let types = types(&blob, &blob.module(), &["outer", "array"]);
+        for path in [
+            "outer.loop",
+            "outer.none",
+            "array.endless",
+            "array.endless.x",
+        ] {
+            why(types.member(path, VMLINUX));
+        }
+    }
+
+    #[test]
+    fn damaged_types_are_no_panic() {
+        let whole = kernel().bytes();
+        let names = BTreeSet::from(["outer", "schedule"]);
+        let wanted = Wanted {
+            prefixes: Prefixes::of(names.iter().copied()),
+            names: &names,
+        };
+        for place in 24..whole.len() {
+            for value in [0, 1, 9, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[place] = value;
+                let vmlinux = Named::parse(damaged, None, &wanted);
+                let vmlinux = vmlinux.map_err(|error| format!("{error:#}"));
+                let modules = BTreeMap::new();
+                let types = Types { vmlinux, modules };
+                for path in ["outer.inners.y", "outer.two", "outer.bit"] {
+                    let _ = types.member(path, VMLINUX);
+                }
+                let _ = types.function("schedule", VMLINUX);
+            }
+        }
+    }
 }

@@ -37,7 +37,7 @@ impl<'l> Line<'l> {
     }
 
     pub(super) fn is_code(&self) -> bool {
-        matches!(self.kind, b't' | b'T' | b'w' | b'W')
+        is_code(self.kind)
     }
 
     pub(super) fn name(&self) -> Option<&'l str> {
@@ -49,42 +49,15 @@ impl<'l> Line<'l> {
         self.rest.contains(&b'[')
     }
 
-    /// How its name begins, as far as [`Beginnings`] look.
-    fn beginning(&self) -> Option<[u8; BEGINNING]> {
-        self.rest.first_chunk().copied()
+    /// The name, and what comes after it.
+    pub(super) fn text(&self) -> &'l [u8] {
+        self.rest
     }
 }
 
-const BEGINNING: usize = 4;
-
-/// How wanted names begin, which keeps most lines from being looked at any further.
-#[derive(Debug)]
-pub(super) struct Beginnings {
-    /// In order.
-    known: Vec<[u8; BEGINNING]>,
-    /// One is shorter than a beginning.
-    any: bool,
-}
-
-impl Beginnings {
-    pub(super) fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
-        let (mut known, mut any) = (Vec::new(), false);
-        for name in names {
-            match name.as_bytes().first_chunk() {
-                Some(beginning) => known.push(*beginning),
-                None => any = true,
-            }
-        }
-        known.sort_unstable();
-        known.dedup();
-        Self { known, any }
-    }
-
-    /// Whether the name in a line may be one of those, or begin with one.
-    pub(super) fn may_have(&self, line: &Line<'_>) -> bool {
-        let known = |beginning| self.known.binary_search(&beginning).is_ok();
-        self.any || line.beginning().is_some_and(known)
-    }
+/// Whether a symbol's type says that it is code.
+pub(super) const fn is_code(kind: u8) -> bool {
+    matches!(kind, b't' | b'T' | b'w' | b'W')
 }
 
 /// # Errors
@@ -128,17 +101,5 @@ mod tests {
         for garbage in ["", "\n", "1", "0 t", "0 tt x"] {
             assert!(Line::parse(garbage.as_bytes()).is_none(), "{garbage:?}");
         }
-    }
-
-    #[test]
-    fn lines_whose_names_begin_otherwise_are_passed_over() {
-        let may_have = |names: &[&str], line: &str| {
-            let line = Line::parse(line.as_bytes()).unwrap();
-            Beginnings::of(names.iter().copied()).may_have(&line)
-        };
-        assert!(may_have(&["nf_ct_delete"], "0 t nf_ct_delete.part.0\n"));
-        assert!(may_have(&["nf_ct_delete"], "0 t nf_conntrack_in\n"));
-        assert!(!may_have(&["nf_ct_delete"], "0 t schedule\n"));
-        assert!(may_have(&["a", "nf_ct_delete"], "0 t a\n"));
     }
 }

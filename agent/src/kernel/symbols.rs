@@ -6,9 +6,11 @@ use std::{
     ops::ControlFlow,
 };
 
+use ebpf::symbols::Prefixes;
+
 use super::{
     facts::{Fact, Symbol},
-    kallsyms::{self, Beginnings, KALLSYMS},
+    kallsyms::{self, KALLSYMS},
 };
 
 /// What the compiler adds to the name of the part that it has split off a function,
@@ -39,10 +41,10 @@ fn scan<'w>(
     lines: impl BufRead,
     wanted: &BTreeSet<&'w str>,
 ) -> io::Result<HashMap<&'w str, Symbol>> {
-    let beginnings = Beginnings::of(wanted.iter().copied());
+    let prefixes = Prefixes::of(wanted.iter().copied());
     let mut found = HashMap::new();
     kallsyms::each(lines, |line| {
-        if beginnings.may_have(&line)
+        if prefixes.may_begin(line.text())
             && line.is_code()
             && let Some(name) = line.name()
         {
