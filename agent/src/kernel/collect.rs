@@ -3,16 +3,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs, io, panic,
     path::Path,
+    thread::{self, Scope, ScopedJoinHandle},
 };
 
 use super::{
-    bpf,
+    bpf::{self, SymbolIterator},
     btf::Types,
     cgroup::Hierarchies,
-    facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, Needs, Symbol, VMLINUX},
-    modules, symbols, sysctl,
+    facts::{
+        Fact, Function, FunctionFacts, KernelFacts, Module, ModuleState, Needs, ProgramType,
+        Symbol, VMLINUX,
+    },
+    modules,
+    symbols::{self, Places},
+    sysctl,
 };
 
 /// Capabilities that decide what the agent can do (include/uapi/linux/capability.h).
@@ -31,32 +37,65 @@ const TRACED: &str = "bpf_fentry_test1";
 /// Collects what all the given needs ask for.
 pub fn collect(needs: &[Needs]) -> KernelFacts {
     let facts = collect_all(needs);
-    // The kernel's types took tens of megabytes.
+    // The kernel's types took megabytes.
     super::return_free_memory();
     facts
 }
 
+/// The kernel formats its symbols for as long as all else takes together, so they are read on
+/// a thread of their own.
 fn collect_all(needs: &[Needs]) -> KernelFacts {
     let functions: Vec<_> = needs.iter().flat_map(|needs| needs.functions).collect();
     let wanted: BTreeSet<_> = functions.iter().map(|function| function.name).collect();
-    let symbols = symbols::find(&wanted);
-    let states = module_states(needs, &symbols);
-    let loaded = states
-        .iter()
-        .filter(|(_, state)| **state == ModuleState::Loaded);
+    let modules = needs.iter().flat_map(|needs| needs.modules);
+    let loaded: BTreeSet<_> = modules
+        .copied()
+        .filter(|it| modules::is_loaded(it))
+        .collect();
+    let places = if loaded.is_empty() {
+        Places::KernelImage
+    } else {
+        Places::All
+    };
     let members = needs.iter().flat_map(|needs| needs.members);
     let structures = members.map(|member| member.structure());
-    let types = Types::open(
-        loaded.map(|(module, _)| module.as_str()),
-        &wanted
-            .iter()
-            .copied()
-            .chain(structures)
-            .chain([TRACED])
-            .collect(),
-    );
+    let names = wanted.iter().copied().chain(structures);
+    let names = names.chain([TRACED]).chain(SymbolIterator::NAMES);
+    let types = Types::open(loaded.iter().copied(), &names.collect());
+    let traced = types.function(TRACED, VMLINUX);
+    let program_types = bpf::program_types(traced.known().map(|function| function.type_id));
+    let iterator = symbol_iterator(&types, &program_types);
+    thread::scope(|scope| {
+        let symbols = Background::start(scope, || symbols::find(&wanted, places, iterator));
+        facts(needs, &functions, &types, program_types, symbols)
+    })
+}
 
-    KernelFacts {
+/// How the kernel goes through its symbols, where it takes programs for that.
+fn symbol_iterator(
+    types: &Types,
+    program_types: &BTreeMap<ProgramType, Fact<bool>>,
+) -> Option<SymbolIterator> {
+    let tracing = program_types.get(&ProgramType::Tracing);
+    if tracing != Some(&Fact::Known(true)) {
+        return None;
+    }
+    let member = |path| types.member(path, VMLINUX).known().copied();
+    SymbolIterator::of(
+        types.function(SymbolIterator::FUNCTION, VMLINUX).known()?,
+        member,
+    )
+}
+
+/// Facts of these types, and of these symbols once they are there.
+fn facts(
+    needs: &[Needs],
+    functions: &[&Function],
+    types: &Types,
+    program_types: BTreeMap<ProgramType, Fact<bool>>,
+    symbols: Background<'_, BTreeMap<String, Fact<Symbol>>>,
+) -> KernelFacts {
+    let without_symbols = KernelFacts {
         release: rustix::system::uname()
             .release()
             .to_string_lossy()
@@ -78,22 +117,7 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
         kprobes: kprobes(),
         perf_event_paranoid: perf_event_paranoid(),
         btf: types.has_vmlinux(),
-        program_types: bpf::program_types(
-            types
-                .function(TRACED, VMLINUX)
-                .known()
-                .map(|function| function.type_id),
-        ),
-        functions: functions
-            .iter()
-            .map(|function| {
-                let facts = FunctionFacts {
-                    symbol: symbols[function.name].clone(),
-                    btf: types.function(function.name, function.module),
-                };
-                (function.name.to_owned(), facts)
-            })
-            .collect(),
+        program_types,
         members: needs
             .iter()
             .flat_map(|needs| needs.members)
@@ -104,7 +128,27 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
                 )
             })
             .collect(),
-        modules: states
+        sysctls: needs
+            .iter()
+            .flat_map(|needs| needs.sysctls)
+            .map(|key| ((*key).to_owned(), sysctl::read(key).into()))
+            .collect(),
+        functions: BTreeMap::new(),
+        modules: BTreeMap::new(),
+    };
+    let symbols = symbols.result();
+    KernelFacts {
+        functions: functions
+            .iter()
+            .map(|function| {
+                let facts = FunctionFacts {
+                    symbol: symbols[function.name].clone(),
+                    btf: types.function(function.name, function.module),
+                };
+                (function.name.to_owned(), facts)
+            })
+            .collect(),
+        modules: module_states(needs, &symbols)
             .into_iter()
             .map(|(module, state)| {
                 let btf = types.has_module(&module);
@@ -112,11 +156,33 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
                 (module, Module { state, users, btf })
             })
             .collect(),
-        sysctls: needs
-            .iter()
-            .flat_map(|needs| needs.sysctls)
-            .map(|key| ((*key).to_owned(), sysctl::read(key).into()))
-            .collect(),
+        ..without_symbols
+    }
+}
+
+/// Work that a thread does meanwhile; where there can be no more threads, it is done when its
+/// result is wanted.
+enum Background<'s, T> {
+    Running(ScopedJoinHandle<'s, T>),
+    Later(Box<dyn FnOnce() -> T + 's>),
+}
+
+impl<'s, T: Send + 's> Background<'s, T> {
+    fn start<'e>(scope: &'s Scope<'s, 'e>, work: impl FnOnce() -> T + Clone + Send + 's) -> Self {
+        let thread = thread::Builder::new().name("symbols".to_owned());
+        match thread.spawn_scoped(scope, work.clone()) {
+            Ok(handle) => Self::Running(handle),
+            Err(_) => Self::Later(Box::new(work)),
+        }
+    }
+
+    fn result(self) -> T {
+        match self {
+            Self::Running(handle) => handle
+                .join()
+                .unwrap_or_else(|panic| panic::resume_unwind(panic)),
+            Self::Later(work) => work(),
+        }
     }
 }
 

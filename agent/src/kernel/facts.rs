@@ -198,7 +198,7 @@ pub enum Symbol {
 /// What is known of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionFacts {
-    /// What `/proc/kallsyms` has of it.
+    /// What the kernel's symbol table has of it.
     pub symbol: Fact<Symbol>,
     /// Its type in BTF, which is what fentry and fexit need.
     pub btf: Fact<BtfFunction>,

@@ -7,7 +7,7 @@ use std::{
     ops::Deref,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use std::{
 use super::{
     bpf::Attached,
     facts::{Fact, ModuleState, Symbol},
-    symbols,
+    symbols::{self, Places},
 };
 
 /// How often the references are looked at to see them settled, and how far apart: a
@@ -23,21 +23,28 @@ use super::{
 const LOOKS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// References to modules that this process's own programs hold.
-static HELD: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
+/// References to a module that this process's own programs hold. Locked while programs come
+/// and go, which takes a while, so that each module has its own.
+type References = Arc<Mutex<u32>>;
+
+static HELD: Mutex<BTreeMap<&'static str, References>> = Mutex::new(BTreeMap::new());
 
 /// Where a module's code is, found out by what `/sys/module` shows and whether a
 /// symbol of it exists: a module that is built in shows itself there only if it
 /// has parameters.
 pub fn state(module: &str, has_symbol: bool) -> ModuleState {
-    let folder = folder(module);
-    if folder.join("initstate").exists() {
+    if is_loaded(module) {
         ModuleState::Loaded
-    } else if has_symbol || folder.exists() {
+    } else if has_symbol || folder(module).exists() {
         ModuleState::BuiltIn
     } else {
         ModuleState::Absent
     }
+}
+
+/// Whether it is loaded as a module: one that is built in has no such state.
+pub fn is_loaded(module: &str) -> bool {
+    folder(module).join("initstate").exists()
 }
 
 /// A number that differs for each load of a module: the inode of its folder, which
@@ -55,9 +62,9 @@ pub fn instance(module: &str) -> Option<u64> {
 /// How many others use a module that is loaded: modules, sockets, programs of other
 /// processes. Those that are [`Held`] here do not count.
 pub fn users(module: &str) -> Option<u32> {
-    let held = held();
-    let own = held.get(module).copied().unwrap_or(0);
-    Some(references(module)?.saturating_sub(own))
+    let held = lock(&HELD).get(module).map(Arc::clone).unwrap_or_default();
+    let own = lock(&held);
+    Some(references(module)?.saturating_sub(*own))
 }
 
 /// Programs on a module's functions, which keep it from being unloaded for as long as
@@ -72,16 +79,17 @@ pub struct Held<T> {
 }
 
 impl Held<Vec<Attached>> {
-    /// Attaches programs to a module's functions. One caller at a time, so that each
-    /// sees the references that are its own.
+    /// Attaches programs to a module's functions. One caller at a time for each module, so
+    /// that each sees the references that are its own.
     pub fn hold(module: &'static str, attach: impl FnOnce() -> Vec<Attached>) -> Self {
-        let mut held = held();
+        let held = held(module);
+        let mut held = lock(&held);
         let before = settled_references(module);
         let programs = attach();
         let grown = settled_references(module).saturating_sub(before);
         let traced: Vec<_> = programs.iter().flat_map(Attached::traced).collect();
         let references = own_references(grown, &traced);
-        *held.entry(module).or_default() += references;
+        *held += references;
         Self {
             programs: Some(programs),
             module,
@@ -107,17 +115,20 @@ impl<T> Deref for Held<Vec<T>> {
 
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
-        let mut held = held();
+        let held = held(self.module);
+        let mut held = lock(&held);
         drop(self.programs.take());
-        if let Some(references) = held.get_mut(self.module) {
-            *references = references.saturating_sub(self.references);
-        }
+        *held = held.saturating_sub(self.references);
     }
 }
 
-/// A number is never half changed, so a panic elsewhere does no harm to it.
-fn held() -> MutexGuard<'static, BTreeMap<&'static str, u32>> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+fn held(module: &'static str) -> References {
+    Arc::clone(lock(&HELD).entry(module).or_default())
+}
+
+/// What is locked here is never half changed, so a panic elsewhere does no harm to it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many references the programs on these functions hold, by how many more there are
@@ -155,10 +166,9 @@ fn references(module: &str) -> Option<u32> {
         .ok()
 }
 
-/// Whether there is such a function, in the kernel image or in a module. It takes as long
-/// as reading all symbols.
+/// Whether the kernel image has such a function. It takes as long as reading all symbols.
 pub fn has_function(name: &str) -> bool {
-    let found = symbols::find(&BTreeSet::from([name]));
+    let found = symbols::find(&BTreeSet::from([name]), Places::KernelImage, None);
     matches!(found.get(name), Some(Fact::Known(symbol)) if *symbol != Symbol::Absent)
 }
 

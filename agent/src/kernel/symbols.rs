@@ -1,14 +1,17 @@
-//! Which of the wanted functions `/proc/kallsyms` has, whole or split.
+//! Which of the wanted functions the kernel's symbol table has, whole or split.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::CStr,
     io::{self, BufRead},
     ops::ControlFlow,
 };
 
+use anyhow::{Context as _, ensure};
 use ebpf::symbols::Prefixes;
 
 use super::{
+    bpf::SymbolIterator,
     facts::{Fact, Symbol},
     kallsyms::{self, KALLSYMS},
 };
@@ -18,12 +21,35 @@ use super::{
 /// probe on the function itself misses them.
 const SPLIT: &str = ".part.";
 
+/// The end of the kernel image's code (include/asm-generic/sections.h). Symbols come in the
+/// order of their addresses, those of modules after all of the image's.
+const END_OF_CODE: &str = "_etext";
+
+/// Where functions are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Places {
+    /// In the kernel image, whose code comes first.
+    KernelImage,
+    /// In modules too.
+    All,
+}
+
 /// Looks the wanted functions up. The addresses, which are hidden from some
 /// readers, do not matter.
-pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
-    let found = kallsyms::open()
-        .and_then(|lines| scan(lines, wanted))
-        .map_err(|error| format!("read {KALLSYMS}: {error}"));
+///
+/// The kernel picks them out itself where it takes the iterator, in half the time that it
+/// needs to format all symbols as text.
+pub(super) fn find(
+    wanted: &BTreeSet<&str>,
+    places: Places,
+    iterator: Option<SymbolIterator>,
+) -> BTreeMap<String, Fact<Symbol>> {
+    let iterated = iterator.and_then(|iterator| {
+        iterate(iterator, wanted)
+            .inspect_err(|error| tracing::debug!("{KALLSYMS} is read instead: {error:#}"))
+            .ok()
+    });
+    let found = iterated.map_or_else(|| read(wanted, places), Ok);
     wanted
         .iter()
         .map(|name| {
@@ -36,30 +62,77 @@ pub(super) fn find(wanted: &BTreeSet<&str>) -> BTreeMap<String, Fact<Symbol>> {
         .collect()
 }
 
+/// Wanted functions by their names, as far as the kernel has them.
+type Found<'w> = HashMap<&'w str, Symbol>;
+
+fn read<'w>(wanted: &BTreeSet<&'w str>, places: Places) -> Result<Found<'w>, String> {
+    kallsyms::open()
+        .and_then(|lines| scan(lines, wanted, places))
+        .map_err(|error| format!("read {KALLSYMS}: {error}"))
+}
+
+/// Has the kernel go through its symbols. That it finds one which every kernel has shows that
+/// it means the same by them.
+fn iterate<'w>(iterator: SymbolIterator, wanted: &BTreeSet<&'w str>) -> anyhow::Result<Found<'w>> {
+    let symbols = iterator
+        .symbols(&prefixes(wanted))
+        .context("go through the kernel's symbols")?;
+    let (mut found, mut sane) = (Found::new(), false);
+    for symbol in &symbols {
+        let name = name_of(symbol);
+        sane |= name == END_OF_CODE;
+        if kallsyms::is_code(symbol.kind) {
+            note(name, wanted, &mut found);
+        }
+    }
+    ensure!(sane, "the kernel's symbols lack {END_OF_CODE}");
+    Ok(found)
+}
+
+/// Its name, unless it is none; what was cut off is no name that is wanted.
+fn name_of(symbol: &ebpf::symbols::Symbol) -> &str {
+    let name = CStr::from_bytes_until_nul(&symbol.name).unwrap_or_default();
+    name.to_str().unwrap_or_default()
+}
+
+fn prefixes(wanted: &BTreeSet<&str>) -> Prefixes {
+    Prefixes::of(wanted.iter().copied().chain([END_OF_CODE]))
+}
+
 /// Keeps the names wanted whose type says that they are code.
 fn scan<'w>(
     lines: impl BufRead,
     wanted: &BTreeSet<&'w str>,
-) -> io::Result<HashMap<&'w str, Symbol>> {
-    let prefixes = Prefixes::of(wanted.iter().copied());
-    let mut found = HashMap::new();
+    places: Places,
+) -> io::Result<Found<'w>> {
+    let prefixes = prefixes(wanted);
+    let mut found = Found::new();
     kallsyms::each(lines, |line| {
         if prefixes.may_begin(line.text())
-            && line.is_code()
             && let Some(name) = line.name()
         {
-            if let Some(name) = wanted.get(name) {
-                found.entry(*name).or_insert(Symbol::Whole);
+            if places == Places::KernelImage && name == END_OF_CODE {
+                return ControlFlow::Break(());
             }
-            if let Some((whole, _)) = name.split_once(SPLIT)
-                && let Some(name) = wanted.get(whole)
-            {
-                found.insert(*name, Symbol::Split);
+            if line.is_code() {
+                note(name, wanted, &mut found);
             }
         }
         ControlFlow::Continue(())
     })?;
     Ok(found)
+}
+
+/// Notes a function, or that one is split, if it is wanted.
+fn note<'w>(name: &str, wanted: &BTreeSet<&'w str>, found: &mut Found<'w>) {
+    if let Some(name) = wanted.get(name) {
+        found.entry(*name).or_insert(Symbol::Whole);
+    }
+    if let Some((whole, _)) = name.split_once(SPLIT)
+        && let Some(name) = wanted.get(whole)
+    {
+        found.insert(*name, Symbol::Split);
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +148,8 @@ mod tests {
     #[test]
     fn code_is_found_by_its_whole_name_and_data_is_not() {
         let wanted = BTreeSet::from(["nf_ct_delete", "early_drop", "init_conntrack"]);
-        let found = scan(LINES.as_bytes(), &wanted).expect("a slice cannot fail to read");
+        let found = scan(LINES.as_bytes(), &wanted, Places::All);
+        let found = found.expect("a slice cannot fail to read");
         assert_eq!(found, HashMap::from([("nf_ct_delete", Symbol::Whole)]));
     }
 
@@ -83,9 +157,21 @@ mod tests {
     fn a_function_that_was_split_is_called_so_in_either_order() {
         for lines in ["0 t a.part.0\n0 T a\n", "0 T a\n0 t a.part.0\n"] {
             let wanted = BTreeSet::from(["a", "a.part.0"]);
-            let found = scan(lines.as_bytes(), &wanted).expect("a slice cannot fail to read");
+            let found = scan(lines.as_bytes(), &wanted, Places::All);
+            let found = found.expect("a slice cannot fail to read");
             let wanted = [("a", Symbol::Split), ("a.part.0", Symbol::Whole)];
             assert_eq!(found, HashMap::from(wanted));
         }
+    }
+
+    #[test]
+    fn what_comes_after_the_image_is_read_only_for_modules() {
+        let lines = b"0 T a\n0 T _etext_is_near\n0 T _etext\n0 t b\t[a_module]\n";
+        let wanted = BTreeSet::from(["a", "b"]);
+        let image = scan(&lines[..], &wanted, Places::KernelImage).unwrap();
+        assert_eq!(image, HashMap::from([("a", Symbol::Whole)]));
+        let all = scan(&lines[..], &wanted, Places::All).unwrap();
+        let found = [("a", Symbol::Whole), ("b", Symbol::Whole)];
+        assert_eq!(all, HashMap::from(found));
     }
 }

@@ -63,7 +63,35 @@ fn place(prefix: [u8; PREFIX]) -> (usize, u64) {
     ((hash / u64::BITS) as usize % WORDS, 1 << (hash % u64::BITS))
 }
 
-crate::abi!(Prefixes);
+/// Where members of `struct kallsym_iter` are (kernel/kallsyms.c), in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Offsets {
+    /// `name`, an array of characters that ends with a zero.
+    pub name: u32,
+    /// `type`, a character as in `/proc/kallsyms`.
+    pub kind: u32,
+}
+
+impl Offsets {
+    /// Before the agent has set them.
+    pub const UNKNOWN: Self = Self { name: 0, kind: 0 };
+}
+
+/// Bytes of a name and the zero behind it.
+pub const LONGEST_NAME: usize = 127;
+
+/// What the kernel writes of a symbol.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol {
+    /// As in `/proc/kallsyms`.
+    pub kind: u8,
+    /// Its name, a zero, and what was there before. A longer name is cut off.
+    pub name: [u8; LONGEST_NAME],
+}
+
+crate::abi!(Prefixes, Offsets, Symbol);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap as StdHashMap, HashSet},
+    fs::File,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -106,6 +107,24 @@ impl Object {
     /// Where the object has no map of that name.
     pub fn take_hash_map<K: Pod, V: Pod>(&mut self, name: &str) -> anyhow::Result<HashMap<K, V>> {
         Ok(HashMap::of(self.take_map(name)?))
+    }
+
+    /// Opens an iterator: the kernel calls the program with each of some things while the file
+    /// is read, and in the file is what the program writes.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses it.
+    pub(super) fn iterate(&self, program: &str, type_id: u32) -> anyhow::Result<File> {
+        let kind = Kind::Tracing {
+            attach: bpf_attach_type::BPF_TRACE_ITER,
+            type_id,
+            btf: None,
+        };
+        let fd = self.code.load(program, kind)?;
+        let iterator = sys::open_iterator(fd.as_fd());
+        let iterator = iterator.with_context(|| format!("open iterator {program}"))?;
+        Ok(File::from(iterator))
     }
 
     /// Attaches a probe by the first of its candidates that the kernel takes.

@@ -2,6 +2,7 @@
 //! that it takes.
 
 mod attach;
+mod iterator;
 mod maps;
 mod offset;
 mod plan;
@@ -10,6 +11,7 @@ mod support;
 mod sys;
 
 pub use attach::{Attached, Object, ProbeLog, log_of, verbosity};
+pub use iterator::SymbolIterator;
 pub use maps::{HashMap, Parameters};
 pub use offset::{offset, unreadable};
 pub use plan::{PlannedProbe, plan};

@@ -108,6 +108,17 @@ pub(super) fn attach_raw_tracepoint(
     bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)
 }
 
+/// Opens an iterator, which calls the program while it is read.
+pub(super) fn open_iterator(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    let link = bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+    let mut attr = empty_attr();
+    attr.iter_create.link_fd = link.as_raw_fd() as u32;
+    bpf_fd(bpf_cmd::BPF_ITER_CREATE, &mut attr)
+}
+
 /// Attaches a program to a function's entry, or to its return, by a kprobe. Closing the
 /// descriptor detaches it.
 ///
