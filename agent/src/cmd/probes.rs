@@ -1,5 +1,7 @@
 //! `nodemedic probes`
 
+use std::{panic, thread};
+
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
@@ -62,13 +64,18 @@ fn facts(wards: &[Box<dyn Ward>]) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(&facts).context("write the facts as JSON")? + "\n")
 }
 
-/// Attaches each in turn, and detaches it again.
+/// Attaches all at once, and detaches them again: the kernel has either wait for all its CPUs.
 fn attach(wards: Vec<Box<dyn Ward>>) -> Vec<AilmentReport> {
     let kernel = kernel(&wards);
-    wards
-        .into_iter()
-        .map(|mut ward| ward.tick(&kernel))
-        .collect()
+    let kernel = &kernel;
+    thread::scope(|scope| {
+        let attach = |mut ward: Box<dyn Ward>| scope.spawn(move || ward.tick(kernel));
+        let attaching: Vec<_> = wards.into_iter().map(attach).collect();
+        let reports = attaching.into_iter().map(|thread| thread.join());
+        reports
+            .map(|report| report.unwrap_or_else(|panic| panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 fn kernel(wards: &[Box<dyn Ward>]) -> RunningKernel {
