@@ -448,15 +448,10 @@ fn counted_with(guest: &Guest, capabilities: &str, hook: &str) -> Result<Verdict
         );
     }
     site.one_shots(20_000..20_200)?;
-    // How often a kprobe was left out is told by its link, for which CAP_SYS_ADMIN is wanted.
-    let untold = match capabilities.contains("+sys_admin") {
-        true => 0.0,
-        false => 2.0,
-    };
     agent.shows("all are counted", SOON, |metrics| {
         let (counted, missed) = (metrics.sum(CREATED, &[]), missed(metrics));
         ensure!(
-            counted <= 200.0 && counted + missed + untold >= 200.0,
+            counted <= 200.0 && counted + missed >= 200.0,
             "{counted} entries are counted, {missed} missed"
         );
         Ok(())
