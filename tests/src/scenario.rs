@@ -86,7 +86,7 @@ impl Scenario {
     }
 
     /// For one that needs more CPUs than the one that is usual.
-    pub const fn on(self, shape: Shape) -> Self {
+    pub const fn shape(self, shape: Shape) -> Self {
         Self { shape, ..self }
     }
 }

@@ -330,7 +330,7 @@ mod tests {
         let mut scenarios = (0..A_BOOT + 1)
             .map(|number| scenario(format!("a::{number}")))
             .collect::<Vec<_>>();
-        scenarios.push(scenario("a::two".into()).on(Shape::TwoCpus));
+        scenarios.push(scenario("a::two".into()).shape(Shape::TwoCpus));
         let plan = Plan::new(&matrix, &registry(scenarios)).unwrap();
         let boots = plan.boots(&Arguments::default());
         let tasks = boots.iter().map(|boot| boot.tasks.len());
