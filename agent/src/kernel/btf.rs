@@ -3,17 +3,20 @@
 
 #[cfg(test)]
 mod blob;
+mod contents;
 mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
     path::Path,
 };
 
 use ebpf::symbols::Prefixes;
 
-use self::table::{Kind, Table, Type};
+use self::{
+    contents::Contents,
+    table::{Kind, Table, Type},
+};
 use super::{
     facts::{BtfFunction, Fact, Member, VMLINUX},
     modules,
@@ -138,14 +141,11 @@ struct Wanted<'n> {
 
 impl Named {
     fn read(path: &Path, base: Option<&Self>, wanted: &Wanted<'_>) -> Result<Self, String> {
-        let read = || {
-            let bytes = fs::read(path)?;
-            Self::parse(bytes, base, wanted)
-        };
+        let read = || Self::parse(Contents::of(path)?, base, wanted);
         read().map_err(|error: anyhow::Error| format!("read {}: {error:#}", path.display()))
     }
 
-    fn parse(bytes: Vec<u8>, base: Option<&Self>, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
+    fn parse(bytes: Contents, base: Option<&Self>, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
         let table = Table::parse(bytes, base.map(|base| &base.table))?;
         let mut ids: HashMap<_, Vec<_>> = HashMap::new();
         for (id, found) in table.types() {
@@ -228,7 +228,7 @@ fn member(types: View<'_>, path: &str) -> Result<Member, String> {
             .ok_or_else(|| format!("{path} is too far from the structure's begin"))?;
         at = next;
     }
-    if offset % 8 != 0 {
+    if !offset.is_multiple_of(8) {
         return Err(format!("{path} is a bit field"));
     }
     let size = size(types, at, DEPTH).ok_or_else(|| format!("{path} has no size"))?;
@@ -296,7 +296,7 @@ mod tests {
             prefixes: Prefixes::of(names.iter().copied()),
             names: &names,
         };
-        Named::parse(blob.bytes(), base, &wanted)
+        Named::parse(Contents::Read(blob.bytes()), base, &wanted)
     }
 
     /// The types of a kernel, and of its module `m`.
@@ -416,7 +416,7 @@ mod tests {
             for value in [0, 1, 9, 0xff] {
                 let mut damaged = whole.clone();
                 damaged[place] = value;
-                let vmlinux = Named::parse(damaged, None, &wanted);
+                let vmlinux = Named::parse(Contents::Read(damaged), None, &wanted);
                 let vmlinux = vmlinux.map_err(|error| format!("{error:#}"));
                 let modules = BTreeMap::new();
                 let types = Types { vmlinux, modules };

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use anyhow::{Context as _, ensure};
 
+use super::contents::Contents;
+
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
 
@@ -20,7 +22,7 @@ const COMMON: usize = 12;
 /// Types, each found by its id: of vmlinux, or of a module on top of those.
 #[derive(Debug)]
 pub(super) struct Table {
-    bytes: Vec<u8>,
+    bytes: Contents,
     sections: Sections,
     /// Where each type is, in the order of their ids.
     places: Vec<u32>,
@@ -144,7 +146,7 @@ impl Table {
     ///
     /// What is wrong with it. A kind of unknown size is an error too, as nothing after it can
     /// be read.
-    pub(super) fn parse(bytes: Vec<u8>, base: Option<&Self>) -> anyhow::Result<Self> {
+    pub(super) fn parse(bytes: Contents, base: Option<&Self>) -> anyhow::Result<Self> {
         ensure!(u32::try_from(bytes.len()).is_ok(), "it is too large");
         let sections = Sections::find(&bytes)?;
         // A module may need no more names than vmlinux has.
@@ -311,7 +313,7 @@ mod tests {
     use super::{super::blob::*, *};
 
     fn parse(blob: &Blob) -> anyhow::Result<Table> {
-        Table::parse(blob.bytes(), None)
+        Table::parse(Contents::Read(blob.bytes()), None)
     }
 
     /// A type of each kind that adds something, and a function after it.
@@ -359,7 +361,7 @@ mod tests {
         let mut module = base.module();
         let function = module.add(FUNCTION, "own", 14, 0, &[]);
         let base = parse(&base).unwrap();
-        let module = Table::parse(module.bytes(), Some(&base)).expect("sane BTF");
+        let module = Table::parse(Contents::Read(module.bytes()), Some(&base)).expect("sane BTF");
         assert_eq!(function, 16);
         let own = module.get(function).unwrap();
         assert!(module.text(own.name).unwrap().starts_with(b"own\0"));
@@ -398,7 +400,7 @@ mod tests {
     fn what_is_cut_off_is_an_error() {
         let whole = one_of_each().bytes();
         for length in 0..whole.len() {
-            let cut = Table::parse(whole[..length].to_vec(), None);
+            let cut = Table::parse(Contents::Read(whole[..length].to_vec()), None);
             assert!(cut.is_err(), "{length} of {} bytes", whole.len());
         }
     }
@@ -410,7 +412,7 @@ mod tests {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut damaged = whole.clone();
                 damaged[place] = value;
-                let Ok(table) = Table::parse(damaged, None) else {
+                let Ok(table) = Table::parse(Contents::Read(damaged), None) else {
                     continue;
                 };
                 for (_, found) in table.types() {
