@@ -33,18 +33,30 @@ static HELD: Mutex<BTreeMap<&'static str, References>> = Mutex::new(BTreeMap::ne
 /// symbol of it exists: a module that is built in shows itself there only if it
 /// has parameters.
 pub fn state(module: &str, has_symbol: bool) -> ModuleState {
-    if is_loaded(module) {
-        ModuleState::Loaded
-    } else if has_symbol || folder(module).exists() {
-        ModuleState::BuiltIn
-    } else {
-        ModuleState::Absent
+    let folder = folder(module);
+    judge(initstate(module).as_deref(), has_symbol || folder.exists())
+}
+
+/// One on its way in, or out, cannot be probed as a live one can: the kernel gives programs its types only
+/// while it is live (`btf_try_get_module`, kernel/bpf/btf.c, from 5.17 on). The states are those of
+/// `show_initstate` (kernel/module.c, from 5.18 on kernel/module/sysfs.c).
+fn judge(initstate: Option<&str>, is_known: bool) -> ModuleState {
+    match initstate {
+        Some("live") => ModuleState::Loaded,
+        Some(_) => ModuleState::Absent,
+        None if is_known => ModuleState::BuiltIn,
+        None => ModuleState::Absent,
     }
 }
 
-/// Whether it is loaded as a module: one that is built in has no such state.
+/// Whether it is loaded as a module, and ready: one that is built in has no such state.
 pub fn is_loaded(module: &str) -> bool {
-    folder(module).join("initstate").exists()
+    initstate(module).is_some_and(|state| state == "live")
+}
+
+fn initstate(module: &str) -> Option<String> {
+    let state = fs::read_to_string(folder(module).join("initstate")).ok()?;
+    Some(state.trim().to_owned())
 }
 
 /// A number that differs for each load of a module: the inode of its folder, which
@@ -185,6 +197,16 @@ fn folder(module: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_is_there_once_it_is_live() {
+        assert_eq!(judge(Some("live"), true), ModuleState::Loaded);
+        for passing in ["coming", "going"] {
+            assert_eq!(judge(Some(passing), true), ModuleState::Absent);
+        }
+        assert_eq!(judge(None, true), ModuleState::BuiltIn);
+        assert_eq!(judge(None, false), ModuleState::Absent);
+    }
 
     #[test]
     fn references_are_our_own_as_far_as_programs_can_hold_them() {
