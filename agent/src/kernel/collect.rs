@@ -13,10 +13,9 @@ use super::{
     btf::Types,
     cgroup::Hierarchies,
     facts::{
-        Fact, Function, FunctionFacts, KernelFacts, Module, ModuleState, Needs, ProgramType,
-        Symbol, VMLINUX,
+        Fact, FunctionFacts, KernelFacts, Module, ModuleState, Needs, ProgramType, Symbol, VMLINUX,
     },
-    modules,
+    modules::{self, Stage},
     symbols::{self, Places},
     sysctl,
 };
@@ -45,13 +44,13 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
 /// The kernel formats its symbols for as long as all else takes together, so they are read on
 /// a thread of their own.
 fn collect_all(needs: &[Needs]) -> KernelFacts {
-    let functions: Vec<_> = needs.iter().flat_map(|needs| needs.functions).collect();
-    let wanted: BTreeSet<_> = functions.iter().map(|function| function.name).collect();
+    let functions = needs.iter().flat_map(|needs| needs.functions);
+    let wanted: BTreeSet<_> = functions.map(|function| function.name).collect();
     let modules = needs.iter().flat_map(|needs| needs.modules);
-    let loaded: BTreeSet<_> = modules
-        .copied()
-        .filter(|it| modules::is_loaded(it))
-        .collect();
+    let stages: Stages = modules.map(|it| (*it, modules::stage(it))).collect();
+    let loaded = stages.iter();
+    let loaded = loaded.filter(|(_, stage)| **stage == Some(Stage::Live));
+    let loaded: BTreeSet<_> = loaded.map(|(module, _)| *module).collect();
     let places = if loaded.is_empty() {
         Places::KernelImage
     } else {
@@ -67,7 +66,7 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
     let iterator = symbol_iterator(&types, &program_types);
     thread::scope(|scope| {
         let symbols = Background::start(scope, || symbols::find(&wanted, places, iterator));
-        facts(needs, &functions, &types, program_types, symbols)
+        facts(needs, &stages, &types, program_types, symbols)
     })
 }
 
@@ -87,10 +86,13 @@ fn symbol_iterator(
     )
 }
 
+/// How far each module was before anything was read of it.
+type Stages = BTreeMap<&'static str, Option<Stage>>;
+
 /// Facts of these types, and of these symbols once they are there.
 fn facts(
     needs: &[Needs],
-    functions: &[&Function],
+    stages: &Stages,
     types: &Types,
     program_types: BTreeMap<ProgramType, Fact<bool>>,
     symbols: Background<'_, BTreeMap<String, Fact<Symbol>>>,
@@ -138,8 +140,9 @@ fn facts(
     };
     let symbols = symbols.result();
     KernelFacts {
-        functions: functions
+        functions: needs
             .iter()
+            .flat_map(|needs| needs.functions)
             .map(|function| {
                 let facts = FunctionFacts {
                     symbol: symbols[function.name].clone(),
@@ -148,7 +151,7 @@ fn facts(
                 (function.name.to_owned(), facts)
             })
             .collect(),
-        modules: module_states(needs, &symbols)
+        modules: module_states(needs, stages, &symbols)
             .into_iter()
             .map(|(module, state)| {
                 let btf = types.has_module(&module);
@@ -188,6 +191,7 @@ impl<'s, T: Send + 's> Background<'s, T> {
 
 fn module_states(
     needs: &[Needs],
+    stages: &Stages,
     symbols: &BTreeMap<String, Fact<Symbol>>,
 ) -> BTreeMap<String, ModuleState> {
     needs
@@ -199,7 +203,10 @@ fn module_states(
                 .iter()
                 .filter(|function| function.module == module)
                 .any(|function| symbols.get(function.name).is_some_and(is_there));
-            (module.to_owned(), modules::state(module, has_symbol))
+            (
+                module.to_owned(),
+                modules::state(module, stages[module], has_symbol),
+            )
         })
         .collect()
 }

@@ -29,34 +29,43 @@ type References = Arc<Mutex<u32>>;
 
 static HELD: Mutex<BTreeMap<&'static str, References>> = Mutex::new(BTreeMap::new());
 
-/// Where a module's code is, found out by what `/sys/module` shows and whether a
-/// symbol of it exists: a module that is built in shows itself there only if it
-/// has parameters.
-pub fn state(module: &str, has_symbol: bool) -> ModuleState {
-    let folder = folder(module);
-    judge(initstate(module).as_deref(), has_symbol || folder.exists())
+/// A module that is loaded, by how far it is (`show_initstate`, kernel/module.c, from 5.18 on
+/// kernel/module/sysfs.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is in use, or can be.
+    Live,
+    /// On its way in or out: the kernel gives programs its types only while it is live
+    /// (`btf_try_get_module`, kernel/bpf/btf.c, from 5.17 on).
+    Passing,
 }
 
-/// One on its way in, or out, cannot be probed as a live one can: the kernel gives programs its types only
-/// while it is live (`btf_try_get_module`, kernel/bpf/btf.c, from 5.17 on). The states are those of
-/// `show_initstate` (kernel/module.c, from 5.18 on kernel/module/sysfs.c).
-fn judge(initstate: Option<&str>, is_known: bool) -> ModuleState {
-    match initstate {
-        Some("live") => ModuleState::Loaded,
-        Some(_) => ModuleState::Absent,
-        None if is_known => ModuleState::BuiltIn,
-        None => ModuleState::Absent,
-    }
-}
-
-/// Whether it is loaded as a module, and ready: one that is built in has no such state.
-pub fn is_loaded(module: &str) -> bool {
-    initstate(module).is_some_and(|state| state == "live")
-}
-
-fn initstate(module: &str) -> Option<String> {
+/// How far a module is; `None` for one that is absent or built in.
+pub fn stage(module: &str) -> Option<Stage> {
     let state = fs::read_to_string(folder(module).join("initstate")).ok()?;
-    Some(state.trim().to_owned())
+    Some(match state.trim() {
+        "live" => Stage::Live,
+        _ => Stage::Passing,
+    })
+}
+
+/// Where a module's code is, found out by what `/sys/module` shows and whether a symbol of it
+/// exists: a module that is built in shows itself there only if it has parameters.
+///
+/// `before` is the stage before its types and symbols were read. One that came or went meanwhile is
+/// absent, as what was read of it is not whole.
+pub fn state(module: &str, before: Option<Stage>, has_symbol: bool) -> ModuleState {
+    let is_known = has_symbol || folder(module).exists();
+    judge(before, stage(module), is_known)
+}
+
+fn judge(before: Option<Stage>, now: Option<Stage>, is_known: bool) -> ModuleState {
+    match (before, now) {
+        (Some(Stage::Live), _) => ModuleState::Loaded,
+        (Some(Stage::Passing), _) | (None, Some(_)) => ModuleState::Absent,
+        (None, None) if is_known => ModuleState::BuiltIn,
+        (None, None) => ModuleState::Absent,
+    }
 }
 
 /// A number that differs for each load of a module: the inode of its folder, which
@@ -200,12 +209,24 @@ mod tests {
 
     #[test]
     fn a_module_is_there_once_it_is_live() {
-        assert_eq!(judge(Some("live"), true), ModuleState::Loaded);
-        for passing in ["coming", "going"] {
-            assert_eq!(judge(Some(passing), true), ModuleState::Absent);
+        let live = Some(Stage::Live);
+        assert_eq!(judge(live, live, true), ModuleState::Loaded);
+        assert_eq!(judge(None, None, true), ModuleState::BuiltIn);
+        assert_eq!(judge(None, None, false), ModuleState::Absent);
+    }
+
+    /// Its types were not there to be read, though its symbols may have been.
+    #[test]
+    fn a_module_that_came_or_went_meanwhile_is_absent() {
+        let (live, passing) = (Some(Stage::Live), Some(Stage::Passing));
+        for (before, now) in [
+            (None, live),
+            (None, passing),
+            (passing, live),
+            (passing, None),
+        ] {
+            assert_eq!(judge(before, now, true), ModuleState::Absent);
         }
-        assert_eq!(judge(None, true), ModuleState::BuiltIn);
-        assert_eq!(judge(None, false), ModuleState::Absent);
     }
 
     #[test]

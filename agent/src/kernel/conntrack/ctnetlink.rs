@@ -44,8 +44,9 @@ pub fn is_there() -> bool {
     // not change.
     static BUILT_IN: OnceLock<bool> = OnceLock::new();
     let built_in = || {
+        let before = modules::stage(MODULE);
         let has_symbol = modules::has_function(FUNCTION);
-        modules::state(MODULE, has_symbol) == ModuleState::BuiltIn
+        modules::state(MODULE, before, has_symbol) == ModuleState::BuiltIn
     };
     modules::instance(MODULE).is_some() || *BUILT_IN.get_or_init(built_in)
 }
