@@ -45,8 +45,8 @@ pub(crate) struct Machine {
 pub(crate) enum Clock {
     /// As on the host, and each CPU has a thread: for a person at the guest's console.
     Host,
-    /// While the guest is idle its clock keeps the host's pace: for guests that something outside
-    /// talks to, which would otherwise see the guest's clock leap ahead.
+    /// The guest's clock is never ahead of the host's: for guests that something outside talks to. It
+    /// is behind where the host is too busy.
     Paced(Shift),
     /// Idle time is skipped: nothing that the host does reaches the guest, and two boots with one
     /// [`Machine::seed`] do the same.
