@@ -1,12 +1,13 @@
 //! How programs are called, cargo above all.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::paths;
+use crate::{build_dir, paths};
 
 /// The agent runs on this, and every test: one target, one set of compiled dependencies.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -15,17 +16,17 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// and from an empty container image.
 const STATIC: &str = "-Ctarget-feature=+crt-static";
 
-/// Where cargo keeps what it compiles on the way. Programs go to the checkout's target folder.
-pub(crate) const BUILD_DIR: &str = "CARGO_BUILD_BUILD_DIR";
-
 /// Cargo in the workspace. Dependencies that one clone has compiled serve the next.
 pub(crate) fn cargo(verb: &str) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(program());
     command.current_dir(paths::root()).arg(verb);
-    if let (None, Ok(cache)) = (env::var_os(BUILD_DIR), bpf_build::cache_dir()) {
-        command.env(BUILD_DIR, cache.join("build"));
-    }
+    build_dir::choose(&mut command);
     command
+}
+
+/// The cargo that runs this, if one does.
+pub(crate) fn program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// Cargo in the workspace, for static programs.

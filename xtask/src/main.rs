@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod build;
+mod build_dir;
 mod cargo;
 mod docs;
 mod lab;

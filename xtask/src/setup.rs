@@ -5,7 +5,7 @@ use std::env;
 use anyhow::{Result, bail};
 use bpf_build::{LINKER_VERSION, Linker, Toolchain};
 
-use crate::{apt, cargo};
+use crate::{apt, build_dir, cargo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {}
@@ -89,7 +89,7 @@ fn bpf_linker() -> Result<Linker> {
             .arg(&linker.root)
             // In a folder of its own that cargo removes: the linker shares nothing with us.
             .env_remove("CARGO_TARGET_DIR")
-            .env_remove(cargo::BUILD_DIR)
+            .env_remove(build_dir::VARIABLE)
             // Its work is LLVM's: optimizing the rest takes longer than it ever saves.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
