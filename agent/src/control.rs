@@ -21,8 +21,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    monitor::Reports,
-    treatment::{Ask, Course, Decision, Ending, Intent, Practice, Refusal, Trigger},
+    model::{AilmentReport, Ending, Reports, Run, Trigger},
+    treatment::{Ask, AskOutcome, Intent, Refusal, TreatmentService},
 };
 
 /// Its name in the state directory.
@@ -34,6 +34,9 @@ const LONGEST: u64 = 64 << 10;
 /// How long a peer may take: who writes does so at once, and undoing takes no longer than
 /// a few writes to a disk.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a treatment waits for the first reading, less than [`PATIENCE`].
+const FIRST_READING: Duration = Duration::from_secs(8);
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,24 +74,24 @@ pub enum Answer {
     /// To [`Request::Status`].
     Status {
         /// Oldest first.
-        courses: Vec<Course>,
+        runs: Vec<Run>,
         /// Why nothing can be begun, if so.
         trouble: Option<String>,
     },
     /// It was begun.
     Begun {
         /// What.
-        course: Box<Course>,
+        run: Box<Run>,
     },
     /// It would be.
     Would {
         /// What.
-        course: Box<Course>,
+        run: Box<Run>,
     },
     /// They have ended.
     Undone {
         /// How.
-        courses: Vec<Course>,
+        runs: Vec<Run>,
     },
     /// It was not done.
     Refused {
@@ -100,11 +103,11 @@ pub enum Answer {
 }
 
 /// Does what is asked for. May block.
-pub fn answer(request: Request, uid: u32, practice: &Practice, reports: &Reports) -> Answer {
+pub fn answer(request: Request, uid: u32, service: &TreatmentService, reports: &Reports) -> Answer {
     match request {
         Request::Status => {
-            let (courses, trouble) = practice.status();
-            Answer::Status { courses, trouble }
+            let (runs, trouble) = service.status();
+            Answer::Status { runs, trouble }
         }
         Request::Treat {
             ailment,
@@ -123,23 +126,19 @@ pub fn answer(request: Request, uid: u32, practice: &Practice, reports: &Reports
                 ailment,
                 treatment,
                 against: None,
-                trigger: Trigger::Hand { uid },
+                trigger: Trigger::Manual { uid },
                 duration,
                 intent,
                 force,
             };
-            match practice.ask(&ask, reports) {
-                Ok(Decision::Begun(course)) => Answer::Begun {
-                    course: Box::new(course),
-                },
-                Ok(Decision::Would(course)) => Answer::Would {
-                    course: Box::new(course),
-                },
+            match service.ask(&ask, reports) {
+                Ok(AskOutcome::Begun(run)) => Answer::Begun { run: Box::new(run) },
+                Ok(AskOutcome::Would(run)) => Answer::Would { run: Box::new(run) },
                 Err(refusal) => Answer::refused(&refusal),
             }
         }
-        Request::Undo { id } => match practice.undo(id, Ending::Requested) {
-            Ok(courses) => Answer::Undone { courses },
+        Request::Undo { id } => match service.undo(id, Ending::Requested) {
+            Ok(runs) => Answer::Undone { runs },
             Err(refusal) => Answer::refused(&refusal),
         },
     }
@@ -185,13 +184,13 @@ impl Control {
     /// Answers one after the other: there are few, from people.
     pub async fn serve(
         &self,
-        practice: Arc<Practice>,
+        service: Arc<TreatmentService>,
         reports: Reports,
     ) -> std::convert::Infallible {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let talk = talk(stream, Arc::clone(&practice), reports.clone());
+                    let talk = talk(stream, Arc::clone(&service), reports.clone());
                     match timeout(PATIENCE, talk).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => debug!("control socket: {error:#}"),
@@ -214,10 +213,21 @@ impl Drop for Control {
     }
 }
 
+/// Waits until every ailment is measured that is going to be: nothing can be treated before, and
+/// an agent that has just started is there in a moment.
+async fn first_reading(reports: &mut Reports) {
+    let measured = reports.wait_for(|last| {
+        let ailments = last.as_ref().map(|last| last.report.ailments.iter());
+        ailments.is_some_and(|mut it| !it.any(AilmentReport::is_about_to_be_measured))
+    });
+    // Whatever is not measured by then is refused with its reason.
+    let _ = timeout(FIRST_READING, measured).await;
+}
+
 async fn talk(
     mut stream: tokio::net::UnixStream,
-    practice: Arc<Practice>,
-    reports: Reports,
+    service: Arc<TreatmentService>,
+    mut reports: Reports,
 ) -> anyhow::Result<()> {
     let uid = stream.peer_cred().context("learn who asks")?.uid();
     let (reader, mut writer) = stream.split();
@@ -227,7 +237,12 @@ async fn talk(
         .await?;
     let request = serde_json::from_str(&line);
     let answer = match request {
-        Ok(request) => spawn_blocking(move || answer(request, uid, &practice, &reports)).await?,
+        Ok(request) => {
+            if matches!(request, Request::Treat { .. }) {
+                first_reading(&mut reports).await;
+            }
+            spawn_blocking(move || answer(request, uid, &service, &reports)).await?
+        }
         Err(error) => Answer::Refused {
             reason: "request".to_owned(),
             why: format!(
@@ -269,7 +284,7 @@ fn exchange<T: DeserializeOwned>(mut stream: UnixStream, request: &Request) -> a
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(line_of(request)?.as_bytes())?;
     let mut line = String::new();
-    // A hundred courses are some 100 KiB.
+    // A hundred runs are some 100 KiB.
     BufReader::new(stream.take(16 << 20)).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)
 }

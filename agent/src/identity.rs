@@ -3,9 +3,8 @@
 use std::time::SystemTime;
 
 use crate::{
-    report::{AilmentReport, NodeReport, VERSION},
+    model::{AilmentReport, NodeReport, TreatmentCounts, VERSION},
     time::unix_seconds,
-    treatment::Counts,
 };
 
 /// What stands at the head of every report of this node.
@@ -36,7 +35,7 @@ impl Identity {
     }
 
     /// What is reported now.
-    pub fn report(&self, ailments: Vec<AilmentReport>, series_cut: u64) -> NodeReport {
+    pub fn report(&self, ailments: Vec<AilmentReport>, series_dropped: u64) -> NodeReport {
         NodeReport {
             version: VERSION,
             agent: env!("CARGO_PKG_VERSION").to_owned(),
@@ -46,16 +45,16 @@ impl Identity {
             ailments,
             names: None,
             treatments: Vec::new(),
-            treatment_counts: Counts::default(),
-            series_cut,
+            treatment_counts: TreatmentCounts::default(),
+            series_dropped,
         }
     }
 
     /// A node for tests.
     #[cfg(test)]
-    pub fn sham() -> Self {
+    pub fn fake() -> Self {
         Self {
-            node: "ward-7".to_owned(),
+            node: "node-7".to_owned(),
             kernel: "6.12.95".to_owned(),
         }
     }

@@ -1,8 +1,8 @@
 //! nodemedic finds the ways in which the kernel stalls a node.
 
 pub mod ailments;
-pub mod bell;
 pub mod cmd;
+pub mod collector;
 pub mod config;
 pub mod control;
 pub mod dispatch;
@@ -11,13 +11,15 @@ pub mod identity;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;
+pub mod model;
 pub mod monitor;
 pub mod node;
+pub mod pages;
 pub mod render;
-pub mod report;
 pub mod state;
 pub mod time;
 pub mod treatment;
+pub mod wakeup;
 pub mod webhook;
 
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! The tick: has all ailments measured at once, each on a thread that may block,
 //! and publishes one report. Front ends read that; none of them starts a reading.
 
-mod bed;
 mod changes;
+mod slot;
 
 use std::{
     convert::Infallible,
@@ -17,28 +17,14 @@ use tokio::{
 };
 use tracing::error;
 
-use self::bed::Bed;
+use self::slot::Slot;
 use crate::{
-    ailments::{About, Host},
-    bell,
-    config::Case,
+    collector::{Configured, Host},
     identity::Identity,
     metrics,
-    report::NodeReport,
-    treatment::Practice,
+    model::{About, NodeReport, Reports, Snapshot},
+    treatment::TreatmentService,
 };
-
-/// The last report; none before the first.
-pub type Reports = watch::Receiver<Option<Snapshot>>;
-
-/// A report and when it was published.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// What is known.
-    pub report: Arc<NodeReport>,
-    /// When the tick ended.
-    pub taken: Instant,
-}
 
 /// From attaching to the first reading: long enough to count something, short
 /// enough that nobody has to wait for a whole interval to see that it works.
@@ -51,43 +37,46 @@ const ATTACHING: Duration = Duration::from_secs(5);
 /// Has all ailments measured at an interval.
 #[derive(Debug)]
 pub struct Monitor {
-    beds: Vec<Bed>,
+    slots: Vec<Slot>,
     ailments: Vec<About>,
     host: Arc<dyn Host>,
     identity: Identity,
     interval: Duration,
     max_series: usize,
-    series_cut: u64,
+    series_dropped: u64,
     /// Where treatments are begun and ended.
-    practice: Option<Arc<Practice>>,
+    service: Option<Arc<TreatmentService>>,
     reports: watch::Sender<Option<Snapshot>>,
 }
 
 impl Monitor {
     /// Ready to run; nothing is attached yet.
     pub fn new(
-        cases: Vec<Case>,
+        configured: Vec<Configured>,
         host: Arc<dyn Host>,
         identity: Identity,
         interval: Duration,
         max_series: usize,
     ) -> Self {
         Self {
-            ailments: cases.iter().map(|case| case.ward.about()).collect(),
-            beds: cases.into_iter().map(Bed::new).collect(),
+            ailments: configured
+                .iter()
+                .map(|configured| configured.collector.about())
+                .collect(),
+            slots: configured.into_iter().map(Slot::new).collect(),
             host,
             identity,
             interval,
             max_series,
-            series_cut: 0,
-            practice: None,
+            series_dropped: 0,
+            service: None,
             reports: watch::Sender::new(None),
         }
     }
 
     /// Has each report acted upon before it is published.
-    pub fn practise(&mut self, practice: Arc<Practice>) {
-        self.practice = Some(practice);
+    pub fn treat_with(&mut self, service: Arc<TreatmentService>) {
+        self.service = Some(service);
     }
 
     /// The ailments, those that are switched off too.
@@ -100,7 +89,7 @@ impl Monitor {
         self.reports.subscribe()
     }
 
-    /// Attaches, then measures at the interval, and when somebody rings the bell, but
+    /// Attaches, then measures at the interval, and when a probe asks for it, but
     /// not sooner than [`FIRST_READING`] after the last time. Whenever it is dropped, even in the
     /// middle of a tick, [`Self::stop`] still finds all that is attached.
     pub async fn run(&mut self) -> Infallible {
@@ -112,7 +101,7 @@ impl Monitor {
             let last = Instant::now();
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = bell::rung() => {
+                () = self.host.wakeup().requested() => {
                     sleep(FIRST_READING.saturating_sub(last.elapsed())).await;
                     // Two readings close to each other would be of next to nothing.
                     ticks.reset();
@@ -124,8 +113,8 @@ impl Monitor {
 
     /// Waits for what is under way, and detaches all.
     pub async fn stop(self) {
-        for bed in self.beds {
-            bed.leave().await;
+        for slot in self.slots {
+            slot.leave().await;
         }
     }
 
@@ -135,18 +124,18 @@ impl Monitor {
 
     async fn tick_within(&mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        for bed in &mut self.beds {
-            bed.begin(&self.host);
+        for slot in &mut self.slots {
+            slot.begin(&self.host);
         }
         let previous = self
             .reports
             .borrow()
             .as_ref()
             .map(|last| Arc::clone(&last.report));
-        let mut ailments = Vec::with_capacity(self.beds.len());
-        for (i, bed) in self.beds.iter_mut().enumerate() {
+        let mut ailments = Vec::with_capacity(self.slots.len());
+        for (i, slot) in self.slots.iter_mut().enumerate() {
             let before = previous.as_ref().map(|report| &report.ailments[i]);
-            let report = bed.end(deadline, before).await;
+            let report = slot.end(deadline, before).await;
             changes::log(before, &report);
             ailments.push(report);
         }
@@ -158,12 +147,12 @@ impl Monitor {
 
     /// Treatments follow from the report, and are part of it.
     async fn act(&self, report: NodeReport) -> NodeReport {
-        let Some(practice) = self.practice.clone() else {
+        let Some(service) = self.service.clone() else {
             return report;
         };
         let mut report = Arc::new(report);
         let seen = Arc::clone(&report);
-        match spawn_blocking(move || practice.step(&seen)).await {
+        match spawn_blocking(move || service.step(&seen)).await {
             Ok((treatments, counts)) => {
                 let report = Arc::make_mut(&mut report);
                 report.treatments = treatments;
@@ -175,8 +164,8 @@ impl Monitor {
     }
 
     fn publish(&mut self, mut report: NodeReport) {
-        self.series_cut += metrics::cap(&mut report, &self.ailments, self.max_series);
-        report.series_cut = self.series_cut;
+        self.series_dropped += metrics::cap(&mut report, &self.ailments, self.max_series);
+        report.series_dropped = self.series_dropped;
         let snapshot = Snapshot {
             report: Arc::new(report),
             taken: Instant::now(),
@@ -190,20 +179,18 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{
-        ailments::sham::{self, ShamHost},
-        report::{AilmentReport, Coverage, Verdict},
-    };
+    use crate::collector::fake::{self, FakeHost};
+    use crate::model::{AilmentReport, Coverage, Verdict};
 
-    /// So many beds with one kernel.
-    fn monitor(host: &Arc<ShamHost>, wards: usize, interval: Duration) -> Monitor {
-        let case = |_| Case {
+    /// So many slots with one kernel.
+    fn monitor(host: &Arc<FakeHost>, collectors: usize, interval: Duration) -> Monitor {
+        let configured = |_| Configured {
             enabled: true,
-            ward: sham::ward(),
+            collector: fake::collector(),
         };
-        let cases = (0..wards).map(case).collect();
+        let configured = (0..collectors).map(configured).collect();
         let host = Arc::clone(host) as Arc<dyn Host>;
-        Monitor::new(cases, host, Identity::sham(), interval, 5_000)
+        Monitor::new(configured, host, Identity::fake(), interval, 5_000)
     }
 
     fn ailment(monitor: &Monitor, i: usize) -> AilmentReport {
@@ -213,12 +200,12 @@ mod tests {
 
     /// Ends a test that would wait for ever, however slow the machine.
     const LONG: Duration = Duration::from_secs(300);
-    /// For a tick that ends without its wards, as they hang.
+    /// For a tick that ends without its collectors, as they hang.
     const SHORT: Duration = Duration::from_millis(20);
 
     #[tokio::test]
     async fn a_tick_is_a_report() {
-        let host = Arc::new(ShamHost::default());
+        let host = Arc::new(FakeHost::default());
         let mut monitor = monitor(&host, 2, LONG);
         monitor.tick().await;
         monitor.tick().await;
@@ -228,8 +215,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ward_that_is_late_keeps_its_last_report_and_is_counted() {
-        let host = Arc::new(ShamHost::default());
+    async fn a_collector_that_is_late_keeps_its_last_report_and_is_counted() {
+        let host = Arc::new(FakeHost::default());
         let mut monitor = monitor(&host, 1, LONG);
         monitor.tick().await;
         monitor.tick().await;
@@ -247,7 +234,7 @@ mod tests {
         assert!(back.errors.late >= 2, "they stay counted");
     }
 
-    /// Ticks until there is another reading than this. A ward that is late is not
+    /// Ticks until there is another reading than this. A collector that is late is not
     /// waited for, so nobody knows how many ticks that takes.
     async fn next_reading(monitor: &mut Monitor, before: &AilmentReport) -> AilmentReport {
         let next = async {
@@ -264,8 +251,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ward_that_is_late_to_attach_is_starting() {
-        let host = Arc::new(ShamHost::default());
+    async fn a_collector_that_is_late_to_attach_is_starting() {
+        let host = Arc::new(FakeHost::default());
         let _hang = host.hang();
         let mut monitor = monitor(&host, 1, SHORT);
         monitor.tick().await;
@@ -273,8 +260,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bell_brings_a_reading_before_its_time() {
-        let host = Arc::new(ShamHost::default());
+    async fn a_wakeup_brings_a_reading_before_its_time() {
+        let host = Arc::new(FakeHost::default());
         let mut monitor = monitor(&host, 1, LONG);
         let mut reports = monitor.reports();
         let third = async {
@@ -282,7 +269,7 @@ mod tests {
             for _ in 0..2 {
                 reports.changed().await.expect("it runs");
             }
-            bell::ring();
+            host.wakeup().request();
             reports.changed().await.expect("it runs");
         };
         tokio::select! {
@@ -293,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_detaches_all_even_in_the_middle_of_a_tick() {
-        let host = Arc::new(ShamHost::default());
+        let host = Arc::new(FakeHost::default());
         let mut monitor = monitor(&host, 2, LONG);
         monitor.tick().await;
         assert_eq!(host.attached(), 2);
@@ -307,12 +294,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_cap_cuts_is_counted_once_a_tick() {
-        let host = Arc::new(ShamHost::default());
+        let host = Arc::new(FakeHost::default());
         let mut monitor = monitor(&host, 1, LONG);
         monitor.max_series = 0;
         monitor.tick().await;
         monitor.tick().await;
-        let cut = |monitor: &Monitor| monitor.reports.borrow().clone().unwrap().report.series_cut;
+        let cut = |monitor: &Monitor| {
+            monitor
+                .reports
+                .borrow()
+                .clone()
+                .unwrap()
+                .report
+                .series_dropped
+        };
         let once = cut(&monitor);
         assert!(once > 0);
         assert_eq!(cut(&monitor), once, "looking again changes nothing");

@@ -119,7 +119,7 @@ impl Metric {
     }
 }
 
-pub(crate) mod sham {
+pub(crate) mod fake {
     //! A small agent for the checks of the checks.
 
     use super::{Kind, Metric, Metrics};
@@ -131,10 +131,10 @@ pub(crate) mod sham {
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         };
         Metrics::new(vec![
-            metric("beats_total", Kind::Counter, &["chamber"]),
+            metric("events_total", Kind::Counter, &["source"]),
             metric("pressure", Kind::Gauge, &["side"]),
             metric("pressure_limit", Kind::Gauge, &[]),
-            metric("pause_seconds", Kind::Histogram, &["chamber"]),
+            metric("pause_seconds", Kind::Histogram, &["source"]),
         ])
     }
 }

@@ -242,7 +242,7 @@ impl Alertmanager {
         let mut alert = json!({
             "labels": {
                 "alertname": "ConntrackTableFull", "instance": format!("{NODE}:19110"),
-                "ailment": "udp_conntrack", "kind": "full",
+                "ailment": "udp_conntrack", "kind": "table_full",
             },
             "startsAt": "2026-01-01T00:00:00Z",
         });
@@ -275,7 +275,7 @@ fn it_is_heard_and_answered(
 ) -> Result<()> {
     let metric = format!("nodemedic_{of}_alerts_total");
     alertmanager.alert(false)?;
-    until(address, &metric, "decision", &["refused", "dry_run"])?;
+    until(address, &metric, "decision", &["refused", "dry-run"])?;
     alertmanager.alert(true)?;
     until(address, &metric, "decision", &["nothing_to_undo"])
 }

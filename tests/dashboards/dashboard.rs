@@ -313,15 +313,15 @@ pub(crate) mod tests {
     use anyhow::{Result, ensure};
 
     use super::{Dashboard, coverage};
-    use crate::agent::sham;
+    use crate::agent::fake;
     use crate::check::{Verdict, found};
 
     /// A dashboard of one panel with one expression.
     pub(crate) fn with(expression: &str, legend: &str) -> Result<Dashboard> {
         let uid = "${datasource}";
         Dashboard::parse(&format!(
-            r#"{{"id": null, "uid": "sham", "panels": [{{
-                "id": 1, "type": "timeseries", "title": "Heart", "description": "It beats.",
+            r#"{{"id": null, "uid": "fake", "panels": [{{
+                "id": 1, "type": "timeseries", "title": "Events", "description": "Events a second.",
                 "datasource": {{"type": "prometheus", "uid": "{uid}"}},
                 "gridPos": {{"x": 0, "y": 0, "w": 12, "h": 8}},
                 "fieldConfig": {{"defaults": {{"unit": "s"}}}},
@@ -335,18 +335,18 @@ pub(crate) mod tests {
     }
 
     pub(super) fn each_fault_is_found() -> Result<Verdict> {
-        let known = sham::metrics();
+        let known = fake::metrics();
         let (faults, used) =
-            with("rate(beats_total[$__rate_interval])", "{{chamber}}")?.check(&known)?;
+            with("rate(events_total[$__rate_interval])", "{{source}}")?.check(&known)?;
         ensure!(faults.is_empty(), "{faults:?}");
         ensure!(
-            used == BTreeSet::from(["beats_total".to_owned(), "pressure".to_owned()]),
+            used == BTreeSet::from(["events_total".to_owned(), "pressure".to_owned()]),
             "{used:?}"
         );
         let cases = [
             ("rate(beat_total[5m])", "", "no metric beat_total"),
             (
-                "rate(beats_total[$__rate_intervall])",
+                "rate(events_total[$__rate_intervall])",
                 "",
                 "cannot be parsed",
             ),
@@ -360,8 +360,8 @@ pub(crate) mod tests {
     }
 
     pub(super) fn a_metric_that_nobody_shows_is_found() -> Result<Verdict> {
-        let faults = coverage(&sham::metrics(), &BTreeSet::from(["pressure".to_owned()]));
-        found(&faults, "beats_total is not shown")?;
+        let faults = coverage(&fake::metrics(), &BTreeSet::from(["pressure".to_owned()]));
+        found(&faults, "events_total is not shown")?;
         ensure!(
             !faults.iter().any(|fault| fault.starts_with("pressure ")),
             "{faults:?}"

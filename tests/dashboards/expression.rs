@@ -306,12 +306,12 @@ mod tests {
     use anyhow::{Context as _, Result, ensure};
 
     use super::check;
-    use crate::agent::sham;
+    use crate::agent::fake;
     use crate::check::{Verdict, found};
     use crate::shape::{Shape, listed};
 
     const SOUND: [&str; 8] = [
-        "sum by (chamber) (rate(beats_total[5m])) > 0",
+        "sum by (source) (rate(events_total[5m])) > 0",
         "histogram_quantile(0.9, sum by (le) (rate(pause_seconds_bucket[5m])))",
         "pressure / on (job, instance) group_left pressure_limit",
         "pressure > on (instance) group_left () (pressure_limit > 0)",
@@ -322,8 +322,8 @@ mod tests {
     ];
 
     const FAULTY: [(&str, &str); 14] = [
-        ("sum(rate(beats_total[5m])", "cannot be parsed"),
-        ("rate(beats_total)", "cannot be parsed"),
+        ("sum(rate(events_total[5m])", "cannot be parsed"),
+        ("rate(events_total)", "cannot be parsed"),
         ("beat_total", "no metric beat_total"),
         ("pause_seconds", "is a histogram"),
         ("pause_seconds_buckets", "no metric pause_seconds_buckets"),
@@ -338,12 +338,12 @@ mod tests {
             "no label le",
         ),
         ("rate(pressure[5m])", "which is a gauge"),
-        ("delta(beats_total[5m])", "which is a counter"),
+        ("delta(events_total[5m])", "which is a counter"),
     ];
 
     pub(super) fn a_sound_one_passes() -> Result<Verdict> {
         for text in SOUND {
-            let faults = check(text, &sham::metrics()).faults;
+            let faults = check(text, &fake::metrics()).faults;
             ensure!(faults.is_empty(), "{text}: {faults:?}");
         }
         Ok(Verdict::Passed)
@@ -351,7 +351,7 @@ mod tests {
 
     pub(super) fn each_fault_is_found() -> Result<Verdict> {
         for (text, wanted) in FAULTY {
-            let faults = check(text, &sham::metrics()).faults;
+            let faults = check(text, &fake::metrics()).faults;
             found(&faults, wanted).with_context(|| text.to_owned())?;
         }
         Ok(Verdict::Passed)
@@ -372,7 +372,7 @@ mod tests {
             ("count_values(\"value\", pressure)", "value"),
         ];
         for (text, wanted) in cases {
-            match check(text, &sham::metrics()).shape {
+            match check(text, &fake::metrics()).shape {
                 Shape::Series(labels) => ensure!(listed(&labels) == wanted, "{text}: {labels:?}"),
                 other => anyhow::bail!("{text}: {other:?}"),
             }

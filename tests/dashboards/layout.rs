@@ -120,7 +120,7 @@ fn every_dashboard_keeps_the_house_rules() -> Result<Verdict> {
 type Spoil = fn(&mut Dashboard);
 
 fn each_breach_is_found() -> Result<Verdict> {
-    let sound = dashboard::tests::with("rate(beats_total[$__rate_interval])", "")?;
+    let sound = dashboard::tests::with("rate(events_total[$__rate_interval])", "")?;
     ensure!(faults(&sound).is_empty(), "{:?}", faults(&sound));
     let cases: [(Spoil, &str); 8] = [
         (|it| it.id = Some(1), "overwrite"),
@@ -139,7 +139,7 @@ fn each_breach_is_found() -> Result<Verdict> {
         (add_the_same_again, "covers"),
     ];
     for (spoil, wanted) in cases {
-        let mut dashboard = dashboard::tests::with("rate(beats_total[$__rate_interval])", "")?;
+        let mut dashboard = dashboard::tests::with("rate(events_total[$__rate_interval])", "")?;
         spoil(&mut dashboard);
         found(&faults(&dashboard), wanted)?;
     }
@@ -147,7 +147,7 @@ fn each_breach_is_found() -> Result<Verdict> {
 }
 
 fn add_the_same_again(dashboard: &mut Dashboard) {
-    if let Ok(other) = dashboard::tests::with("beats_total", "") {
+    if let Ok(other) = dashboard::tests::with("events_total", "") {
         dashboard.panels.extend(other.panels);
     }
 }

@@ -20,6 +20,9 @@ pub(crate) const FOLDER: &str = "dashboards/alerts";
 /// What the tests of `x.yaml` are called.
 const TESTS: &str = "_test.yaml";
 
+/// Where the pages are that `runbook_url` leads to: the one base address of all rules.
+const RUNBOOKS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
+
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
 
 /// Where a template asks Prometheus for something.
@@ -125,8 +128,11 @@ impl Rule {
     fn page(&self) -> Result<()> {
         let page = self
             .annotations
-            .get("runbook")
-            .context("no annotation runbook")?;
+            .get("runbook_url")
+            .context("no annotation runbook_url")?;
+        let page = page
+            .strip_prefix(RUNBOOKS)
+            .with_context(|| format!("{page} is not below {RUNBOOKS}"))?;
         pages::resolve(&check::root(), page)
     }
 }
@@ -187,7 +193,7 @@ fn unlabelled(ailment: &str, rules: &[Rule]) -> Vec<String> {
     } in rules
     {
         let section = annotations
-            .get("runbook")
+            .get("runbook_url")
             .and_then(|page| page.split_once('#'));
         let kind = section.map(|(_, section)| section.replace('-', "_"));
         for (label, wanted) in [("ailment", Some(ailment)), ("kind", kind.as_deref())] {
@@ -243,40 +249,48 @@ mod tests {
     use serde_json::Value;
 
     use super::{AlertTest, Test, rules_of, unlabelled, untested};
-    use crate::agent::sham;
+    use crate::agent::fake;
     use crate::check::{Verdict, found, none};
 
     const SOUND: &str = r#"
 groups:
-  - name: sham
+  - name: fake
     rules:
-      - alert: HeartRaces
-        expr: sum by (instance) (rate(beats_total[5m])) > 3
+      - alert: RateHigh
+        expr: sum by (instance) (rate(events_total[5m])) > 3
         labels: {severity: warning}
         annotations:
-          summary: The heart of {{ $labels.instance }} races.
+          summary: The rate of {{ $labels.instance }} is high.
           description: "{{ range query `topk(1, pressure{side=%q})` }}{{ end }}"
           action: Rest.
-          runbook: README.md
+          runbook_url: https://github.com/nodemedic/nodemedic/blob/main/README.md
 "#;
 
     pub(super) fn each_fault_is_found() -> Result<Verdict> {
         let faults = |text: &str| -> Result<Vec<String>> {
             Ok(rules_of(text)?
                 .iter()
-                .flat_map(|rule| rule.faults(&sham::metrics()))
+                .flat_map(|rule| rule.faults(&fake::metrics()))
                 .collect())
         };
         ensure!(faults(SOUND)?.is_empty(), "{:?}", faults(SOUND)?);
         let cases = [
-            ("beats_total", "beat_total", "no metric beat_total"),
+            ("events_total", "beat_total", "no metric beat_total"),
             ("by (instance)", "by (instanze)", "no label instanze"),
             ("$labels.instance", "$labels.side", "tells label side"),
             ("pressure{", "presure{", "no metric presure"),
             ("severity: warning", "severity: bad", "\"bad\" is none of"),
             ("action: Rest.", "", "no annotation action"),
-            ("runbook: README.md", "", "no annotation runbook"),
-            ("runbook: README.md", "runbook: READYOU.md", "READYOU.md"),
+            (
+                "runbook_url: https://github.com/nodemedic/nodemedic/blob/main/README.md",
+                "",
+                "no annotation runbook_url",
+            ),
+            (
+                "runbook_url: https://github.com/nodemedic/nodemedic/blob/main/README.md",
+                "runbook_url: https://github.com/nodemedic/nodemedic/blob/main/READYOU.md",
+                "READYOU.md",
+            ),
         ];
         for (sound, spoilt, wanted) in cases {
             found(&faults(&SOUND.replace(sound, spoilt))?, wanted)?;
@@ -286,12 +300,12 @@ groups:
 
     pub(super) fn an_alert_that_does_not_say_what_to_treat_is_found() -> Result<Verdict> {
         let labelled = SOUND
-            .replace("severity: warning", "ailment: heart, kind: at_risk")
+            .replace("severity: warning", "ailment: fake, kind: at_risk")
             .replace("README.md", "README.md#at-risk");
-        none(unlabelled("heart", &rules_of(&labelled)?))?;
+        none(unlabelled("fake", &rules_of(&labelled)?))?;
         found(&unlabelled("lung", &rules_of(&labelled)?), "label ailment")?;
         let other = labelled.replace("#at-risk", "#sick");
-        found(&unlabelled("heart", &rules_of(&other)?), "label kind")?;
+        found(&unlabelled("fake", &rules_of(&other)?), "label kind")?;
         Ok(Verdict::Passed)
     }
 
@@ -299,7 +313,7 @@ groups:
         let rules = rules_of(SOUND)?;
         let test = |exp_alerts| Test {
             alert_rule_test: vec![AlertTest {
-                alertname: "HeartRaces".to_owned(),
+                alertname: "RateHigh".to_owned(),
                 exp_alerts,
             }],
         };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::{self, Family, Listed, Protocol, Services};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::{self, Family, Listed, Protocol, Services};
 use nodemedic_tests::scenario::Verdict;
 use nodemedic_tests::tools::{runs_folder, unshared_mounts};
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::reuse::{Close, Connection, Name, Site};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::reuse::{Close, Connection, Name, Site};
 use nodemedic_tests::metrics::Metrics;
 
 pub(crate) use self::clients::{
@@ -51,7 +51,7 @@ const LOST: &str = "nodemedic_ailment_lost_events_total";
 const ALL_NAMES: &str = "top_services = 1000\nsurvey_interval = \"1s\"\nremember = \"5s\"";
 
 /// Whether the packet hook is attached.
-const WATCHING: &str = "nodemedic_ipvs_conn_reuse_watching";
+const WATCHING: &str = "nodemedic_ipvs_conn_reuse_tracing_active";
 
 /// Longer than an answer takes under emulation.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::{self, Family, Protocol, Services};
 use nodemedic_tests::guest::{Guest, NetNs, Process};
-use nodemedic_tests::maladies::ipvs::{self, Family, Protocol, Services};
 use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
 use nodemedic_tests::usage;
@@ -35,7 +35,7 @@ const CALIBRATED: &str = "nodemedic_ipvs_estimation_calibrated";
 const CPU_SECONDS: &str = "nodemedic_ipvs_estimation_cpu_seconds_total";
 const THREADS: &str = "nodemedic_ipvs_estimation_threads";
 const ENABLED: &str = "nodemedic_ipvs_estimation_enabled";
-const WATCHING: &str = "nodemedic_ipvs_estimation_watching";
+const WATCHING: &str = "nodemedic_ipvs_estimation_tracing_active";
 const LOST: &str = "nodemedic_ailment_lost_events_total";
 
 const RUN_ESTIMATION: &str = "net.ipv4.vs.run_estimation";
@@ -62,7 +62,7 @@ fn stop_estimation(guest: &Guest) -> Result<()> {
     let treat = [
         "treat",
         AILMENT,
-        "--with",
+        "--treatment",
         "run_estimation",
         "--apply",
         "--force",
@@ -153,7 +153,7 @@ fn stall_until_estimation_is_off(guest: &Guest, services: u32) -> Result<Verdict
     if has_threads(guest)? {
         return threads_stall_nobody(guest, &agent);
     }
-    let finding = agent.finds_one("stalling", 3 * SOON)?;
+    let finding = agent.finds_one("estimator_stall", 3 * SOON)?;
     names_what_it_rests_on(guest, &finding, services)?;
     let checked = check(guest, &[AILMENT])?;
     ensure!(checked.status.code() == Some(1), "{}", checked.stdout);
@@ -182,7 +182,7 @@ fn stall_until_estimation_is_off(guest: &Guest, services: u32) -> Result<Verdict
         is_healthy_and_frozen(guest, &mut agent)?;
         verb(guest, &["undo"])?.ok()?;
         ensure!(guest.sysctl(RUN_ESTIMATION)? == "1", "it is off");
-        agent.finds_one("stalling", 3 * SOON)?;
+        agent.finds_one("estimator_stall", 3 * SOON)?;
     } else {
         let refused = verb(guest, &["treat", AILMENT, "--apply"])?;
         ensure!(
@@ -350,14 +350,14 @@ pub(crate) fn busy_threads_let_others_go_first_until_that_is_undone(
     Services::new(1_000).add(guest)?;
     let settings = "busy_ratio = 0.0000001\ncensus_interval = \"1s\"";
     let agent = Agent::start_for(guest, AILMENT, settings)?;
-    let finding = agent.finds_one("busy", SOON)?;
+    let finding = agent.finds_one("estimator_cpu", SOON)?;
     let remedies = finding["remedies"].to_string();
     for remedy in ["est_nice=19", "est_cpulist=LIST", "run_estimation=0"] {
         ensure!(remedies.contains(remedy), "{remedy}: {remedies}");
     }
     let nice = || guest.sysctl(EST_NICE);
     let before = nice()?;
-    verb(guest, &["treat", AILMENT, "--for", "5m", "--apply"])?.ok()?;
+    verb(guest, &["treat", AILMENT, "--duration", "5m", "--apply"])?.ok()?;
     let after = nice()?;
     ensure!(
         (before.as_str(), after.as_str()) == ("0", "19"),
@@ -368,7 +368,7 @@ pub(crate) fn busy_threads_let_others_go_first_until_that_is_undone(
     ensure!(notes.contains("at nice 19"), "the notes are {notes}");
     verb(guest, &["undo"])?.ok()?;
     ensure!(nice()? == before, "est_nice is {}", nice()?);
-    agent.finds(&["busy"], SOON)?;
+    agent.finds(&["estimator_cpu"], SOON)?;
     drop(agent);
     let agent = Agent::start_for(guest, AILMENT, "busy_ratio = 1.0")?;
     agent.finds(&[], SOON)?;
@@ -525,7 +525,7 @@ fn waits_and_pings_agree(
     })?;
     let pings = ping.stop()?;
     waits.look(agent)?;
-    let finding = agent.finds_one("stalling", SOON)?;
+    let finding = agent.finds_one("estimator_stall", SOON)?;
     let summary = finding["summary"].to_string();
     ensure!(summary.contains("received packets waited"), "{summary}");
 

@@ -8,9 +8,9 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::cgroup::{Cgroup, HUNGRY, SPIN};
+use nodemedic_tests::faults::disk;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::cgroup::{Cgroup, HUNGRY, SPIN};
-use nodemedic_tests::maladies::disk;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
@@ -103,7 +103,11 @@ pub(crate) fn an_idle_node_is_healthy(guest: &Guest) -> Result<Verdict> {
         for resource in ["cpu", "memory", "io"] {
             metrics.value(
                 SECONDS,
-                &[("resource", resource), ("kind", "some"), ("scope", "node")],
+                &[
+                    ("resource", resource),
+                    ("stall", "some"),
+                    ("cgroup", "node"),
+                ],
             )?;
         }
         metrics.value("nodemedic_psi_stall_memstall_seconds_count", &[])?;
@@ -306,7 +310,7 @@ pub(crate) fn a_short_stall_is_counted(guest: &Guest) -> Result<Verdict> {
     let twice = format!("timeout 0.5 sh -c '{SPIN}' & timeout 0.5 sh -c '{SPIN}'; wait");
     let _brief = brief.start(guest, "brief", &twice)?;
     agent.shows("the short stall", SOON, |metrics| {
-        let labels = [("resource", "cpu"), ("kind", "some"), ("scope", "/brief")];
+        let labels = [("resource", "cpu"), ("stall", "some"), ("cgroup", "/brief")];
         let seconds = metrics.value(SECONDS, &labels)?;
         ensure!(seconds > 0.1, "tasks waited for {seconds} s");
         Ok(())
@@ -329,8 +333,11 @@ pub(crate) fn the_kernel_calls_when_tasks_wait(guest: &Guest) -> Result<Verdict>
     let _loud = loud.start(guest, "loud", SPIN)?;
     found(&agent, "cpu_contention", "cgroup /meek", "cgroup /loud")?;
     agent.shows("that the kernel has called", SOON, |metrics| {
-        let calls = metrics.value("nodemedic_psi_stall_calls_total", &[("resource", "cpu")])?;
-        let armed = metrics.value("nodemedic_psi_stall_armed", &[])?;
+        let calls = metrics.value(
+            "nodemedic_psi_stall_trigger_events_total",
+            &[("resource", "cpu")],
+        )?;
+        let armed = metrics.value("nodemedic_psi_stall_triggers_active", &[])?;
         ensure!(calls > 0.0 && armed == 1.0, "{calls} calls, armed: {armed}");
         Ok(())
     })?;
@@ -346,7 +353,10 @@ pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Res
     meek.set("cpu.weight", "1")?;
     let calls = |agent: &Agent| {
         let metrics = agent.metrics()?;
-        metrics.value("nodemedic_psi_stall_calls_total", &[("resource", "cpu")])
+        metrics.value(
+            "nodemedic_psi_stall_trigger_events_total",
+            &[("resource", "cpu")],
+        )
     };
     // What the agent does itself is some of the node's time, on an emulated CPU.
     let settings = "cpu_ratio = 0.92";
@@ -371,7 +381,7 @@ pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Res
         ensure!(by_cgroup > 0.0, "nobody has called");
         let armed = agent
             .metrics()?
-            .value("nodemedic_psi_stall_armed_cgroups", &[])?;
+            .value("nodemedic_psi_stall_cgroup_triggers_active", &[])?;
         ensure!(armed > 0.0, "no cgroup is armed");
         Ok(())
     })?;

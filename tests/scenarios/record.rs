@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nodemedic_tests::faults::ipvs::Services;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Services;
 use nodemedic_tests::scenario::Verdict;
 
 const MASQUERADE: &str = "iptables -t nat -A POSTROUTING -s 10.1.0.0/24 -j MASQUERADE";

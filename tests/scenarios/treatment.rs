@@ -6,8 +6,8 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::dns::Site;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::dns::Site;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ const JOURNAL: &str = "/run/nodemedic/journal";
 const SHORTER: [&str; 6] = [
     "treat",
     "udp_conntrack",
-    "--with",
+    "--treatment",
     "udp_timeout",
     "--apply",
     "--force",
@@ -95,14 +95,14 @@ pub(crate) fn entries_fall_to_half_and_the_agents_end_undoes(guest: &Guest) -> R
             Ok(last)
         })?;
         let sick = entries(guest)?;
-        ensure!(applied["trigger"]["by"] == "agent", "{applied}");
+        ensure!(applied["trigger"]["by"] == "auto", "{applied}");
         is_set(guest, UDP_TIMEOUT, SHORT)?;
         let kept = eventually(3 * SOON, "it is kept", || {
             let last = last(guest)?;
             ensure!(last["state"] != "applied", "{last}");
             Ok(last)
         })?;
-        ensure!(kept["state"] == "kept", "{kept}");
+        ensure!(kept["state"] == "confirmed", "{kept}");
         eventually(SOON, "half as many entries", || {
             let treated = entries(guest)?;
             ensure!(treated * 2 <= sick, "{sick} entries, treated {treated}");
@@ -156,7 +156,7 @@ pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
     guest.set_sysctl(UDP_TIMEOUT, "30")?;
     eventually(SOON, "it is given up", || {
         let last = last(guest)?;
-        ensure!(last["state"] == "overtaken", "{last}");
+        ensure!(last["state"] == "overridden", "{last}");
         Ok(())
     })?;
     is_set(guest, UDP_TIMEOUT, "30")?;
@@ -174,7 +174,7 @@ pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
     guest.sh(&format!("sysctl -p {file}"))?;
     eventually(SOON, "it is somebody else's", || {
         let last = last(guest)?;
-        ensure!(last["state"] == "overtaken", "{last}");
+        ensure!(last["state"] == "overridden", "{last}");
         ensure!(last["why"].to_string().contains(file), "{last}");
         Ok(())
     })?;

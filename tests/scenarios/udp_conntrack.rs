@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::dns::{CLIENT, Site};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::dns::{CLIENT, Site};
 use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
@@ -94,7 +94,7 @@ fn counted_exactly(guest: &Guest, settings: &str, timeout: u32) -> Result<Verdic
         "every removal is counted, with its lifetime",
         SOON,
         |metrics| {
-            let removed = metrics.value(REMOVED, &[("end", "expired"), ("state", "replied")])?;
+            let removed = metrics.value(REMOVED, &[("reason", "expired"), ("state", "replied")])?;
             let (all, missed) = (metrics.sum(REMOVED, &[]), missed(metrics));
             let known = metrics.value(LIFETIME_COUNT, &[])?;
             let unknown = metrics.sum(LOST, &[("reason", "lifetime")]);
@@ -132,7 +132,7 @@ fn lifetimes_are_of_idle_entries(metrics: &Metrics, timeout: f64) -> Result<()> 
 }
 
 fn ends(metrics: &Metrics, end: &str, state: &str, wanted: f64) -> Result<()> {
-    let matching = metrics.value(REMOVED, &[("end", end), ("state", state)])?;
+    let matching = metrics.value(REMOVED, &[("reason", end), ("state", state)])?;
     let all = metrics.sum(REMOVED, &[]);
     ensure!(
         matching == wanted && all == wanted,
@@ -188,7 +188,7 @@ pub(crate) fn a_flow_is_counted_as_what_it_became(guest: &Guest) -> Result<Verdi
         Ok(())
     })?;
     agent.shows("the agent agrees with conntrack -L", SOON, |metrics| {
-        let removed = |state| metrics.value(REMOVED, &[("end", "expired"), ("state", state)]);
+        let removed = |state| metrics.value(REMOVED, &[("reason", "expired"), ("state", state)]);
         let (streams, replied) = (removed("assured")?, removed("replied")?);
         let nobody = removed("unreplied")?;
         ensure!(
@@ -226,7 +226,7 @@ pub(crate) fn a_small_table_fills_is_full_and_recovers(guest: &Guest) -> Result<
     // A load that goes on: 30 a second x 60 s is more than the table holds.
     let (finding, checked) = site.while_asking(30, || {
         Ok((
-            agent.finds_one("filling", SOON)?,
+            agent.finds_one("table_filling", SOON)?,
             check(guest, &["udp_conntrack"])?,
         ))
     })?;
@@ -243,7 +243,7 @@ pub(crate) fn a_small_table_fills_is_full_and_recovers(guest: &Guest) -> Result<
     );
 
     site.flood(20_000..21_100)?;
-    let finding = agent.finds_one("full", SOON)?;
+    let finding = agent.finds_one("table_full", SOON)?;
     names_the_client(&finding)?;
     agent.shows(
         "drops and early drops as the kernel counts them",
@@ -258,7 +258,7 @@ pub(crate) fn a_small_table_fills_is_full_and_recovers(guest: &Guest) -> Result<
                     "{reason}: {shown}; {stat}"
                 );
             }
-            let pushed_out = metrics.sum(REMOVED, &[("end", "early_drop")]);
+            let pushed_out = metrics.sum(REMOVED, &[("reason", "early_drop")]);
             ensure!(
                 pushed_out == f64::from(sum(&stat, "early_drop")?),
                 "{pushed_out} seen; {stat}"
@@ -315,7 +315,7 @@ pub(crate) fn idle_entries_are_a_waste_until_the_timeout_is_short(
     guest.modprobe("nf_conntrack_netlink")?;
     let agent = Agent::start(guest, "snapshot_interval = \"1s\"\nfilling_within = \"1s\"")?;
     site.one_shots(20_000..21_000)?;
-    let finding = agent.finds_one("wasteful", SOON)?;
+    let finding = agent.finds_one("idle_entries", SOON)?;
     names_the_client(&finding)?;
     let remedies = finding["remedies"].to_string();
     ensure!(

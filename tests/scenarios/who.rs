@@ -1,8 +1,8 @@
 //! Who: the names of pods and containers, by a real containerd, wherever the agent names somebody.
 
 use anyhow::{Result, ensure};
+use nodemedic_tests::faults::cgroup::SPIN;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::cgroup::SPIN;
 use nodemedic_tests::pods::{GATEWAY, PodSpec, Runtime};
 use nodemedic_tests::scenario::Verdict;
 
@@ -65,10 +65,10 @@ pub(crate) fn pods_are_named_by_a_real_containerd(guest: &Guest) -> Result<Verdi
             ("label_app_kubernetes_io_name", "shop"),
             ("label_app", ""),
         ];
-        metrics.value("nodemedic_psi_stall_scope_info", &labels)?;
+        metrics.value("nodemedic_psi_stall_cgroup_info", &labels)?;
         // One that was not chosen is not passed on.
         let fronts = [("label_tier", "front")];
-        let fronts = metrics.select("nodemedic_psi_stall_scope_info", &fronts);
+        let fronts = metrics.select("nodemedic_psi_stall_cgroup_info", &fronts);
         ensure!(fronts.count() == 0, "a label is passed on");
         // A control character is not passed on.
         let odd = [
@@ -77,7 +77,7 @@ pub(crate) fn pods_are_named_by_a_real_containerd(guest: &Guest) -> Result<Verdi
             ("container", "spin-2"),
             ("label_app_kubernetes_io_name", ""),
         ];
-        metrics.value("nodemedic_psi_stall_scope_info", &odd)?;
+        metrics.value("nodemedic_psi_stall_cgroup_info", &odd)?;
         Ok(())
     })?;
 
@@ -103,8 +103,8 @@ pub(crate) fn pods_are_named_by_a_real_containerd(guest: &Guest) -> Result<Verdi
     })?;
 
     agent.shows("how well names are known", SOON, |metrics| {
-        let source = metrics.value("nodemedic_names_source_info", &[("source", "cri")])?;
-        let pods = metrics.value("nodemedic_names_known", &[("what", "pods")])?;
+        let source = metrics.value("nodemedic_pod_lookup_source_info", &[("source", "cri")])?;
+        let pods = metrics.value("nodemedic_pod_lookup_objects", &[("object", "pods")])?;
         ensure!(source == 1.0 && pods == 3.0, "{source}, {pods} pods");
         Ok(())
     })?;
@@ -120,10 +120,13 @@ pub(crate) fn pods_are_named_by_a_real_containerd(guest: &Guest) -> Result<Verdi
     // What is known stays known while the runtime is away; the agent says that it is.
     runtime.stop();
     agent.shows("that nobody answers", 3 * SOON, |metrics| {
-        let failed = metrics.value("nodemedic_names_questions_total", &[("outcome", "failed")])?;
+        let failed = metrics.value(
+            "nodemedic_pod_lookup_requests_total",
+            &[("outcome", "failed")],
+        )?;
         ensure!(failed > 0.0, "{failed} have failed");
         let labels = [("namespace", "blue"), ("container", "spin-1")];
-        metrics.value("nodemedic_psi_stall_scope_info", &labels)?;
+        metrics.value("nodemedic_psi_stall_cgroup_info", &labels)?;
         Ok(())
     })?;
     Ok(Verdict::Passed)

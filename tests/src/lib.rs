@@ -7,15 +7,15 @@
 //!   results;
 //! - *PID 1* of a guest ([`guest::init`]) mounts what a scenario needs, runs the scenarios one
 //!   after the other and cleans up after each;
-//! - a *malady* ([`maladies`]) that needs a process of its own is a child of a scenario;
+//! - a *fault* ([`faults`]) that needs a process of its own is a child of a scenario;
 //! - a *scenario* ([`scenario`]) is a child of that PID 1, so whatever it does to itself, the next
 //!   one still runs.
 
 pub mod eventually;
+pub mod faults;
 mod files;
 pub mod guest;
 pub mod http;
-pub mod maladies;
 pub mod metrics;
 pub mod phase;
 pub mod pods;
@@ -33,8 +33,8 @@ pub use crate::vm::{alerting, bench, beside, lab, tools};
 pub fn main(registry: &Registry) -> ExitCode {
     if std::process::id() == 1 {
         guest::init::run()
-    } else if let Some(name) = std::env::var_os(protocol::MALADY_ENV) {
-        maladies::run(&name.to_string_lossy())
+    } else if let Some(name) = std::env::var_os(protocol::FAULT_ENV) {
+        faults::run(&name.to_string_lossy())
     } else if let Some(name) = std::env::var_os(protocol::SCENARIO_ENV) {
         guest::child::run(registry, &name.to_string_lossy())
     } else {

@@ -23,8 +23,8 @@ pub(crate) const KERNEL_ENV: &str = "NODEMEDIC_SCENARIO_KERNEL";
 /// JSON for that child: the [`Task::input`].
 pub(crate) const INPUT_ENV: &str = "NODEMEDIC_SCENARIO_INPUT";
 
-/// Set for a malady that needs a process of its own: its name.
-pub(crate) const MALADY_ENV: &str = "NODEMEDIC_MALADY";
+/// Set for a fault that needs a process of its own: its name.
+pub(crate) const FAULT_ENV: &str = "NODEMEDIC_FAULT";
 
 /// Begins a line of the console that a scenario has for the person at the host.
 pub(crate) const TOLD: &str = "told: ";

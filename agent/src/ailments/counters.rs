@@ -1,6 +1,6 @@
 //! Counters of the kernel's maps, taken together.
 
-use crate::report::ProgramStats;
+use crate::model::ProgramStats;
 
 /// Adds counters to others, one by one.
 pub(super) fn add<'a>(

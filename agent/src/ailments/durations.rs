@@ -3,7 +3,7 @@
 use ebpf::shared::histogram::{Histogram, bound_ns};
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Value;
+use crate::model::MetricValue;
 
 /// A histogram with the buckets of the ABI.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl Durations {
     }
 
     /// Cumulative, as Prometheus wants it. The last bucket of the ABI has no bound.
-    pub(super) fn histogram(&self, unit_ns: u64) -> Value {
+    pub(super) fn histogram(&self, unit_ns: u64) -> MetricValue {
         let mut count = 0;
         let mut cumulative = Vec::with_capacity(self.buckets.len());
         for (index, events) in self.buckets.iter().enumerate() {
@@ -46,7 +46,7 @@ impl Durations {
                 cumulative.push((bound_ns(index, unit_ns) as f64 / 1e9, count));
             }
         }
-        Value::Histogram {
+        MetricValue::Histogram {
             buckets: cumulative,
             count,
             sum: self.seconds,

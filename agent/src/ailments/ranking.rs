@@ -19,14 +19,14 @@ const TOP: usize = 20;
 pub(super) struct Ranking<K, const N: usize> {
     /// Counts of the kernel's map at the last tick.
     seen: HashMap<K, [u64; N]>,
-    places: Places<K, N>,
+    places: Ranks<K, N>,
     attributed: [u64; N],
     forgotten: [u64; N],
 }
 
 /// The keys that metrics show, and the events of all others.
 #[derive(Debug)]
-pub(super) struct Places<K, const N: usize> {
+pub(super) struct Ranks<K, const N: usize> {
     shown: HashMap<K, Shown<N>>,
     places: usize,
     other: [u64; N],
@@ -43,7 +43,7 @@ impl<K: Copy + Eq + Hash + Ord, const N: usize> Ranking<K, N> {
     pub(super) fn new(places: usize) -> Self {
         Self {
             seen: HashMap::new(),
-            places: Places::new(places),
+            places: Ranks::new(places),
             attributed: [0; N],
             forgotten: [0; N],
         }
@@ -91,7 +91,7 @@ impl<K: Copy + Eq + Hash + Ord, const N: usize> Ranking<K, N> {
     }
 }
 
-impl<K: Clone + Eq + Hash + Ord, const N: usize> Places<K, N> {
+impl<K: Clone + Eq + Hash + Ord, const N: usize> Ranks<K, N> {
     /// Metrics show so many keys.
     pub(super) fn new(places: usize) -> Self {
         Self {

@@ -6,13 +6,13 @@ use super::{Node, exit::Exit, status::known};
 use crate::{
     ailments,
     kernel::netns,
+    model::{Run, Treatment},
     render::{print, wrap},
-    treatment::{Course, Treatment},
 };
 
 const WIDTH: usize = 78;
 
-/// Prints lines for a file of /etc/sysctl.d.
+/// Print lines for a file in /etc/sysctl.d.
 #[derive(Debug, Args)]
 pub(super) struct Advise {
     #[command(flatten)]
@@ -21,10 +21,10 @@ pub(super) struct Advise {
 
 impl Advise {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let courses = known(&self.node)?.courses;
-        let active: Vec<_> = courses.iter().filter(|it| it.is_active()).collect();
+        let runs = known(&self.node)?.runs;
+        let active: Vec<_> = runs.iter().filter(|it| it.is_active()).collect();
         if active.is_empty() {
-            print("# No treatment is active, so there is nothing to be made to last.\n")?;
+            print("# No treatment is active: nothing to make permanent.\n")?;
             return Ok(Exit::Healthy);
         }
         let own = netns::own()?;
@@ -38,18 +38,18 @@ impl Advise {
     }
 }
 
-fn lines(course: &Course, own: u32) -> String {
+fn lines(run: &Run, own: u32) -> String {
     let known = ailments::treatments().into_iter();
-    let mut treatment = known.filter(|(_, it)| it.name == course.treatment);
+    let mut treatment = known.filter(|(_, it)| it.name == run.treatment);
     let durable = treatment
         .next()
         .map_or("", |(_, treatment): (_, &Treatment)| treatment.durable);
-    let mut text = format!("# {}, treatment {}\n", course.treatment, course.id);
+    let mut text = format!("# {}, treatment {}\n", run.treatment, run.id);
     for line in wrap(durable, WIDTH) {
         text.push_str(&format!("# {line}\n"));
     }
-    let switches = ailments::switches();
-    for change in &course.changes {
+    let switches = ailments::registry().switches;
+    for change in &run.changes {
         if switches.iter().any(|switch| switch.key == change.key) {
             // The agent's own, of which no other program knows.
             continue;

@@ -14,13 +14,15 @@ use serde::Deserialize;
 
 use super::{ConfigFile, exit::Exit};
 use crate::{
-    ailments::{self, About, Host as _, RunningKernel},
-    config::{Case, Config},
+    ailments,
+    collector::Configured,
+    collector::{Host as _, RunningKernel},
+    config::Config,
     identity::Identity,
     logging,
+    model::{About, AilmentReport, NodeReport, VERSION},
     node::Directory,
     render::{Terminal, print, report_as_text},
-    report::{AilmentReport, NodeReport, VERSION},
 };
 
 /// Whoever tells the names of pods is asked while the ailments are observed; this much is
@@ -29,22 +31,22 @@ const NAMES_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// Only these ailments, whatever the configuration switches off; all that it leaves on,
-    /// if none is given.
+    /// Check only these ailments, even if the configuration disables them [default: all
+    /// enabled ailments].
     #[arg(value_name = "AILMENT", value_parser = names(), conflicts_with = "from")]
     ailments: Vec<String>,
     #[command(flatten)]
     config: ConfigFile,
-    /// How long to observe.
+    /// Observe the node for this time.
     #[arg(long, default_value = "10s", value_parser = window)]
     window: Duration,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    /// Judge a saved report again instead of observing.
+    /// Judge the saved report in this file instead of observing the node.
     #[arg(long, value_name = "FILE", conflicts_with = "window")]
     from: Option<PathBuf>,
-    /// Save the report, for `--from`.
+    /// Save the report to this file, for `--from`.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
@@ -70,17 +72,17 @@ impl Check {
     }
 
     /// Keeps what was asked for.
-    fn narrow(&self, cases: &mut Vec<Case>) {
+    fn narrow(&self, configured: &mut Vec<Configured>) {
         if self.ailments.is_empty() {
             return;
         }
-        cases.retain(|case| {
+        configured.retain(|configured| {
             self.ailments
                 .iter()
-                .any(|name| name == case.ward.about().name)
+                .any(|name| name == configured.collector.about().name)
         });
-        for case in cases {
-            case.enabled = true;
+        for configured in configured {
+            configured.enabled = true;
         }
     }
 
@@ -103,7 +105,7 @@ impl Check {
 fn names() -> PossibleValuesParser {
     ailments::all()
         .iter()
-        .map(|ward| ward.about().name)
+        .map(|collector| collector.about().name)
         .collect::<Vec<_>>()
         .into()
 }
@@ -120,11 +122,18 @@ fn window(text: &str) -> Result<Duration, String> {
 }
 
 /// All at once, each on a thread of its own.
-fn observe_all(cases: Vec<Case>, window: Duration, kernel: &RunningKernel) -> Vec<AilmentReport> {
+fn observe_all(
+    configured: Vec<Configured>,
+    window: Duration,
+    kernel: &RunningKernel,
+) -> Vec<AilmentReport> {
     thread::scope(|scope| {
-        let threads = cases.into_iter().map(|case| {
-            let about = case.ward.about();
-            (about, scope.spawn(move || observe(case, window, kernel)))
+        let threads = configured.into_iter().map(|configured| {
+            let about = configured.collector.about();
+            (
+                about,
+                scope.spawn(move || observe(configured, window, kernel)),
+            )
         });
         let threads: Vec<_> = threads.collect();
         let end = |(about, thread): (About, ScopedJoinHandle<'_, _>)| {
@@ -138,20 +147,23 @@ fn observe_all(cases: Vec<Case>, window: Duration, kernel: &RunningKernel) -> Ve
 
 /// Attaches, waits, reads.
 fn observe(
-    Case { enabled, mut ward }: Case,
+    Configured {
+        enabled,
+        mut collector,
+    }: Configured,
     window: Duration,
     kernel: &RunningKernel,
 ) -> AilmentReport {
     if !enabled {
-        return ward.about().off();
+        return collector.about().off();
     }
-    let attached = ward.tick(kernel);
+    let attached = collector.tick(kernel);
     if !attached.coverage.is_attached() {
         return attached;
     }
     thread::sleep(window);
     kernel.directory().settle(NAMES_WITHIN);
-    ward.tick(kernel)
+    collector.tick(kernel)
 }
 
 /// A saved report, judged with the settings in force now.
@@ -162,15 +174,16 @@ fn replay(file: &Path, config: &Config) -> anyhow::Result<NodeReport> {
         let known = config
             .ailments
             .iter()
-            .find(|case| case.ward.about().name == ailment.name);
-        let Some(Case { ward, .. }) = known else {
+            .find(|configured| configured.collector.about().name == ailment.name);
+        let Some(Configured { collector, .. }) = known else {
             bail!(
                 "read {}: this agent knows no ailment {:?}",
                 file.display(),
                 ailment.name
             );
         };
-        ward.replay(ailment)
+        collector
+            .replay(ailment)
             .with_context(|| format!("read {}: the reading of {}", file.display(), ailment.name))?;
     }
     Ok(report)
@@ -182,12 +195,19 @@ fn parse(text: &str) -> anyhow::Result<NodeReport> {
     #[derive(Deserialize)]
     struct Head {
         version: u32,
+        #[serde(default)]
+        agent: String,
     }
-    let Head { version } = serde_json::from_str(text).context("this is no saved report")?;
+    let Head { version, agent } = serde_json::from_str(text).context("this is no saved report")?;
     ensure!(
         version == VERSION,
-        "it is of version {version}, this agent reads version {VERSION}: use the nodemedic that \
-         saved it"
+        "the report has format version {version}, this agent reads format version {VERSION}: use \
+         the nodemedic that saved it{}",
+        if agent.is_empty() {
+            agent
+        } else {
+            format!(", version {agent}")
+        }
     );
     Ok(serde_json::from_str(text)?)
 }

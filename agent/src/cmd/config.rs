@@ -12,13 +12,13 @@ use crate::{config, render::print};
 #[group(skip)]
 #[command(group = ArgGroup::new("what").args(["default", "check"]).required(true))]
 pub(super) struct Config {
-    /// Print every default, with what each key means, as a file to begin with.
+    /// Print every key with its default and its meaning, as a configuration file.
     #[arg(long)]
     default: bool,
     /// Print the defaults as tables in Markdown.
     #[arg(long, conflicts_with = "check")]
     markdown: bool,
-    /// Check a file, and tell all that is wrong with it.
+    /// Check this file and print every error in it.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 }

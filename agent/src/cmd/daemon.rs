@@ -14,7 +14,7 @@ use crate::{
     render::print,
 };
 
-/// Its flags go before what the file says.
+/// Flags override the configuration file.
 #[derive(Debug, Args)]
 pub(super) struct Daemon {
     #[command(flatten)]
@@ -22,10 +22,10 @@ pub(super) struct Daemon {
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
-    /// The least important log records that are written.
+    /// Write log records of this level and above.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<Level>,
-    /// The form of log records.
+    /// Write log records in this format.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
 }

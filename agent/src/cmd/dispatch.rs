@@ -23,17 +23,17 @@ use crate::{
 /// Looking a name up blocks, and asking several agents by name looks up several.
 const THREADS_THAT_BLOCK: usize = 8;
 
-/// It keeps nothing: which nodes are under treatment, it asks their agents. The table
-/// [dispatch] of the configuration says where they are. Run one of it: two would each
-/// allow as many nodes as the brake does.
+/// The dispatcher stores no state: it polls the agents to learn which nodes are being
+/// treated. The table [dispatch] lists the agents. Run one dispatcher: each has a
+/// concurrency limit of its own.
 #[derive(Debug, Args)]
 pub(super) struct Dispatch {
     #[command(flatten)]
     daemon: Daemon,
-    /// Where alerts are taken; port 0 takes a free port.
+    /// Listen for alerts on this address; port 0 picks a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
-    /// Where /metrics and /healthz are; port 0 takes a free port.
+    /// Serve /metrics and /healthz on this address; port 0 picks a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     pages: Option<SocketAddr>,
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{config, report::Verdict};
+use crate::{config, model::Verdict};
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl From<Verdict> for Exit {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Healthy => Self::Healthy,
-            Verdict::Warning | Verdict::Sick => Self::Findings,
+            Verdict::Warning | Verdict::Critical => Self::Findings,
             Verdict::Unknown => Self::Unknown,
         }
     }

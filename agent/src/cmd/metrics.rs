@@ -4,27 +4,34 @@ use clap::Args;
 
 use super::exit::Exit;
 use crate::{
-    ailments,
-    metrics::{MetricDef, sections},
+    ailments, dispatch, metrics,
+    model::{About, MetricDef, Section},
     render::{metrics_as_markdown, metrics_as_text, print},
+    webhook,
 };
+
+#[cfg(test)]
+mod rules;
 
 #[derive(Debug, Args)]
 pub(super) struct Metrics {
-    /// List every metric that a scrape can show.
+    /// List every metric that a scrape can return.
     #[arg(long, required = true)]
     list: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// As tables in Markdown.
+    /// Print Markdown tables.
     #[arg(long)]
     markdown: bool,
 }
 
 impl Metrics {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let ailments: Vec<_> = ailments::all().iter().map(|ward| ward.about()).collect();
+        let ailments: Vec<_> = ailments::all()
+            .iter()
+            .map(|collector| collector.about())
+            .collect();
         let sections = sections(&ailments);
         let text = if self.json {
             let all: Vec<&MetricDef> = sections.iter().flat_map(|it| it.metrics).collect();
@@ -37,4 +44,20 @@ impl Metrics {
         print(&text)?;
         Ok(Exit::Healthy)
     }
+}
+
+/// Every metric that there is while these ailments are observed.
+fn sections(ailments: &[About]) -> Vec<Section> {
+    let mut sections = metrics::of_reports(ailments);
+    sections.push(Section {
+        name: "webhook",
+        about: "what alerts ask for, while webhook.enabled is on",
+        metrics: webhook::METRICS,
+    });
+    sections.push(Section {
+        name: "dispatch",
+        about: "what `nodemedic dispatch` does with alerts, on its own /metrics",
+        metrics: dispatch::METRICS,
+    });
+    sections
 }

@@ -23,11 +23,10 @@ use clap::{Args, Parser, Subcommand};
 
 use self::exit::Exit;
 
-/// Finds the ways in which the kernel stalls a node: what is wrong, who causes it,
-/// who suffers, and what helps.
+/// Find and remove the stalls that the kernel causes on this node: what is wrong, which
+/// workload causes it, which workloads suffer, and what helps.
 ///
-/// Exit codes: 0 all is well, 1 something was found, 2 could not tell, 64 wrong
-/// usage or configuration.
+/// Exit codes: 0 healthy, 1 findings, 2 cannot tell, 64 wrong usage or configuration.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 pub struct Arguments {
@@ -37,35 +36,40 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Observe this node until told to stop, and serve metrics and reports.
+    /// Observe this node until SIGTERM or SIGINT; serve metrics and reports.
     Run(run::Run),
-    /// Observe this node for a while, and tell what is wrong with it.
+    /// Observe this node for 10 s and print what is wrong with it.
     Check(check::Check),
-    /// Treat an ailment: change what helps, watch whether it does, put it back in time.
+    /// Treat an ailment: set sysctls, verify that they help, restore them in time.
     Treat(treat::Treat),
-    /// Put back what treatments have changed.
+    /// Restore the values that treatments have set.
     Undo(undo::Undo),
-    /// Show the treatments that are active, and the last that were.
+    /// Show active and recent treatments.
     Status(status::Status),
-    /// Let nothing be treated, by nobody, until `resume`. What is active goes on.
+    /// Block new treatments until `resume`. Active treatments continue.
     Pause(pause::Pause),
-    /// Let treatments begin again.
+    /// Allow new treatments again.
     Resume(pause::Resume),
-    /// Print what makes the active treatments last, for the files where that belongs.
+    /// Print the settings that make the active treatments permanent.
     Advise(advise::Advise),
-    /// Show the conntrack entries of dead connections that make IPVS drop SYNs, and open
-    /// them.
+    /// Show the conntrack entries of dead connections that make IPVS drop SYNs; mark them
+    /// reusable with --apply.
     Sweep(sweep::Sweep),
-    /// Take Alertmanager's alerts for many nodes, and give each to the agent of its node.
+    /// Receive Alertmanager's webhook and route each alert to its node's agent.
     Dispatch(dispatch::Dispatch),
-    /// List the treatments that there are.
+    /// List all treatments.
     Treatments(treatments::Treatments),
-    /// Show what can be probed on this kernel, how, and what is missing.
+    /// Show which probes attach on this kernel, by which hook, and what is missing.
     Probes(probes::Probes),
-    /// List the metrics.
+    /// List all metrics.
     Metrics(metrics::Metrics),
-    /// Show the defaults of the configuration, or check a file.
+    /// Print the default configuration, or check a file.
     Config(config::Config),
+}
+
+/// Refuses any value of a renamed flag and names the new one.
+fn renamed(now: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone {
+    move |_| Err(format!("this flag was renamed: use {now}"))
 }
 
 impl Arguments {
@@ -97,7 +101,7 @@ impl Arguments {
 /// The configuration file, of all verbs that need one.
 #[derive(Debug, Args)]
 struct ConfigFile {
-    /// Configuration file; without one the defaults hold.
+    /// Read the configuration from this file [default: built-in defaults].
     #[arg(long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -113,7 +117,7 @@ impl ConfigFile {
 struct Node {
     #[command(flatten)]
     config: ConfigFile,
-    /// The agent's state directory, if it is not the configured one.
+    /// Use this state directory instead of the configured one.
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
 }

@@ -21,7 +21,7 @@ impl Pause {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let directory = state::make(&self.node.load()?.agent.state_dir)?;
         treatment::pause(&directory, true)?;
-        print("nothing will be treated until `nodemedic resume`; what is active goes on\n")?;
+        print("new treatments are blocked until `nodemedic resume`; active treatments continue\n")?;
         Ok(Exit::Healthy)
     }
 }
@@ -30,7 +30,7 @@ impl Resume {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let directory = state::directory(&self.node.load()?.agent.state_dir);
         treatment::pause(&directory, false)?;
-        print("treatments may begin again, as the configuration has them\n")?;
+        print("new treatments are allowed again, as configured\n")?;
         Ok(Exit::Healthy)
     }
 }

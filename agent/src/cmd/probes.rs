@@ -8,21 +8,21 @@ use serde::Serialize;
 
 use super::{ConfigFile, exit::Exit};
 use crate::{
-    ailments::{Host as _, RunningKernel, Ward},
+    collector::{Collector, Host as _, RunningKernel},
     logging,
+    model::{AilmentReport, Coverage, ProbeReport},
     node::Directory,
     render::{Terminal, names_as_text, print, probes_as_text},
-    report::{AilmentReport, Coverage, ProbeReport},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Probes {
     #[command(flatten)]
     config: ConfigFile,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long, conflicts_with = "facts")]
     json: bool,
-    /// Attach nothing; print as JSON what is known of this kernel.
+    /// Attach nothing; print the facts about this kernel as JSON.
     #[arg(long)]
     facts: bool,
 }
@@ -40,13 +40,13 @@ impl Probes {
         logging::for_a_person();
         let config = self.config.load()?;
         let cases = config.ailments.into_iter();
-        let wards: Vec<_> = cases.map(|case| case.ward).collect();
+        let collectors: Vec<_> = cases.map(|case| case.collector).collect();
         if self.facts {
-            print(&facts(&wards)?)?;
+            print(&facts(&collectors)?)?;
             return Ok(Exit::Healthy);
         }
         let directory = Directory::start(&config.node)?;
-        let reports = attach(wards);
+        let reports = attach(collectors);
         directory.settle(config.node.timeout);
         print(&if self.json {
             json(&reports)?
@@ -59,18 +59,19 @@ impl Probes {
     }
 }
 
-fn facts(wards: &[Box<dyn Ward>]) -> anyhow::Result<String> {
-    let facts = kernel(wards).facts();
+fn facts(collectors: &[Box<dyn Collector>]) -> anyhow::Result<String> {
+    let facts = kernel(collectors).facts();
     Ok(serde_json::to_string_pretty(&facts).context("write the facts as JSON")? + "\n")
 }
 
 /// Attaches all at once, and detaches them again: the kernel has either wait for all its CPUs.
-fn attach(wards: Vec<Box<dyn Ward>>) -> Vec<AilmentReport> {
-    let kernel = kernel(&wards);
+fn attach(collectors: Vec<Box<dyn Collector>>) -> Vec<AilmentReport> {
+    let kernel = kernel(&collectors);
     let kernel = &kernel;
     thread::scope(|scope| {
-        let attach = |mut ward: Box<dyn Ward>| scope.spawn(move || ward.tick(kernel));
-        let attaching: Vec<_> = wards.into_iter().map(attach).collect();
+        let attach =
+            |mut collector: Box<dyn Collector>| scope.spawn(move || collector.tick(kernel));
+        let attaching: Vec<_> = collectors.into_iter().map(attach).collect();
         let reports = attaching.into_iter().map(|thread| thread.join());
         reports
             .map(|report| report.unwrap_or_else(|panic| panic::resume_unwind(panic)))
@@ -78,8 +79,8 @@ fn attach(wards: Vec<Box<dyn Ward>>) -> Vec<AilmentReport> {
     })
 }
 
-fn kernel(wards: &[Box<dyn Ward>]) -> RunningKernel {
-    RunningKernel::of(wards.iter().map(AsRef::as_ref))
+fn kernel(collectors: &[Box<dyn Collector>]) -> RunningKernel {
+    RunningKernel::of(collectors.iter().map(AsRef::as_ref))
 }
 
 fn json(reports: &[AilmentReport]) -> anyhow::Result<String> {

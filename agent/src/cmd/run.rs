@@ -16,15 +16,17 @@ use super::{
     signals::Signals,
 };
 use crate::{
+    ailments,
     config::{Agent, Config},
     control::Control,
-    http::{Gate, Pages, Server},
+    http::{Gate, Server},
     identity::Identity,
     metrics::Page,
     monitor::Monitor,
     node::Directory,
+    pages::Pages,
     state::{self, Lock},
-    treatment::Practice,
+    treatment::TreatmentService,
     webhook::{self, Listener},
 };
 
@@ -37,24 +39,23 @@ const OTHERS_THAT_BLOCK: usize = 4;
 pub(super) struct Run {
     #[command(flatten)]
     daemon: Daemon,
-    /// Where the HTTP server listens; port 0 takes a free port.
+    /// Serve HTTP on this address; port 0 picks a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
-    /// Take Alertmanager's alerts there, as [webhook] enabled and listen do; port 0 takes a
-    /// free port.
+    /// Receive Alertmanager's webhook on this address, as [webhook] enabled and listen do;
+    /// port 0 picks a free port.
     #[arg(long, value_name = "ADDR:PORT")]
     webhook: Option<SocketAddr>,
-    /// Time from one reading to the next.
+    /// Take a reading at this interval.
     #[arg(long, value_name = "TIME", value_parser = interval)]
     interval: Option<Duration>,
-    /// What reports call this node.
+    /// Use this name for the node in reports.
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
-    /// Where the kubelet listens that tells the names of pods, as [node] kubelet_url.
+    /// Read pod names from the kubelet at this URL, as [node] kubelet_url does.
     #[arg(long, value_name = "URL")]
     kubelet_url: Option<String>,
-    /// Directory of the journal of treatments, and of the lock that keeps a second agent
-    /// away.
+    /// Keep the journal of treatments, the control socket and the lock in this directory.
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
     /// Have the kernel count and time the runs of BPF programs.
@@ -113,7 +114,11 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let control = Control::bind(&state)?;
     let directory = Directory::start(&config.node)?;
     let kernel = Arc::new(config.kernel().with(directory));
-    let practice = Arc::new(Practice::open(config.treatment, &state));
+    let service = Arc::new(TreatmentService::open(
+        ailments::registry(),
+        config.treatment,
+        &state,
+    ));
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
     let identity = Identity::of_this_node(&config.agent.node_name);
     let (interval, drain) = (config.agent.interval, config.agent.drain);
@@ -125,14 +130,14 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         interval,
         max_series,
     );
-    monitor.practise(Arc::clone(&practice));
+    monitor.treat_with(Arc::clone(&service));
     let reports = monitor.reports();
     let mut metrics =
         Page::new(monitor.reports(), monitor.ailments().to_vec()).context("define the metrics")?;
     let mut alerts = None;
     if config.webhook.enabled {
-        let (practice, reports) = (Arc::clone(&practice), reports.clone());
-        let listener = Listener::bind(&config.webhook, &identity, practice, reports).await?;
+        let (service, reports) = (Arc::clone(&service), reports.clone());
+        let listener = Listener::bind(&config.webhook, &identity, service, reports).await?;
         let counts = listener.counts();
         metrics = metrics
             .with(webhook::METRICS, move || counts.samples())
@@ -144,14 +149,14 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         monitor.reports(),
         metrics,
         interval,
-        practice.courses(),
+        service.runs(),
     ));
     info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
 
     let signal = tokio::select! {
         never = monitor.run() => match never {},
         never = server.serve(pages) => match never {},
-        never = control.serve(Arc::clone(&practice), reports) => match never {},
+        never = control.serve(Arc::clone(&service), reports) => match never {},
         never = serve(alerts.as_ref()) => match never {},
         signal = signals.next() => signal,
     };
@@ -162,7 +167,7 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         if let Some(alerts) = alerts {
             let _ = timeout(drain / 2, alerts.drain()).await;
         }
-        spawn_blocking(move || practice.leave()).await
+        spawn_blocking(move || service.leave()).await
     };
     let done = async { tokio::join!(leave, server.drain(), monitor.stop()) };
     finish(done, drain, &mut signals).await;

@@ -4,14 +4,16 @@ use clap::Args;
 
 use super::{Node, exit::Exit};
 use crate::{
+    ailments,
     control::{Answer, Request, call},
     kernel::sysctl,
-    render::{Terminal, courses_as_text, print},
+    model::{Run, RunState},
+    render::{Terminal, print, runs_as_text},
     state,
-    treatment::{Course, Journal, Refusal, State, is_paused},
+    treatment::{Journal, Refusal, is_paused},
 };
 
-/// Works without an agent too: the journal tells.
+/// Works without a running agent: it reads the journal then.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
@@ -23,12 +25,13 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let Known { courses, notes } = known(&self.node)?;
+        let Known { runs, notes } = known(&self.node)?;
         print(&if self.json {
-            serde_json::to_string_pretty(&courses)? + "\n"
+            serde_json::to_string_pretty(&runs)? + "\n"
         } else {
             let notes = notes.into_iter().map(|note| format!("note: {note}\n"));
-            courses_as_text(&courses, Terminal::of_stdout()) + &notes.collect::<String>()
+            runs_as_text(&runs, &ailments::treatments(), Terminal::of_stdout())
+                + &notes.collect::<String>()
         })?;
         Ok(Exit::Healthy)
     }
@@ -36,7 +39,7 @@ impl Status {
 
 /// What is known of treatments.
 pub(super) struct Known {
-    pub(super) courses: Vec<Course>,
+    pub(super) runs: Vec<Run>,
     /// What a user should know beside.
     notes: Vec<String>,
 }
@@ -45,35 +48,35 @@ pub(super) struct Known {
 pub(super) fn known(node: &Node) -> anyhow::Result<Known> {
     let directory = state::directory(&node.load()?.agent.state_dir);
     match call(&directory, &Request::Status)? {
-        Some(Answer::Status { courses, trouble }) => Ok(Known {
-            courses,
+        Some(Answer::Status { runs, trouble }) => Ok(Known {
+            runs,
             notes: trouble.into_iter().collect(),
         }),
         Some(Answer::Refused { why, .. }) => anyhow::bail!("{why}"),
         Some(other) => anyhow::bail!("the agent answers something else: {other:?}"),
         None => {
-            let mut courses = Journal::read(&directory)?;
-            void(&mut courses);
+            let mut runs = Journal::read(&directory)?;
+            void(&mut runs);
             let mut notes = vec!["no agent runs on this node with this state directory".to_owned()];
-            if courses.iter().any(Course::is_active) {
+            if runs.iter().any(Run::is_active) {
                 notes.push("nobody watches what is active; `nodemedic undo` puts it back".into());
             }
             if is_paused(&directory) {
                 notes.push(Refusal::Paused.to_string());
             }
-            Ok(Known { courses, notes })
+            Ok(Known { runs, notes })
         }
     }
 }
 
 /// What a reboot has ended.
-fn void(courses: &mut [Course]) {
+fn void(runs: &mut [Run]) {
     let Ok(Some(boot)) = sysctl::read("kernel.random.boot_id") else {
         return;
     };
-    for course in courses {
-        if course.is_active() && course.boot != boot {
-            course.state = State::Void;
+    for run in runs {
+        if run.is_active() && run.boot != boot {
+            run.state = RunState::Rebooted;
         }
     }
 }

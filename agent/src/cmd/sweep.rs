@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use super::exit::Exit;
+use super::{exit::Exit, renamed};
 use crate::{
     ailments::ipvs_conn_reuse::{
         Settings,
-        dead::{self, Dead, Tally},
+        dead::{self, Dead, SweepCounters},
     },
     kernel::conntrack,
     render::print,
@@ -22,20 +22,22 @@ use crate::{
 /// From one pass to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Goes through the connections of IPVS in the network namespace that it is run in, once a
-/// second, and prints those that are dead while conntrack still keeps them from making
-/// room for the next. Nothing is changed without --apply.
+/// Walk the IPVS connections of the current network namespace once a second, and print the
+/// dead connections whose conntrack entry still makes IPVS drop the next SYN. Nothing is
+/// changed without --apply.
 ///
-/// The treatment sweep_dead does the same, sooner after a reset, watches whether it helps,
-/// and refuses on kernels where it does not.
+/// The treatment sweep_dead does the same, reacts faster to resets, verifies its effect, and
+/// refuses kernels on which it has none.
 #[derive(Debug, Args)]
 pub(super) struct Sweep {
-    /// Open the entries, so that the next SYN of the same client is scheduled at once.
+    /// Mark the entries reusable, so that IPVS schedules the next SYN of the client at once.
     #[arg(long)]
     apply: bool,
-    /// For how long. A server's FIN that nobody answers is waited for for 3 s.
-    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    /// Observe for this time. A FIN of a server counts as unanswered after 3 s.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
+    #[arg(long = "for", hide = true, value_parser = renamed("--duration"))]
+    time: Option<String>,
 }
 
 impl Sweep {
@@ -46,7 +48,7 @@ impl Sweep {
             conntrack::NETLINK_IS_MISSING
         );
         let limits = Settings::default().sweep_limits();
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(SweepCounters::default());
         let mut sweep = dead::Sweep::new(limits, self.apply, tally).context("talk to conntrack")?;
         let until = Instant::now() + self.duration;
         let mut found = 0;

@@ -7,52 +7,64 @@ use clap::Args;
 use rustix::process::geteuid;
 use tokio::time::timeout;
 
-use super::{Node, exit::Exit, signals::Signals};
+use super::{Node, exit::Exit, renamed, signals::Signals};
 use crate::{
+    ailments,
     config::Config,
     control::{self, Answer, Request},
     identity::Identity,
     logging,
-    monitor::{Monitor, Reports},
-    render::{Terminal, course_as_text, print},
-    report::AilmentReport,
+    model::{AilmentReport, Ending, Reports, Run, RunState},
+    monitor::Monitor,
+    render::{Terminal, print, run_as_text},
     state::{self, Lock},
-    treatment::{Course, Ending, Policy, Practice, State},
+    treatment::{Policy, TreatmentService},
 };
 
 /// Attaching takes a second or two, and longer on a busy node.
 const TO_ATTACH: Duration = Duration::from_secs(30);
 
-/// Asks the agent of this node, if one runs, and returns at once. Without one it observes
-/// the node itself, and stays until the treatment ends; Ctrl-C ends it.
+/// If an agent runs on this node, it applies the treatment and this command returns at
+/// once. Otherwise this command observes the node itself and stays until the treatment
+/// ends; Ctrl-C restores the values.
 ///
-/// Nothing is changed without --apply, unless the configuration has the treatment as
-/// manual, alert or auto.
+/// Nothing is set without --apply, unless the configuration sets the treatment to manual,
+/// alert or auto.
 #[derive(Debug, Args)]
 pub(super) struct Treat {
-    /// The ailment, as udp_conntrack.
+    /// Treat this ailment, for example udp_conntrack.
     ailment: String,
     #[command(flatten)]
     node: Node,
-    /// With which treatment, as `treatments` lists them; the first that may be, if none
-    /// is given.
-    #[arg(long = "with", value_name = "TREATMENT")]
+    /// Apply this treatment, as `treatments` lists them [default: the first that is allowed].
+    #[arg(long, value_name = "TREATMENT")]
     treatment: Option<String>,
-    /// For how long; as configured, if not given.
-    #[arg(long = "for", value_name = "TIME", value_parser = Policy::parse_duration)]
+    /// End the treatment after this time [default: as configured].
+    #[arg(long, value_name = "TIME", value_parser = Policy::parse_duration)]
     duration: Option<Duration>,
-    /// Do it.
+    #[command(flatten)]
+    renamed: Renamed,
+    /// Apply the treatment.
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
-    /// Only tell what would be done.
+    /// Print what would be set, and set nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Though the node is healthy, or the treatment has just ended.
+    /// Ignore the verdict and the cooldown.
     #[arg(long)]
     force: bool,
-    /// Without an agent: how long to observe the node first.
+    /// Observe the node for this time before treating it, where no agent runs.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     window: Duration,
+}
+
+/// Renamed flags: each is refused with its new name.
+#[derive(Debug, Args)]
+struct Renamed {
+    #[arg(long, hide = true, value_parser = renamed("--treatment"))]
+    with: Option<String>,
+    #[arg(long = "for", hide = true, value_parser = renamed("--duration"))]
+    time: Option<String>,
 }
 
 impl Treat {
@@ -99,7 +111,11 @@ impl Treat {
         let mut signals = Signals::take()?;
         let _lock = Lock::take(&config.agent.state_dir)?;
         let kernel = Arc::new(config.kernel());
-        let practice = Arc::new(Practice::open(config.treatment, &directory));
+        let service = Arc::new(TreatmentService::open(
+            ailments::registry(),
+            config.treatment,
+            &directory,
+        ));
         let identity = Identity::of_this_node(&config.agent.node_name);
         let mut monitor = Monitor::new(
             config.ailments,
@@ -108,29 +124,29 @@ impl Treat {
             config.agent.interval.min(self.window),
             config.metrics.max_series,
         );
-        monitor.practise(Arc::clone(&practice));
+        monitor.treat_with(Arc::clone(&service));
         let reports = monitor.reports();
-        let course = self.course(&practice, reports, request);
+        let treated = self.observe_and_treat(&service, reports, request);
         let outcome = tokio::select! {
             never = monitor.run() => match never {},
-            outcome = course => outcome,
+            outcome = treated => outcome,
             signal = signals.next() => {
-                eprintln!("{signal}: putting back what was changed");
+                eprintln!("{signal}: restoring the values");
                 Ok(Exit::Healthy)
             }
         };
-        let undone = practice.undo(None, Ending::AgentEnded);
+        let undone = service.undo(None, Ending::AgentEnded);
         monitor.stop().await;
-        for course in undone.into_iter().flatten() {
-            print(&course_as_text(&course, Terminal::of_stdout()))?;
+        for run in undone.into_iter().flatten() {
+            print_run(&run)?;
         }
         outcome
     }
 
     /// From the first report that has seen enough to the end of the treatment.
-    async fn course(
+    async fn observe_and_treat(
         &self,
-        practice: &Practice,
+        service: &TreatmentService,
         mut reports: Reports,
         request: Request,
     ) -> anyhow::Result<Exit> {
@@ -146,21 +162,21 @@ impl Treat {
         // An ailment that is never measured is refused with its reason.
         let _ = timeout(TO_ATTACH, measured).await;
         tokio::time::sleep(self.window).await;
-        let answer = control::answer(request, geteuid().as_raw(), practice, &reports);
-        let Answer::Begun { course } = answer else {
+        let answer = control::answer(request, geteuid().as_raw(), service, &reports);
+        let Answer::Begun { run } = answer else {
             return show(answer);
         };
-        print(&course_as_text(&course, Terminal::of_stdout()))?;
-        let mut state = course.state;
+        print_run(&run)?;
+        let mut state = run.state;
         loop {
             reports.changed().await.context("the monitor has ended")?;
-            let (courses, _) = practice.status();
-            let Some(now) = courses.into_iter().find(|it| it.id == course.id) else {
+            let (runs, _) = service.status();
+            let Some(now) = runs.into_iter().find(|it| it.id == run.id) else {
                 continue;
             };
             if now.state != state {
                 state = now.state;
-                print(&course_as_text(&now, Terminal::of_stdout()))?;
+                print_run(&now)?;
             }
             if !now.is_active() {
                 return Ok(exit(&now));
@@ -171,26 +187,25 @@ impl Treat {
 
 /// Tells what an agent has answered.
 pub(super) fn show(answer: Answer) -> anyhow::Result<Exit> {
-    let terminal = Terminal::of_stdout();
     match answer {
-        Answer::Begun { course } => {
-            print(&course_as_text(&course, terminal))?;
-            Ok(exit(&course))
+        Answer::Begun { run } => {
+            print_run(&run)?;
+            Ok(exit(&run))
         }
-        Answer::Would { course } => {
-            print(&course_as_text(&course, terminal))?;
-            print("This is what would be done; nothing was changed. --apply does it.\n")?;
+        Answer::Would { run } => {
+            print_run(&run)?;
+            print("Dry run: nothing was set. Add --apply to set it.\n")?;
             Ok(Exit::Healthy)
         }
-        Answer::Undone { courses } if courses.is_empty() => {
+        Answer::Undone { runs } if runs.is_empty() => {
             print("no treatment is active\n")?;
             Ok(Exit::Healthy)
         }
-        Answer::Undone { courses } => {
-            for course in &courses {
-                print(&course_as_text(course, terminal))?;
+        Answer::Undone { runs } => {
+            for run in &runs {
+                print_run(run)?;
             }
-            let undone = courses.iter().all(|course| !course.is_active());
+            let undone = runs.iter().all(|run| !run.is_active());
             Ok(if undone { Exit::Healthy } else { Exit::Unknown })
         }
         Answer::Refused { reason, why } => {
@@ -204,10 +219,18 @@ pub(super) fn show(answer: Answer) -> anyhow::Result<Exit> {
     }
 }
 
+fn print_run(run: &Run) -> anyhow::Result<()> {
+    print(&run_as_text(
+        run,
+        &ailments::treatments(),
+        Terminal::of_stdout(),
+    ))
+}
+
 /// Whether it has done what it was begun for.
-fn exit(course: &Course) -> Exit {
-    match (course.state, course.ending) {
-        (State::Failed | State::Overtaken | State::Void, _)
+fn exit(run: &Run) -> Exit {
+    match (run.state, run.ending) {
+        (RunState::Failed | RunState::Overridden | RunState::Rebooted, _)
         | (_, Some(Ending::Ineffective | Ending::Harmful)) => Exit::Unknown,
         _ => Exit::Healthy,
     }

@@ -6,16 +6,16 @@ use serde::Serialize;
 use super::exit::Exit;
 use crate::{
     ailments,
+    model::Treatment,
     render::{print, treatments_as_markdown, treatments_as_text},
-    treatment::Treatment,
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Treatments {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// As the page of the documentation.
+    /// Print the page of the documentation.
     #[arg(long)]
     markdown: bool,
 }

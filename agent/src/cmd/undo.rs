@@ -4,18 +4,20 @@ use clap::Args;
 
 use super::{Node, exit::Exit, treat::show};
 use crate::{
+    ailments,
     control::{Answer, Request, call},
-    logging, state,
-    state::Lock,
-    treatment::{Ending, Practice},
+    logging,
+    model::Ending,
+    state::{self, Lock},
+    treatment::TreatmentService,
 };
 
-/// Works without an agent too: the journal tells what is to be put back.
+/// Works without a running agent: it reads the journal then.
 #[derive(Debug, Args)]
 pub(super) struct Undo {
     #[command(flatten)]
     node: Node,
-    /// Which treatment, as `status` numbers them; all, if none is given.
+    /// Undo the treatment with this number, as `status` shows it [default: all].
     id: Option<u64>,
 }
 
@@ -29,9 +31,10 @@ impl Undo {
             Some(answer) => answer,
             None => {
                 let _lock = Lock::take(&config.agent.state_dir)?;
-                let practice = Practice::open(config.treatment, &directory);
-                match practice.undo(self.id, Ending::Requested) {
-                    Ok(courses) => Answer::Undone { courses },
+                let service =
+                    TreatmentService::open(ailments::registry(), config.treatment, &directory);
+                match service.undo(self.id, Ending::Requested) {
+                    Ok(runs) => Answer::Undone { runs },
                     Err(refusal) => Answer::refused(&refusal),
                 }
             }

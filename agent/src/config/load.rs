@@ -9,8 +9,9 @@ use toml::{
     de::{DeString, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics, treatment_keys};
+use super::{Agent, Config, ENABLED, Error, Fault, Key, Log, Metrics, treatment_keys};
 use crate::{
+    collector::Configured,
     dispatch::Dispatch,
     node::Node,
     treatment::{Mode, Policy},
@@ -131,35 +132,41 @@ impl<'i> Reader<'i> {
         table.into_iter().filter_map(mode).collect()
     }
 
-    fn ailments(&mut self, value: Value<'i>, cases: &mut [Case]) {
+    fn ailments(&mut self, value: Value<'i>, configured: &mut [Configured]) {
         let Some((tables, _)) = self.as_table("ailments", value) else {
             return;
         };
         for (name, value) in tables {
-            match cases
+            match configured
                 .iter_mut()
-                .find(|case| case.ward.about().name == name.get_ref())
+                .find(|ailment| ailment.collector.about().name == name.get_ref())
             {
-                Some(case) => self.ailment(value, case),
+                Some(ailment) => self.ailment(value, ailment),
                 None => {
-                    let names: Vec<_> = cases.iter().map(|case| case.ward.about().name).collect();
+                    let names: Vec<_> = configured
+                        .iter()
+                        .map(|ailment| ailment.collector.about().name)
+                        .collect();
                     self.unknown("ailment", &name, names);
                 }
             }
         }
     }
 
-    fn ailment(&mut self, value: Value<'i>, case: &mut Case) {
-        let about = case.ward.about();
+    fn ailment(&mut self, value: Value<'i>, ailment: &mut Configured) {
+        let about = ailment.collector.about();
         let path = format!("ailments.{}", about.name);
-        let checked = self.checked(&path, about.keys, &[Case::ENABLED], value);
+        let checked = self.checked(&path, about.keys, &[ENABLED], value);
         let Some((mut table, span)) = checked else {
             return;
         };
-        if let Some(enabled) = table.remove(Case::ENABLED.name) {
-            case.enabled = enabled.get_ref().as_bool().unwrap_or(case.enabled);
+        if let Some(enabled) = table.remove(ENABLED.name) {
+            ailment.enabled = enabled.get_ref().as_bool().unwrap_or(ailment.enabled);
         }
-        if let Err(error) = case.ward.configure(deserializer(table, span.clone())) {
+        if let Err(error) = ailment
+            .collector
+            .configure(deserializer(table, span.clone()))
+        {
             self.faults.push(misread(self.text, span, &error));
         }
     }
@@ -292,8 +299,11 @@ mod tests {
 
     #[test]
     fn an_unknown_ailment_is_refused() {
-        let fault = &faults("[ailments.flu]\n")[0];
-        assert!(fault.starts_with("1:11: unknown ailment `flu`"), "{fault}");
+        let fault = &faults("[ailments.other]\n")[0];
+        assert!(
+            fault.starts_with("1:11: unknown ailment `other`"),
+            "{fault}"
+        );
         assert!(fault.contains("udp_conntrack"), "{fault}");
     }
 
@@ -332,7 +342,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_none_is_refused_with_what_one_is() {
-        let faults = faults("[dispatch]\nagents = ['ward-7 http://a:1 a:2']\n");
+        let faults = faults("[dispatch]\nagents = ['node-7 http://a:1 a:2']\n");
         assert!(faults[0].starts_with("2:"), "{faults:?}");
         assert!(faults[0].contains("http://HOST:PORT"), "{faults:?}");
     }

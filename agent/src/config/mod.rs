@@ -16,10 +16,12 @@ pub use reference::{as_markdown, as_toml};
 pub use tables::{Agent, Format, Level, Log, Metrics};
 
 use crate::{
-    ailments::{self, RunningKernel, Ward},
+    ailments,
+    collector::{Configured, RunningKernel},
     dispatch::Dispatch,
+    model::Treatment,
     node::Node,
-    treatment::{Policy, Treatment},
+    treatment::Policy,
     webhook::Webhook,
 };
 
@@ -41,34 +43,23 @@ pub struct Config {
     /// How `nodemedic dispatch` shares alerts out.
     pub dispatch: Dispatch,
     /// All ailments in their order, each with its settings.
-    pub ailments: Vec<Case>,
-}
-
-/// An ailment, and whether it is to be observed.
-#[derive(Debug)]
-pub struct Case {
-    /// The key `enabled` of its table.
-    pub enabled: bool,
-    /// Carries the other keys.
-    pub ward: Box<dyn Ward>,
+    pub ailments: Vec<Configured>,
 }
 
 impl Config {
     /// What the ailments that are observed ask.
     pub fn kernel(&self) -> RunningKernel {
-        let observed = self.ailments.iter().filter(|case| case.enabled);
-        RunningKernel::of(observed.map(|case| case.ward.as_ref()))
+        let observed = self.ailments.iter().filter(|ailment| ailment.enabled);
+        RunningKernel::of(observed.map(|ailment| ailment.collector.as_ref()))
     }
 }
 
-impl Case {
-    /// The key that the configuration adds to each ailment's own.
-    const ENABLED: Key = Key {
-        name: "enabled",
-        allowed: Allowed::Switch,
-        help: "Whether this ailment is observed.",
-    };
-}
+/// The key that the configuration adds to each ailment's own.
+const ENABLED: Key = Key {
+    name: "enabled",
+    allowed: Allowed::Switch,
+    help: "Whether this ailment is observed.",
+};
 
 /// The keys of `[treatments]`: one a treatment.
 fn treatment_keys() -> Vec<Key> {
@@ -93,9 +84,9 @@ impl Default for Config {
             dispatch: Dispatch::default(),
             ailments: ailments::all()
                 .into_iter()
-                .map(|ward| Case {
+                .map(|collector| Configured {
                     enabled: true,
-                    ward,
+                    collector,
                 })
                 .collect(),
         }

@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::{Agent, Case, Config, Key, Log, Metrics, treatment_keys};
+use super::{Agent, Config, ENABLED, Key, Log, Metrics, treatment_keys};
+use crate::collector::Configured;
 use crate::{dispatch::Dispatch, node::Node, render::wrap, treatment::Policy, webhook::Webhook};
 
 const WIDTH: usize = 80;
@@ -101,8 +102,8 @@ fn sections(config: &Config) -> Result<Vec<Section>, toml::ser::Error> {
         Dispatch::KEYS,
         &config.dispatch,
     )?);
-    for case in &config.ailments {
-        sections.push(ailment(case)?);
+    for configured in &config.ailments {
+        sections.push(ailment(configured)?);
     }
     Ok(sections)
 }
@@ -140,18 +141,16 @@ fn modes(policy: &Policy) -> Section {
     }
 }
 
-fn ailment(case: &Case) -> Result<Section, toml::ser::Error> {
-    let about = case.ward.about();
+fn ailment(ailment: &Configured) -> Result<Section, toml::ser::Error> {
+    let about = ailment.collector.about();
     let name = format!("ailments.{}", about.name);
     let mut section = section(
         &name,
         &format!("The ailment: {}.", about.summary),
         about.keys,
-        &case.ward.settings()?,
+        &ailment.collector.settings()?,
     )?;
-    section
-        .entries
-        .insert(0, (Case::ENABLED, case.enabled.into()));
+    section.entries.insert(0, (ENABLED, ailment.enabled.into()));
     Ok(section)
 }
 
@@ -201,9 +200,13 @@ mod tests {
         tables.push(("webhook", Webhook::KEYS, webhook));
         let dispatch = toml::Table::try_from(&config.dispatch).unwrap();
         tables.push(("dispatch", Dispatch::KEYS, dispatch));
-        for case in &config.ailments {
-            let about = case.ward.about();
-            tables.push((about.name, about.keys, case.ward.settings().unwrap()));
+        for ailment in &config.ailments {
+            let about = ailment.collector.about();
+            tables.push((
+                about.name,
+                about.keys,
+                ailment.collector.settings().unwrap(),
+            ));
         }
         for (table, keys, fields) in tables {
             let mut keys: Vec<_> = keys.iter().map(|key| key.name).collect();

@@ -165,7 +165,7 @@ impl Metrics {
                 max: 50_000,
             },
             help: "The most series that a scrape has. What is beyond is left out and counted in \
-                   nodemedic_series_cut_total.",
+                   nodemedic_series_dropped_total.",
         },
         Key {
             name: "bpf_stats",

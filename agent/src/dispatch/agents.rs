@@ -8,7 +8,7 @@ use std::{
 use tokio::{net::lookup_host, sync::Mutex, time::timeout};
 use tracing::warn;
 
-use super::{Dispatch, Place};
+use super::{AgentAddress, Dispatch};
 
 /// How long it may take to look a name up.
 const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ const LOOKED_UP_WITHIN: Duration = Duration::from_secs(5);
 /// Those of the configuration, and those of a name.
 #[derive(Debug)]
 pub struct Agents {
-    fixed: Vec<Place>,
+    fixed: Vec<AgentAddress>,
     service: Option<Service>,
 }
 
@@ -55,13 +55,15 @@ impl Agents {
     }
 
     /// Those there are now.
-    pub async fn places(&self) -> Vec<Place> {
-        let mut places = self.fixed.clone();
+    pub async fn addresses(&self) -> Vec<AgentAddress> {
+        let mut addresses = self.fixed.clone();
         if let Some(service) = &self.service {
             let found = service.addresses().await.into_iter();
-            places.extend(found.map(|it| Place::at(it, service.webhook_port, service.is_https)));
+            addresses.extend(
+                found.map(|it| AgentAddress::at(it, service.webhook_port, service.is_https)),
+            );
         }
-        places
+        addresses
     }
 }
 

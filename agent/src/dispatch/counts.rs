@@ -2,40 +2,40 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::{Census, brake::Brake};
+use super::{AgentPoll, limit::ConcurrencyLimit};
 use crate::{
-    metrics::{Kind, MetricDef, Sample},
+    model::{MetricDef, MetricKind, Sample},
     webhook::{Counted, Decision},
 };
 
 const REQUESTS: MetricDef = MetricDef {
     name: "nodemedic_dispatch_requests_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Requests to the dispatcher's webhook, by the status code of the answer.",
     labels: &["code"],
 };
 const ALERTS: MetricDef = MetricDef {
     name: "nodemedic_dispatch_alerts_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Alerts that came to the dispatcher, by what it, or the agent, has decided.",
     labels: &["decision"],
 };
 const TRUNCATED: MetricDef = MetricDef {
     name: "nodemedic_dispatch_truncated_alerts_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.",
     labels: &[],
 };
 const AGENTS: MetricDef = MetricDef {
     name: "nodemedic_dispatch_agents",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Agents when they were last asked: idle, treating, unreachable.",
     labels: &["state"],
 };
 const LIMIT: MetricDef = MetricDef {
     name: "nodemedic_dispatch_treating_limit",
-    kind: Kind::Gauge,
-    help: "The brake: so many nodes may be under treatment at once, those that are unreachable \
+    kind: MetricKind::Gauge,
+    help: "The limit: so many nodes may be under treatment at once, those that are unreachable \
            among them.",
     labels: &[],
 };
@@ -53,14 +53,14 @@ pub(super) static OF_DISPATCH: Counted = Counted {
 
 /// How the agents last were.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<[usize; 4]>);
+pub struct NodeGauges(Mutex<[usize; 4]>);
 
-impl Tally {
-    pub(super) fn set(&self, census: &Census, brake: Brake) {
-        let (treating, unreachable) = (census.treating(), census.unreachable());
-        let idle = census.known() - treating - unreachable;
+impl NodeGauges {
+    pub(super) fn set(&self, poll: &AgentPoll, limit: ConcurrencyLimit) {
+        let (treating, unreachable) = (poll.treating(), poll.unreachable());
+        let idle = poll.known() - treating - unreachable;
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = [idle, treating, unreachable, brake.most];
+        *kept = [idle, treating, unreachable, limit.most];
     }
 
     /// What a scrape shows.

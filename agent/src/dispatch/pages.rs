@@ -3,7 +3,7 @@
 use hyper::{Method, Request, StatusCode, body::Incoming};
 
 use crate::{
-    http::{Answer, Service, metrics_page, not_allowed, text},
+    http::{Answer, Service, not_allowed, text},
     metrics::Page,
 };
 
@@ -18,7 +18,7 @@ impl Service for Pages {
         let is_reading = READING.contains(request.method());
         match request.uri().path() {
             "/metrics" | "/healthz" if !is_reading => not_allowed(&READING),
-            "/metrics" => metrics_page(&self.0),
+            "/metrics" => self.0.answer(),
             "/healthz" => text(StatusCode::OK, "ok\n"),
             _ => text(
                 StatusCode::NOT_FOUND,

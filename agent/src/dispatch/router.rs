@@ -12,14 +12,14 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::{
-    Agents, Census, Dispatch, Tally,
-    brake::Brake,
+    AgentPoll, Agents, Dispatch, NodeGauges,
+    batch::{Batch, on, sort},
     counts::OF_DISPATCH,
-    post::{Letter, on, sort},
+    limit::ConcurrencyLimit,
 };
 use crate::{
     http::Client,
-    webhook::{Alert, Counts, Decision, PATH, Payload, Receipt, Receiver, Ruling},
+    webhook::{Alert, AlertOutcome, Counts, Decision, PATH, Payload, Receipt, Receiver},
 };
 
 /// Agents that are written to at a time.
@@ -29,18 +29,18 @@ const AT_ONCE: usize = 32;
 /// that were written to, nobody else is written to.
 #[derive(Debug)]
 pub struct Router {
-    office: Arc<Office>,
+    inner: Arc<Inner>,
     /// Whoever has it may have something begun.
     turn: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
-struct Office {
+struct Inner {
     config: Dispatch,
     agents: Agents,
     client: Client,
     counts: Arc<Counts>,
-    tally: Arc<Tally>,
+    tally: Arc<NodeGauges>,
 }
 
 /// Later than this after a payload came, no further agent is written to. With an answer that
@@ -49,8 +49,8 @@ const BEGUN_WITHIN: Duration = Duration::from_secs(15);
 
 /// What an agent answers to its alerts.
 #[derive(Deserialize)]
-struct Told {
-    alerts: Vec<Ruling>,
+struct AlertsResponse {
+    alerts: Vec<AlertOutcome>,
 }
 
 impl Router {
@@ -60,7 +60,7 @@ impl Router {
     ///
     /// As [`Client::open`].
     pub fn open(config: &Dispatch) -> anyhow::Result<Self> {
-        let office = Office {
+        let inner = Inner {
             agents: Agents::new(config),
             client: Client::open(&config.client())?,
             config: config.clone(),
@@ -68,33 +68,33 @@ impl Router {
             tally: Arc::default(),
         };
         Ok(Self {
-            office: Arc::new(office),
+            inner: Arc::new(inner),
             turn: Arc::default(),
         })
     }
 
     /// What it counts.
-    pub fn counted(&self) -> (Arc<Counts>, Arc<Tally>) {
-        let Office { counts, tally, .. } = &*self.office;
+    pub fn counted(&self) -> (Arc<Counts>, Arc<NodeGauges>) {
+        let Inner { counts, tally, .. } = &*self.inner;
         (Arc::clone(counts), Arc::clone(tally))
     }
 
     /// Asks all agents how they are, for those who only look at the numbers.
     pub async fn look_around(&self) {
-        self.office.census().await;
+        self.inner.poll().await;
     }
 }
 
 impl Receiver for Router {
-    type Ruling = Ruling;
+    type AlertOutcome = AlertOutcome;
 
     /// What was begun is led to its end, though the sender may have gone: else the next
     /// payload would be decided on while an agent has the last one under way.
-    async fn receive(&self, payload: Payload) -> Receipt<Ruling> {
+    async fn receive(&self, payload: Payload) -> Receipt<AlertOutcome> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let office = Arc::clone(&self.office);
+        let inner = Arc::clone(&self.inner);
         let decided = tokio::spawn(async move {
-            let receipt = office.dispatch(payload).await;
+            let receipt = inner.dispatch(payload).await;
             drop(turn);
             receipt
         });
@@ -102,124 +102,129 @@ impl Receiver for Router {
     }
 
     fn count(&self, code: u16, truncated: u64) {
-        self.office.counts.request(code, truncated);
+        self.inner.counts.request(code, truncated);
     }
 }
 
-impl Office {
-    async fn census(&self) -> (Census, Brake) {
-        let places = self.agents.places().await;
-        let census = Census::take(&self.client, places).await;
-        let brake = Brake::of(&self.config, &census);
-        self.tally.set(&census, brake);
-        (census, brake)
+impl Inner {
+    async fn poll(&self) -> (AgentPoll, ConcurrencyLimit) {
+        let addresses = self.agents.addresses().await;
+        let poll = AgentPoll::take(&self.client, addresses).await;
+        let limit = ConcurrencyLimit::of(&self.config, &poll);
+        self.tally.set(&poll, limit);
+        (poll, limit)
     }
 
-    async fn dispatch(&self, payload: Payload) -> Receipt<Ruling> {
+    async fn dispatch(&self, payload: Payload) -> Receipt<AlertOutcome> {
         let until = Instant::now() + BEGUN_WITHIN;
-        let (census, brake) = self.census().await;
-        let (letters, mut rulings) = sort(&payload.alerts, &self.config.node_labels, &census);
-        rulings.extend(
-            self.deliver(&payload.group_key, letters, brake, until)
+        let (poll, limit) = self.poll().await;
+        let (batches, mut outcomes) = sort(&payload.alerts, &self.config.node_labels, &poll);
+        outcomes.extend(
+            self.deliver(&payload.group_key, batches, limit, until)
                 .await,
         );
-        for ruling in &rulings {
-            self.counts.alert(ruling.decision);
-            if let Some(alert) = payload.alerts.iter().find(|alert| ruling.is_on(alert)) {
-                ruling.tell(alert);
+        for outcome in &outcomes {
+            self.counts.alert(outcome.decision);
+            if let Some(alert) = payload.alerts.iter().find(|alert| outcome.is_on(alert)) {
+                outcome.tell(alert);
             }
         }
-        let again = rulings.iter().any(|it| it.decision.is_passing());
+        let again = outcomes.iter().any(|it| it.decision.is_passing());
         Receipt {
-            alerts: rulings,
+            alerts: outcomes,
             again,
         }
     }
 
-    /// Letters that can begin nothing go at once; of the others as many at a time as may
+    /// Batches that can begin nothing go at once; of the others as many at a time as may
     /// begin something, until so many have or there are no more.
     async fn deliver(
         &self,
         group: &str,
-        letters: Vec<Letter>,
-        mut brake: Brake,
+        batches: Vec<Batch>,
+        mut limit: ConcurrencyLimit,
         until: Instant,
-    ) -> Vec<Ruling> {
+    ) -> Vec<AlertOutcome> {
         let (mut waiting, mut now): (Vec<_>, Vec<_>) =
-            letters.into_iter().partition(Letter::may_begin);
-        let mut rulings = Vec::new();
+            batches.into_iter().partition(Batch::may_begin);
+        let mut outcomes = Vec::new();
         loop {
             let is_late = Instant::now() >= until;
             let next = if is_late {
                 0
             } else {
-                waiting.len().min(brake.free())
+                waiting.len().min(limit.free())
             };
             now.extend(waiting.drain(..next));
             if now.is_empty() {
                 break;
             }
-            for (letter, told) in self.send(group, std::mem::take(&mut now)).await {
-                if letter.may_begin() && told.iter().any(may_have_begun) {
-                    brake.used += 1;
+            for (batch, told) in self.send(group, std::mem::take(&mut now)).await {
+                if batch.may_begin() && told.iter().any(may_have_begun) {
+                    limit.used += 1;
                 }
-                rulings.extend(told);
+                outcomes.extend(told);
             }
         }
-        for letter in waiting {
-            rulings.extend(self.hold_back(group, letter, brake).await);
+        for batch in waiting {
+            outcomes.extend(self.hold_back(group, batch, limit).await);
         }
-        rulings
+        outcomes
     }
 
-    /// What is resolved is never braked.
-    async fn hold_back(&self, group: &str, letter: Letter, brake: Brake) -> Vec<Ruling> {
-        let node = letter.node.clone();
-        let (harmless, held_back) = letter.split();
-        let (decision, why) = if brake.free() == 0 {
+    /// What is resolved is never rate_limited.
+    async fn hold_back(
+        &self,
+        group: &str,
+        batch: Batch,
+        limit: ConcurrencyLimit,
+    ) -> Vec<AlertOutcome> {
+        let node = batch.node.clone();
+        let (harmless, held_back) = batch.split();
+        let (decision, why) = if limit.free() == 0 {
             let why = format!(
                 "{} nodes are under treatment or do not answer, and {} may be",
-                brake.used, brake.most
+                limit.used, limit.most
             );
-            (Decision::Braked, why)
+            (Decision::RateLimited, why)
         } else {
             let why = "the other nodes of its payload took all the time";
             (Decision::NotYet, why.to_owned())
         };
         let held_back = held_back.iter();
-        let mut rulings: Vec<_> = held_back
+        let mut outcomes: Vec<_> = held_back
             .map(|alert| on(alert, &node, decision, &why))
             .collect();
         for (_, told) in self.send(group, harmless.into_iter().collect()).await {
-            rulings.extend(told);
+            outcomes.extend(told);
         }
-        rulings
+        outcomes
     }
 
-    async fn send(&self, group: &str, letters: Vec<Letter>) -> Vec<(Letter, Vec<Ruling>)> {
-        let sent = letters.into_iter().map(|letter| async {
-            let told = self.send_one(group, &letter).await;
-            (letter, told)
+    async fn send(&self, group: &str, batches: Vec<Batch>) -> Vec<(Batch, Vec<AlertOutcome>)> {
+        let sent = batches.into_iter().map(|batch| async {
+            let told = self.send_one(group, &batch).await;
+            (batch, told)
         });
         stream::iter(sent).buffered(AT_ONCE).collect().await
     }
 
-    async fn send_one(&self, group: &str, letter: &Letter) -> Vec<Ruling> {
-        let payload = Payload::of(group, letter.alerts.clone());
+    async fn send_one(&self, group: &str, batch: &Batch) -> Vec<AlertOutcome> {
+        let payload = Payload::of(group, batch.alerts.clone());
         let json = match serde_json::to_vec(&payload) {
             Ok(json) => Bytes::from(json),
-            Err(error) => return letter.all(Decision::Rejected, &error.to_string()),
+            Err(error) => return batch.all(Decision::Rejected, &error.to_string()),
         };
-        let webhook = &letter.place.webhook;
+        let webhook = &batch.address.webhook;
         let answer = match self.client.post(webhook, PATH, json).await {
             Ok(answer) => answer,
-            Err(why) => return letter.all(Decision::Unreachable, &why),
+            Err(why) => return batch.all(Decision::Unreachable, &why),
         };
-        match serde_json::from_slice::<Told>(&answer.body) {
-            Ok(Told { alerts }) => letter
+        match serde_json::from_slice::<AlertsResponse>(&answer.body) {
+            Ok(AlertsResponse { alerts }) => batch
                 .alerts
                 .iter()
-                .map(|alert| passed_on(alert, &letter.node, &alerts))
+                .map(|alert| passed_on(alert, &batch.node, &alerts))
                 .collect(),
             Err(_) => {
                 let said = String::from_utf8_lossy(&answer.body);
@@ -229,18 +234,18 @@ impl Office {
                 } else {
                     Decision::Rejected
                 };
-                letter.all(decision, &why)
+                batch.all(decision, &why)
             }
         }
     }
 }
 
 /// What the agent says of an alert.
-fn passed_on(alert: &Alert, node: &str, told: &[Ruling]) -> Ruling {
-    match told.iter().find(|ruling| ruling.is_on(alert)) {
-        Some(ruling) => Ruling {
+fn passed_on(alert: &Alert, node: &str, told: &[AlertOutcome]) -> AlertOutcome {
+    match told.iter().find(|outcome| outcome.is_on(alert)) {
+        Some(outcome) => AlertOutcome {
             node: Some(node.to_owned()),
-            ..ruling.clone()
+            ..outcome.clone()
         },
         None => on(
             alert,
@@ -252,6 +257,6 @@ fn passed_on(alert: &Alert, node: &str, told: &[Ruling]) -> Ruling {
 }
 
 /// An agent that did not answer in time may have begun all the same.
-fn may_have_begun(ruling: &Ruling) -> bool {
-    matches!(ruling.decision, Decision::Begun | Decision::Unreachable)
+fn may_have_begun(outcome: &AlertOutcome) -> bool {
+    matches!(outcome.decision, Decision::Begun | Decision::Unreachable)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Place;
+use super::AgentAddress;
 use crate::{
     config::{Allowed, Key},
     http::{ClientConfig, GateConfig},
@@ -36,7 +36,7 @@ pub struct Dispatch {
     /// The labels that may name a node; the first that an alert has counts.
     pub node_labels: Vec<String>,
     /// Agents that are known by name.
-    pub agents: Vec<Place>,
+    pub agents: Vec<AgentAddress>,
     /// A name whose addresses are all agents; empty for none.
     pub service: String,
     /// Where those have their reports.
@@ -160,13 +160,13 @@ impl Dispatch {
                 min: 1,
                 max: 10_000,
             },
-            help: "The brake: at most so many nodes are under treatment at once. A node whose \
+            help: "The limit: at most so many nodes are under treatment at once. A node whose \
                    agent does not answer counts as one.",
         },
         Key {
             name: "max_percent",
             allowed: Allowed::Count { min: 1, max: 100 },
-            help: "The brake: at most so many of a hundred known nodes, yet always one.",
+            help: "The limit: at most so many of a hundred known nodes, yet always one.",
         },
     ];
 

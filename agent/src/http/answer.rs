@@ -13,7 +13,8 @@ use tracing::error;
 pub type Answer = Response<Full<Bytes>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-pub(super) const HTML: &str = "text/html; charset=utf-8";
+/// The content type of a page for people.
+pub const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// A sentence for whoever reads the answer.
@@ -40,7 +41,8 @@ pub fn not_allowed(methods: &[Method]) -> Answer {
     answer
 }
 
-pub(super) fn failed(page: &str, error: &dyn std::error::Error) -> Answer {
+/// A page that cannot be written, for this error.
+pub fn failed(page: &str, error: &dyn std::error::Error) -> Answer {
     error!(page, "cannot be written: {error}");
     text(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -48,7 +50,8 @@ pub(super) fn failed(page: &str, error: &dyn std::error::Error) -> Answer {
     )
 }
 
-pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+/// An answer of this content type, which nobody is to store.
+pub fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

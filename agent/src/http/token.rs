@@ -124,9 +124,9 @@ mod tests {
 
     use super::*;
 
-    struct Desk(tempfile::TempDir);
+    struct Fixture(tempfile::TempDir);
 
-    impl Desk {
+    impl Fixture {
         fn path(&self) -> PathBuf {
             self.0.path().join("token")
         }
@@ -137,10 +137,10 @@ mod tests {
         }
     }
 
-    fn desk(content: &str, mode: u32) -> Desk {
-        let desk = Desk(tempfile::tempdir().unwrap());
-        desk.write(content, mode);
-        desk
+    fn fixture(content: &str, mode: u32) -> Fixture {
+        let fixture = Fixture(tempfile::tempdir().unwrap());
+        fixture.write(content, mode);
+        fixture
     }
 
     fn admits(token: &Token, header: &'static str) -> Result<bool, String> {
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn the_right_token_is_let_in_and_no_other() {
-        let desk = desk("hunter2\n", 0o600);
-        let token = Token::open(&desk.path()).unwrap();
+        let fixture = fixture("hunter2\n", 0o600);
+        let token = Token::open(&fixture.path()).unwrap();
         for right in ["Bearer hunter2", "bearer hunter2"] {
             assert_eq!(admits(&token, right), Ok(true), "{right}");
         }
@@ -178,32 +178,32 @@ mod tests {
             ("two words", 0o600, "one word"),
             ("ä", 0o600, "one word"),
         ] {
-            let error = Token::open(&desk(content, mode).path()).unwrap_err();
+            let error = Token::open(&fixture(content, mode).path()).unwrap_err();
             assert!(format!("{error:#}").contains(why), "{error:#}");
         }
-        let absent = desk("a", 0o600).path().join("absent");
+        let absent = fixture("a", 0o600).path().join("absent");
         assert!(Token::open(&absent).is_err());
     }
 
     #[test]
     fn a_changed_file_is_read_again() {
-        let desk = desk("old", 0o600);
-        let token = Token::open(&desk.path()).unwrap();
-        desk.write("new", 0o600);
+        let fixture = fixture("old", 0o600);
+        let token = Token::open(&fixture.path()).unwrap();
+        fixture.write("new", 0o600);
         assert_eq!(admits(&token, "Bearer old"), Ok(false));
         assert_eq!(admits(&token, "Bearer new"), Ok(true));
-        desk.write("new", 0o644);
+        fixture.write("new", 0o644);
         assert!(admits(&token, "Bearer new").unwrap_err().contains("0644"));
-        fs::remove_file(desk.path()).unwrap();
+        fs::remove_file(fixture.path()).unwrap();
         assert!(admits(&token, "Bearer new").is_err());
-        desk.write("new", 0o600);
+        fixture.write("new", 0o600);
         assert_eq!(admits(&token, "Bearer new"), Ok(true));
     }
 
     #[test]
     fn no_debug_output_shows_it() {
-        let desk = desk("hunter2", 0o600);
-        let token = Token::open(&desk.path()).unwrap();
+        let fixture = fixture("hunter2", 0o600);
+        let token = Token::open(&fixture.path()).unwrap();
         assert!(!format!("{token:?}{:?}", token.header()).contains("hunter2"));
     }
 }

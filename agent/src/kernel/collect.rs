@@ -12,13 +12,13 @@ use super::{
     bpf::{self, SymbolIterator},
     btf::Types,
     cgroup::Hierarchies,
-    facts::{
-        Fact, FunctionFacts, KernelFacts, Module, ModuleState, Needs, ProgramType, Symbol, VMLINUX,
-    },
+    facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, ProgramType, Symbol, VMLINUX},
     modules::{self, Stage},
-    symbols::{self, Places},
+    symbols::{self, SymbolScope},
     sysctl,
 };
+
+use crate::model::Needs;
 
 /// Capabilities that decide what the agent can do (include/uapi/linux/capability.h).
 const CAPABILITIES: [(&str, u32); 6] = [
@@ -52,9 +52,9 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
     let loaded = loaded.filter(|(_, stage)| **stage == Some(Stage::Live));
     let loaded: BTreeSet<_> = loaded.map(|(module, _)| *module).collect();
     let places = if loaded.is_empty() {
-        Places::KernelImage
+        SymbolScope::KernelImage
     } else {
-        Places::All
+        SymbolScope::All
     };
     let members = needs.iter().flat_map(|needs| needs.members);
     let structures = members.map(|member| member.structure());

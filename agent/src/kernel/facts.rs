@@ -38,46 +38,6 @@ impl<T, E: std::fmt::Display> From<Result<T, E>> for Fact<T> {
     }
 }
 
-/// What an ailment needs to be told of the kernel.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Needs {
-    /// Modules whose presence matters.
-    pub modules: &'static [&'static str],
-    /// Functions to be probed.
-    pub functions: &'static [Function],
-    /// Members of structures to be read, see [`KernelFacts::members`].
-    pub members: &'static [MemberPath],
-    /// Sysctls, dots between the parts.
-    pub sysctls: &'static [&'static str],
-}
-
-/// A kernel function and the module that holds it (or that it is built in from).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Function {
-    /// Name of the symbol.
-    pub name: &'static str,
-    /// Module, as in `/sys/module`.
-    pub module: &'static str,
-}
-
-/// A member, by a path such as `nf_conn.ct_net.net`: the structure's name, then
-/// members. Anonymous structures are looked through, arrays stand for their
-/// first element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemberPath {
-    /// The path.
-    pub path: &'static str,
-    /// Module whose types know the structure.
-    pub module: &'static str,
-}
-
-impl MemberPath {
-    /// The name that the path begins with.
-    pub fn structure(&self) -> &'static str {
-        self.path.split('.').next().unwrap_or(self.path)
-    }
-}
-
 /// Everything that decides what can be measured on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {

@@ -19,7 +19,7 @@ mod symbols;
 pub mod sysctl;
 
 pub use collect::collect;
-pub use facts::{Fact, Function, KernelFacts, MemberPath, Needs};
+pub use facts::{Fact, KernelFacts};
 
 /// Has the allocator keep little of what is freed. To be called before there is a thread.
 ///

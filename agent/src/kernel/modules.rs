@@ -15,7 +15,7 @@ use std::{
 use super::{
     bpf::Attached,
     facts::{Fact, ModuleState, Symbol},
-    symbols::{self, Places},
+    symbols::{self, SymbolScope},
 };
 
 /// How often the references are looked at to see them settled, and how far apart: a
@@ -189,7 +189,7 @@ fn references(module: &str) -> Option<u32> {
 
 /// Whether the kernel image has such a function. It takes as long as reading all symbols.
 pub fn has_function(name: &str) -> bool {
-    let found = symbols::find(&BTreeSet::from([name]), Places::KernelImage, None);
+    let found = symbols::find(&BTreeSet::from([name]), SymbolScope::KernelImage, None);
     matches!(found.get(name), Some(Fact::Known(symbol)) if *symbol != Symbol::Absent)
 }
 

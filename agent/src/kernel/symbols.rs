@@ -27,7 +27,7 @@ const END_OF_CODE: &str = "_etext";
 
 /// Where functions are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Places {
+pub(super) enum SymbolScope {
     /// In the kernel image, whose code comes first.
     KernelImage,
     /// In modules too.
@@ -41,7 +41,7 @@ pub(super) enum Places {
 /// needs to format all symbols as text.
 pub(super) fn find(
     wanted: &BTreeSet<&str>,
-    places: Places,
+    places: SymbolScope,
     iterator: Option<SymbolIterator>,
 ) -> BTreeMap<String, Fact<Symbol>> {
     let iterated = iterator.and_then(|iterator| {
@@ -65,7 +65,7 @@ pub(super) fn find(
 /// Wanted functions by their names, as far as the kernel has them.
 type Found<'w> = HashMap<&'w str, Symbol>;
 
-fn read<'w>(wanted: &BTreeSet<&'w str>, places: Places) -> Result<Found<'w>, String> {
+fn read<'w>(wanted: &BTreeSet<&'w str>, places: SymbolScope) -> Result<Found<'w>, String> {
     kallsyms::open()
         .and_then(|lines| scan(lines, wanted, places))
         .map_err(|error| format!("read {KALLSYMS}: {error}"))
@@ -103,7 +103,7 @@ fn prefixes(wanted: &BTreeSet<&str>) -> Prefixes {
 fn scan<'w>(
     lines: impl BufRead,
     wanted: &BTreeSet<&'w str>,
-    places: Places,
+    places: SymbolScope,
 ) -> io::Result<Found<'w>> {
     let prefixes = prefixes(wanted);
     let mut found = Found::new();
@@ -111,7 +111,7 @@ fn scan<'w>(
         if prefixes.may_begin(line.text())
             && let Some(name) = line.name()
         {
-            if places == Places::KernelImage && name == END_OF_CODE {
+            if places == SymbolScope::KernelImage && name == END_OF_CODE {
                 return ControlFlow::Break(());
             }
             if line.is_code() {
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn code_is_found_by_its_whole_name_and_data_is_not() {
         let wanted = BTreeSet::from(["nf_ct_delete", "early_drop", "init_conntrack"]);
-        let found = scan(LINES.as_bytes(), &wanted, Places::All);
+        let found = scan(LINES.as_bytes(), &wanted, SymbolScope::All);
         let found = found.expect("a slice cannot fail to read");
         assert_eq!(found, HashMap::from([("nf_ct_delete", Symbol::Whole)]));
     }
@@ -157,7 +157,7 @@ mod tests {
     fn a_function_that_was_split_is_called_so_in_either_order() {
         for lines in ["0 t a.part.0\n0 T a\n", "0 T a\n0 t a.part.0\n"] {
             let wanted = BTreeSet::from(["a", "a.part.0"]);
-            let found = scan(lines.as_bytes(), &wanted, Places::All);
+            let found = scan(lines.as_bytes(), &wanted, SymbolScope::All);
             let found = found.expect("a slice cannot fail to read");
             let wanted = [("a", Symbol::Split), ("a.part.0", Symbol::Whole)];
             assert_eq!(found, HashMap::from(wanted));
@@ -168,9 +168,9 @@ mod tests {
     fn what_comes_after_the_image_is_read_only_for_modules() {
         let lines = b"0 T a\n0 T _etext_is_near\n0 T _etext\n0 t b\t[a_module]\n";
         let wanted = BTreeSet::from(["a", "b"]);
-        let image = scan(&lines[..], &wanted, Places::KernelImage).unwrap();
+        let image = scan(&lines[..], &wanted, SymbolScope::KernelImage).unwrap();
         assert_eq!(image, HashMap::from([("a", Symbol::Whole)]));
-        let all = scan(&lines[..], &wanted, Places::All).unwrap();
+        let all = scan(&lines[..], &wanted, SymbolScope::All).unwrap();
         let found = [("a", Symbol::Whole), ("b", Symbol::Whole)];
         assert_eq!(all, HashMap::from(found));
     }

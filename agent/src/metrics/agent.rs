@@ -1,109 +1,108 @@
 //! What the agent says of its own work.
 
-use super::{Kind, MetricDef, Sample};
-use crate::{
-    ailments::About,
-    report::{AilmentReport, Coverage, Errors, NodeReport, ProbeReport, Verdict},
+use crate::model::{
+    About, AilmentReport, Coverage, Errors, MetricDef, MetricKind, NodeReport, ProbeReport, Sample,
+    Verdict,
 };
 
 pub(super) const BUILD_INFO: MetricDef = MetricDef {
     name: "nodemedic_build_info",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Always 1; the label tells the version of the agent.",
     labels: &["version"],
 };
-const SERIES_CUT: MetricDef = MetricDef {
-    name: "nodemedic_series_cut_total",
-    kind: Kind::Counter,
+const SERIES_DROPPED: MetricDef = MetricDef {
+    name: "nodemedic_series_dropped_total",
+    kind: MetricKind::Counter,
     help: "Series that were left out as there would have been more than metrics.max_series, each \
            counted once a reading.",
     labels: &[],
 };
 const UP: MetricDef = MetricDef {
     name: "nodemedic_ailment_up",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "1 if the last tick measured the ailment, at least on its baseline, else 0.",
     labels: &["ailment"],
 };
 const COVERAGE: MetricDef = MetricDef {
     name: "nodemedic_ailment_coverage",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "1 for how far the ailment is measured, 0 for the others: starting, full, partial, \
            waiting for its module, unsupported by the kernel as it was booted, failed.",
     labels: &["ailment", "coverage"],
 };
 const VERDICT: MetricDef = MetricDef {
     name: "nodemedic_ailment_verdict",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "1 for the verdict in force, 0 for the others.",
     labels: &["ailment", "verdict"],
 };
 const FINDINGS: MetricDef = MetricDef {
     name: "nodemedic_ailment_findings",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Findings of the last reading, by kind.",
     labels: &["ailment", "kind"],
 };
 const PROBE_INFO: MetricDef = MetricDef {
     name: "nodemedic_ailment_probe_info",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Always 1; the label hook tells how the probe is attached, none if it is not.",
     labels: &["ailment", "probe", "hook"],
 };
 const MEASURE_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_ailment_measure_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Wall time that the last tick took for the ailment.",
     labels: &["ailment"],
 };
-const READING_AGE: MetricDef = MetricDef {
-    name: "nodemedic_ailment_reading_age_seconds",
-    kind: Kind::Gauge,
-    help: "Time since the last successful reading. Absent before the first.",
+const READING_TIMESTAMP: MetricDef = MetricDef {
+    name: "nodemedic_ailment_reading_timestamp_seconds",
+    kind: MetricKind::Gauge,
+    help: "When the last successful reading was taken, in seconds since the epoch. Absent before the first.",
     labels: &["ailment"],
 };
 const LOST_EVENTS: MetricDef = MetricDef {
     name: "nodemedic_ailment_lost_events_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Events that the probes could not count in full since they were attached, by reason.",
     labels: &["ailment", "reason"],
 };
 const ERRORS: MetricDef = MetricDef {
     name: "nodemedic_ailment_errors_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Failures to attach the probes, to take a reading, or to have it before the tick was \
            over.",
     labels: &["ailment", "stage"],
 };
 const PROGRAM_RUNS: MetricDef = MetricDef {
     name: "nodemedic_bpf_program_runs_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Runs of a BPF program, while metrics.bpf_stats is on.",
     labels: &["ailment", "program"],
 };
 const PROGRAM_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_bpf_program_run_seconds_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Time that a BPF program ran, while metrics.bpf_stats is on.",
     labels: &["ailment", "program"],
 };
 const PROGRAM_MISSES: MetricDef = MetricDef {
     name: "nodemedic_bpf_program_recursion_misses_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Runs that the kernel left out as the program was running on that CPU already.",
     labels: &["ailment", "program"],
 };
 
 pub(super) const METRICS: &[MetricDef] = &[
     BUILD_INFO,
-    SERIES_CUT,
+    SERIES_DROPPED,
     UP,
     COVERAGE,
     VERDICT,
     FINDINGS,
     PROBE_INFO,
     MEASURE_SECONDS,
-    READING_AGE,
+    READING_TIMESTAMP,
     LOST_EVENTS,
     ERRORS,
     PROGRAM_RUNS,
@@ -116,10 +115,9 @@ pub(super) fn build_info() -> Sample {
     Sample::number(&BUILD_INFO, [env!("CARGO_PKG_VERSION")], 1.0)
 }
 
-/// What a report on these ailments says of the agent's work, at a time in seconds
-/// since the epoch. An ailment that is switched off has no series.
-pub(super) fn samples(report: &NodeReport, ailments: &[About], now: f64) -> Vec<Sample> {
-    let mut samples = vec![Sample::plain(&SERIES_CUT, report.series_cut as f64)];
+/// What a report on these ailments says of the agent's work. An ailment that is switched off has no series.
+pub(super) fn samples(report: &NodeReport, ailments: &[About]) -> Vec<Sample> {
+    let mut samples = vec![Sample::plain(&SERIES_DROPPED, report.series_dropped as f64)];
     for ailment in report
         .ailments
         .iter()
@@ -131,7 +129,7 @@ pub(super) fn samples(report: &NodeReport, ailments: &[About], now: f64) -> Vec<
             samples: &mut samples,
             ailment,
         }
-        .all(kinds, now);
+        .all(kinds);
     }
     samples
 }
@@ -142,13 +140,13 @@ struct Observer<'a> {
 }
 
 impl Observer<'_> {
-    fn all(&mut self, kinds: &[&'static str], now: f64) {
+    fn all(&mut self, kinds: &[&'static str]) {
         let ailment = self.ailment;
         let measured = !ailment.reading.is_null();
         self.put(&UP, [], f64::from(u8::from(measured)));
         self.put(&MEASURE_SECONDS, [], ailment.measure_seconds);
         if let Some(read) = ailment.reading_unix_seconds {
-            self.put(&READING_AGE, [], (now - read).max(0.0));
+            self.put(&READING_TIMESTAMP, [], read);
         }
         self.coverage();
         self.verdict();

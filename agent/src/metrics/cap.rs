@@ -1,7 +1,8 @@
 //! The cap on the number of series, so that no node can flood a Prometheus.
 
-use super::{Sample, Value, agent, process, treatment};
-use crate::{ailments::About, report::NodeReport};
+use super::{agent, process, treatment};
+
+use crate::model::{About, MetricValue, NodeReport, Sample};
 
 /// Cuts the samples of a report so that its scrape has at most so many series,
 /// and says how many went.
@@ -27,7 +28,7 @@ pub fn cap(report: &mut NodeReport, ailments: &[About], max_series: usize) -> u6
 /// The series that are not an ailment's: the agent's, the one with its version among
 /// them, and the process's.
 fn own(report: &NodeReport, ailments: &[About]) -> usize {
-    agent::samples(report, ailments, 0.0).len()
+    agent::samples(report, ailments).len()
         + treatment::samples(report, ailments).len()
         + 1
         + process::METRICS.len()
@@ -54,29 +55,29 @@ fn series(samples: &[Sample]) -> usize {
 /// A histogram is a series for each bucket, `+Inf`, `_sum` and `_count`.
 fn width(sample: &Sample) -> usize {
     match &sample.value {
-        Value::Number(_) => 1,
-        Value::Histogram { buckets, .. } => buckets.len() + 3,
+        MetricValue::Number(_) => 1,
+        MetricValue::Histogram { buckets, .. } => buckets.len() + 3,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{AilmentReport, Coverage};
     use crate::{
-        ailments::sham::{BEATS, PAUSE},
+        collector::fake::{EVENTS, PAUSE},
         identity::Identity,
-        report::{AilmentReport, Coverage},
     };
 
     fn report(sizes: &[usize]) -> NodeReport {
         let ailments = sizes.iter().map(|size| {
-            let mut ailment = AilmentReport::unmeasured("sham", Coverage::Full, Vec::new());
+            let mut ailment = AilmentReport::unmeasured("fake", Coverage::Full, Vec::new());
             ailment.samples = (0..*size)
-                .map(|i| Sample::number(&BEATS, [i.to_string()], 1.0))
+                .map(|i| Sample::number(&EVENTS, [i.to_string()], 1.0))
                 .collect();
             ailment
         });
-        Identity::sham().report(ailments.collect(), 0)
+        Identity::fake().report(ailments.collect(), 0)
     }
 
     fn sizes(report: &NodeReport) -> Vec<usize> {
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_histogram_counts_as_all_its_series() {
-        let histogram = Value::Histogram {
+        let histogram = MetricValue::Histogram {
             buckets: vec![(1.0, 0), (2.0, 0)],
             count: 0,
             sum: 0.0,

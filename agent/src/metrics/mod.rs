@@ -2,48 +2,20 @@
 
 mod agent;
 mod cap;
-mod collector;
-mod definition;
+mod page;
 mod process;
-#[cfg(test)]
-mod rules;
 mod treatment;
 
 pub use cap::cap;
-pub use collector::Page;
-pub use definition::{Kind, MetricDef, Sample, Value};
+pub use page::Page;
 
-use crate::{ailments::About, dispatch, node, webhook};
+use crate::{
+    model::{About, Section},
+    node,
+};
 
-/// Metrics that belong together.
-#[derive(Clone, Debug)]
-pub struct Section {
-    /// The ailment's name, or what part of the agent they are of.
-    pub name: &'static str,
-    /// What they tell: a sentence without its capital and its full stop.
-    pub about: &'static str,
-    /// Their definitions.
-    pub metrics: &'static [MetricDef],
-}
-
-/// Every metric that there is while these ailments are observed.
-pub fn sections(ailments: &[About]) -> Vec<Section> {
-    let mut sections = of_reports(ailments);
-    sections.push(Section {
-        name: "webhook",
-        about: "what alerts ask for, while webhook.enabled is on",
-        metrics: webhook::METRICS,
-    });
-    sections.push(Section {
-        name: "dispatch",
-        about: "what `nodemedic dispatch` does with alerts, on its own /metrics",
-        metrics: dispatch::METRICS,
-    });
-    sections
-}
-
-/// Those that tell of reports.
-fn of_reports(ailments: &[About]) -> Vec<Section> {
+/// The metrics that tell of reports, while these ailments are observed.
+pub fn of_reports(ailments: &[About]) -> Vec<Section> {
     let mut sections = vec![
         Section {
             name: "agent",

@@ -7,47 +7,47 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-use super::{Kind, MetricDef, Sample};
+use crate::model::{MetricDef, MetricKind, Sample};
 
 const CPU: MetricDef = MetricDef {
     name: "process_cpu_seconds_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "CPU time of the agent, user and system.",
     labels: &[],
 };
 const OPEN_FDS: MetricDef = MetricDef {
     name: "process_open_fds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Open file descriptors of the agent.",
     labels: &[],
 };
 const MAX_FDS: MetricDef = MetricDef {
     name: "process_max_fds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "The most file descriptors that the agent may open.",
     labels: &[],
 };
 const VIRTUAL_MEMORY: MetricDef = MetricDef {
     name: "process_virtual_memory_bytes",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Address space of the agent.",
     labels: &[],
 };
 const RESIDENT_MEMORY: MetricDef = MetricDef {
     name: "process_resident_memory_bytes",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Memory of the agent that is in RAM.",
     labels: &[],
 };
 const START_TIME: MetricDef = MetricDef {
     name: "process_start_time_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "When the agent was started, seconds since the epoch.",
     labels: &[],
 };
 const THREADS: MetricDef = MetricDef {
     name: "process_threads",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Threads of the agent.",
     labels: &[],
 };

@@ -1,17 +1,19 @@
 //! What the agent changes on its node.
 
-use super::{Kind, MetricDef, Sample};
-use crate::{ailments::About, report::NodeReport, treatment::Refusal};
+use crate::{
+    model::{About, MetricDef, MetricKind, NodeReport, Sample},
+    treatment::Refusal,
+};
 
 const ACTIVE: MetricDef = MetricDef {
     name: "nodemedic_treatment_active",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "1 while the treatment is active, else 0.",
     labels: &["treatment"],
 };
 const TOTAL: MetricDef = MetricDef {
-    name: "nodemedic_treatment_total",
-    kind: Kind::Counter,
+    name: "nodemedic_treatment_transitions_total",
+    kind: MetricKind::Counter,
     help: "Steps of treatments: applied, kept, undone (ineffective or harmful, if that is why), \
            overtaken by somebody else, void after a reboot, failed; dry_run where it was only told what would be done. By who asked for \
            it: hand, agent, alert.",
@@ -19,13 +21,13 @@ const TOTAL: MetricDef = MetricDef {
 };
 const DRIFT: MetricDef = MetricDef {
     name: "nodemedic_treatment_drift_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Values that somebody has set back while the treatment was active.",
     labels: &["treatment"],
 };
 const REFUSALS: MetricDef = MetricDef {
     name: "nodemedic_treatment_refusals_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Treatments that were asked for and not begun, by reason.",
     labels: &["reason"],
 };
@@ -39,7 +41,7 @@ pub(super) fn samples(report: &NodeReport, ailments: &[About]) -> Vec<Sample> {
     for treatment in ailments.iter().flat_map(|about| about.treatments) {
         let name = treatment.name;
         let mut ours = report.treatments.iter().filter(|it| it.treatment == name);
-        let active = ours.any(|course| course.is_active());
+        let active = ours.any(|run| run.is_active());
         samples.push(Sample::number(&ACTIVE, [name], f64::from(u8::from(active))));
         let drifts = counts.drifts.get(name).copied().unwrap_or(0);
         samples.push(Sample::number(&DRIFT, [name], drifts as f64));

@@ -2,7 +2,7 @@
 
 use tracing::{error, info, warn};
 
-use crate::report::{AilmentReport, Coverage, Finding, Missing, Severity, missing_by_probe};
+use crate::model::{AilmentReport, Coverage, Finding, Missing, Severity, missing_by_probe};
 
 /// Logs how a report differs from the one before.
 pub(super) fn log(before: Option<&AilmentReport>, now: &AilmentReport) {

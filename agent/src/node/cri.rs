@@ -3,9 +3,9 @@
 //! Two lists tell of all pods and containers. What a sandbox's network is takes a question
 //! of its own, which is asked once: it stays the same for the sandbox's life.
 
-mod messages;
 #[cfg(test)]
-mod sham;
+mod fake;
+mod messages;
 #[cfg(test)]
 mod tests;
 

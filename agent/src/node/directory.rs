@@ -6,10 +6,9 @@ use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, RwLock},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -21,7 +20,11 @@ use super::{
     names::{PodRecord, Unknown},
     source::Source,
 };
-use crate::kernel::{cgroup, netns};
+use crate::{
+    kernel::{cgroup, netns},
+    model::DirectoryReport,
+    time::unix_seconds,
+};
 
 /// The least time between two questions, however much is unknown.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -54,32 +57,6 @@ struct Shared {
 struct Known {
     names: Arc<Names>,
     taken: Option<Instant>,
-}
-
-/// How well names are known.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DirectoryReport {
-    /// Who tells them: cri, kubelet, or none.
-    pub source: String,
-    /// Where that is, or why there is none.
-    pub place: String,
-    /// Pods that are known.
-    pub pods: usize,
-    /// Containers that are known, the sandboxes of pods among them.
-    pub containers: usize,
-    /// Pods and containers for which there was no room.
-    pub cut: usize,
-    /// Time since the last answer, seconds; absent before the first.
-    pub age_seconds: Option<f64>,
-    /// Time that the last answer took, seconds.
-    pub answer_seconds: f64,
-    /// Answers so far.
-    pub answers: u64,
-    /// Questions that got none.
-    pub errors: u64,
-    /// Why the last question got none; absent where it got one.
-    pub error: Option<String>,
 }
 
 impl Directory {
@@ -172,11 +149,8 @@ impl Directory {
     /// How well names are known; `None` where nobody is to be asked.
     pub fn report(&self) -> Option<DirectoryReport> {
         let shared = self.shared.as_ref()?;
-        let known = shared.known();
         let state = shared.state.read();
-        let mut report = state.unwrap_or_else(PoisonError::into_inner).clone();
-        report.age_seconds = known.taken.map(|at| at.elapsed().as_secs_f64());
-        Some(report)
+        Some(state.unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Waits until the first question has got an answer or none, on a thread that may block.
@@ -191,7 +165,7 @@ impl Directory {
 
     /// Of these pods, for tests.
     #[cfg(test)]
-    pub fn sham(pods: &[(&str, Name, &str, u32)]) -> Self {
+    pub fn fake(pods: &[(&str, Name, &str, u32)]) -> Self {
         let record = |(uid, name, address, netns): &(&str, Name, &str, u32)| PodRecord {
             uid: (*uid).to_owned(),
             namespace: name.namespace.clone(),
@@ -316,6 +290,7 @@ impl Keeper {
             it.cut = names.cut().pods + names.cut().containers;
             it.answer_seconds = began.elapsed().as_secs_f64();
             it.answers += 1;
+            it.answered_unix_seconds = Some(unix_seconds(SystemTime::now()));
             it.error = None;
         });
         let known = Known {

@@ -15,7 +15,7 @@ mod owner;
 mod settings;
 mod source;
 
-pub use directory::{Directory, DirectoryReport};
+pub use directory::Directory;
 pub use labels::{MOST as MOST_LABELS, PodLabels};
 pub use metrics::{METRICS, samples};
 pub use names::{Name, Names};

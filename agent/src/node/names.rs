@@ -240,7 +240,7 @@ fn unless_disputed<K: Eq + std::hash::Hash>(
 }
 
 /// Names go into logs, labels and terminals, and a runtime that lies may send anything.
-/// Kubernetes allows letters, digits, dashes and dots.
+/// Kubernetes allows batches, digits, dashes and dots.
 fn clean(name: &str) -> String {
     let allowed = |c: char| match c {
         c if c.is_control() => char::REPLACEMENT_CHARACTER,

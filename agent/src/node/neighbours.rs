@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Directory, Name, PodLabels};
-use crate::metrics::{MetricDef, Sample};
+
+use crate::model::{MetricDef, Sample};
 
 /// What all are called that have no series of their own.
 const OTHER: &str = "other";
@@ -113,11 +114,11 @@ fn said(what: impl std::fmt::Display, name: Option<&Name>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Kind;
+    use crate::model::MetricKind;
 
     const INFO: MetricDef = MetricDef {
-        name: "nodemedic_sham_info",
-        kind: Kind::Gauge,
+        name: "nodemedic_fake_info",
+        kind: MetricKind::Gauge,
         help: "Always 1.",
         labels: &["netns", "namespace", "pod"],
     };
@@ -130,7 +131,7 @@ mod tests {
             labels: [("app".to_owned(), "web".to_owned())].into(),
             ..Name::default()
         };
-        let directory = Directory::sham(&[("uid", name, "10.0.0.7", 7)]);
+        let directory = Directory::fake(&[("uid", name, "10.0.0.7", 7)]);
         let [known, other]: [IpAddr; 2] = ["10.0.0.7", "10.0.0.8"].map(|it| it.parse().unwrap());
         let neighbours = Neighbours::find(&directory, [known, other], [(7, None), (8, None)]);
         assert_eq!(neighbours.address(known), "10.0.0.7 (pod shop/web-0)");

@@ -2,11 +2,12 @@
 //! nothing, so it works on a node that reaches nothing.
 
 use super::{names, number};
-use crate::report::{AilmentReport, Coverage, Finding, NodeReport, Verdict};
+
+use crate::model::{AilmentReport, Coverage, Finding, NodeReport, Verdict};
 
 const STYLE: &str = "body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:50rem;padding:0 1rem}\
     h1,h2{font-weight:600}.healthy{color:#176b2c}.unknown{color:#555}.warning{color:#8a5a00}\
-    .sick{color:#b00020}small{color:#555}";
+    .critical{color:#b00020}small{color:#555}";
 
 /// The page `/`; without a report it says that there is none yet.
 pub fn status_page(report: Option<&NodeReport>) -> String {
@@ -132,20 +133,20 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ailments::sham, identity::Identity};
+    use crate::{collector::fake, identity::Identity};
 
     fn page() -> String {
-        status_page(Some(&Identity::sham().report(vec![sham::report(120)], 0)))
+        status_page(Some(&Identity::fake().report(vec![fake::report(120)], 0)))
     }
 
     #[test]
     fn the_verdict_and_the_finding_are_on_the_page() {
         let page = page();
         for text in [
-            "ward-7",
-            "<b class=\"sick\">sick</b>",
-            "<b>racing</b>",
-            "a lion: all of it",
+            "node-7",
+            "<b class=\"critical\">critical</b>",
+            "<b>rate_high</b>",
+            "the source: all of it",
         ] {
             assert!(page.contains(text), "{text} is not in {page}");
         }
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn text_from_outside_is_no_markup() {
-        assert!(page().contains("races &lt;so it seems&gt;."));
+        assert!(page().contains("is high &lt;so it seems&gt;."));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The reference of the metrics.
 
 use super::wrap;
-use crate::metrics::{Kind, MetricDef, Section};
+use crate::{
+    model::Section,
+    model::{MetricDef, MetricKind},
+};
 
 const WIDTH: usize = 80;
 
@@ -33,7 +36,7 @@ pub fn metrics_as_markdown(sections: &[Section]) -> String {
         }
         let about = sentence(section.about);
         text.push_str(&format!("## {}\n\n{about}\n\n", section.name));
-        text.push_str("| Metric | Kind | Labels | What it is |\n|---|---|---|---|\n");
+        text.push_str("| Metric | MetricKind | Labels | What it is |\n|---|---|---|---|\n");
         section
             .metrics
             .iter()
@@ -65,22 +68,22 @@ fn with_labels(MetricDef { name, labels, .. }: &MetricDef) -> String {
     }
 }
 
-fn kind(kind: Kind) -> &'static str {
+fn kind(kind: MetricKind) -> &'static str {
     match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram => "histogram",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ailments::sham, metrics::sections};
+    use crate::{collector::fake, metrics::of_reports};
 
     #[test]
     fn every_metric_is_in_both_forms() {
-        let sections = sections(&[sham::ward().about()]);
+        let sections = of_reports(&[fake::collector().about()]);
         let (text, markdown) = (metrics_as_text(&sections), metrics_as_markdown(&sections));
         for metric in sections.iter().flat_map(|section| section.metrics) {
             assert!(text.contains(&format!("  {}", metric.name)), "{text}");
@@ -93,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_row_of_the_page_has_four_cells() {
-        let page = metrics_as_markdown(&sections(&[sham::ward().about()]));
+        let page = metrics_as_markdown(&of_reports(&[fake::collector().about()]));
         for line in page.lines().filter(|line| line.starts_with('|')) {
             assert_eq!(line.matches('|').count(), 5, "{line}");
         }

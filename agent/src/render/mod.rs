@@ -17,5 +17,5 @@ pub use number::number;
 pub use probes::probes_as_text;
 pub use report::report_as_text;
 pub use terminal::{Terminal, print};
-pub use treatments::{course_as_text, courses_as_text, treatments_as_markdown, treatments_as_text};
+pub use treatments::{run_as_text, runs_as_text, treatments_as_markdown, treatments_as_text};
 pub use wrap::wrap;

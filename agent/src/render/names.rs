@@ -1,7 +1,8 @@
 //! How well the names of pods are known, in a sentence.
 
 use super::{Terminal, wrap};
-use crate::{node::DirectoryReport, report::NodeReport};
+
+use crate::model::{DirectoryReport, NodeReport};
 
 /// What `probes` shows below its table.
 pub fn names_as_text(names: Option<&DirectoryReport>, terminal: Terminal) -> String {

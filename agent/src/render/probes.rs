@@ -1,7 +1,8 @@
 //! The table of probes: what is attached on this kernel, and how.
 
 use super::{Terminal, wrap};
-use crate::report::{AilmentReport, Coverage, Missing, ProbeReport};
+
+use crate::model::{AilmentReport, Coverage, Missing, ProbeReport};
 
 /// The table as `probes` shows it: a line a probe, below it why no cheaper hook,
 /// or none, is in use. A reason that stands above already is not told again.

@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use humantime::format_rfc3339_seconds;
 
 use super::{Terminal, names, number, wrap::wrap_hanging};
-use crate::report::{
+
+use crate::model::{
     AilmentReport, Coverage, Evidence, Finding, Missing, NodeReport, Party, Severity,
     missing_by_probe,
 };
@@ -173,10 +174,11 @@ fn unmeasured(coverage: &Coverage) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ailments::sham, identity::Identity, report::ProbeReport};
+    use crate::model::ProbeReport;
+    use crate::{collector::fake, identity::Identity};
 
     fn sick() -> NodeReport {
-        let mut report = Identity::sham().report(vec![sham::report(1_200)], 0);
+        let mut report = Identity::fake().report(vec![fake::report(1_200)], 0);
         report.unix_seconds = 1_795_552_867.4;
         report
     }
@@ -185,17 +187,17 @@ mod tests {
     fn a_finding_is_told_from_the_verdict_to_what_helps() {
         let text = report_as_text(&sick(), Terminal::plain(60));
         let expected = "\
-ward-7: sick
+node-7: critical
 kernel 6.12.95, nodemedic 0.1.0, 2026-11-24T20:41:07Z
 
-sham: sick
+fake: critical
 
-  racing (critical): The pulse races <so it seems>.
-    evidence      nodemedic_sham_beats_total 1,200, limit
+  rate_high (critical): The rate is high <so it seems>.
+    evidence      nodemedic_fake_events_total 1,200, limit
                   100
-    caused by     a lion: all of it
-    hurts         the heart: 120 beats
-    what helps    Climb a tree.
+    caused by     the source: all of it
+    hurts         the receiver: 120 events
+    what helps    Slow the source down.
                   Wait.
 ";
         assert_eq!(text, expected);
@@ -218,13 +220,13 @@ sham: sick
             module: "ip_vs".to_owned(),
         };
         report.ailments = vec![
-            AilmentReport::unmeasured("sham", Coverage::Partial, vec![probe("a"), probe("b")]),
+            AilmentReport::unmeasured("fake", Coverage::Partial, vec![probe("a"), probe("b")]),
             AilmentReport::unmeasured("other", waiting, Vec::new()),
         ];
         let text = report_as_text(&report, Terminal::plain(60));
         let expected = "
 Not measured
-  sham, a, b: no fexit: the kernel refuses it.
+  fake, a, b: no fexit: the kernel refuses it.
     To have it: boot another.
   other: module ip_vs is not loaded, or nothing uses it, so
     there is nothing to measure.

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use crate::report::Verdict;
+use crate::model::Verdict;
 
 /// Standard output, as seen by whoever formats for it.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +27,18 @@ impl Terminal {
         if !stdout.is_terminal() {
             return Self::PLAIN;
         }
-        let columns = rustix::termios::tcgetwinsize(&stdout)
-            .map_or(Self::PLAIN.width, |size| usize::from(size.ws_col));
+        let size = rustix::termios::tcgetwinsize(&stdout);
         Self {
-            width: columns.clamp(Self::NARROWEST, Self::WIDEST),
+            width: Self::width_of(size.map_or(0, |size| size.ws_col)),
             colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+
+    /// A serial console reports no columns, that is 0.
+    fn width_of(columns: u16) -> usize {
+        match usize::from(columns) {
+            0 => Self::PLAIN.width,
+            columns => columns.clamp(Self::NARROWEST, Self::WIDEST),
         }
     }
 
@@ -50,7 +57,7 @@ impl Terminal {
             Verdict::Healthy => 32,
             Verdict::Unknown => 36,
             Verdict::Warning => 33,
-            Verdict::Sick => 31,
+            Verdict::Critical => 31,
         };
         format!("\x1b[1;{colour}m{name}\x1b[0m")
     }
@@ -81,5 +88,17 @@ pub fn print(text: &str) -> anyhow::Result<()> {
             Err(anyhow::Error::new(error).context("write to standard output"))
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_that_reports_no_width_gets_80_columns() {
+        for (reported, width) in [(0, 80), (20, 40), (72, 72), (200, 100)] {
+            assert_eq!(Terminal::width_of(reported), width, "{reported}");
+        }
     }
 }

@@ -5,14 +5,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use humantime::format_rfc3339_seconds;
 
 use super::{Terminal, wrap::wrap_hanging};
-use crate::{
-    ailments,
-    treatment::{Course, State, Treatment},
-};
+use crate::model::{Run, RunState, Treatment};
 
 const WIDTH: usize = 80;
 
-type Listed = (&'static str, &'static Treatment);
+/// A treatment with the name of its ailment.
+pub type Listed = (&'static str, &'static Treatment);
 
 /// The treatments for a terminal.
 pub fn treatments_as_text(treatments: &[Listed]) -> String {
@@ -67,50 +65,47 @@ fn parts(treatment: &Treatment) -> [(&'static str, String); 6] {
 }
 
 /// Those that are active first, then those that were, the last first.
-pub fn courses_as_text(courses: &[Course], terminal: Terminal) -> String {
-    if courses.is_empty() {
+pub fn runs_as_text(runs: &[Run], known: &[Listed], terminal: Terminal) -> String {
+    if runs.is_empty() {
         return "nothing was treated\n".to_owned();
     }
-    let mut courses: Vec<_> = courses.iter().collect();
-    courses.sort_by_key(|course| (!course.is_active(), std::cmp::Reverse(course.id)));
-    let texts = courses
-        .iter()
-        .map(|course| course_as_text(course, terminal));
+    let mut runs: Vec<_> = runs.iter().collect();
+    runs.sort_by_key(|run| (!run.is_active(), std::cmp::Reverse(run.id)));
+    let texts = runs.iter().map(|run| run_as_text(run, known, terminal));
     texts.collect::<Vec<_>>().join("\n")
 }
 
-/// How a treatment stands.
-pub fn course_as_text(course: &Course, terminal: Terminal) -> String {
-    let Course {
+/// How a treatment stands; its cost is that of the known one.
+pub fn run_as_text(run: &Run, known: &[Listed], terminal: Terminal) -> String {
+    let Run {
         id,
         treatment,
         ailment,
         state,
         ..
-    } = course;
+    } = run;
     let mut text = format!(
         "{id}: {treatment} against {ailment}: {}\n",
         state.name().replace('_', " ")
     );
     let width = terminal.width();
-    push_part(&mut text, width, "why", &course.why);
-    for (i, change) in course.changes.iter().enumerate() {
+    push_part(&mut text, width, "why", &run.why);
+    for (i, change) in run.changes.iter().enumerate() {
         let name = if i == 0 { "sets" } else { "" };
         push_part(&mut text, width, name, &change.to_string());
     }
-    let known = ailments::treatments().into_iter().map(|(_, it)| it);
-    if let Some(known) = known.into_iter().find(|it| it.name == *treatment) {
+    if let Some((_, known)) = known.iter().find(|(_, it)| it.name == *treatment) {
         push_part(&mut text, width, "costs", known.cost);
     }
     let asked = format!(
         "by {}, {}",
-        course.trigger.name(),
-        time(course.began_unix_seconds)
+        run.trigger.name(),
+        time(run.began_unix_seconds)
     );
     push_part(&mut text, width, "asked for", &asked);
-    if course.is_active() {
-        let mut ends = time(course.ends_unix_seconds);
-        if course.state != State::Intended {
+    if run.is_active() {
+        let mut ends = time(run.ends_unix_seconds);
+        if run.state != RunState::Intended {
             ends.push_str(&format!("; `nodemedic undo {id}` puts it back now"));
         }
         push_part(&mut text, width, "ends", &ends);
@@ -136,6 +131,7 @@ fn time(unix_seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ailments;
 
     #[test]
     fn every_treatment_is_in_both_forms_with_its_cost_and_its_keys() {

@@ -1,23 +1,23 @@
 //! Begins treatments, watches them, and ends them.
 //!
 //! It reads no clock: whoever calls says what time it is. All it does to the kernel goes
-//! through [`Hands`].
+//! through [`SysctlWriter`].
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use tracing::{error, info, warn};
 
 use super::{
-    counts::Counts,
-    course::{Change, Course, Ending, State, Trigger},
     guard::{Guard, Refusal},
-    hands::{Hands, Place},
     journal::Journal,
-    plan::{Proposal, Treatment},
     policy::{AtExit, Policy},
-    vitals::Vitals,
+    writer::{SysctlTarget, SysctlWriter},
 };
-use crate::report::{AilmentReport, NodeReport};
+
+use crate::model::{
+    AilmentReport, Change, Ending, HealthSnapshot, NodeReport, Proposal, Run, RunState, Treatment,
+    TreatmentCounts, Trigger,
+};
 
 /// What time it is.
 #[derive(Clone, Copy, Debug)]
@@ -60,11 +60,11 @@ pub enum Intent {
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
+pub enum AskOutcome {
     /// It was begun.
-    Begun(Course),
+    Begun(Run),
     /// It would be.
-    Would(Course),
+    Would(Run),
 }
 
 /// All treatments of this node.
@@ -72,11 +72,11 @@ pub enum Decision {
 pub struct Engine {
     treatments: Vec<(&'static str, &'static Treatment)>,
     policy: Policy,
-    hands: Box<dyn Hands>,
+    writer: Box<dyn SysctlWriter>,
     journal: Result<Journal, String>,
     boot: String,
-    courses: Vec<Course>,
-    counts: Counts,
+    runs: Vec<Run>,
+    counts: TreatmentCounts,
     /// Whether nothing may begin.
     paused: bool,
     /// Whether the agent has left: nothing begins any more.
@@ -92,13 +92,13 @@ impl Engine {
     pub fn open(
         treatments: Vec<(&'static str, &'static Treatment)>,
         policy: Policy,
-        hands: Box<dyn Hands>,
+        writer: Box<dyn SysctlWriter>,
         directory: &Path,
         boot: String,
         now: Now,
     ) -> Self {
-        let (journal, courses) = match Journal::open(directory) {
-            Ok((journal, courses)) => (Ok(journal), courses),
+        let (journal, runs) = match Journal::open(directory) {
+            Ok((journal, runs)) => (Ok(journal), runs),
             Err(why) => {
                 error!("no treatment will be begun: {why:#}");
                 (Err(format!("{why:#}")), Vec::new())
@@ -107,11 +107,11 @@ impl Engine {
         let mut engine = Self {
             treatments,
             policy,
-            hands,
+            writer,
             journal,
             boot,
-            courses,
-            counts: Counts::default(),
+            runs,
+            counts: TreatmentCounts::default(),
             paused: false,
             left: false,
             said: BTreeSet::new(),
@@ -120,13 +120,13 @@ impl Engine {
         engine
     }
 
-    /// All courses that are known, in the order of their beginnings.
-    pub fn courses(&self) -> &[Course] {
-        &self.courses
+    /// All runs that are known, in the order of their beginnings.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
     }
 
     /// What was decided since the agent began.
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &TreatmentCounts {
         &self.counts
     }
 
@@ -149,32 +149,32 @@ impl Engine {
     /// # Errors
     ///
     /// The first reason against it; nothing is changed then.
-    pub fn ask(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<Decision, Refusal> {
+    pub fn ask(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<AskOutcome, Refusal> {
         let decision = self.decide(ask, report, now);
         self.count(ask, &decision);
         decision
     }
 
     /// What was begun is counted as it goes.
-    fn count(&mut self, ask: &Ask, decision: &Result<Decision, Refusal>) {
+    fn count(&mut self, ask: &Ask, decision: &Result<AskOutcome, Refusal>) {
         match decision {
-            Ok(Decision::Begun(_)) => {}
-            Ok(Decision::Would(course)) => {
+            Ok(AskOutcome::Begun(_)) => {}
+            Ok(AskOutcome::Would(run)) => {
                 self.counts
-                    .outcome(&course.treatment, ask.trigger.name(), "dry_run");
+                    .outcome(&run.treatment, ask.trigger.name(), "dry-run");
             }
             Err(refusal) => self.counts.refusal(refusal.reason()),
         }
     }
 
-    fn decide(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<Decision, Refusal> {
+    fn decide(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<AskOutcome, Refusal> {
         if let Err(why) = &self.journal {
             return Err(Refusal::Journal(why.clone()));
         }
         let (proposal, ailment) = self.select(ask, report, now)?;
-        let course = self.course(ask, proposal, ailment, report, now);
-        if !self.is_to_begin(ask, &course.treatment) {
-            return Ok(Decision::Would(course));
+        let run = self.run(ask, proposal, ailment, report, now);
+        if !self.is_to_begin(ask, &run.treatment) {
+            return Ok(AskOutcome::Would(run));
         }
         if self.paused {
             return Err(Refusal::Paused);
@@ -182,7 +182,7 @@ impl Engine {
         if self.left {
             return Err(Refusal::Ending);
         }
-        self.begin(course, now).map(Decision::Begun)
+        self.begin(run, now).map(AskOutcome::Begun)
     }
 
     fn is_to_begin(&self, ask: &Ask, treatment: &str) -> bool {
@@ -207,7 +207,7 @@ impl Engine {
         let ailment = ailment.ok_or_else(|| Refusal::NotMeasured(ask.ailment.clone()))?;
         let guard = Guard {
             policy: &self.policy,
-            courses: &self.courses,
+            runs: &self.runs,
             ask,
             boot: &self.boot,
             now,
@@ -263,23 +263,23 @@ impl Engine {
         all.find(|treatment| treatment.name == name)
     }
 
-    fn course(
+    fn run(
         &self,
         ask: &Ask,
         proposal: &Proposal,
         ailment: &AilmentReport,
         report: &NodeReport,
         now: Now,
-    ) -> Course {
+    ) -> Run {
         let lasts = ask.duration.unwrap_or(self.policy.duration).as_secs_f64();
         let watched = self.policy.watch.as_secs_f64().min(lasts);
-        Course {
-            id: self.courses.last().map_or(1, |last| last.id + 1),
+        Run {
+            id: self.runs.last().map_or(1, |last| last.id + 1),
             treatment: proposal.treatment.clone(),
             ailment: ailment.name.clone(),
             against: proposal.against.clone(),
             trigger: ask.trigger.clone(),
-            state: State::Intended,
+            state: RunState::Intended,
             why: ailment
                 .findings
                 .iter()
@@ -295,34 +295,34 @@ impl Engine {
             ended: None,
             ending: None,
             reapplied: 0,
-            before: Vitals::of(report),
+            before: HealthSnapshot::of(report),
         }
     }
 
     /// Records, writes, reads back, records.
-    fn begin(&mut self, mut course: Course, now: Now) -> Result<Course, Refusal> {
-        self.look(&mut course.changes)?;
-        if course.changes.is_empty() {
+    fn begin(&mut self, mut run: Run, now: Now) -> Result<Run, Refusal> {
+        self.look(&mut run.changes)?;
+        if run.changes.is_empty() {
             return Err(Refusal::Nothing);
         }
-        self.record(&course, now)
+        self.record(&run, now)
             .map_err(|error| Refusal::Journal(format!("{error:#}")))?;
-        self.courses.push(course);
-        let index = self.courses.len() - 1;
+        self.runs.push(run);
+        let index = self.runs.len() - 1;
         match self.write(index) {
-            Ok(()) => self.turn(index, State::Applied, now),
+            Ok(()) => self.turn(index, RunState::Applied, now),
             Err(error) => {
                 let why = format!("it could not be written: {error}");
-                self.end(index, State::Failed, Ending::Refused, &why, now);
+                self.end(index, RunState::Failed, Ending::Refused, &why, now);
             }
         }
-        Ok(self.courses[index].clone())
+        Ok(self.runs[index].clone())
     }
 
     /// What would be changed from what it is now, which is what undoing goes back to.
     fn look(&self, changes: &mut Vec<Change>) -> Result<(), Refusal> {
         for change in changes.iter_mut() {
-            match self.hands.read(place(change)) {
+            match self.writer.read(target(change)) {
                 Ok(Some(now)) => change.from = now,
                 Ok(None) => change.from = change.to,
                 Err(error) => return Err(Refusal::Unsafe(error.to_string())),
@@ -333,7 +333,7 @@ impl Engine {
     }
 
     fn write(&self, index: usize) -> Result<(), String> {
-        let changes = &self.courses[index].changes;
+        let changes = &self.runs[index].changes;
         changes
             .iter()
             .try_for_each(|change| self.put(change, change.to))
@@ -342,11 +342,11 @@ impl Engine {
     /// Writes a value, and sees whether the kernel has taken it: one vendor's once
     /// shifted the table of these sysctls by one.
     fn put(&self, change: &Change, value: u64) -> Result<(), String> {
-        let place = place(change);
-        self.hands
-            .write(place, value)
+        let target = target(change);
+        self.writer
+            .write(target, value)
             .map_err(|error| error.to_string())?;
-        match self.hands.read(place) {
+        match self.writer.read(target) {
             Ok(Some(now)) if now == value => Ok(()),
             Ok(now) => {
                 let now = now.map_or("nothing".to_owned(), |now| now.to_string());
@@ -362,23 +362,23 @@ impl Engine {
     /// What an earlier agent has left.
     fn recover(&mut self, now: Now) {
         for index in self.active() {
-            let course = &self.courses[index];
-            if course.boot != self.boot {
+            let run = &self.runs[index];
+            if run.boot != self.boot {
                 let why = "the machine has booted since";
-                self.close(index, State::Void, Ending::Reboot, why, now);
-            } else if course.state == State::Intended {
+                self.close(index, RunState::Rebooted, Ending::Reboot, why, now);
+            } else if run.state == RunState::Intended {
                 let why = "the agent was killed while it wrote";
-                self.end(index, State::Undone, Ending::Interrupted, why, now);
-            } else if course.ends <= now.boot_seconds {
+                self.end(index, RunState::Undone, Ending::Interrupted, why, now);
+            } else if run.ends <= now.boot_seconds {
                 self.end(
                     index,
-                    State::Undone,
+                    RunState::Undone,
                     Ending::Expired,
                     "its time is over",
                     now,
                 );
             } else {
-                info!(id = course.id, treatment = course.treatment, "goes on");
+                info!(id = run.id, treatment = run.treatment, "goes on");
                 self.expect_ended(index);
             }
         }
@@ -387,8 +387,8 @@ impl Engine {
     /// What the earlier agent did itself has ended with it. Nobody has set that back, so
     /// it begins again without being counted as such.
     fn expect_ended(&mut self, index: usize) {
-        for change in &mut self.courses[index].changes {
-            change.absent |= self.hands.ends_with_agent(&change.key);
+        for change in &mut self.runs[index].changes {
+            change.absent |= self.writer.ends_with_agent(&change.key);
         }
     }
 
@@ -409,17 +409,17 @@ impl Engine {
     }
 
     fn active(&self) -> Vec<usize> {
-        let active = self.courses.iter().enumerate();
-        let active = active.filter(|(_, course)| course.is_active());
+        let active = self.runs.iter().enumerate();
+        let active = active.filter(|(_, run)| run.is_active());
         active.map(|(index, _)| index).collect()
     }
 
     fn watch(&mut self, index: usize, report: &NodeReport, now: Now) {
-        let course = &self.courses[index];
-        if course.ends <= now.boot_seconds {
+        let run = &self.runs[index];
+        if run.ends <= now.boot_seconds {
             return self.end(
                 index,
-                State::Undone,
+                RunState::Undone,
                 Ending::Expired,
                 "its time is over",
                 now,
@@ -429,98 +429,96 @@ impl Engine {
             return;
         }
         self.extend(index, report, now);
-        let course = &self.courses[index];
-        if course.state != State::Applied {
+        let run = &self.runs[index];
+        if run.state != RunState::Applied {
             return;
         }
-        if let Some(harmed) = course.before.harmed(report, &course.ailment) {
+        if let Some(harmed) = run.before.harmed(report, &run.ailment) {
             let why = format!("{harmed} has got worse since");
-            return self.end(index, State::Undone, Ending::Harmful, &why, now);
+            return self.end(index, RunState::Undone, Ending::Harmful, &why, now);
         }
-        if now.boot_seconds < course.watched_until {
+        if now.boot_seconds < run.watched_until {
             return;
         }
-        if course
-            .before
-            .improved(report, &course.ailment, &course.against)
-        {
-            self.turn(index, State::Kept, now);
+        if run.before.improved(report, &run.ailment, &run.against) {
+            self.turn(index, RunState::Confirmed, now);
         } else {
-            let why = format!("{} is no better", course.ailment);
-            self.end(index, State::Undone, Ending::Ineffective, &why, now);
+            let why = format!("{} is no better", run.ailment);
+            self.end(index, RunState::Undone, Ending::Ineffective, &why, now);
         }
     }
 
-    /// Sees to it that the values stay. Whether the course goes on.
+    /// Sees to it that the values stay. Whether the run goes on.
     fn hold(&mut self, index: usize, now: Now) -> bool {
-        for i in 0..self.courses[index].changes.len() {
-            let change = self.courses[index].changes[i].clone();
-            match self.hands.read(place(&change)) {
+        for i in 0..self.runs[index].changes.len() {
+            let change = self.runs[index].changes[i].clone();
+            match self.writer.read(target(&change)) {
                 Ok(Some(value)) if value == change.to => {
-                    self.courses[index].changes[i].absent = false;
+                    self.runs[index].changes[i].absent = false;
                 }
                 // Its module is unloaded; it comes back with its defaults.
-                Ok(None) => self.courses[index].changes[i].absent = true,
+                Ok(None) => self.runs[index].changes[i].absent = true,
                 Ok(Some(value)) if value == change.from || change.absent => {
                     if !self.reapply(index, i, value, now) {
                         return false;
                     }
                 }
                 Ok(Some(value)) => {
-                    let suspects = self.suspects(&change);
-                    let why = format!("somebody else has set {} to {value}{suspects}", change.key);
-                    self.end(index, State::Overtaken, Ending::Contended, &why, now);
+                    let likely_writers = self.likely_writers(&change);
+                    let why = format!(
+                        "somebody else has set {} to {value}{likely_writers}",
+                        change.key
+                    );
+                    self.end(index, RunState::Overridden, Ending::Contended, &why, now);
                     return false;
                 }
-                Err(error) => warn!(id = self.courses[index].id, "{error}"),
+                Err(error) => warn!(id = self.runs[index].id, "{error}"),
             }
         }
         true
     }
 
     /// Who may have changed it.
-    fn suspects(&self, change: &Change) -> String {
-        match self.hands.suspects(&change.key).join("; ") {
-            suspects if suspects.is_empty() => String::new(),
-            suspects => format!(" ({suspects})"),
+    fn likely_writers(&self, change: &Change) -> String {
+        match self.writer.likely_writers(&change.key).join("; ") {
+            likely_writers if likely_writers.is_empty() => String::new(),
+            likely_writers => format!(" ({likely_writers})"),
         }
     }
 
-    /// Writes a value again that is back where it was. Whether the course goes on.
+    /// Writes a value again that is back where it was. Whether the run goes on.
     fn reapply(&mut self, index: usize, i: usize, found: u64, now: Now) -> bool {
-        let change = self.courses[index].changes[i].clone();
+        let change = self.runs[index].changes[i].clone();
         if !change.absent {
-            let course = &self.courses[index];
-            self.counts.drift(&course.treatment);
-            if course.reapplied >= self.policy.reapply {
-                let durable = self
-                    .treatment(&course.treatment)
-                    .map_or("", |it| it.durable);
+            let run = &self.runs[index];
+            self.counts.drift(&run.treatment);
+            if run.reapplied >= self.policy.reapply {
+                let durable = self.treatment(&run.treatment).map_or("", |it| it.durable);
                 let why = format!(
                     "{} was set back {} times{}; {durable}",
                     change.key,
-                    course.reapplied + 1,
-                    self.suspects(&change)
+                    run.reapplied + 1,
+                    self.likely_writers(&change)
                 );
-                self.end(index, State::Overtaken, Ending::Contended, &why, now);
+                self.end(index, RunState::Overridden, Ending::Contended, &why, now);
                 return false;
             }
-            self.courses[index].reapplied += 1;
+            self.runs[index].reapplied += 1;
         }
-        self.courses[index].changes[i].absent = false;
-        self.courses[index].changes[i].from = found;
-        if let Err(error) = self.record(&self.courses[index].clone(), now) {
+        self.runs[index].changes[i].absent = false;
+        self.runs[index].changes[i].from = found;
+        if let Err(error) = self.record(&self.runs[index].clone(), now) {
             return self.give_up_on_journal(index, &error, now);
         }
         match self.put(&change, change.to) {
             Ok(()) => info!(
-                id = self.courses[index].id,
+                id = self.runs[index].id,
                 key = change.key,
                 netns = change.netns,
                 found,
                 "was set back; written again"
             ),
-            Err(error) => warn!(id = self.courses[index].id, "{error}"),
+            Err(error) => warn!(id = self.runs[index].id, "{error}"),
         }
         true
     }
@@ -528,41 +526,41 @@ impl Engine {
     /// What is not on record is not left in force.
     fn give_up_on_journal(&mut self, index: usize, error: &anyhow::Error, now: Now) -> bool {
         let why = format!("{error:#}");
-        self.end(index, State::Undone, Ending::Refused, &why, now);
+        self.end(index, RunState::Undone, Ending::Refused, &why, now);
         false
     }
 
     /// New network namespaces have what the others had.
     fn extend(&mut self, index: usize, report: &NodeReport, now: Now) {
-        let course = &self.courses[index];
-        let Some(treatment) = self.treatment(&course.treatment) else {
+        let run = &self.runs[index];
+        let Some(treatment) = self.treatment(&run.treatment) else {
             return;
         };
-        let ailment = report.ailments.iter().find(|it| it.name == course.ailment);
+        let ailment = report.ailments.iter().find(|it| it.name == run.ailment);
         let proposals = ailment.map_or(&[][..], |it| &it.proposals);
-        let same = proposals.iter().find(|it| it.treatment == course.treatment);
+        let same = proposals.iter().find(|it| it.treatment == run.treatment);
         let Some(proposal) = same.filter(|it| it.objection.is_none()) else {
             return;
         };
         let new = proposal
             .changes
             .iter()
-            .filter(|change| !course.touches(std::slice::from_ref(change)));
+            .filter(|change| !run.touches(std::slice::from_ref(change)));
         let mut new: Vec<_> = new.cloned().collect();
         if !treatment.allows(&new) || self.look(&mut new).is_err() || new.is_empty() {
             return;
         }
-        let before = self.courses[index].changes.len();
-        self.courses[index].changes.extend(new);
-        if let Err(error) = self.record(&self.courses[index].clone(), now) {
-            self.courses[index].changes.truncate(before);
-            warn!(id = self.courses[index].id, "not extended: {error:#}");
+        let before = self.runs[index].changes.len();
+        self.runs[index].changes.extend(new);
+        if let Err(error) = self.record(&self.runs[index].clone(), now) {
+            self.runs[index].changes.truncate(before);
+            warn!(id = self.runs[index].id, "not extended: {error:#}");
             return;
         }
-        for change in &self.courses[index].changes[before..] {
+        for change in &self.runs[index].changes[before..] {
             match self.put(change, change.to) {
-                Ok(()) => info!(id = self.courses[index].id, "extended: {change}"),
-                Err(error) => warn!(id = self.courses[index].id, "not extended: {error}"),
+                Ok(()) => info!(id = self.runs[index].id, "extended: {change}"),
+                Err(error) => warn!(id = self.runs[index].id, "not extended: {error}"),
             }
         }
     }
@@ -572,27 +570,27 @@ impl Engine {
             ailment: ailment.to_owned(),
             treatment: None,
             against: None,
-            trigger: Trigger::Agent,
+            trigger: Trigger::Auto,
             duration: None,
             intent: Intent::AsConfigured,
             force: false,
         };
         let decision = self.decide(&ask, report, now);
         let saying = match &decision {
-            Ok(Decision::Would(course)) => {
-                let Course {
+            Ok(AskOutcome::Would(run)) => {
+                let Run {
                     treatment, changes, ..
-                } = course;
+                } = run;
                 let mode = self.policy.mode(treatment).name();
                 let changes = listed(changes);
                 (
-                    "dry_run",
+                    "dry-run",
                     format!("{treatment} would change {changes}; it is {mode}"),
                 )
             }
             // It goes on, and is told of as what it is.
             Err(Refusal::Busy(_) | Refusal::NotMeasured(_)) => return,
-            Ok(Decision::Begun(_))
+            Ok(AskOutcome::Begun(_))
             | Err(Refusal::Healthy(_) | Refusal::Nothing | Refusal::NoTreatment(_)) => {
                 self.said.retain(|(it, _)| *it != ailment);
                 return;
@@ -605,22 +603,17 @@ impl Engine {
         }
     }
 
-    /// Puts back what one course, or all, have changed. How they ended.
+    /// Puts back what one run, or all, have changed. How they ended.
     ///
     /// # Errors
     ///
-    /// When there is no such course, or it has ended; or the journal cannot be read.
-    pub fn undo(
-        &mut self,
-        id: Option<u64>,
-        ending: Ending,
-        now: Now,
-    ) -> Result<Vec<Course>, Refusal> {
+    /// When there is no such run, or it has ended; or the journal cannot be read.
+    pub fn undo(&mut self, id: Option<u64>, ending: Ending, now: Now) -> Result<Vec<Run>, Refusal> {
         if let Err(why) = &self.journal {
             return Err(Refusal::Journal(why.clone()));
         }
         let chosen = self.active().into_iter();
-        let chosen = chosen.filter(|index| id.is_none_or(|id| self.courses[*index].id == id));
+        let chosen = chosen.filter(|index| id.is_none_or(|id| self.runs[*index].id == id));
         let chosen: Vec<_> = chosen.collect();
         if let (Some(id), true) = (id, chosen.is_empty()) {
             return Err(Refusal::Unknown(format!("no treatment {id} is active")));
@@ -631,9 +624,9 @@ impl Engine {
             _ => "asked for",
         };
         for index in &chosen {
-            self.end(*index, State::Undone, ending, why, now);
+            self.end(*index, RunState::Undone, ending, why, now);
         }
-        let undone = chosen.into_iter().map(|index| self.courses[index].clone());
+        let undone = chosen.into_iter().map(|index| self.runs[index].clone());
         Ok(undone.collect())
     }
 
@@ -648,26 +641,26 @@ impl Engine {
     }
 
     /// Puts back what is still ours. A value that cannot be written is tried again with
-    /// the next report, so the course stays active.
-    fn end(&mut self, index: usize, state: State, ending: Ending, why: &str, now: Now) {
+    /// the next report, so the run stays active.
+    fn end(&mut self, index: usize, state: RunState, ending: Ending, why: &str, now: Now) {
         let mut state = state;
         let mut why = why.to_owned();
-        for change in self.courses[index].changes.clone() {
+        for change in self.runs[index].changes.clone() {
             match self.restore(&change) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
-                    state = State::Overtaken;
+                    state = RunState::Overridden;
                     why = format!("{why}; {} is {found} now, and was left so", change.key);
                 }
                 Err(error) => {
                     error!(
-                        id = self.courses[index].id,
-                        treatment = self.courses[index].treatment,
+                        id = self.runs[index].id,
+                        treatment = self.runs[index].treatment,
                         "cannot be undone, will be tried again: {error}"
                     );
-                    let course = &mut self.courses[index];
-                    course.ends = course.ends.min(now.boot_seconds);
-                    course.why = format!("{why}, but {error}");
+                    let run = &mut self.runs[index];
+                    run.ends = run.ends.min(now.boot_seconds);
+                    run.why = format!("{why}, but {error}");
                     return;
                 }
             }
@@ -677,7 +670,7 @@ impl Engine {
 
     /// What is there instead, where it is not ours any more.
     fn restore(&self, change: &Change) -> Result<Option<u64>, String> {
-        match self.hands.read(place(change)) {
+        match self.writer.read(target(change)) {
             Ok(None) => Ok(None),
             Ok(Some(now)) if now == change.from => Ok(None),
             Ok(Some(now)) if now == change.to => self.put(change, change.from).map(|()| None),
@@ -686,40 +679,40 @@ impl Engine {
         }
     }
 
-    fn close(&mut self, index: usize, state: State, ending: Ending, why: &str, now: Now) {
-        let course = &mut self.courses[index];
-        course.ended = Some(now.boot_seconds);
-        course.ending = Some(ending);
-        course.why = why.to_owned();
+    fn close(&mut self, index: usize, state: RunState, ending: Ending, why: &str, now: Now) {
+        let run = &mut self.runs[index];
+        run.ended = Some(now.boot_seconds);
+        run.ending = Some(ending);
+        run.why = why.to_owned();
         self.turn(index, state, now);
     }
 
     /// Records a state that holds already. One that cannot be recorded is found again by
     /// the next agent, which then finds nothing left to undo.
-    fn turn(&mut self, index: usize, state: State, now: Now) {
-        self.courses[index].state = state;
-        let course = self.courses[index].clone();
+    fn turn(&mut self, index: usize, state: RunState, now: Now) {
+        self.runs[index].state = state;
+        let run = self.runs[index].clone();
         self.counts
-            .outcome(&course.treatment, course.trigger.name(), course.outcome());
-        tell(&course);
-        if let Err(error) = self.record(&course, now) {
-            error!(id = course.id, "{error:#}");
-            if course.is_active() {
+            .outcome(&run.treatment, run.trigger.name(), run.outcome());
+        tell(&run);
+        if let Err(error) = self.record(&run, now) {
+            error!(id = run.id, "{error:#}");
+            if run.is_active() {
                 self.give_up_on_journal(index, &error, now);
             }
         }
     }
 
-    fn record(&mut self, course: &Course, now: Now) -> anyhow::Result<()> {
+    fn record(&mut self, run: &Run, now: Now) -> anyhow::Result<()> {
         match &mut self.journal {
-            Ok(journal) => journal.append(course, now.unix_seconds),
+            Ok(journal) => journal.append(run, now.unix_seconds),
             Err(why) => Err(anyhow::anyhow!("{why}")),
         }
     }
 }
 
-fn place(change: &Change) -> Place<'_> {
-    Place {
+fn target(change: &Change) -> SysctlTarget<'_> {
+    SysctlTarget {
         key: &change.key,
         netns: change.netns,
     }
@@ -730,8 +723,8 @@ fn listed(changes: &[Change]) -> String {
     changes.join(", ")
 }
 
-fn tell(course: &Course) {
-    let Course {
+fn tell(run: &Run) {
+    let Run {
         id,
         treatment,
         ailment,
@@ -740,10 +733,10 @@ fn tell(course: &Course) {
         why,
         changes,
         ..
-    } = course;
+    } = run;
     let (trigger, state, changes) = (trigger.name(), state.name(), listed(changes));
-    match course.state {
-        State::Failed | State::Overtaken => {
+    match run.state {
+        RunState::Failed | RunState::Overridden => {
             warn!(id, treatment, ailment, trigger, changes, "{state}: {why}");
         }
         _ => info!(id, treatment, ailment, trigger, changes, "{state}: {why}"),

@@ -3,12 +3,11 @@
 use std::fmt;
 
 use super::{
-    course::{Course, State, Trigger},
     engine::{Ask, Now},
-    plan::{Proposal, Treatment},
     policy::{Mode, Policy},
 };
-use crate::report::{AilmentReport, NodeReport};
+
+use crate::model::{AilmentReport, NodeReport, Proposal, Run, RunState, Treatment, Trigger};
 
 /// A reason to do nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub enum Refusal {
         /// Seconds until it may begin again.
         seconds: u64,
         /// How it ended.
-        ended: State,
+        ended: RunState,
     },
     /// Too many were begun in the last hour.
     HourlyCap(u32),
@@ -51,7 +50,7 @@ pub enum Refusal {
 impl Refusal {
     /// Whether it passes of itself, in a minute or two: the ailment is about to be
     /// measured, or another treatment is being watched.
-    pub(super) fn passes(&self, courses: &[Course], report: Option<&NodeReport>) -> bool {
+    pub(super) fn passes(&self, runs: &[Run], report: Option<&NodeReport>) -> bool {
         match self {
             Self::Ending => true,
             Self::NotMeasured(ailment) => report.is_none_or(|report| {
@@ -60,8 +59,8 @@ impl Refusal {
                 ailment.is_some_and(AilmentReport::is_about_to_be_measured)
             }),
             Self::Busy(id) => {
-                let course = courses.iter().find(|course| course.id == *id);
-                course.is_some_and(|course| course.state != State::Kept)
+                let run = runs.iter().find(|run| run.id == *id);
+                run.is_some_and(|run| run.state != RunState::Confirmed)
             }
             Self::Journal(_)
             | Self::Unknown(_)
@@ -97,9 +96,9 @@ impl Refusal {
         }
     }
 
-    /// Whether this course is in the way.
-    pub(super) fn is_of(&self, course: &Course) -> bool {
-        matches!(self, Self::Busy(id) if *id == course.id)
+    /// Whether this run is in the way.
+    pub(super) fn is_of(&self, run: &Run) -> bool {
+        matches!(self, Self::Busy(id) if *id == run.id)
     }
 
     /// All that labels call one.
@@ -134,7 +133,10 @@ impl fmt::Display for Refusal {
                     "the configuration has {treatment} = \"off\" in [treatments]"
                 )
             }
-            Self::NotMeasured(ailment) => write!(f, "{ailment} is not measured"),
+            Self::NotMeasured(ailment) => write!(
+                f,
+                "{ailment} is not measured; `nodemedic probes` shows what is missing"
+            ),
             Self::NoTreatment(ailment) => write!(
                 f,
                 "nothing that nodemedic can change helps against {ailment} on this kernel; see \
@@ -163,7 +165,7 @@ impl fmt::Display for Refusal {
 /// What is known when a treatment is asked for.
 pub(super) struct Guard<'a> {
     pub(super) policy: &'a Policy,
-    pub(super) courses: &'a [Course],
+    pub(super) runs: &'a [Run],
     pub(super) ask: &'a Ask,
     pub(super) boot: &'a str,
     pub(super) now: Now,
@@ -214,14 +216,14 @@ impl Guard<'_> {
     /// Only one writes a key, and only one is watched: else nobody could tell which has
     /// helped, or harmed.
     fn alone(&self, proposal: &Proposal) -> Result<(), Refusal> {
-        let active = self.courses.iter().filter(|course| course.is_active());
-        let in_the_way = |course: &&Course| {
-            course.state != State::Kept
-                || course.treatment == proposal.treatment
-                || course.touches(&proposal.changes)
+        let active = self.runs.iter().filter(|run| run.is_active());
+        let in_the_way = |run: &&Run| {
+            run.state != RunState::Confirmed
+                || run.treatment == proposal.treatment
+                || run.touches(&proposal.changes)
         };
         match active.into_iter().find(in_the_way) {
-            Some(course) => Err(Refusal::Busy(course.id)),
+            Some(run) => Err(Refusal::Busy(run.id)),
             None => Ok(()),
         }
     }
@@ -229,15 +231,15 @@ impl Guard<'_> {
     fn rested(&self, treatment: &str) -> Result<(), Refusal> {
         let here = self.of_this_boot();
         let last = here
-            .filter(|course| course.treatment == treatment)
-            .filter_map(|course| Some((course.ended?, course)))
+            .filter(|run| run.treatment == treatment)
+            .filter_map(|run| Some((run.ended?, run)))
             .max_by(|one, other| one.0.total_cmp(&other.0));
-        let Some((ended, course)) = last.filter(|_| !self.ask.force) else {
+        let Some((ended, run)) = last.filter(|_| !self.ask.force) else {
             return Ok(());
         };
-        let pause = if course.discourages() {
+        let pause = if run.discourages() {
             self.policy.back_off
-        } else if matches!(self.ask.trigger, Trigger::Hand { .. }) {
+        } else if matches!(self.ask.trigger, Trigger::Manual { .. }) {
             return Ok(());
         } else {
             self.policy.cool_down
@@ -246,7 +248,7 @@ impl Guard<'_> {
         if left > 0.0 {
             return Err(Refusal::CoolDown {
                 seconds: left.ceil() as u64,
-                ended: course.state,
+                ended: run.state,
             });
         }
         Ok(())
@@ -254,14 +256,14 @@ impl Guard<'_> {
 
     /// Of those that no person has begun.
     fn seldom(&self) -> Result<(), Refusal> {
-        if matches!(self.ask.trigger, Trigger::Hand { .. }) {
+        if matches!(self.ask.trigger, Trigger::Manual { .. }) {
             return Ok(());
         }
         let an_hour_ago = self.now.boot_seconds - 3_600.0;
         let lately = self
             .of_this_boot()
-            .filter(|course| !matches!(course.trigger, Trigger::Hand { .. }))
-            .filter(|course| course.began > an_hour_ago)
+            .filter(|run| !matches!(run.trigger, Trigger::Manual { .. }))
+            .filter(|run| run.began > an_hour_ago)
             .count();
         if lately >= self.policy.per_hour as usize {
             return Err(Refusal::HourlyCap(self.policy.per_hour));
@@ -269,9 +271,7 @@ impl Guard<'_> {
         Ok(())
     }
 
-    fn of_this_boot(&self) -> impl Iterator<Item = &Course> {
-        self.courses
-            .iter()
-            .filter(|course| course.boot == self.boot)
+    fn of_this_boot(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(|run| run.boot == self.boot)
     }
 }

@@ -2,8 +2,8 @@
 //! done.
 //!
 //! The first line names the format and its version. Each other line holds when it was
-//! written and a whole [`Course`] as it is from then on, so the last line of an id is
-//! how that course stands, and a person can read how it came there. A line that the end
+//! written and a whole [`Run`] as it is from then on, so the last line of an id is
+//! how that run stands, and a person can read how it came there. A line that the end
 //! of the agent has cut short was never synced: what it would have announced was not
 //! done. Any other line that cannot be read is damage, and nothing is treated then: what
 //! the journal should have said may still be in force.
@@ -20,12 +20,12 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::course::Course;
+use crate::model::Run;
 
 /// Version of the format.
 const VERSION: u32 = 1;
 
-/// Courses that are over and still told of.
+/// Runs that are over and still told of.
 const REMEMBERED: usize = 100;
 
 #[derive(Serialize, Deserialize)]
@@ -36,7 +36,7 @@ struct Head {
 #[derive(Serialize, Deserialize)]
 struct Line<C> {
     unix_seconds: f64,
-    course: C,
+    run: C,
 }
 
 /// The journal, open for appending.
@@ -57,20 +57,20 @@ impl Journal {
     ///
     /// When it cannot be read or written, is damaged, or of another version; what to do
     /// about it. It is left as it is then.
-    pub fn open(directory: &Path) -> anyhow::Result<(Self, Vec<Course>)> {
+    pub fn open(directory: &Path) -> anyhow::Result<(Self, Vec<Run>)> {
         let path = directory.join(Self::FILE);
         let known = Self::read(directory)?;
-        let over = known.iter().filter(|course| !course.is_active()).count();
+        let over = known.iter().filter(|run| !run.is_active()).count();
         let mut forgotten = over.saturating_sub(REMEMBERED);
-        let mut courses = known;
-        courses.retain(|course| {
-            let forget = !course.is_active() && forgotten > 0;
+        let mut runs = known;
+        runs.retain(|run| {
+            let forget = !run.is_active() && forgotten > 0;
             forgotten -= usize::from(forget);
             !forget
         });
-        let file = replace(&path, &courses)
+        let file = replace(&path, &runs)
             .with_context(|| format!("write the journal {}", path.display()))?;
-        Ok((Self { path, file }, courses))
+        Ok((Self { path, file }, runs))
     }
 
     /// What the journal of a state directory tells, in the order of ids; nothing where
@@ -79,7 +79,7 @@ impl Journal {
     /// # Errors
     ///
     /// When it cannot be read, is damaged, or of another version.
-    pub fn read(directory: &Path) -> anyhow::Result<Vec<Course>> {
+    pub fn read(directory: &Path) -> anyhow::Result<Vec<Run>> {
         let path = directory.join(Self::FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -95,13 +95,13 @@ impl Journal {
         })
     }
 
-    /// Appends how a course stands, and waits until it is on the disk.
+    /// Appends how a run stands, and waits until it is on the disk.
     ///
     /// # Errors
     ///
     /// When it cannot be written. The line may be there or not.
-    pub(super) fn append(&mut self, course: &Course, unix_seconds: f64) -> anyhow::Result<()> {
-        let line = line(course, unix_seconds)?;
+    pub(super) fn append(&mut self, run: &Run, unix_seconds: f64) -> anyhow::Result<()> {
+        let line = line(run, unix_seconds)?;
         self.file
             .write_all(line.as_bytes())
             .and_then(|()| self.file.sync_data())
@@ -109,15 +109,12 @@ impl Journal {
     }
 }
 
-fn line(course: &Course, unix_seconds: f64) -> serde_json::Result<String> {
-    let line = Line {
-        unix_seconds,
-        course,
-    };
+fn line(run: &Run, unix_seconds: f64) -> serde_json::Result<String> {
+    let line = Line { unix_seconds, run };
     Ok(serde_json::to_string(&line)? + "\n")
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Course>> {
+fn parse(text: &str) -> anyhow::Result<Vec<Run>> {
     // What follows the last end of a line was cut short.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut lines = whole.lines().enumerate();
@@ -132,21 +129,21 @@ fn parse(text: &str) -> anyhow::Result<Vec<Course>> {
              nodemedic that wrote it"
         );
     }
-    let mut courses: Vec<Course> = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     for (number, line) in lines {
-        let line: Line<Course> =
+        let line: Line<Run> =
             serde_json::from_str(line).with_context(|| format!("line {}", number + 1))?;
-        match courses.iter_mut().find(|known| known.id == line.course.id) {
-            Some(known) => *known = line.course,
-            None => courses.push(line.course),
+        match runs.iter_mut().find(|known| known.id == line.run.id) {
+            Some(known) => *known = line.run,
+            None => runs.push(line.run),
         }
     }
-    courses.sort_by_key(|course| course.id);
-    Ok(courses)
+    runs.sort_by_key(|run| run.id);
+    Ok(runs)
 }
 
-/// Puts a journal with these courses in the place of what is there, at once.
-fn replace(path: &Path, courses: &[Course]) -> anyhow::Result<File> {
+/// Puts a journal with these runs in the place of what is there, at once.
+fn replace(path: &Path, runs: &[Run]) -> anyhow::Result<File> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new()
         .create(true)
@@ -158,8 +155,8 @@ fn replace(path: &Path, courses: &[Course]) -> anyhow::Result<File> {
         nodemedic_journal: VERSION,
     };
     let mut text = serde_json::to_string(&head)? + "\n";
-    for course in courses {
-        text.push_str(&line(course, course.began_unix_seconds)?);
+    for run in runs {
+        text.push_str(&line(run, run.began_unix_seconds)?);
     }
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

@@ -1,6 +1,6 @@
 //! Treatments: sysctls that are changed for a limited time, watched, and put back.
 //!
-//! A treatment takes its course in steps, each of which is in the [`journal`] before the
+//! A treatment takes its run in steps, each of which is in the [`journal`] before the
 //! next begins, so that an agent that was killed at any point finds out at its next start
 //! what it has to undo:
 //!
@@ -13,27 +13,20 @@
 //! since, which is reported and left, and `void`, where the machine has booted since.
 //! This folder alone asks [`crate::kernel::sysctl`] to write.
 
-mod counts;
-mod course;
 mod engine;
 mod guard;
-mod hands;
 mod journal;
-mod plan;
+mod likely_writers;
 mod policy;
-mod practice;
-mod suspects;
-mod vitals;
+mod service;
+mod writer;
 
-pub use counts::Counts;
-pub use course::{Change, Course, Ending, State, Trigger};
-pub use engine::{Ask, Decision, Engine, Intent, Now};
+pub use engine::{Ask, AskOutcome, Engine, Intent, Now};
 pub use guard::Refusal;
-pub use hands::{Hands, Place, Switch, SysctlsAnd};
 pub use journal::Journal;
-pub use plan::{Bound, Proposal, Treatment};
 pub use policy::{AtExit, Mode, Policy};
-pub use practice::{Courses, NotNow, Once, Practice, Resolved, is_paused, pause};
+pub use service::{NotNow, Once, Resolved, Runs, TreatmentService, is_paused, pause};
+pub use writer::{SysctlTarget, SysctlWriter, SysctlsAndSwitches};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{course::Trigger, plan::LONGEST};
-use crate::config::{Allowed, Key};
+use crate::{
+    config::{Allowed, Key},
+    model::{LONGEST, Trigger},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -136,9 +138,9 @@ impl Policy {
     /// The least mode in which this trigger applies a treatment without being told to.
     pub(super) const fn needs(trigger: &Trigger) -> Mode {
         match trigger {
-            Trigger::Hand { .. } => Mode::Manual,
+            Trigger::Manual { .. } => Mode::Manual,
             Trigger::Alert { .. } => Mode::Alert,
-            Trigger::Agent => Mode::Auto,
+            Trigger::Auto => Mode::Auto,
         }
     }
 

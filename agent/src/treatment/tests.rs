@@ -1,4 +1,4 @@
-//! The engine with a sham kernel, whose sysctls can be read-only, set by others, or gone,
+//! The engine with a fake kernel, whose sysctls can be read-only, set by others, or gone,
 //! and which can end the agent at any step.
 
 use std::{
@@ -11,28 +11,31 @@ use std::{
 use super::*;
 use crate::{
     identity::Identity,
-    report::{AilmentReport, Coverage, Finding, NodeReport, Severity, Verdict},
+    model::{
+        AilmentReport, Bound, Change, Coverage, Ending, Finding, NodeReport, Proposal, Run,
+        RunState, Severity, Treatment, Trigger, Verdict,
+    },
 };
 
-const KEY: &str = "net.test.beats";
+const KEY: &str = "net.test.events";
 const NETNS: u32 = 7;
 
 static SLOW_DOWN: Treatment = Treatment {
     name: "slow_down",
-    effect: "the pulse is slower",
-    cost: "sleep",
+    effect: "the rate is lower",
+    cost: "events wait",
     acts: "at once",
     applies: "anywhere",
     keys: &[Bound {
         key: KEY,
         allowed: 40..=80,
     }],
-    durable: "rest more",
+    durable: "send less",
 };
 
 /// The kernel's sysctls, and how it treats those who write them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ShamKernel(Arc<Mutex<Sysctl>>);
+pub(crate) struct FakeKernel(Arc<Mutex<Sysctl>>);
 
 #[derive(Debug, Default)]
 struct Sysctl {
@@ -45,7 +48,7 @@ struct Sysctl {
     ends_with_agent: bool,
 }
 
-impl ShamKernel {
+impl FakeKernel {
     fn new(value: u64) -> Self {
         let kernel = Self::default();
         kernel.set(Some(value));
@@ -66,16 +69,16 @@ impl ShamKernel {
     }
 }
 
-impl Hands for ShamKernel {
-    fn read(&self, place: Place<'_>) -> io::Result<Option<u64>> {
+impl SysctlWriter for FakeKernel {
+    fn read(&self, target: SysctlTarget<'_>) -> io::Result<Option<u64>> {
         let sysctl = self.0.lock().unwrap();
         Ok(sysctl
             .values
-            .get(&(place.key.to_owned(), place.netns))
+            .get(&(target.key.to_owned(), target.netns))
             .copied())
     }
 
-    fn write(&self, place: Place<'_>, value: u64) -> io::Result<()> {
+    fn write(&self, target: SysctlTarget<'_>, value: u64) -> io::Result<()> {
         let mut sysctl = self.0.lock().unwrap();
         if sysctl.read_only {
             return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
@@ -83,7 +86,7 @@ impl Hands for ShamKernel {
         if !sysctl.deaf {
             sysctl
                 .values
-                .insert((place.key.to_owned(), place.netns), value);
+                .insert((target.key.to_owned(), target.netns), value);
         }
         Ok(())
     }
@@ -93,23 +96,23 @@ impl Hands for ShamKernel {
     }
 }
 
-/// A node whose pulse races, treated by an engine with its state in a folder.
-pub(crate) struct Bedside {
-    pub(crate) kernel: ShamKernel,
+/// A node with a high rate, treated by an engine with its state in a folder.
+pub(crate) struct TestEngine {
+    pub(crate) kernel: FakeKernel,
     folder: tempfile::TempDir,
     policy: Policy,
     now: Now,
     boot: &'static str,
 }
 
-impl Bedside {
+impl TestEngine {
     pub(crate) fn new(mode: Mode) -> Self {
         let policy = Policy {
             modes: BTreeMap::from([("slow_down".to_owned(), mode)]),
             ..Policy::default()
         };
         Self {
-            kernel: ShamKernel::new(120),
+            kernel: FakeKernel::new(120),
             folder: tempfile::tempdir().unwrap(),
             policy,
             now: Now {
@@ -122,7 +125,7 @@ impl Bedside {
 
     fn engine(&self) -> Engine {
         Engine::open(
-            vec![("pulse", &SLOW_DOWN)],
+            vec![("rate", &SLOW_DOWN)],
             self.policy.clone(),
             Box::new(self.kernel.clone()),
             self.folder.path(),
@@ -132,8 +135,8 @@ impl Bedside {
     }
 
     /// The engine among its users, on the clocks of this machine.
-    pub(crate) fn practice(&self) -> Practice {
-        Practice::of(self.engine(), self.folder.path())
+    pub(crate) fn service(&self) -> TreatmentService {
+        TreatmentService::of(self.engine(), self.folder.path())
     }
 
     fn pass(&mut self, seconds: f64) {
@@ -141,29 +144,29 @@ impl Bedside {
         self.now.unix_seconds += seconds;
     }
 
-    fn journal(&self) -> Vec<Course> {
+    fn journal(&self) -> Vec<Run> {
         Journal::read(self.folder.path()).unwrap()
     }
 }
 
-/// The pulse races, or not; beside it an ailment that is as given.
-fn report(races: bool, other: Verdict) -> NodeReport {
-    beside(races, other, "flu", "fever")
+/// The rate is high, or not; beside it an ailment that is as given.
+fn report(is_high: bool, other: Verdict) -> NodeReport {
+    beside(is_high, found(other, "other", "symptom"))
 }
 
-/// The same, with the name of the other ailment and of its finding.
-fn beside(races: bool, other: Verdict, name: &str, kind: &str) -> NodeReport {
+/// The same, with the report of the other ailment.
+fn beside(is_high: bool, other: AilmentReport) -> NodeReport {
     let to = Change::new(KEY, NETNS, 120, 60);
-    let pulse = if races {
-        Verdict::Sick
+    let rate = if is_high {
+        Verdict::Critical
     } else {
         Verdict::Healthy
     };
-    let pulse = AilmentReport {
-        proposals: vec![Proposal::new(&SLOW_DOWN, &["racing"], [to])],
-        ..found(pulse, "pulse", "racing")
+    let rate = AilmentReport {
+        proposals: vec![Proposal::new(&SLOW_DOWN, &["rate_high"], [to])],
+        ..found(rate, "rate", "rate_high")
     };
-    Identity::sham().report(vec![pulse, found(other, name, kind)], 0)
+    Identity::fake().report(vec![rate, other], 0)
 }
 
 /// With a finding if it is to be worse than healthy.
@@ -171,7 +174,7 @@ fn found(verdict: Verdict, ailment: &str, kind: &str) -> AilmentReport {
     let severity = match verdict {
         Verdict::Healthy | Verdict::Unknown => None,
         Verdict::Warning => Some(Severity::Warning),
-        Verdict::Sick => Some(Severity::Critical),
+        Verdict::Critical => Some(Severity::Critical),
     };
     let finding = severity.map(|severity| Finding {
         kind: kind.to_owned(),
@@ -181,6 +184,7 @@ fn found(verdict: Verdict, ailment: &str, kind: &str) -> AilmentReport {
         culprits: Vec::new(),
         victims: Vec::new(),
         remedies: Vec::new(),
+        follows_load: false,
     });
     AilmentReport {
         verdict,
@@ -200,30 +204,30 @@ pub(crate) fn well() -> NodeReport {
 
 fn by_hand() -> Ask {
     Ask {
-        ailment: "pulse".to_owned(),
+        ailment: "rate".to_owned(),
         treatment: None,
         against: None,
-        trigger: Trigger::Hand { uid: 0 },
+        trigger: Trigger::Manual { uid: 0 },
         duration: None,
         intent: Intent::Apply,
         force: false,
     }
 }
 
-fn last(engine: &Engine) -> &Course {
-    engine.courses().last().expect("something was begun")
+fn last(engine: &Engine) -> &Run {
+    engine.runs().last().expect("something was begun")
 }
 
 #[test]
 fn what_helps_is_kept_until_its_time_is_over() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
-    assert_eq!(last(&engine).state, State::Applied);
+    assert_eq!(last(&engine).state, RunState::Applied);
     assert_eq!(bed.kernel.value(), Some(60));
     bed.pass(91.0);
     engine.step(&well(), bed.now);
-    assert_eq!(last(&engine).state, State::Kept);
+    assert_eq!(last(&engine).state, RunState::Confirmed);
     bed.pass(3_600.0);
     engine.step(&well(), bed.now);
     assert_eq!(last(&engine).ending, Some(Ending::Expired));
@@ -238,7 +242,7 @@ fn counted(engine: &Engine) -> Vec<&str> {
 
 #[test]
 fn what_does_not_help_is_undone_and_not_tried_again_soon() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
     bed.pass(91.0);
@@ -248,15 +252,15 @@ fn what_does_not_help_is_undone_and_not_tried_again_soon() {
     assert_eq!(counted(&engine), ["applied", "ineffective"]);
     bed.pass(600.0);
     engine.step(&sick(), bed.now);
-    assert_eq!(engine.courses().len(), 1);
+    assert_eq!(engine.runs().len(), 1);
     bed.pass(3_600.0);
     engine.step(&sick(), bed.now);
-    assert_eq!(engine.courses().len(), 2);
+    assert_eq!(engine.runs().len(), 2);
 }
 
 #[test]
 fn what_harms_another_is_undone_at_once() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
     bed.pass(5.0);
@@ -268,26 +272,27 @@ fn what_harms_another_is_undone_at_once() {
 
 #[test]
 fn what_follows_the_load_of_the_node_is_no_harm() {
-    for (kind, state) in [
-        ("cpu_contention", State::Applied),
-        ("memory_reclaim", State::Undone),
-    ] {
-        let mut bed = Bedside::new(Mode::Manual);
+    for (follows_load, state) in [(true, RunState::Applied), (false, RunState::Undone)] {
+        let mut bed = TestEngine::new(Mode::Manual);
         let mut engine = bed.engine();
-        let well = beside(true, Verdict::Healthy, "psi_stall", kind);
-        engine.ask(&by_hand(), &well, bed.now).unwrap();
+        let well = found(Verdict::Healthy, "other", "symptom");
+        engine
+            .ask(&by_hand(), &beside(true, well), bed.now)
+            .unwrap();
         bed.pass(5.0);
-        engine.step(&beside(true, Verdict::Sick, "psi_stall", kind), bed.now);
-        assert_eq!(engine.courses()[0].state, state, "{kind}");
+        let mut worse = found(Verdict::Critical, "other", "symptom");
+        worse.findings[0].follows_load = follows_load;
+        engine.step(&beside(true, worse), bed.now);
+        assert_eq!(engine.runs()[0].state, state, "{follows_load}");
     }
 }
 
 #[test]
 fn a_healthy_node_is_left_alone() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&well(), bed.now);
-    assert_eq!(engine.courses(), []);
+    assert_eq!(engine.runs(), []);
     let refused = engine.ask(&by_hand(), &well(), bed.now);
     assert!(matches!(refused, Err(Refusal::Healthy(_))), "{refused:?}");
     let forced = Ask {
@@ -303,16 +308,16 @@ fn the_mode_says_who_may() {
         fingerprint: "f".to_owned(),
         starts_at: "t".to_owned(),
     };
-    let hand = Trigger::Hand { uid: 0 };
+    let hand = Trigger::Manual { uid: 0 };
     for (mode, trigger, begins) in [
         (Mode::DryRun, &hand, false),
         (Mode::Manual, &hand, true),
         (Mode::Manual, &alert, false),
         (Mode::Alert, &alert, true),
-        (Mode::Alert, &Trigger::Agent, false),
-        (Mode::Auto, &Trigger::Agent, true),
+        (Mode::Alert, &Trigger::Auto, false),
+        (Mode::Auto, &Trigger::Auto, true),
     ] {
-        let bed = Bedside::new(mode);
+        let bed = TestEngine::new(mode);
         let ask = Ask {
             trigger: trigger.clone(),
             intent: Intent::AsConfigured,
@@ -320,21 +325,21 @@ fn the_mode_says_who_may() {
         };
         let decision = bed.engine().ask(&ask, &sick(), bed.now).unwrap();
         assert_eq!(
-            matches!(decision, Decision::Begun(_)),
+            matches!(decision, AskOutcome::Begun(_)),
             begins,
             "{mode:?} {trigger:?}"
         );
         let wanted = if begins { 60 } else { 120 };
         assert_eq!(bed.kernel.value(), Some(wanted), "{mode:?} {trigger:?}");
     }
-    let bed = Bedside::new(Mode::Off);
+    let bed = TestEngine::new(Mode::Off);
     let refused = bed.engine().ask(&by_hand(), &sick(), bed.now);
     assert!(matches!(refused, Err(Refusal::Off(_))), "{refused:?}");
 }
 
 #[test]
 fn only_one_is_begun_at_a_time_and_few_in_an_hour() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     bed.policy.per_hour = 1;
     bed.policy.cool_down = Duration::ZERO;
     let mut engine = bed.engine();
@@ -343,7 +348,7 @@ fn only_one_is_begun_at_a_time_and_few_in_an_hour() {
     assert!(matches!(refused, Err(Refusal::Busy(1))), "{refused:?}");
     engine.undo(None, Ending::Requested, bed.now).unwrap();
     let ask = Ask {
-        trigger: Trigger::Agent,
+        trigger: Trigger::Auto,
         ..by_hand()
     };
     bed.pass(1.0);
@@ -354,7 +359,7 @@ fn only_one_is_begun_at_a_time_and_few_in_an_hour() {
 
 #[test]
 fn while_paused_nothing_begins_and_what_is_active_ends() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
     engine.pause(true);
@@ -370,7 +375,7 @@ fn while_paused_nothing_begins_and_what_is_active_ends() {
 /// agent switches it on again, as often as that happens.
 #[test]
 fn what_the_agent_does_itself_goes_on_with_the_next_one() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     bed.policy.reapply = 0;
     bed.kernel.0.lock().unwrap().ends_with_agent = true;
     bed.engine().step(&sick(), bed.now);
@@ -380,18 +385,18 @@ fn what_the_agent_does_itself_goes_on_with_the_next_one() {
         let mut engine = bed.engine();
         bed.pass(1.0);
         engine.step(&sick(), bed.now);
-        assert_eq!(last(&engine).state, State::Applied);
+        assert_eq!(last(&engine).state, RunState::Applied);
         assert!(engine.counts().drifts.is_empty(), "{:?}", engine.counts());
     }
     bed.kernel.set(Some(120));
     let undone = bed.engine().undo(None, Ending::Requested, bed.now).unwrap();
-    assert_eq!(undone[0].state, State::Undone);
+    assert_eq!(undone[0].state, RunState::Undone);
     assert_eq!(bed.kernel.value(), Some(120));
 }
 
 #[test]
 fn a_value_out_of_range_is_never_written() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let mut report = sick();
     report.ailments[0].proposals[0].changes[0].to = 20;
     let refused = bed.engine().ask(&by_hand(), &report, bed.now);
@@ -411,7 +416,7 @@ fn a_value_out_of_range_is_never_written() {
 
 #[test]
 fn what_is_unsafe_here_is_not_done() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let mut report = sick();
     report.ailments[0].proposals[0].objection = Some("asleep".to_owned());
     let refused = bed.engine().ask(&by_hand(), &report, bed.now);
@@ -420,13 +425,13 @@ fn what_is_unsafe_here_is_not_done() {
 
 #[test]
 fn unknown_names_are_told_what_there_is() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let ask = Ask {
         ailment: "puls".to_owned(),
         ..by_hand()
     };
     let refused = bed.engine().ask(&ask, &sick(), bed.now).unwrap_err();
-    assert!(refused.to_string().contains("pulse"), "{refused}");
+    assert!(refused.to_string().contains("rate"), "{refused}");
     let ask = Ask {
         treatment: Some("speed_up".to_owned()),
         ..by_hand()
@@ -438,7 +443,7 @@ fn unknown_names_are_told_what_there_is() {
 #[test]
 fn what_cannot_be_written_has_failed_and_nothing_is_left() {
     for deaf in [false, true] {
-        let bed = Bedside::new(Mode::Auto);
+        let bed = TestEngine::new(Mode::Auto);
         {
             let mut sysctl = bed.kernel.0.lock().unwrap();
             sysctl.read_only = !deaf;
@@ -446,15 +451,15 @@ fn what_cannot_be_written_has_failed_and_nothing_is_left() {
         }
         let mut engine = bed.engine();
         engine.step(&sick(), bed.now);
-        assert_eq!(last(&engine).state, State::Failed, "deaf: {deaf}");
+        assert_eq!(last(&engine).state, RunState::Failed, "deaf: {deaf}");
         assert_eq!(bed.kernel.value(), Some(120));
-        assert_eq!(bed.journal()[0].state, State::Failed);
+        assert_eq!(bed.journal()[0].state, RunState::Failed);
     }
 }
 
 #[test]
 fn what_was_set_back_is_written_again_and_then_given_up() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     bed.policy.reapply = 2;
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
@@ -468,7 +473,7 @@ fn what_was_set_back_is_written_again_and_then_given_up() {
     assert_eq!(bed.kernel.value(), Some(120));
     assert_eq!(last(&engine).ending, Some(Ending::Contended));
     assert!(
-        last(&engine).why.contains("rest more"),
+        last(&engine).why.contains("send less"),
         "{:?}",
         last(&engine)
     );
@@ -477,7 +482,7 @@ fn what_was_set_back_is_written_again_and_then_given_up() {
 
 #[test]
 fn a_module_that_comes_back_is_treated_again() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
     bed.kernel.set(None);
@@ -494,31 +499,31 @@ fn a_module_that_comes_back_is_treated_again() {
 
 #[test]
 fn what_somebody_else_has_set_is_left() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
     bed.kernel.set(Some(77));
     engine.step(&sick(), bed.now);
-    assert_eq!(last(&engine).state, State::Overtaken);
+    assert_eq!(last(&engine).state, RunState::Overridden);
     assert_eq!(bed.kernel.value(), Some(77));
 }
 
 #[test]
 fn a_new_namespace_is_treated_too() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
-    let place = Place {
+    let target = SysctlTarget {
         key: KEY,
         netns: NETNS + 1,
     };
-    bed.kernel.write(place, 130).unwrap();
+    bed.kernel.write(target, 130).unwrap();
     let mut report = sick();
     report.ailments[0].proposals[0].changes = vec![Change::new(KEY, NETNS + 1, 130, 60)];
     engine.step(&report, bed.now);
-    assert_eq!(bed.kernel.read(place).unwrap(), Some(60));
+    assert_eq!(bed.kernel.read(target).unwrap(), Some(60));
     engine.undo(None, Ending::Requested, bed.now).unwrap();
-    assert_eq!(bed.kernel.read(place).unwrap(), Some(130));
+    assert_eq!(bed.kernel.read(target).unwrap(), Some(130));
     assert_eq!(bed.kernel.value(), Some(120));
 }
 
@@ -526,17 +531,17 @@ fn a_new_namespace_is_treated_too() {
 /// undoes, or goes on and undoes later, and always ends with what was there before.
 #[test]
 fn after_a_kill_at_any_step_the_next_agent_puts_all_back() {
-    let intended = |bed: &Bedside| {
+    let intended = |bed: &TestEngine| {
         let mut engine = bed.engine();
         engine.step(&sick(), bed.now);
-        let mut course = last(&engine).clone();
-        course.state = State::Intended;
+        let mut run = last(&engine).clone();
+        run.state = RunState::Intended;
         let (mut journal, _) = Journal::open(bed.folder.path()).unwrap();
-        journal.append(&course, 0.0).unwrap();
+        journal.append(&run, 0.0).unwrap();
     };
     // Killed before the write, and after it.
     for value in [120, 60] {
-        let bed = Bedside::new(Mode::Auto);
+        let bed = TestEngine::new(Mode::Auto);
         intended(&bed);
         bed.kernel.set(Some(value));
         let engine = bed.engine();
@@ -545,7 +550,7 @@ fn after_a_kill_at_any_step_the_next_agent_puts_all_back() {
     }
     // Killed while it was watched, or kept.
     for kept in [false, true] {
-        let mut bed = Bedside::new(Mode::Auto);
+        let mut bed = TestEngine::new(Mode::Auto);
         let mut engine = bed.engine();
         engine.step(&sick(), bed.now);
         if kept {
@@ -561,31 +566,31 @@ fn after_a_kill_at_any_step_the_next_agent_puts_all_back() {
         assert_eq!(bed.kernel.value(), Some(120));
     }
     // Killed while it was undone: the value is back, the journal does not know.
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     bed.engine().step(&sick(), bed.now);
     bed.kernel.set(Some(120));
     let mut engine = bed.engine();
     engine.undo(None, Ending::Requested, bed.now).unwrap();
-    assert_eq!(last(&engine).state, State::Undone);
+    assert_eq!(last(&engine).state, RunState::Undone);
     assert_eq!(bed.kernel.value(), Some(120));
 }
 
 #[test]
 fn after_a_reboot_nothing_is_written() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     bed.engine().step(&sick(), bed.now);
     bed.boot = "the next";
     bed.now.boot_seconds = 10.0;
     bed.kernel.set(Some(60));
     let engine = bed.engine();
-    assert_eq!(last(&engine).state, State::Void);
+    assert_eq!(last(&engine).state, RunState::Rebooted);
     assert_eq!(bed.kernel.value(), Some(60), "it is somebody else's now");
 }
 
 #[test]
 fn the_agents_end_undoes_or_keeps() {
     for (at_exit, left) in [(AtExit::Undo, 120), (AtExit::Keep, 60)] {
-        let mut bed = Bedside::new(Mode::Auto);
+        let mut bed = TestEngine::new(Mode::Auto);
         bed.policy.at_exit = at_exit;
         let mut engine = bed.engine();
         engine.step(&sick(), bed.now);
@@ -597,7 +602,7 @@ fn the_agents_end_undoes_or_keeps() {
 /// The wall clock may be set to anything.
 #[test]
 fn a_clock_that_goes_back_prolongs_nothing() {
-    let mut bed = Bedside::new(Mode::Auto);
+    let mut bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
     bed.now.boot_seconds += 4_000.0;
@@ -608,7 +613,7 @@ fn a_clock_that_goes_back_prolongs_nothing() {
 
 #[test]
 fn a_line_that_was_cut_short_was_never_done() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     bed.engine().step(&sick(), bed.now);
     let path = bed.folder.path().join(Journal::FILE);
     let mut text = std::fs::read_to_string(&path).unwrap();
@@ -616,11 +621,11 @@ fn a_line_that_was_cut_short_was_never_done() {
     std::fs::write(&path, text).unwrap();
     let engine = bed.engine();
     assert_eq!(engine.trouble(), None);
-    assert_eq!(last(&engine).state, State::Applied);
+    assert_eq!(last(&engine).state, RunState::Applied);
 }
 
 fn sealed(text: &str) -> String {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let path = bed.folder.path().join(Journal::FILE);
     std::fs::write(&path, text).unwrap();
     let mut engine = bed.engine();
@@ -647,7 +652,7 @@ fn a_journal_of_a_newer_agent_is_left_and_nothing_is_treated() {
 
 #[test]
 fn a_full_disk_lets_nothing_begin() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let new = bed.folder.path().join("journal.new");
     std::os::unix::fs::symlink("/dev/full", new).unwrap();
     let mut engine = bed.engine();
@@ -657,8 +662,8 @@ fn a_full_disk_lets_nothing_begin() {
 }
 
 #[test]
-fn old_courses_are_forgotten_and_ids_go_on() {
-    let mut bed = Bedside::new(Mode::Manual);
+fn old_runs_are_forgotten_and_ids_go_on() {
+    let mut bed = TestEngine::new(Mode::Manual);
     let mut engine = bed.engine();
     for _ in 0..105 {
         engine.ask(&by_hand(), &sick(), bed.now).unwrap();
@@ -666,14 +671,14 @@ fn old_courses_are_forgotten_and_ids_go_on() {
         bed.pass(1.0);
     }
     let engine = bed.engine();
-    assert_eq!(engine.courses().len(), 100);
+    assert_eq!(engine.runs().len(), 100);
     assert_eq!(last(&engine).id, 105);
     assert_eq!(bed.journal().len(), 100);
 }
 
 #[test]
 fn after_it_has_left_nothing_begins() {
-    let bed = Bedside::new(Mode::Auto);
+    let bed = TestEngine::new(Mode::Auto);
     let mut engine = bed.engine();
     engine.leave(bed.now);
     engine.step(&sick(), bed.now);
@@ -686,16 +691,16 @@ fn after_it_has_left_nothing_begins() {
 
 #[test]
 fn what_is_against_something_else_is_not_taken() {
-    let bed = Bedside::new(Mode::Manual);
+    let bed = TestEngine::new(Mode::Manual);
     let mut engine = bed.engine();
     let against = |kind: &str| Ask {
         against: Some(kind.to_owned()),
         ..by_hand()
     };
-    let refused = engine.ask(&against("skipping"), &sick(), bed.now);
+    let refused = engine.ask(&against("rate_low"), &sick(), bed.now);
     assert!(
         matches!(refused, Err(Refusal::NoTreatment(_))),
         "{refused:?}"
     );
-    assert!(engine.ask(&against("racing"), &sick(), bed.now).is_ok());
+    assert!(engine.ask(&against("rate_high"), &sick(), bed.now).is_ok());
 }

@@ -6,23 +6,24 @@ use std::{
 };
 
 use super::Decision;
-use crate::metrics::{Kind, MetricDef, Sample};
+
+use crate::model::{MetricDef, MetricKind, Sample};
 
 const REQUESTS: MetricDef = MetricDef {
     name: "nodemedic_webhook_requests_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Requests to the webhook, by the status code of the answer.",
     labels: &["code"],
 };
 const ALERTS: MetricDef = MetricDef {
     name: "nodemedic_webhook_alerts_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Alerts that came to the webhook, by what was decided.",
     labels: &["decision"],
 };
 const TRUNCATED: MetricDef = MetricDef {
     name: "nodemedic_webhook_truncated_alerts_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.",
     labels: &[],
 };

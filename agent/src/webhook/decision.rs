@@ -14,6 +14,7 @@ pub enum Decision {
     /// It could not be written, and what was is put back.
     Failed,
     /// One would have been, if the configuration allowed it to alerts.
+    #[serde(rename = "dry-run")]
     DryRun,
     /// This alert has begun one already, or another has begun the same.
     Duplicate,
@@ -40,7 +41,7 @@ pub enum Decision {
     /// Of a dispatcher: the agent of that node does not take it.
     Rejected,
     /// Of a dispatcher: as many nodes as may be are under treatment.
-    Braked,
+    RateLimited,
 }
 
 impl Decision {
@@ -61,7 +62,7 @@ impl Decision {
         Self::UnknownNode,
         Self::Unreachable,
         Self::Rejected,
-        Self::Braked,
+        Self::RateLimited,
     ];
 
     /// Those of an agent.
@@ -69,7 +70,7 @@ impl Decision {
 
     /// Whether the alert is to be sent again, as the reason passes.
     pub const fn is_passing(self) -> bool {
-        matches!(self, Self::NotYet | Self::Unreachable | Self::Braked)
+        matches!(self, Self::NotYet | Self::Unreachable | Self::RateLimited)
     }
 
     /// What labels, logs and answers call it.
@@ -77,7 +78,7 @@ impl Decision {
         match self {
             Self::Begun => "begun",
             Self::Failed => "failed",
-            Self::DryRun => "dry_run",
+            Self::DryRun => "dry-run",
             Self::Duplicate => "duplicate",
             Self::Refused => "refused",
             Self::NotYet => "not_yet",
@@ -90,14 +91,14 @@ impl Decision {
             Self::UnknownNode => "unknown_node",
             Self::Unreachable => "unreachable",
             Self::Rejected => "rejected",
-            Self::Braked => "braked",
+            Self::RateLimited => "rate_limited",
         }
     }
 }
 
 /// What was decided of one alert, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ruling {
+pub struct AlertOutcome {
     /// Its name.
     pub alertname: String,
     /// Which one it is.
@@ -109,9 +110,9 @@ pub struct Ruling {
     pub node: Option<String>,
     /// What was decided.
     pub decision: Decision,
-    /// The course that was begun, or undone, or that is why.
+    /// The run that was begun, or undone, or that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub course: Option<u64>,
+    pub run: Option<u64>,
     /// With what it is treated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub treatment: Option<String>,
@@ -119,7 +120,7 @@ pub struct Ruling {
     pub why: String,
 }
 
-impl Ruling {
+impl AlertOutcome {
     /// Whether it is on this alert.
     pub fn is_on(&self, alert: &Alert) -> bool {
         self.fingerprint == alert.fingerprint && self.starts_at == alert.starts_at
@@ -133,7 +134,7 @@ impl Ruling {
             starts_at,
             node,
             decision,
-            course,
+            run,
             treatment,
             why,
         } = self;
@@ -153,7 +154,7 @@ impl Ruling {
             | Decision::UnknownNode
             | Decision::Unreachable
             | Decision::Rejected
-            | Decision::Braked => {
+            | Decision::RateLimited => {
                 warn!(
                     alertname,
                     fingerprint, starts_at, node, ailment, "alert: {decision}: {why}"
@@ -174,14 +175,14 @@ impl Ruling {
                     node,
                     ailment,
                     treatment,
-                    course,
+                    run,
                     "alert: {decision}: {why}"
                 );
             }
         }
     }
 
-    /// A ruling on an alert, which is of no course.
+    /// A outcome on an alert, which is of no run.
     pub fn on(alert: &Alert, decision: Decision, why: impl Into<String>) -> Self {
         Self {
             alertname: alert.name().to_owned(),
@@ -189,7 +190,7 @@ impl Ruling {
             starts_at: alert.starts_at.clone(),
             node: None,
             decision,
-            course: None,
+            run: None,
             treatment: None,
             why: why.into(),
         }

@@ -16,10 +16,11 @@ pub const PATH: &str = "/alertmanager";
 /// Decides on alerts.
 pub trait Receiver: Send + Sync + 'static {
     /// What is told of each alert.
-    type Ruling: Serialize + Send;
+    type AlertOutcome: Serialize + Send;
 
     /// Called with each payload that was let in.
-    fn receive(&self, payload: Payload) -> impl Future<Output = Receipt<Self::Ruling>> + Send;
+    fn receive(&self, payload: Payload)
+    -> impl Future<Output = Receipt<Self::AlertOutcome>> + Send;
 
     /// Called with the code of each answer, and how many alerts the payload lacked.
     fn count(&self, code: u16, truncated: u64);
@@ -57,7 +58,7 @@ pub struct Intake<R> {
 
 /// The body of the answer.
 #[derive(Serialize)]
-struct Told<R> {
+struct AlertsResponse<R> {
     #[serde(flatten)]
     receipt: Receipt<R>,
     #[serde(rename = "truncatedAlerts")]
@@ -96,7 +97,7 @@ impl<R: Receiver> Intake<R> {
         } else {
             StatusCode::OK
         };
-        let told = Told {
+        let told = AlertsResponse {
             receipt,
             truncated,
             warning,

@@ -37,7 +37,7 @@ pub(crate) const PER_MINUTE: Key = Key {
         min: 1,
         max: 60_000,
     },
-    help: "How many requests a minute are looked at. Others are answered by 503, after which \
+    help: "How many requests a minute are looked at. OtherNode are answered by 503, after which \
            Alertmanager tries again.",
 };
 

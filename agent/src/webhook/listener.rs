@@ -2,19 +2,19 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use super::{Counts, Desk, Intake, Names, OF_WEBHOOK, Webhook};
+use super::{AlertHandler, Counts, Intake, Names, OF_WEBHOOK, Webhook};
 use crate::{
     http::{Gate, Server},
     identity::Identity,
-    monitor::Reports,
-    treatment::Practice,
+    model::Reports,
+    treatment::TreatmentService,
 };
 
 /// Listens for alerts, and has them decided on.
 #[derive(Debug)]
 pub struct Listener {
     server: Server,
-    intake: Arc<Intake<Desk>>,
+    intake: Arc<Intake<AlertHandler>>,
     counts: Arc<Counts>,
 }
 
@@ -27,15 +27,15 @@ impl Listener {
     pub async fn bind(
         config: &Webhook,
         identity: &Identity,
-        practice: Arc<Practice>,
+        service: Arc<TreatmentService>,
         reports: Reports,
     ) -> anyhow::Result<Self> {
         let (gate, tls) = Gate::open(&config.gate())?;
         let server = Server::bind(config.listen, tls, "--webhook or [webhook] listen").await?;
         let names = names(config, identity);
         let counts = Arc::new(Counts::new(&OF_WEBHOOK));
-        let desk = Desk::new(
-            practice,
+        let handler = AlertHandler::new(
+            service,
             reports,
             names,
             config.undo_resolved,
@@ -43,7 +43,7 @@ impl Listener {
         );
         Ok(Self {
             server,
-            intake: Arc::new(Intake::new(gate, Arc::new(desk))),
+            intake: Arc::new(Intake::new(gate, Arc::new(handler))),
             counts,
         })
     }

@@ -14,7 +14,7 @@
 
 mod counts;
 mod decision;
-mod desk;
+mod handler;
 mod intake;
 pub(crate) mod keys;
 mod listener;
@@ -23,11 +23,11 @@ mod payload;
 mod settings;
 
 pub use counts::{Counted, Counts, METRICS, OF_WEBHOOK};
-pub use decision::{Decision, Ruling};
-pub use desk::Desk;
+pub use decision::{AlertOutcome, Decision};
+pub use handler::AlertHandler;
 pub use intake::{Intake, PATH, Receipt, Receiver};
 pub use listener::Listener;
-pub use names::{Names, Whose, is_called, node};
+pub use names::{AlertTarget, Names, is_called, node};
 pub use payload::{Alert, Payload, Status};
 pub use settings::Webhook;
 

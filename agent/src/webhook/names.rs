@@ -15,23 +15,23 @@ pub struct Names {
 
 /// Which node an alert is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose<'a> {
+pub enum AlertTarget<'a> {
     /// This one.
-    Ours,
+    ThisNode,
     /// Another, of this name.
-    Others(&'a str),
+    OtherNode(&'a str),
     /// It does not say.
-    Nobodys,
+    Unknown,
 }
 
 impl Names {
     /// Which node an alert with these labels is of.
-    pub fn whose<'a>(&self, labels: &'a BTreeMap<String, String>) -> Whose<'a> {
+    pub fn target<'a>(&self, labels: &'a BTreeMap<String, String>) -> AlertTarget<'a> {
         match node(&self.labels, labels) {
-            None if self.accept_unnamed => Whose::Ours,
-            None => Whose::Nobodys,
-            Some(node) if self.own.iter().any(|own| is_called(node, own)) => Whose::Ours,
-            Some(node) => Whose::Others(node),
+            None if self.accept_unnamed => AlertTarget::ThisNode,
+            None => AlertTarget::Unknown,
+            Some(node) if self.own.iter().any(|own| is_called(node, own)) => AlertTarget::ThisNode,
+            Some(node) => AlertTarget::OtherNode(node),
         }
     }
 }
@@ -63,7 +63,7 @@ mod tests {
     fn names(accept_unnamed: bool) -> Names {
         Names {
             labels: vec!["node".to_owned(), "instance".to_owned()],
-            own: vec!["ward-7".to_owned(), "fe80::1".to_owned()],
+            own: vec!["node-7".to_owned(), "fe80::1".to_owned()],
             accept_unnamed,
         }
     }
@@ -78,30 +78,39 @@ mod tests {
     #[test]
     fn the_first_label_that_is_there_counts() {
         for (given, whose) in [
-            (&[("node", "ward-7")][..], Whose::Ours),
-            (&[("instance", "ward-7")], Whose::Ours),
-            (&[("instance", "ward-7:19110")], Whose::Ours),
-            (&[("instance", "[fe80::1]:19110")], Whose::Ours),
-            (&[("instance", "fe80::1")], Whose::Ours),
-            (&[("node", ""), ("instance", "ward-7")], Whose::Ours),
+            (&[("node", "node-7")][..], AlertTarget::ThisNode),
+            (&[("instance", "node-7")], AlertTarget::ThisNode),
+            (&[("instance", "node-7:19110")], AlertTarget::ThisNode),
+            (&[("instance", "[fe80::1]:19110")], AlertTarget::ThisNode),
+            (&[("instance", "fe80::1")], AlertTarget::ThisNode),
             (
-                &[("node", "ward-8"), ("instance", "ward-7")],
-                Whose::Others("ward-8"),
+                &[("node", ""), ("instance", "node-7")],
+                AlertTarget::ThisNode,
             ),
-            (&[("node", "ward-70")], Whose::Others("ward-70")),
-            (&[("node", "Ward-7")], Whose::Others("Ward-7")),
-            (&[("node", "ward-7:http")], Whose::Others("ward-7:http")),
-            (&[("host", "ward-7")], Whose::Nobodys),
-            (&[], Whose::Nobodys),
+            (
+                &[("node", "node-8"), ("instance", "node-7")],
+                AlertTarget::OtherNode("node-8"),
+            ),
+            (&[("node", "node-70")], AlertTarget::OtherNode("node-70")),
+            (
+                &[("node", "Collector-7")],
+                AlertTarget::OtherNode("Collector-7"),
+            ),
+            (
+                &[("node", "node-7:http")],
+                AlertTarget::OtherNode("node-7:http"),
+            ),
+            (&[("host", "node-7")], AlertTarget::Unknown),
+            (&[], AlertTarget::Unknown),
         ] {
-            assert_eq!(names(false).whose(&labels(given)), whose, "{given:?}");
+            assert_eq!(names(false).target(&labels(given)), whose, "{given:?}");
         }
     }
 
     #[test]
     fn an_alert_without_a_node_is_ours_if_so_configured() {
-        assert_eq!(names(true).whose(&labels(&[])), Whose::Ours);
-        let other = labels(&[("node", "ward-8")]);
-        assert_eq!(names(true).whose(&other), Whose::Others("ward-8"));
+        assert_eq!(names(true).target(&labels(&[])), AlertTarget::ThisNode);
+        let other = labels(&[("node", "node-8")]);
+        assert_eq!(names(true).target(&other), AlertTarget::OtherNode("node-8"));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::treatment::Trigger;
+use crate::model::Trigger;
 
 /// The version of the payload.
 const VERSION: &str = "4";
@@ -153,7 +153,7 @@ pub(crate) mod tests {
     /// As Alertmanager sends it, shortened.
     pub(crate) const PAYLOAD: &str = r#"{"receiver":"nodemedic","status":"resolved","alerts":[
         {"status":"firing","labels":{"alertname":"ConntrackTableFull","ailment":"udp_conntrack",
-         "instance":"ward-7:19110","kind":"full"},"annotations":{},
+         "instance":"node-7:19110","kind":"table_full"},"annotations":{},
          "startsAt":"2026-11-25T10:00:00.1Z","endsAt":"0001-01-01T00:00:00Z",
          "generatorURL":"","fingerprint":"c0ffee00c0ffee00"}],
         "groupLabels":{},"commonLabels":{},"commonAnnotations":{},"externalURL":"",
@@ -166,7 +166,7 @@ pub(crate) mod tests {
         let alert = &payload.alerts[0];
         assert_eq!(alert.status, Status::Firing);
         assert_eq!(alert.ailment(), Some("udp_conntrack"));
-        assert_eq!(alert.kind(), Some("full"));
+        assert_eq!(alert.kind(), Some("table_full"));
         assert_eq!(alert.treatment(), None);
         assert_eq!(alert.name(), "ConntrackTableFull");
     }

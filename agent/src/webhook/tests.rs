@@ -1,4 +1,4 @@
-//! Alerts, as the engine of a node whose pulse races decides on them.
+//! Alerts, as the engine of a node with a high rate decides on them.
 
 use std::{sync::Arc, time::Instant};
 
@@ -6,20 +6,19 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    monitor::Snapshot,
-    report::NodeReport,
+    model::{NodeReport, Snapshot},
     treatment::{
         Mode,
-        tests::{Bedside, sick, well},
+        tests::{TestEngine, sick, well},
     },
 };
 
 const RACING: u64 = 120;
 const TREATED: u64 = 60;
 
-struct Ward {
-    bed: Bedside,
-    desk: Desk,
+struct Setup {
+    engine: TestEngine,
+    handler: AlertHandler,
     reports: watch::Sender<Option<Snapshot>>,
 }
 
@@ -30,29 +29,29 @@ fn snapshot(report: NodeReport) -> Option<Snapshot> {
     })
 }
 
-fn ward(mode: Mode) -> Ward {
-    of_bed(Bedside::new(mode), true)
+fn setup(mode: Mode) -> Setup {
+    with_engine(TestEngine::new(mode), true)
 }
 
-fn of_bed(bed: Bedside, undo_resolved: bool) -> Ward {
+fn with_engine(engine: TestEngine, undo_resolved: bool) -> Setup {
     let (sender, reports) = watch::channel(snapshot(sick()));
     let names = Names {
         labels: vec!["node".to_owned()],
-        own: vec!["ward-7".to_owned()],
+        own: vec!["setup-7".to_owned()],
         accept_unnamed: false,
     };
-    let practice = Arc::new(bed.practice());
+    let service = Arc::new(engine.service());
     let counts = Arc::new(Counts::new(&OF_WEBHOOK));
-    Ward {
-        desk: Desk::new(practice, reports, names, undo_resolved, counts),
-        bed,
+    Setup {
+        handler: AlertHandler::new(service, reports, names, undo_resolved, counts),
+        engine,
         reports: sender,
     }
 }
 
-impl Ward {
-    async fn receive(&self, alerts: Vec<Alert>) -> Receipt<Ruling> {
-        self.desk.receive(Payload::of("", alerts)).await
+impl Setup {
+    async fn receive(&self, alerts: Vec<Alert>) -> Receipt<AlertOutcome> {
+        self.handler.receive(Payload::of("", alerts)).await
     }
 
     /// What is decided of one alert.
@@ -64,16 +63,16 @@ impl Ward {
     }
 
     fn value(&self) -> Option<u64> {
-        self.bed.kernel.value()
+        self.engine.kernel.value()
     }
 }
 
 /// Of this node, with more labels than its name.
 fn alert(status: Status, fingerprint: &str, labels: &[(&str, &str)]) -> Alert {
     let always = [
-        ("alertname", "PulseRacing"),
-        ("node", "ward-7"),
-        ("ailment", "pulse"),
+        ("alertname", "RateHigh"),
+        ("node", "setup-7"),
+        ("ailment", "rate"),
     ];
     let labels = always.iter().chain(labels);
     Alert {
@@ -96,64 +95,64 @@ fn resolved() -> Alert {
 
 #[tokio::test]
 async fn what_an_alert_asks_for_is_done_once_and_undone_when_it_is_resolved() {
-    let ward = ward(Mode::Alert);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
-    assert_eq!(ward.value(), Some(TREATED));
-    assert_eq!(ward.decide(firing()).await, Decision::Duplicate);
-    assert_eq!(ward.decide(resolved()).await, Decision::Undone);
-    assert_eq!(ward.value(), Some(RACING));
-    assert_eq!(ward.decide(resolved()).await, Decision::NothingToUndo);
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
+    assert_eq!(setup.value(), Some(TREATED));
+    assert_eq!(setup.decide(firing()).await, Decision::Duplicate);
+    assert_eq!(setup.decide(resolved()).await, Decision::Undone);
+    assert_eq!(setup.value(), Some(RACING));
+    assert_eq!(setup.decide(resolved()).await, Decision::NothingToUndo);
     // A payload that comes again, late.
-    assert_eq!(ward.decide(firing()).await, Decision::Duplicate);
-    assert_eq!(ward.value(), Some(RACING));
+    assert_eq!(setup.decide(firing()).await, Decision::Duplicate);
+    assert_eq!(setup.value(), Some(RACING));
 }
 
 #[tokio::test]
 async fn the_next_agent_knows_what_an_alert_has_begun() {
-    let first = ward(Mode::Alert);
+    let first = setup(Mode::Alert);
     assert_eq!(first.decide(firing()).await, Decision::Begun);
-    let second = of_bed(first.bed, true);
+    let second = with_engine(first.engine, true);
     assert_eq!(second.decide(firing()).await, Decision::Duplicate);
     assert_eq!(second.decide(resolved()).await, Decision::Undone);
     assert_eq!(second.value(), Some(RACING));
-    let third = of_bed(second.bed, true);
+    let third = with_engine(second.engine, true);
     assert_eq!(third.decide(firing()).await, Decision::Duplicate);
     assert_eq!(third.value(), Some(RACING));
 }
 
 #[tokio::test]
 async fn an_alert_that_comes_back_later_is_another_one() {
-    let ward = ward(Mode::Alert);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
-    assert_eq!(ward.decide(resolved()).await, Decision::Undone);
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
+    assert_eq!(setup.decide(resolved()).await, Decision::Undone);
     let later = Alert {
         starts_at: "2026-11-25T11:00:00Z".to_owned(),
         ..firing()
     };
     // It is looked at anew; the pause after the last treatment is against it.
-    assert_eq!(ward.decide(later).await, Decision::Refused);
+    assert_eq!(setup.decide(later).await, Decision::Refused);
 }
 
 #[tokio::test]
 async fn only_its_own_alert_undoes_a_treatment() {
-    let ward = ward(Mode::Alert);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
     let other = alert(Status::Resolved, "b", &[]);
-    assert_eq!(ward.decide(other).await, Decision::NothingToUndo);
+    assert_eq!(setup.decide(other).await, Decision::NothingToUndo);
     let earlier = Alert {
         starts_at: "2026-11-25T09:00:00Z".to_owned(),
         ..resolved()
     };
-    assert_eq!(ward.decide(earlier).await, Decision::NothingToUndo);
-    assert_eq!(ward.value(), Some(TREATED));
+    assert_eq!(setup.decide(earlier).await, Decision::NothingToUndo);
+    assert_eq!(setup.value(), Some(TREATED));
 }
 
 #[tokio::test]
 async fn a_resolved_alert_leaves_it_if_so_configured() {
-    let ward = of_bed(Bedside::new(Mode::Alert), false);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
-    assert_eq!(ward.decide(resolved()).await, Decision::LeftAlone);
-    assert_eq!(ward.value(), Some(TREATED));
+    let setup = with_engine(TestEngine::new(Mode::Alert), false);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
+    assert_eq!(setup.decide(resolved()).await, Decision::LeftAlone);
+    assert_eq!(setup.value(), Some(TREATED));
 }
 
 #[tokio::test]
@@ -165,114 +164,114 @@ async fn what_the_configuration_does_not_allow_to_alerts_is_only_told() {
         (Mode::Alert, Decision::Begun, TREATED),
         (Mode::Auto, Decision::Begun, TREATED),
     ] {
-        let ward = ward(mode);
-        assert_eq!(ward.decide(firing()).await, decision, "{mode:?}");
-        assert_eq!(ward.value(), Some(value), "{mode:?}");
+        let setup = setup(mode);
+        assert_eq!(setup.decide(firing()).await, decision, "{mode:?}");
+        assert_eq!(setup.value(), Some(value), "{mode:?}");
     }
 }
 
 #[tokio::test]
 async fn a_healthy_node_is_not_treated() {
-    let ward = ward(Mode::Auto);
-    ward.reports.send_replace(snapshot(well()));
-    assert_eq!(ward.decide(firing()).await, Decision::Refused);
-    assert_eq!(ward.value(), Some(RACING));
+    let setup = setup(Mode::Auto);
+    setup.reports.send_replace(snapshot(well()));
+    assert_eq!(setup.decide(firing()).await, Decision::Refused);
+    assert_eq!(setup.value(), Some(RACING));
 }
 
 #[tokio::test]
 async fn an_alert_chooses_among_what_there_is_and_no_more() {
     for (labels, decision) in [
-        (&[("kind", "racing")][..], Decision::Begun),
+        (&[("kind", "rate_high")][..], Decision::Begun),
         (&[("treatment", "slow_down")], Decision::Begun),
         (&[("kind", "")], Decision::Begun),
-        (&[("kind", "skipping")], Decision::Refused),
+        (&[("kind", "rate_low")], Decision::Refused),
         (&[("treatment", "speed_up")], Decision::Refused),
-        (&[("ailment", "flu")], Decision::Refused),
+        (&[("ailment", "other")], Decision::Refused),
         (&[("ailment", "")], Decision::Refused),
         (
             &[("key", "kernel.panic"), ("value", "1"), ("duration", "9h")],
             Decision::Begun,
         ),
-        (&[("node", "ward-8")], Decision::OtherNode),
+        (&[("node", "setup-8")], Decision::OtherNode),
         (&[("node", "")], Decision::NoNode),
     ] {
-        let ward = ward(Mode::Alert);
+        let setup = setup(Mode::Alert);
         let alert = alert(Status::Firing, "a", labels);
-        assert_eq!(ward.decide(alert).await, decision, "{labels:?}");
+        assert_eq!(setup.decide(alert).await, decision, "{labels:?}");
         let value = if decision == Decision::Begun {
             TREATED
         } else {
             RACING
         };
-        assert_eq!(ward.value(), Some(value), "{labels:?}");
+        assert_eq!(setup.value(), Some(value), "{labels:?}");
     }
 }
 
 #[tokio::test]
 async fn what_passes_is_to_be_asked_for_again() {
-    let ward = ward(Mode::Alert);
-    ward.reports.send_replace(None);
-    assert_eq!(ward.decide(firing()).await, Decision::NotYet);
-    ward.reports.send_replace(snapshot(sick()));
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let setup = setup(Mode::Alert);
+    setup.reports.send_replace(None);
+    assert_eq!(setup.decide(firing()).await, Decision::NotYet);
+    setup.reports.send_replace(snapshot(sick()));
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
 }
 
 #[tokio::test]
 async fn one_of_the_same_ailment_has_nothing_more_to_begin() {
-    let ward = ward(Mode::Alert);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
-    let second = |status| alert(status, "b", &[("kind", "racing")]);
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
+    let second = |status| alert(status, "b", &[("kind", "rate_high")]);
     assert_eq!(
-        ward.decide(second(Status::Firing)).await,
+        setup.decide(second(Status::Firing)).await,
         Decision::Duplicate
     );
-    let end = ward.decide(second(Status::Resolved)).await;
+    let end = setup.decide(second(Status::Resolved)).await;
     assert_eq!(end, Decision::NothingToUndo);
-    assert_eq!(ward.value(), Some(TREATED));
+    assert_eq!(setup.value(), Some(TREATED));
 }
 
 #[tokio::test]
 async fn one_that_came_back_before_its_end_was_told_is_undone_by_the_later_end() {
-    let ward = ward(Mode::Alert);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
     let later = |alert| Alert {
         // The same instant as 10:05 of the first.
         starts_at: "2026-11-25T11:05:00.25+01:00".to_owned(),
         ..alert
     };
-    assert_eq!(ward.decide(later(firing())).await, Decision::Duplicate);
-    assert_eq!(ward.decide(later(resolved())).await, Decision::Undone);
-    assert_eq!(ward.value(), Some(RACING));
+    assert_eq!(setup.decide(later(firing())).await, Decision::Duplicate);
+    assert_eq!(setup.decide(later(resolved())).await, Decision::Undone);
+    assert_eq!(setup.value(), Some(RACING));
 }
 
 #[tokio::test]
 async fn what_another_finding_still_needs_goes_on() {
-    let ward = ward(Mode::Alert);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
     let of = |kind| alert(Status::Resolved, "a", &[("kind", kind)]);
-    assert_eq!(ward.decide(of("weak")).await, Decision::LeftAlone);
-    assert_eq!(ward.value(), Some(TREATED));
-    assert_eq!(ward.decide(of("racing")).await, Decision::Undone);
-    assert_eq!(ward.value(), Some(RACING));
+    assert_eq!(setup.decide(of("weak")).await, Decision::LeftAlone);
+    assert_eq!(setup.value(), Some(TREATED));
+    assert_eq!(setup.decide(of("rate_high")).await, Decision::Undone);
+    assert_eq!(setup.value(), Some(RACING));
 }
 
 #[tokio::test]
 async fn one_that_is_resolved_makes_room_in_the_same_payload() {
-    let ward = ward(Mode::Alert);
-    assert_eq!(ward.decide(firing()).await, Decision::Begun);
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
     let both = vec![alert(Status::Firing, "b", &[]), resolved()];
-    let receipt = ward.receive(both).await;
+    let receipt = setup.receive(both).await;
     assert_eq!(receipt.alerts[0].decision, Decision::Undone);
     assert_eq!(receipt.alerts[1].decision, Decision::Refused);
 }
 
 #[tokio::test]
 async fn the_work_that_one_payload_makes_is_bounded() {
-    let ward = ward(Mode::Alert);
+    let setup = setup(Mode::Alert);
     let alerts: Vec<_> = (0..10_000)
-        .map(|i| alert(Status::Firing, &i.to_string(), &[("ailment", "flu")]))
+        .map(|i| alert(Status::Firing, &i.to_string(), &[("ailment", "other")]))
         .collect();
-    let receipt = ward.receive(alerts).await;
+    let receipt = setup.receive(alerts).await;
     let count = |decision| {
         receipt
             .alerts

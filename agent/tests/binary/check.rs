@@ -44,7 +44,7 @@ fn the_exit_code_is_the_verdict() {
         .filter(|ailment| ailment["coverage"]["state"] != "waiting");
     let codes = possible.map(|ailment| match ailment["verdict"].as_str() {
         Some("healthy") => (0, 0),
-        Some("warning" | "sick") => (2, 1),
+        Some("warning" | "critical") => (2, 1),
         _ => (1, 2),
     });
     let (_, worst) = codes.max().unwrap_or((0, 0));
@@ -100,7 +100,7 @@ fn the_verdict_comes_from_the_reading_not_from_the_file() {
     let output = replay(&path, &report);
     assert_eq!(code(&output), Some(1), "{}", stderr(&output));
     let again: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(again["ailments"][0]["findings"][0]["kind"], "full");
+    assert_eq!(again["ailments"][0]["findings"][0]["kind"], "table_full");
 }
 
 #[test]
@@ -110,14 +110,18 @@ fn a_report_of_another_version_is_refused_with_both() {
     report["ailments"] = json!("as the future has it");
     let output = replay(&path, &report);
     let path = path.to_str().unwrap();
-    assert_refused(&output, 2, &["version 99", "version 1", path]);
+    assert_refused(
+        &output,
+        2,
+        &["format version 99", "reads format version 2", path],
+    );
 }
 
 #[test]
 fn what_is_no_report_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.json");
-    for content in ["", "{}", "[1]", "{\"version\": 1}", "not JSON"] {
+    for content in ["", "{}", "[1]", "{\"version\": 2}", "not JSON"] {
         fs::write(&path, content).unwrap();
         let output = nodemedic(&["check", "--from", path.to_str().unwrap()]);
         assert_refused(&output, 2, &["report.json"]);
@@ -130,7 +134,7 @@ fn what_is_no_report_is_refused_by_name() {
 #[test]
 fn an_ailment_that_this_agent_does_not_know_is_refused() {
     let (_folder, path, mut report) = saved();
-    report["ailments"][0]["name"] = json!("flu");
+    report["ailments"][0]["name"] = json!("other");
     let output = replay(&path, &report);
     assert_refused(&output, 2, &["\"flu\""]);
 }

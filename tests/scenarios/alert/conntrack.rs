@@ -4,8 +4,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nodemedic_tests::faults::dns::Site;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::dns::Site;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::json;
 

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nodemedic_tests::faults::ipvs::Services;
+use nodemedic_tests::faults::ping::Ways;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Services;
-use nodemedic_tests::maladies::ping::Ways;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::json;
 

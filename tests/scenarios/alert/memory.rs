@@ -5,9 +5,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nodemedic_tests::faults::cgroup::Cgroup;
+use nodemedic_tests::faults::reader::{self, Use};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::cgroup::Cgroup;
-use nodemedic_tests::maladies::reader::{self, Use};
 use nodemedic_tests::scenario::Verdict;
 use serde_json::json;
 

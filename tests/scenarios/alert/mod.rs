@@ -125,7 +125,7 @@ fn phase(guest: &Guest) -> Result<Phase> {
     };
     ensure!(first["trigger"]["by"] == "alert", "{first}");
     match first["state"].as_str() {
-        Some("intended" | "applied" | "kept") => Ok(Phase::Treated),
+        Some("intended" | "applied" | "confirmed") => Ok(Phase::Treated),
         Some("undone") if first["ending"] == "resolved" => Ok(Phase::Undone),
         _ => anyhow::bail!("the treatment went wrong: {first}"),
     }

@@ -6,9 +6,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{Close, Settings, Site, close_all};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{Close, Settings, Site, close_all};
 use nodemedic_tests::scenario::Verdict;
 use serde::Serialize;
 use serde_json::json;

@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use nodemedic_tests::bench::figures::{AtSize, Sizes};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::cgroup;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::cgroup;
 use nodemedic_tests::scenario::Verdict;
 
 use super::agent::Agent;

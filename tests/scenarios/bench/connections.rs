@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use nodemedic_tests::bench::figures::{Connections, NODEMEDIC, Program, SetUps};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{Settings, Site};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 
 use super::agent::{Agent, that_ran};

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use nodemedic_tests::bench::figures::Dns;
+use nodemedic_tests::faults::dns::{CLIENT, Site};
+use nodemedic_tests::faults::dnsperf::Load;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::dns::{CLIENT, Site};
-use nodemedic_tests::maladies::dnsperf::Load;
 use nodemedic_tests::scenario::Verdict;
 
 use super::agent::Agent;

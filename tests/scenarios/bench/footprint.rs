@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nodemedic_tests::bench::figures::Footprint;
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::dns::{CLIENT, Site};
+use nodemedic_tests::faults::dnsperf::Load;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::dns::{CLIENT, Site};
-use nodemedic_tests::maladies::dnsperf::Load;
 use nodemedic_tests::scenario::Verdict;
 use nodemedic_tests::usage;
 

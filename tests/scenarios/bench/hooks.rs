@@ -8,8 +8,8 @@ use nodemedic_tests::bench::figures::{
     BPFTRACE_ALIKE, BPFTRACE_COUNTER, Hooks, NODEMEDIC, Program, Rounds,
 };
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::dns::Site;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::dns::Site;
 use nodemedic_tests::scenario::Verdict;
 
 use super::agent::{Agent, that_ran};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use nodemedic_tests::bench::figures::{Passes, Program};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::Services;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Services;
 use nodemedic_tests::scenario::Verdict;
 
 use super::agent::{Agent, that_ran};

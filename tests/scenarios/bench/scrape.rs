@@ -7,8 +7,8 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use nodemedic_tests::bench::figures::{Page, Scrape};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::dns::Site;
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::dns::Site;
 use nodemedic_tests::scenario::Verdict;
 use nodemedic_tests::usage;
 

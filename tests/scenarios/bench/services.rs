@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use nodemedic_tests::bench::figures::{AtSize, Sizes};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::{self, Services};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::{self, Services};
 use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
 

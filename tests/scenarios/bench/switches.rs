@@ -72,7 +72,7 @@ fn run(rounds: &mut SwitchRounds) -> Result<()> {
 
 fn is_watching(agent: &Agent) -> Result<bool> {
     let metrics = Metrics::parse(&agent.scrape()?)?;
-    Ok(metrics.value("nodemedic_psi_stall_watching", &[])? == 1.0)
+    Ok(metrics.value("nodemedic_psi_stall_tracing_active", &[])? == 1.0)
 }
 
 /// How long a byte takes that many times there and back between two threads of one CPU, seconds.

@@ -5,9 +5,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{self, Close, Name, Settings, Site};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{self, Close, Name, Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 
 use super::{ANSWER, AT_ONCE, DELAYS, Outcomes, connected, is_unfixed, nothing_is_lost, observed};

@@ -11,9 +11,9 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{self, Close, Name, SERVER_PORT, Settings, Site};
 use nodemedic_tests::guest::{Guest, NetNs};
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{self, Close, Name, SERVER_PORT, Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 
 use super::{
@@ -305,7 +305,7 @@ pub(crate) fn without_hooks_the_baseline_stands_in(guest: &Guest) -> Result<Verd
     site.drain_old_server(guest, &[SERVICE])?;
     agent.finds(&[], SOON)?;
     site.set(guest, KEEPS)?;
-    let finding = agent.finds_one("exposed", SOON)?;
+    let finding = agent.finds_one("drained_exposed", SOON)?;
     let remedies = finding["remedies"].to_string();
     ensure!(
         remedies.contains("sysctl -w net.ipv4.vs.expire_nodest_conn=1"),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{self, Close, Connection, Name, Settings, Site};
 use nodemedic_tests::guest::{Guest, Output, Process};
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{self, Close, Connection, Name, Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 
 use super::{ALL_NAMES, ANSWER, AT_ONCE, attached, connected, is_unfixed, observed};
@@ -18,7 +18,7 @@ use crate::agent::{SOON, verb};
 
 const NETLINK: &str = "nf_conntrack_netlink";
 const SWEPT: &str = "nodemedic_ipvs_conn_reuse_swept_total";
-const LEFT: &str = "nodemedic_ipvs_conn_reuse_sweep_left_total";
+const LEFT: &str = "nodemedic_ipvs_conn_reuse_sweep_skipped_total";
 
 const SERVICE: u16 = 8_000;
 /// The service of the connections that live.
@@ -30,7 +30,7 @@ const AT_A_TIME: usize = 30;
 const SWEEP: [&str; 5] = [
     "treat",
     "ipvs_conn_reuse",
-    "--with",
+    "--treatment",
     "sweep_dead",
     "--apply",
 ];
@@ -303,7 +303,7 @@ pub(crate) fn late_packets_bring_the_delay_back_unless_the_entry_was_opened(
     }
     ensure!(with_a_second > 0, "nobody waited with a timeout of 1 s");
     guest.set_sysctl(CLOSE_TIMEOUT, "10")?;
-    let shown = guest.start("sweep", &mut guest.agent(&["sweep", "--for", "60s"])?)?;
+    let shown = guest.start("sweep", &mut guest.agent(&["sweep", "--duration", "60s"])?)?;
     let all_are_told = |process: &Process, deed: &str, first: u16| {
         (first..first + LATE).try_for_each(|port| {
             let line = format!("{deed} {}:{port}", site.client_address());
@@ -315,7 +315,7 @@ pub(crate) fn late_packets_bring_the_delay_back_unless_the_entry_was_opened(
     })?;
     waited.push(("10, and told", told));
     drop(shown);
-    let mut sweep = guest.agent(&["sweep", "--apply", "--for", "60s"])?;
+    let mut sweep = guest.agent(&["sweep", "--apply", "--duration", "60s"])?;
     let sweep = guest.start("sweep", &mut sweep)?;
     let swept = late(guest, &site, 24_000, || {
         all_are_told(&sweep, "opened", 24_000)

@@ -5,9 +5,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{self, Close, Name, Settings, Site};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{self, Close, Name, Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 
 use super::{

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{self, Close, Connection, Name, Settings, Site};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{self, Close, Connection, Name, Settings, Site};
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use crate::agent::{Agent, SOON, check, verb};
 
 const CLOSE_TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close";
 const EXPIRE_NODEST_CONN: &str = "net.ipv4.vs.expire_nodest_conn";
-const NEVER_CONNECTED: &str = "nodemedic_ipvs_conn_reuse_never_connected_total";
+const NEVER_CONNECTED: &str = "nodemedic_ipvs_conn_reuse_gave_up_total";
 const WAITING: &str = "nodemedic_ipvs_conn_reuse_waiting";
 
 /// A client's port, and the port of the service that it uses.
@@ -176,7 +176,7 @@ pub(crate) fn a_black_hole_is_closed_by_its_remedy(guest: &Guest) -> Result<Verd
     let remove = |site: &Site| site.remove_old_server(guest, &[SERVICE]);
     let sick = come_back(guest, &site, CLIENT, remove)?;
     ensure!(sick.is_none(), "{sick:?}");
-    let finding = agent.finds_one("black_holed", SOON)?;
+    let finding = agent.finds_one("blackholed", SOON)?;
     names_all(&finding, &site)?;
     let verdict = cured_by_letting_go(guest, &site, &agent, &finding, remove)?;
     let status = check(guest, &[AILMENT])?.status;

@@ -1,10 +1,10 @@
 //! More services than there is time for, and pings that wait, for `ipvs_estimation`.
 
 use anyhow::Result;
+use nodemedic_tests::faults::ipvs::Services;
+use nodemedic_tests::faults::ping::{Times, Ways};
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::lab::Fault;
-use nodemedic_tests::maladies::ipvs::Services;
-use nodemedic_tests::maladies::ping::{Times, Ways};
 use nodemedic_tests::scenario::Verdict;
 
 /// Of one round, on each way: for 5 s where nothing waits.

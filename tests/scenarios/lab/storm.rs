@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 use std::thread;
 
 use anyhow::{Result, bail};
+use nodemedic_tests::faults::dns::Site;
+use nodemedic_tests::faults::dnsperf::Load;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::lab::Fault;
-use nodemedic_tests::maladies::dns::Site;
-use nodemedic_tests::maladies::dnsperf::Load;
 use nodemedic_tests::scenario::Verdict;
 
 /// Those who ask, as pods of a node, and their share of the queries in percent.

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nodemedic_tests::faults::ipvs::Family;
+use nodemedic_tests::faults::reuse::{Close, Connection, Settings, Site, close_all};
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::lab::Fault;
-use nodemedic_tests::maladies::ipvs::Family;
-use nodemedic_tests::maladies::reuse::{Close, Connection, Settings, Site, close_all};
 use nodemedic_tests::scenario::Verdict;
 
 const SERVICE: u16 = 80;

@@ -4,11 +4,11 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::cgroup::Cgroup;
+use nodemedic_tests::faults::disk;
+use nodemedic_tests::faults::reader::{self, Use};
+use nodemedic_tests::faults::working_set::{self, Kind};
 use nodemedic_tests::guest::{Guest, Process};
-use nodemedic_tests::maladies::cgroup::Cgroup;
-use nodemedic_tests::maladies::disk;
-use nodemedic_tests::maladies::reader::{self, Use};
-use nodemedic_tests::maladies::working_set::{self, Kind};
 use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;

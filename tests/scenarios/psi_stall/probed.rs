@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::cgroup::{Cgroup, HUNGRY, SPIN};
 use nodemedic_tests::guest::Guest;
-use nodemedic_tests::maladies::cgroup::{Cgroup, HUNGRY, SPIN};
 use nodemedic_tests::scenario::Verdict;
 
 use super::{found, healthy, start};
@@ -19,7 +19,7 @@ const CAUSE_SECONDS: &str = "nodemedic_psi_stall_cause_seconds_total";
 const AGREES: f64 = 0.05;
 
 fn waited(agent: &Agent, cgroup: &str) -> Result<f64> {
-    let labels = [("resource", "memory"), ("scope", cgroup)];
+    let labels = [("resource", "memory"), ("cgroup", cgroup)];
     agent.metrics()?.value(TASK_SECONDS, &labels)
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn waits_for_memory_agree_with_the_kernels_count(guest: &Guest) -> Re
     Ok(Verdict::Passed)
 }
 
-const WATCHES: &str = "nodemedic_psi_stall_watches_total";
+const WATCHES: &str = "nodemedic_psi_stall_tracings_total";
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// How often the scheduler's tracepoint has run its program, by the kernel's own count.
@@ -116,7 +116,7 @@ pub(crate) fn the_scheduler_is_watched_only_while_tasks_wait(guest: &Guest) -> R
     let labels = [("resource", "cpu"), ("cause", "run_queue")];
     let waited = metrics.value(CAUSE_SECONDS, &labels)?;
     ensure!(waited > 0.3, "tasks waited for {waited} s in the queue");
-    let watched = metrics.value("nodemedic_psi_stall_watch_seconds_total", &[])?;
+    let watched = metrics.value("nodemedic_psi_stall_tracing_seconds_total", &[])?;
     ensure!(waited < 3.0 * watched + 1.0, "{waited} s in {watched} s");
     drop((victim, neighbour));
     let after = unwatched(&agent)?;
@@ -139,7 +139,7 @@ fn unwatched(agent: &Agent) -> Result<u64> {
         || {
             let on = agent
                 .metrics()?
-                .value("nodemedic_psi_stall_watching", &[])?;
+                .value("nodemedic_psi_stall_tracing_active", &[])?;
             ensure!(on == 0.0, "watching is {on}");
             let before = look()?;
             healthy(agent)?;

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 
 use super::{child, command, kernel, netns};
 use crate::eventually::eventually;
+use crate::faults::disk;
 use crate::files;
-use crate::maladies::disk;
 
 /// The settings that scenarios, and the agent's treatments, change.
 const SYSCTLS: &[&str] = &["/proc/sys/net", "/proc/sys/vm"];

@@ -10,14 +10,15 @@ use super::{
     measure::{NamespaceReading, ProbedReading, Reading, ServiceReading, Syns},
     treat,
 };
-use crate::report::{Evidence, Finding, Party, Severity};
+
+use crate::model::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[BLACK_HOLED, MISDIRECTED, DELAYED, EXPOSED];
-pub(super) const BLACK_HOLED: &str = "black_holed";
+pub(super) const KINDS: &[&str] = &[BLACKHOLED, MISDIRECTED, DELAYED, DRAINED_EXPOSED];
+pub(super) const BLACKHOLED: &str = "blackholed";
 pub(super) const MISDIRECTED: &str = "misdirected";
 pub(super) const DELAYED: &str = "delayed";
-pub(super) const EXPOSED: &str = "exposed";
+pub(super) const DRAINED_EXPOSED: &str = "drained_exposed";
 
 /// Parties that a finding names.
 const NAMED: usize = 5;
@@ -26,7 +27,7 @@ const NAMED: usize = 5;
 pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
     match &reading.probed {
         Some(probed) => [
-            black_holed(reading, probed),
+            blackholed(reading, probed),
             misdirected(reading, probed),
             delayed(reading, probed, settings),
         ]
@@ -38,11 +39,11 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 }
 
 /// SYNs were dropped, and the next ones will be as well.
-fn black_holed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
+fn blackholed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
     let syns = probed.recent.outcomes();
     let dropped = syns.dropped_silently;
     (dropped > 0).then(|| Finding {
-        kind: BLACK_HOLED.to_owned(),
+        kind: BLACKHOLED.to_owned(),
         severity: Severity::Critical,
         summary: format!(
             "{dropped} SYNs on reused client ports were dropped, as every repetition will be: \
@@ -54,7 +55,8 @@ fn black_holed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
         ],
         culprits: culprits(reading, probed, Outcome::DroppedSilently),
         victims: victims(reading, probed, Outcome::DroppedSilently),
-        remedies: treat::black_holed(reading),
+        remedies: treat::blackholed(reading),
+        follows_load: false,
     })
 }
 
@@ -73,6 +75,7 @@ fn misdirected(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
         culprits: culprits(reading, probed, Outcome::StaleDestination),
         victims: victims(reading, probed, Outcome::StaleDestination),
         remedies: treat::misdirected(reading),
+        follows_load: false,
     })
 }
 
@@ -101,6 +104,7 @@ fn delayed(reading: &Reading, probed: &ProbedReading, settings: &Settings) -> Op
         culprits: culprits(reading, probed, Outcome::Dropped),
         victims: victims(reading, probed, Outcome::Dropped),
         remedies: treat::delayed(reading, probed),
+        follows_load: false,
     })
 }
 
@@ -111,10 +115,10 @@ fn exposed(reading: &Reading) -> Option<Finding> {
         .iter()
         .filter(|namespace| is_exposed(namespace))
         .collect();
-    let drained = namespaces.iter().map(|namespace| namespace.census.drained);
+    let drained = namespaces.iter().map(|namespace| namespace.poll.drained);
     let drained: u64 = drained.sum();
     (drained > 0).then(|| Finding {
-        kind: EXPOSED.to_owned(),
+        kind: DRAINED_EXPOSED.to_owned(),
         severity: Severity::Warning,
         summary: format!(
             "{drained} destinations have weight 0 while expire_nodest_conn is 0: a SYN on the port \
@@ -127,18 +131,19 @@ fn exposed(reading: &Reading) -> Option<Finding> {
                     "destinations of weight 0 in network namespace {}",
                     namespace.netns
                 ),
-                value: namespace.census.drained as f64,
+                value: namespace.poll.drained as f64,
                 limit: Some(0.0),
             })
             .collect(),
         culprits: Vec::new(),
         victims: Vec::new(),
         remedies: treat::misdirected(reading),
+        follows_load: false,
     })
 }
 
 fn is_exposed(namespace: &NamespaceReading) -> bool {
-    namespace.settings.expire_nodest_conn == Some(0) && namespace.census.drained > 0
+    namespace.settings.expire_nodest_conn == Some(0) && namespace.poll.drained > 0
 }
 
 fn seen(outcome: Outcome, syns: u64) -> Evidence {
@@ -182,7 +187,7 @@ fn delays(probed: &ProbedReading) -> Vec<Evidence> {
             (probed.waiting > 0).then_some(probed.longest_wait_seconds),
         ),
         (
-            "nodemedic_ipvs_conn_reuse_never_connected_total lately",
+            "nodemedic_ipvs_conn_reuse_gave_up_total lately",
             (probed.recent.never_connected > 0).then_some(probed.recent.never_connected as f64),
         ),
     ];
@@ -258,7 +263,7 @@ mod tests {
             dead::SweepReading,
             measure::{ClientReading, Counts, VsSettings},
         },
-        kernel::ipvs::Census,
+        kernel::ipvs::AgentPoll,
         node::Neighbours,
     };
 
@@ -294,7 +299,7 @@ mod tests {
             namespaces: vec![NamespaceReading {
                 netns: 7,
                 pid: 1,
-                census: Census {
+                poll: AgentPoll {
                     services: 1,
                     destinations: 2,
                     drained: 1,
@@ -352,7 +357,7 @@ mod tests {
             (Outcome::DroppedSilently, Reason::DestinationGone, 1),
         ];
         let found = judged(&seen, VsSettings::default());
-        assert_eq!(kinds(&found), [BLACK_HOLED, MISDIRECTED, DELAYED]);
+        assert_eq!(kinds(&found), [BLACKHOLED, MISDIRECTED, DELAYED]);
         for finding in &found {
             let named = format!("{:?} {:?}", finding.culprits, finding.victims);
             for name in ["10.96.0.1:80", "10.3.0.2:7000", "10.4.0.2:7000", "10.1.0.2"] {
@@ -453,7 +458,7 @@ mod tests {
             reading.probed = None;
             judge(&reading, &Settings::default())
         };
-        assert_eq!(kinds(&without(Some(0))), [EXPOSED]);
+        assert_eq!(kinds(&without(Some(0))), [DRAINED_EXPOSED]);
         assert_eq!(kinds(&without(Some(1))), [""; 0]);
         assert_eq!(kinds(&without(None)), [""; 0]);
     }

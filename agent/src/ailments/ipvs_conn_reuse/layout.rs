@@ -11,7 +11,7 @@ use ebpf::ipvs_conn_reuse::{Offsets, Specimen, SpecimenOffsets};
 use super::support::{INUM, SKB_DATA};
 use crate::{
     kernel::{KernelFacts, bpf},
-    report::Missing,
+    model::Missing,
 };
 
 /// Jiffies that a new connection may idle: `cp->timeout = 3*HZ` (`ip_vs_conn_new`,

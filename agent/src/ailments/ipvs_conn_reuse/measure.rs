@@ -6,8 +6,8 @@ mod counts;
 mod names;
 mod probed;
 mod recent;
+mod tracer;
 mod waiting;
-mod watch;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,13 +17,13 @@ pub(super) use self::counts::Counts;
 use self::{baseline::Baseline, probed::Probed};
 use super::{
     Settings,
-    dead::{Desk, SweepReading},
+    dead::{SweepReading, Sweepers},
     support::Plan,
 };
 use crate::{
-    kernel::ipvs::Census,
+    kernel::ipvs::AgentPoll,
+    model::{Missing, ProbeReport, ProgramStats},
     node::{Directory, Neighbours},
-    report::{Missing, ProbeReport, ProgramStats},
 };
 
 /// What one tick measured.
@@ -59,7 +59,7 @@ pub struct NamespaceReading {
     /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
     pub pid: u32,
     /// Its services, counted.
-    pub census: Census,
+    pub poll: AgentPoll,
     /// The settings in force there.
     pub settings: VsSettings,
 }
@@ -214,7 +214,7 @@ pub struct Measurement {
 impl Measurement {
     /// Attaches what the plan names, as far as the kernel lets it.
     pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
-        Desk::limit(settings.sweep_limits());
+        Sweepers::limit(settings.sweep_limits());
         let baseline = Baseline::new(settings);
         let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
         let missing = match &probed {

@@ -6,7 +6,8 @@ use super::{
     Reading,
     measure::{ProbedReading, Syns},
 };
-use crate::metrics::{Kind, MetricDef, Sample, Value};
+
+use crate::model::{MetricDef, MetricKind, MetricValue, Sample};
 
 /// Namespaces whose settings are shown.
 const MAX_NAMESPACES: usize = 20;
@@ -28,7 +29,7 @@ pub(super) const ALL: &[MetricDef] = &[
 
 const SYNS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_syns_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "TCP SYNs that met an IPVS connection of the same client address and port, by what \
            became of them and what of that connection decided it.",
     labels: &["outcome", "reason"],
@@ -36,14 +37,14 @@ const SYNS: MetricDef = MetricDef {
 
 const DELAY: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_delay_seconds",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     help: "Time from the first dropped SYN of a client's port to its new connection.",
     labels: &[],
 };
 
 const NEVER_CONNECTED: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_never_connected_total",
-    kind: Kind::Counter,
+    name: "nodemedic_ipvs_conn_reuse_gave_up_total",
+    kind: MetricKind::Counter,
     help: "Clients' ports whose SYN was dropped and that had no connection when they were taken \
            to have given up (give_up_after).",
     labels: &[],
@@ -51,14 +52,14 @@ const NEVER_CONNECTED: MetricDef = MetricDef {
 
 const WAITING: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_waiting",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Clients' ports whose SYN was dropped and that have no new connection yet.",
     labels: &[],
 };
 
 const SERVICE_SYNS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_service_syns_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "The same SYNs by network namespace, virtual service and the destination of the \
            connection that they met.",
     labels: &["netns", "service", "old_destination", "outcome"],
@@ -66,7 +67,7 @@ const SERVICE_SYNS: MetricDef = MetricDef {
 
 const CLIENT_SYNS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_client_syns_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "The same SYNs by network namespace of the service and address of the client.",
     labels: &["netns", "client", "outcome"],
 };
@@ -74,7 +75,7 @@ const CLIENT_SYNS: MetricDef = MetricDef {
 /// Apart from the counter, whose series must not change when a name is found out.
 const CLIENT_INFO: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_client_info",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Always 1: the pod of Kubernetes that has a client's address for itself. The labels are \
            empty where it is of none that is known. Beside these, label_*: the labels of the pod \
            that node.pod_labels names.",
@@ -83,22 +84,22 @@ const CLIENT_INFO: MetricDef = MetricDef {
 
 const DRAINED: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_drained_destinations",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Destinations of weight 0 in all network namespaces.",
     labels: &[],
 };
 
 const SETTING: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_setting",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Sysctls net.ipv4.vs.* in force that decide about such SYNs, by network namespace with \
            services.",
     labels: &["netns", "setting"],
 };
 
 const WATCHING: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_watching",
-    kind: Kind::Gauge,
+    name: "nodemedic_ipvs_conn_reuse_tracing_active",
+    kind: MetricKind::Gauge,
     help: "1 while every packet of IPVS is looked at, as some connections may be kept that lead \
            to destinations drained or gone; 0 else.",
     labels: &[],
@@ -106,15 +107,15 @@ const WATCHING: MetricDef = MetricDef {
 
 const SWEPT: MetricDef = MetricDef {
     name: "nodemedic_ipvs_conn_reuse_swept_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Conntrack entries of dead connections that the treatment sweep_dead has opened for the \
            next SYN, by why the connection was dead.",
     labels: &["reason"],
 };
 
 const SWEEP_LEFT: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_sweep_left_total",
-    kind: Kind::Counter,
+    name: "nodemedic_ipvs_conn_reuse_sweep_skipped_total",
+    kind: MetricKind::Counter,
     help: "How often the treatment sweep_dead left something undone: entries beyond the rate \
            (sweep_rate), a pass with more connections than are looked at (sweep_connections), \
            events that the kernel had no room for, errors.",
@@ -126,7 +127,7 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     let drained: u64 = reading
         .namespaces
         .iter()
-        .map(|namespace| namespace.census.drained)
+        .map(|namespace| namespace.poll.drained)
         .sum();
     let mut samples = vec![Sample::plain(&DRAINED, drained as f64)];
     for namespace in reading.namespaces.iter().take(MAX_NAMESPACES) {
@@ -161,7 +162,7 @@ fn probed(probed: &ProbedReading) -> Vec<Sample> {
         Sample::plain(&WATCHING, f64::from(u8::from(probed.watching))),
         Sample::plain(
             &DELAY,
-            Value::of_durations(&total.delays, DELAY_UNIT_NS, total.delay_seconds),
+            MetricValue::of_durations(&total.delays, DELAY_UNIT_NS, total.delay_seconds),
         ),
     ];
     for outcome in Outcome::ALL {

@@ -4,13 +4,13 @@ use ebpf::ipvs_conn_reuse::Offsets;
 
 use super::layout::{self, Layout};
 use crate::{
-    ailments::Support,
+    collector::Support,
     kernel::{
-        Fact, Function, KernelFacts, MemberPath, Needs,
+        Fact, KernelFacts,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
         facts::{ModuleState, VMLINUX},
     },
-    report::Missing,
+    model::{Function, MemberPath, Missing, Needs},
 };
 
 pub(super) const MODULE: &str = "ip_vs";

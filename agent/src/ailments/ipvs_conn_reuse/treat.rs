@@ -10,12 +10,12 @@ use ebpf::ipvs_conn_reuse::{Outcome, Reason};
 
 use super::{
     SWEEP_DEAD,
-    judge::{BLACK_HOLED, DELAYED, EXPOSED, MISDIRECTED},
+    judge::{BLACKHOLED, DELAYED, DRAINED_EXPOSED, MISDIRECTED},
     measure::{NamespaceReading, ProbedReading, Reading, VsSettings},
 };
 use crate::{
     kernel::conntrack::NETLINK_IS_MISSING,
-    treatment::{Bound, Change, Proposal, Treatment},
+    model::{Bound, Change, Proposal, Treatment},
 };
 
 /// A shorter stay of reset connections in conntrack (default 10 s).
@@ -147,7 +147,7 @@ fn let_go(reading: &Reading) -> Proposal {
         .map(|namespace| Change::new(EXPIRE_NODEST_CONN, namespace.netns, 0, 1));
     Proposal::new(
         &EXPIRE_NODEST,
-        &[BLACK_HOLED, MISDIRECTED, EXPOSED],
+        &[BLACKHOLED, MISDIRECTED, DRAINED_EXPOSED],
         changes,
     )
 }
@@ -210,7 +210,7 @@ pub(super) fn misdirected(reading: &Reading) -> Vec<String> {
 }
 
 /// Remedies for SYNs that are dropped for as long as the old connection lives.
-pub(super) fn black_holed(reading: &Reading) -> Vec<String> {
+pub(super) fn blackholed(reading: &Reading) -> Vec<String> {
     let mut remedies = vec![expire_nodest_conn(
         "IPVS lets go of connections whose destination is gone, and schedules their SYNs anew; it \
          acts on the next packet",
@@ -270,7 +270,7 @@ fn by_sweeping(reading: &Reading) -> Option<String> {
         Some(true) | None => "",
     };
     Some(format!(
-        "{before}nodemedic treat ipvs_conn_reuse --with {} --apply: the agent opens the conntrack \
+        "{before}nodemedic treat ipvs_conn_reuse --treatment {} --apply: the agent opens the conntrack \
          entries of connections that are dead, and the SYN is scheduled at once; costs: up to two \
          percent of one CPU; undo: nodemedic undo",
         SWEEP.name
@@ -327,7 +327,7 @@ fn settings(reading: &Reading, probed: &ProbedReading, outcome: Outcome) -> VsSe
 
 fn of_namespaces(reading: &Reading) -> VsSettings {
     let most = reading.namespaces.iter();
-    most.max_by_key(|namespace| namespace.census.services)
+    most.max_by_key(|namespace| namespace.poll.services)
         .map(|namespace| namespace.settings)
         .unwrap_or_default()
 }

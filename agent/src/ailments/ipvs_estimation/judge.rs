@@ -5,13 +5,14 @@ use super::{
     measure::{COST_SOURCE, Interval, NamespaceReading, Reading, Recent},
     treat,
 };
-use crate::report::{Evidence, Finding, Party, Severity};
+
+use crate::model::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[STALLING, AT_RISK, BUSY];
-pub(super) const STALLING: &str = "stalling";
+pub(super) const KINDS: &[&str] = &[ESTIMATOR_STALL, AT_RISK, ESTIMATOR_CPU];
+pub(super) const ESTIMATOR_STALL: &str = "estimator_stall";
 pub(super) const AT_RISK: &str = "at_risk";
-pub(super) const BUSY: &str = "busy";
+pub(super) const ESTIMATOR_CPU: &str = "estimator_cpu";
 
 /// Namespaces that a finding names.
 const NAMED: usize = 5;
@@ -33,7 +34,7 @@ fn stalling(reading: &Reading, settings: &Settings) -> Option<Finding> {
         .flatten()
         .max_by(|one, other| one.seconds.total_cmp(&other.seconds))?;
     Some(Finding {
-        kind: STALLING.to_owned(),
+        kind: ESTIMATOR_STALL.to_owned(),
         severity: Severity::Critical,
         summary: format!(
             "a pass of the IPVS estimator held CPU {} for {}, and {} waited {} for it",
@@ -53,6 +54,7 @@ fn stalling(reading: &Reading, settings: &Settings) -> Option<Finding> {
         culprits: culprits(reading),
         victims: victims(recent),
         remedies: treat::remedies(reading),
+        follows_load: false,
     })
 }
 
@@ -97,6 +99,7 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
             share: "none known yet".to_owned(),
         }],
         remedies: treat::remedies(reading),
+        follows_load: false,
     })
 }
 
@@ -114,7 +117,7 @@ fn busy(reading: &Reading, settings: &Settings) -> Option<Finding> {
     }];
     evidence.extend(size(reading));
     Some(Finding {
-        kind: BUSY.to_owned(),
+        kind: ESTIMATOR_CPU.to_owned(),
         severity: Severity::Warning,
         summary: format!(
             "the {} threads of the IPVS estimator take {:.1} % of a CPU",
@@ -125,6 +128,7 @@ fn busy(reading: &Reading, settings: &Settings) -> Option<Finding> {
         culprits: culprits(reading),
         victims: Vec::new(),
         remedies: treat::remedies(reading),
+        follows_load: false,
     })
 }
 
@@ -209,7 +213,7 @@ fn culprits(reading: &Reading) -> Vec<Party> {
                 "{about}{} services and {} destinations, {} of them of weight 0",
                 namespace.services(),
                 namespace.destinations(),
-                namespace.census.drained
+                namespace.poll.drained
             ),
         }
     };
@@ -258,7 +262,7 @@ mod tests {
             durations::Durations,
             ipvs_estimation::measure::{Cost, ProbedReading, Switches, Threads},
         },
-        kernel::ipvs::Census,
+        kernel::ipvs::AgentPoll,
     };
 
     /// Linux up to 6.1 with a few services: passes take a fifth of a millisecond.
@@ -276,7 +280,7 @@ mod tests {
             namespaces: vec![NamespaceReading {
                 netns: 7,
                 pid: 1,
-                census: Census {
+                poll: AgentPoll {
                     services: 10,
                     destinations: 20,
                     drained: 1,
@@ -315,8 +319,8 @@ mod tests {
     /// 50,000 services: 0.64 s on 128 CPUs.
     fn large() -> Reading {
         let mut reading = healthy();
-        reading.namespaces[0].census.services = 50_000;
-        reading.namespaces[0].census.destinations = 50_000;
+        reading.namespaces[0].poll.services = 50_000;
+        reading.namespaces[0].poll.destinations = 50_000;
         reading
     }
 
@@ -349,7 +353,7 @@ mod tests {
         let finding = only(&reading);
         assert_eq!(
             (finding.kind.as_str(), finding.severity),
-            ("stalling", Severity::Critical)
+            ("estimator_stall", Severity::Critical)
         );
         assert_eq!(
             finding.summary,
@@ -371,7 +375,7 @@ mod tests {
         recent(&mut reading).passes = vec![interval(0.64)];
         recent(&mut reading).task_waits = vec![interval(0.1)];
         let finding = only(&reading);
-        assert_eq!(finding.kind, "stalling");
+        assert_eq!(finding.kind, "estimator_stall");
         assert!(
             finding.summary.contains("tasks waited 100 ms"),
             "{finding:?}"
@@ -438,7 +442,7 @@ mod tests {
     fn nobody_waits_for_threads_but_they_can_be_busy() {
         assert_eq!(kinds(&with_threads(0.5)), Vec::<String>::new());
         let finding = only(&with_threads(2.0));
-        assert_eq!(finding.kind, "busy");
+        assert_eq!(finding.kind, "estimator_cpu");
         assert_eq!(finding.evidence[0].value, 0.4);
     }
 

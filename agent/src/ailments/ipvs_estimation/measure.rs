@@ -5,7 +5,7 @@ mod cost;
 mod probed;
 mod recent;
 mod threads;
-mod watch;
+mod tracer;
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ use super::{
 };
 use crate::{
     ailments::durations::Durations,
-    kernel::ipvs::Census,
-    report::{Missing, ProbeReport, ProgramStats},
+    kernel::ipvs::AgentPoll,
+    model::{Missing, ProbeReport, ProgramStats},
 };
 
 /// The estimator comes back to each service this often, seconds.
@@ -78,7 +78,7 @@ pub struct NamespaceReading {
     /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
     pub pid: u32,
     /// Its services and destinations as procfs lists them.
-    pub census: Census,
+    pub poll: AgentPoll,
     /// Its services of IPv4 as the kernel counted them at the last pass, where that is
     /// known.
     pub counted: Option<u64>,
@@ -149,16 +149,16 @@ pub struct Recent {
 impl NamespaceReading {
     /// Services: those listed, or more where more are counted.
     pub fn services(&self) -> u64 {
-        self.census.services.max(self.counted.unwrap_or(0))
+        self.poll.services.max(self.counted.unwrap_or(0))
     }
 
     /// Destinations. Services that are not listed have as many each as those that are.
     pub fn destinations(&self) -> u64 {
-        let Census {
+        let AgentPoll {
             services,
             destinations,
             ..
-        } = self.census;
+        } = self.poll;
         if services == 0 {
             return destinations;
         }
@@ -173,13 +173,13 @@ impl NamespaceReading {
 
     /// Whether the numbers are good enough to tell what one of them costs.
     pub fn is_known(&self) -> bool {
-        self.census.complete || self.counted >= Some(self.census.services)
+        self.poll.complete || self.counted >= Some(self.poll.services)
     }
 
     /// Whether the numbers are of all that there is.
     pub fn is_exact(&self) -> bool {
-        let all_are_listed = self.counted == Some(self.census.services);
-        all_are_listed || (self.census.complete && self.services() == self.census.services)
+        let all_are_listed = self.counted == Some(self.poll.services);
+        all_are_listed || (self.poll.complete && self.services() == self.poll.services)
     }
 }
 
@@ -337,8 +337,8 @@ fn doubt(namespaces: &mut [NamespaceReading]) {
         return;
     }
     for namespace in namespaces {
-        if namespace.census.services > ONE_READ {
-            namespace.census.complete = false;
+        if namespace.poll.services > ONE_READ {
+            namespace.poll.complete = false;
         }
     }
 }
@@ -351,7 +351,7 @@ mod tests {
         NamespaceReading {
             netns: 7,
             pid: 1,
-            census: Census {
+            poll: AgentPoll {
                 services,
                 destinations: 2 * services,
                 drained: 0,

@@ -6,7 +6,8 @@ use super::{
     Reading,
     measure::{NamespaceReading, ProbedReading},
 };
-use crate::metrics::{Kind, MetricDef, Sample};
+
+use crate::model::{MetricDef, MetricKind, Sample};
 
 /// Namespaces whose estimators are shown one by one; the rest is `other`.
 const MAX_NAMESPACES: usize = 20;
@@ -31,7 +32,7 @@ pub(super) const ALL: &[MetricDef] = &[
 
 const DURATION: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_duration_seconds",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     help: "Time for which one pass of the IPVS estimator held its CPU: in the timer softirq (up \
            to Linux 6.1) or on a workqueue over all estimators of a network namespace, in a \
            kthread over one chain of them, by what it runs in.",
@@ -40,14 +41,14 @@ const DURATION: MetricDef = MetricDef {
 
 const LONGEST: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_longest_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "The longest pass since the last reading; 0 where there was none.",
     labels: &[],
 };
 
 const RX_WAIT: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_rx_wait_seconds",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     help: "Time for which receive softirqs that a pass found pending, or that were raised during \
            it, waited for their run, while waits were watched.",
     labels: &[],
@@ -55,15 +56,15 @@ const RX_WAIT: MetricDef = MetricDef {
 
 const TASK_WAIT: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_task_wait_seconds",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     help: "Time for which a task that a slow pass interrupted, or that was woken to its CPU while \
            waits were watched, could not run.",
     labels: &[],
 };
 
 const WATCHING: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_watching",
-    kind: Kind::Gauge,
+    name: "nodemedic_ipvs_estimation_tracing_active",
+    kind: MetricKind::Gauge,
     help: "1 while the tracepoints are attached that tell who waits, which is while passes are \
            slow, else 0.",
     labels: &[],
@@ -71,7 +72,7 @@ const WATCHING: MetricDef = MetricDef {
 
 const ESTIMATORS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_estimators",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Estimators, one for each service and destination and one for all, by network namespace \
            that has services.",
     labels: &["netns"],
@@ -79,14 +80,14 @@ const ESTIMATORS: MetricDef = MetricDef {
 
 const SERVICES: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_services",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "IPVS services of all network namespaces that a process lives in.",
     labels: &[],
 };
 
 const DESTINATIONS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_destinations",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Destinations of IPVS services, by whether they get new connections (weight 0 does \
            not), of all network namespaces.",
     labels: &["state"],
@@ -94,7 +95,7 @@ const DESTINATIONS: MetricDef = MetricDef {
 
 const ENABLED: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_enabled",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "1 while estimators are visited in a network namespace, 0 while run_estimation is 0 and \
            the statistics of IPVS are frozen; absent where that is not known.",
     labels: &["netns"],
@@ -102,21 +103,21 @@ const ENABLED: MetricDef = MetricDef {
 
 const POSSIBLE_CPUS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_possible_cpus",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "CPUs that could be there, each of which a pass visits once for each estimator.",
     labels: &[],
 };
 
 const COST: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_visit_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Time that one estimator takes for one possible CPU.",
     labels: &[],
 };
 
 const CALIBRATED: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_calibrated",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "1 where that time was seen on this node, 0 where it is still the one of the kernel's \
            mailing list.",
     labels: &[],
@@ -124,7 +125,7 @@ const CALIBRATED: MetricDef = MetricDef {
 
 const PREDICTED: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_predicted_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Time that visiting all estimators of the largest network namespace takes, every two \
            seconds: in one piece in the timer softirq, in short ones in a kthread; 0 while none \
            are visited.",
@@ -133,7 +134,7 @@ const PREDICTED: MetricDef = MetricDef {
 
 const CPU_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_cpu_seconds_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "CPU time that the estimator took: by the clocks of its kthreads where it has such, \
            else the time of all passes.",
     labels: &[],
@@ -141,7 +142,7 @@ const CPU_SECONDS: MetricDef = MetricDef {
 
 const THREADS: MetricDef = MetricDef {
     name: "nodemedic_ipvs_estimation_threads",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Kthreads of the estimator (Linux 6.2 and later).",
     labels: &[],
 };
@@ -159,7 +160,7 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
             .possible_cpus
             .map(|cpus| Sample::plain(&POSSIBLE_CPUS, f64::from(cpus))),
     );
-    samples.extend(census(reading));
+    samples.extend(poll(reading));
     samples.extend(enabled(reading));
     samples.extend(cpu_seconds(reading).map(|seconds| Sample::plain(&CPU_SECONDS, seconds)));
     samples.extend(
@@ -173,7 +174,7 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     samples
 }
 
-fn census(reading: &Reading) -> Vec<Sample> {
+fn poll(reading: &Reading) -> Vec<Sample> {
     let namespaces = &reading.namespaces;
     let shown = namespaces.len().min(MAX_NAMESPACES);
     let mut samples: Vec<_> = namespaces[..shown]
@@ -185,7 +186,7 @@ fn census(reading: &Reading) -> Vec<Sample> {
         samples.push(Sample::number(&ESTIMATORS, ["other"], rest as f64));
     }
     let sum = |of: fn(&NamespaceReading) -> u64| namespaces.iter().map(of).sum::<u64>() as f64;
-    let drained = sum(|it| it.census.drained);
+    let drained = sum(|it| it.poll.drained);
     let destinations = sum(NamespaceReading::destinations);
     samples.extend([
         Sample::plain(&SERVICES, sum(NamespaceReading::services)),
@@ -240,20 +241,20 @@ fn flag(on: bool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MetricValue;
     use crate::{
         ailments::{
             durations::Durations,
             ipvs_estimation::measure::{Cost, Recent, Switches},
         },
-        kernel::ipvs::Census,
-        metrics::Value,
+        kernel::ipvs::AgentPoll,
     };
 
     fn namespace(netns: u32, services: u64) -> NamespaceReading {
         NamespaceReading {
             netns,
             pid: 1,
-            census: Census {
+            poll: AgentPoll {
                 services,
                 destinations: 2 * services,
                 drained: 1,
@@ -306,7 +307,7 @@ mod tests {
         let buckets = vec![(0.000_008, 1), (0.000_016, 1), (0.000_032, 3)];
         assert_eq!(
             passes[0].value,
-            Value::Histogram {
+            MetricValue::Histogram {
                 buckets,
                 count: 7,
                 sum: 0.1
@@ -334,7 +335,7 @@ mod tests {
         let last = estimators.last().expect("there are some");
         assert_eq!(
             (last.labels[0].as_str(), &last.value),
-            ("other", &Value::Number(155.0))
+            ("other", &MetricValue::Number(155.0))
         );
     }
 
@@ -346,7 +347,7 @@ mod tests {
         let predicted = of(&samples, &PREDICTED);
         let wanted = 301.0 * 4.0 * 51.5e-9;
         assert!(
-            matches!(predicted[0].value, Value::Number(seconds) if (seconds - wanted).abs() < 1e-9),
+            matches!(predicted[0].value, MetricValue::Number(seconds) if (seconds - wanted).abs() < 1e-9),
             "{predicted:?}"
         );
         assert_eq!(of(&samples, &DURATION).len(), 0);

@@ -15,13 +15,12 @@ pub use measure::Reading;
 pub use settings::Settings;
 use support::Plan;
 
-use super::{Ailment, Support};
 use crate::{
+    collector::{Ailment, Support},
     config::Key,
-    kernel::{KernelFacts, Needs},
-    metrics::{MetricDef, Sample},
-    report::{Finding, ProbeReport, ProgramStats},
-    treatment::{Proposal, Treatment},
+    kernel::KernelFacts,
+    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
+    wakeup::WakeUp,
 };
 
 /// See the module.
@@ -47,7 +46,7 @@ impl Ailment for IpvsEstimation {
         support::support(facts)
     }
 
-    fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Measurement> {
+    fn attach(plan: Plan, settings: &Settings, _: &WakeUp) -> anyhow::Result<Measurement> {
         Ok(Measurement::attach(&plan, settings))
     }
 

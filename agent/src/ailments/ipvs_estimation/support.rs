@@ -3,13 +3,13 @@
 use ebpf::ipvs_estimation::{Context, Offsets, UNKNOWN};
 
 use crate::{
-    ailments::Support,
+    collector::Support,
     kernel::{
-        Function, KernelFacts, MemberPath, Needs,
+        KernelFacts,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
         facts::Symbol,
     },
-    report::Missing,
+    model::{Function, MemberPath, Missing, Needs},
 };
 
 pub(super) const MODULE: &str = "ip_vs";

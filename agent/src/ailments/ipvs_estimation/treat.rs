@@ -4,11 +4,12 @@
 use ebpf::ipvs_estimation::Context;
 
 use super::{
-    judge::{AT_RISK, BUSY, STALLING, time},
+    judge::{AT_RISK, ESTIMATOR_CPU, ESTIMATOR_STALL, time},
     measure::{LOWEST_NICE, NamespaceReading, Reading},
     support::{EST_CPULIST, EST_NICE, RUN_ESTIMATION},
 };
-use crate::treatment::{Bound, Change, Proposal, Treatment};
+
+use crate::model::{Bound, Change, Proposal, Treatment};
 
 /// What `run_estimation=0` takes away (ip_vs_ctl.c, `ip_vs_copy_stats` and
 /// `ip_vs_stats_percpu_show`).
@@ -61,7 +62,8 @@ pub(super) fn proposals(reading: &Reading) -> Vec<Proposal> {
         .filter(|namespace| namespace.estimating == Some(true))
         .map(|namespace| Change::new(RUN_ESTIMATION, namespace.netns, 1, 0));
     let known = reading.switches.run_estimation.is_some();
-    let stop = known.then(|| Proposal::new(&STOP, &[STALLING, AT_RISK, BUSY], changes));
+    let stop =
+        known.then(|| Proposal::new(&STOP, &[ESTIMATOR_STALL, AT_RISK, ESTIMATOR_CPU], changes));
     yielding(reading).into_iter().chain(stop).collect()
 }
 
@@ -73,7 +75,7 @@ fn yielding(reading: &Reading) -> Option<Proposal> {
         let lowest = LOWEST_NICE as u64;
         (nice < lowest).then(|| Change::new(EST_NICE, namespace.netns, nice, lowest))
     });
-    Some(Proposal::new(&YIELD, &[BUSY], changes))
+    Some(Proposal::new(&YIELD, &[ESTIMATOR_CPU], changes))
 }
 
 /// Remedies that this kernel has, safest first.

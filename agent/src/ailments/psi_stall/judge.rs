@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     kernel::pressure::Resource,
+    model::{Evidence, Finding, Party, Severity},
     node::Owner,
-    report::{Evidence, Finding, Party, Severity},
 };
 
 /// The kinds of finding, worst first.
@@ -24,7 +24,6 @@ pub(super) const KINDS: &[&str] = &[
     CPU_CONTENTION,
 ];
 /// Whoever begins to run or to write on a busy node brings them about.
-pub(super) const FOLLOW_LOAD: &[&str] = &[IO_STALL, CPU_THROTTLED, CPU_CONTENTION];
 pub(super) const MEMORY_RECLAIM: &str = "memory_reclaim";
 pub(super) const MEMORY_LIMIT: &str = "memory_limit";
 pub(super) const IO_STALL: &str = "io_stall";

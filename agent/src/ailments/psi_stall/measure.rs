@@ -1,13 +1,13 @@
 //! Measuring: what procfs and the tree of cgroups say, which needs no BPF, and what the
 //! probes add to it.
 
-mod arms;
-mod cgroup_arms;
+mod cgroup_triggers;
 mod names;
 mod node;
 mod probed;
+mod tracer;
 mod tree;
-mod watch;
+mod triggers;
 
 pub(super) use self::tree::ancestors;
 
@@ -19,23 +19,24 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use self::{
-    arms::Arms,
     node::Node,
     probed::Probed,
+    tracer::WatchReading,
     tree::{Tree, Walked},
-    watch::WatchReading,
+    triggers::PsiTriggers,
 };
 use super::support::Plan;
 use super::{Settings, causes::Cause, support};
 use crate::{
-    ailments::{durations::Durations, ranking::Places},
+    ailments::{durations::Durations, ranking::Ranks},
     kernel::{
         cgroup::{IoMax, IoStat},
         machine::{Memory, MemoryEvents},
         pressure::{Resource, Stall},
     },
+    model::{Missing, ProbeReport, ProgramStats},
     node::{Directory, Name, PodLabels},
-    report::{Missing, ProbeReport, ProgramStats},
+    wakeup::WakeUp,
 };
 
 /// What one tick measured. All that is of a window is since the reading before.
@@ -372,13 +373,13 @@ type Microseconds = [u64; 2 * Resource::ALL.len()];
 #[derive(Debug)]
 pub struct Measurement {
     node: Node,
-    arms: Arms,
+    triggers: PsiTriggers,
     tree: Option<Tree>,
     probed: Result<Probed, Missing>,
     /// The shares of a window from which on it matters who waits for CPUs and disks.
     limits: [f64; 2],
     /// What metrics show of the cgroups.
-    shown: Places<String, { 2 * Resource::ALL.len() }>,
+    shown: Ranks<String, { 2 * Resource::ALL.len() }>,
     cpus: u32,
     /// CPU time of the agent when it was last asked for.
     agent: Duration,
@@ -387,7 +388,7 @@ pub struct Measurement {
 
 impl Measurement {
     /// Takes the first look, from which the first reading counts.
-    pub(super) fn begin(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn begin(plan: Plan, settings: &Settings, wakeup: &WakeUp) -> anyhow::Result<Self> {
         let node = Node::begin()?;
         let mut probes = vec![ProbeReport {
             name: "node".to_owned(),
@@ -412,7 +413,8 @@ impl Measurement {
                 None
             }
         };
-        let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
+        let probed =
+            Probed::attach(&plan, settings, wakeup).map_err(|error| Missing::all_probes(&error));
         if let Err(missing) = &probed {
             let planned = plan.rare.iter().chain([&plan.tasks]);
             let names = planned.map(|planned| planned.probe.name);
@@ -420,11 +422,11 @@ impl Measurement {
         }
         Ok(Self {
             node,
-            arms: Arms::new(settings, plan.root()),
+            triggers: PsiTriggers::new(settings, plan.root(), wakeup),
             tree,
             probed,
             limits: [settings.cpu_ratio, settings.io_ratio],
-            shown: Places::new(settings.top_cgroups as usize),
+            shown: Ranks::new(settings.top_cgroups as usize),
             cpus: plan.cpus,
             agent: agent_time(),
             probes,
@@ -437,7 +439,7 @@ impl Measurement {
         let own = self.probes.iter().cloned();
         let probed = self.probed.iter().flat_map(Probed::reports);
         own.chain(probed)
-            .chain(self.arms.reports())
+            .chain(self.triggers.reports())
             .chain(off)
             .collect()
     }
@@ -450,8 +452,8 @@ impl Measurement {
             .map(|tree| tree.walk(window, self.cpus, &stalls));
         let walked = walked.unwrap_or_default();
         self.count(&walked);
-        self.arms.follow(&walked, window);
-        let called = self.arms.has_called() || self.stalls(&node, window);
+        self.triggers.follow(&walked, window);
+        let called = self.triggers.has_called() || self.stalls(&node, window);
         let probed = match &mut self.probed {
             Ok(probed) => probed.read(&walked, called)?,
             Err(_) => None,
@@ -464,8 +466,8 @@ impl Measurement {
             cpus: self.cpus,
             agent_seconds: agent.saturating_sub(before).as_secs_f64(),
             node,
-            armed: self.arms.calls(),
-            armed_cgroups: self.arms.cgroups(),
+            armed: self.triggers.calls(),
+            armed_cgroups: self.triggers.cgroups(),
             cgroups: walked.cgroups,
             walk: self.tree.is_some().then_some(walked.reading),
             shown: shown

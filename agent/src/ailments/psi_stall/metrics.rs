@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     kernel::pressure::Resource,
-    metrics::{Kind, MetricDef, Sample},
+    model::{MetricDef, MetricKind, Sample},
     node::{Name, Owner, PodLabels, Qos, Runtime},
 };
 
@@ -34,23 +34,23 @@ pub(super) const ALL: &[MetricDef] = &[
 
 const SECONDS: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_seconds_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Time for which at least one task (some), or all that had something to do (full), \
            waited for a resource: on the node since boot, in a cgroup with those below it since \
            it is shown. Cgroups that are not shown are added up in other.",
-    labels: &["resource", "kind", "scope"],
+    labels: &["resource", "stall", "cgroup"],
 };
 
 /// Apart from the counter, whose series must not change when a name is found out.
 const SCOPE_INFO: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_scope_info",
-    kind: Kind::Gauge,
+    name: "nodemedic_psi_stall_cgroup_info",
+    kind: MetricKind::Gauge,
     help: "Always 1: whose a cgroup is that is shown, as far as its path tells, and what Kubernetes \
            calls it, as far as the runtime or the kubelet has told. A label is empty where there \
            is no such thing, and all but scope are for other. Beside these, label_*: the labels of \
            the pod that node.pod_labels names.",
     labels: &[
-        "scope",
+        "cgroup",
         "namespace",
         "pod",
         "container",
@@ -63,30 +63,30 @@ const SCOPE_INFO: MetricDef = MetricDef {
 };
 
 const ARMED: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_armed",
-    kind: Kind::Gauge,
+    name: "nodemedic_psi_stall_triggers_active",
+    kind: MetricKind::Gauge,
     help: "1 while the kernel calls for a reading as soon as tasks of the node wait for too much of \
            a second, else 0.",
     labels: &[],
 };
 
 const ARMED_CGROUPS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_armed_cgroups",
-    kind: Kind::Gauge,
+    name: "nodemedic_psi_stall_cgroup_triggers_active",
+    kind: MetricKind::Gauge,
     help: "Cgroups for which the kernel calls as well: those that have waited most lately.",
     labels: &[],
 };
 
 const CALLS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_calls_total",
-    kind: Kind::Counter,
+    name: "nodemedic_psi_stall_trigger_events_total",
+    kind: MetricKind::Counter,
     help: "How often the kernel has called for a reading, by what tasks waited for.",
     labels: &["resource"],
 };
 
 const MEMORY_EVENTS: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_memory_events_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Events of memory management that tell why tasks wait for memory, on the node since \
            boot; what a cgroup's own limit brings about is left out of allocstall, pgscan and \
            pgsteal.",
@@ -95,28 +95,28 @@ const MEMORY_EVENTS: MetricDef = MetricDef {
 
 const DIRTY: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_dirty_bytes",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Memory that waits to be written to disk, or is being written.",
     labels: &["state"],
 };
 
 const CGROUPS: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_cgroups",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Cgroups that are known, and those that the last walk had to look at.",
     labels: &["state"],
 };
 
 const WALK_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_walk_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Time that the last walk of the tree of cgroups took.",
     labels: &[],
 };
 
 const WALK_COMPLETE: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_walk_complete",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Whether the last walk of the tree of cgroups reached all that it should have (1), or \
            was ended by a bound (0).",
     labels: &[],
@@ -124,14 +124,14 @@ const WALK_COMPLETE: MetricDef = MetricDef {
 
 const MEMSTALL: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_memstall_seconds",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     help: "Time for which one task waited for memory, each time that it did.",
     labels: &[],
 };
 
 const CAUSE_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_cause_seconds_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Time for which tasks waited, added up task by task, by the path of the kernel in which \
            they did.",
     labels: &["resource", "cause"],
@@ -139,31 +139,31 @@ const CAUSE_SECONDS: MetricDef = MetricDef {
 
 const TASK_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_task_seconds_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Time for which tasks of a cgroup itself, not of those below it, waited, added up task by \
            task since it is shown; of all that are not shown in other. The kernel's own threads \
            are among those.",
-    labels: &["resource", "scope"],
+    labels: &["resource", "cgroup"],
 };
 
 const WATCHING: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_watching",
-    kind: Kind::Gauge,
+    name: "nodemedic_psi_stall_tracing_active",
+    kind: MetricKind::Gauge,
     help: "1 while the tracepoints of the scheduler are attached, which is for a few seconds after \
            tasks have waited for CPUs or disks for too long, else 0.",
     labels: &[],
 };
 
 const WATCHES: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_watches_total",
-    kind: Kind::Counter,
+    name: "nodemedic_psi_stall_tracings_total",
+    kind: MetricKind::Counter,
     help: "How often the tracepoints of the scheduler were attached.",
     labels: &[],
 };
 
 const WATCH_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_watch_seconds_total",
-    kind: Kind::Counter,
+    name: "nodemedic_psi_stall_tracing_seconds_total",
+    kind: MetricKind::Counter,
     help: "For how long they were attached in all: waits for CPUs and disks are counted by cause, \
            and of tasks, in this time alone.",
     labels: &[],

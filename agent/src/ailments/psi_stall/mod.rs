@@ -15,14 +15,13 @@ pub use measure::Reading;
 pub use settings::Settings;
 use support::Plan;
 
-use super::{Ailment, Support};
 use crate::{
+    collector::{Ailment, Support},
     config::Key,
-    kernel::{KernelFacts, Needs},
-    metrics::{MetricDef, Sample},
+    kernel::KernelFacts,
+    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
     node::Directory,
-    report::{Finding, ProbeReport, ProgramStats},
-    treatment::{Proposal, Treatment},
+    wakeup::WakeUp,
 };
 
 /// See the module.
@@ -37,7 +36,6 @@ impl Ailment for PsiStall {
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
     const KEYS: &'static [Key] = Settings::KEYS;
-    const FOLLOW_LOAD: &'static [&'static str] = judge::FOLLOW_LOAD;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
@@ -49,8 +47,8 @@ impl Ailment for PsiStall {
         support::support(facts)
     }
 
-    fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Measurement> {
-        Measurement::begin(plan, settings)
+    fn attach(plan: Plan, settings: &Settings, wakeup: &WakeUp) -> anyhow::Result<Measurement> {
+        Measurement::begin(plan, settings, wakeup)
     }
 
     fn probes(probe: &Measurement) -> Vec<ProbeReport> {

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use ebpf::psi_stall::Offsets;
 
 use crate::{
-    ailments::Support,
+    collector::Support,
     kernel::{
-        Fact, Function, KernelFacts, MemberPath, Needs,
+        Fact, KernelFacts,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
         cgroup::Hierarchies,
         facts::VMLINUX,
     },
-    report::Missing,
+    model::{Function, MemberPath, Missing, Needs},
 };
 
 const ENTER: &str = "psi_memstall_enter";

@@ -1,11 +1,11 @@
 //! What can be done against it: what each change does, what it costs, how it is undone.
 
-use crate::treatment::{Bound, Change, Proposal, Treatment};
-
 use super::{
     judge::{IO_STALL, MEMORY_RECLAIM},
     measure::{DiskReading, NodeReading, Reading},
 };
+
+use crate::model::{Bound, Change, Proposal, Treatment};
 
 /// Safest first.
 pub(super) const TREATMENTS: &[&Treatment] = &[&DIRTY_BACKGROUND, &WATERMARKS];

@@ -5,13 +5,14 @@ use super::{
     measure::{FlowReading, Reading},
     treat,
 };
-use crate::report::{Evidence, Finding, Party, Severity};
+
+use crate::model::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[FULL, FILLING, WASTEFUL];
-pub(super) const FULL: &str = "full";
-pub(super) const FILLING: &str = "filling";
-pub(super) const WASTEFUL: &str = "wasteful";
+pub(super) const KINDS: &[&str] = &[TABLE_FULL, TABLE_FILLING, IDLE_ENTRIES];
+pub(super) const TABLE_FULL: &str = "table_full";
+pub(super) const TABLE_FILLING: &str = "table_filling";
+pub(super) const IDLE_ENTRIES: &str = "idle_entries";
 
 /// Parties that a finding names.
 const NAMED: usize = 5;
@@ -54,7 +55,7 @@ fn full(reading: &Reading) -> Option<Finding> {
     evidence.extend(tight.as_ref().map(usage));
     let victims = victims(reading, dropped, pushed_out, no_room, tight.as_ref());
     Some(Finding {
-        kind: FULL.to_owned(),
+        kind: TABLE_FULL.to_owned(),
         severity: Severity::Critical,
         summary: match (dropped, pushed_out) {
             (0, 0) => "the connection tracking table has no room left".to_owned(),
@@ -71,6 +72,7 @@ fn full(reading: &Reading) -> Option<Finding> {
         culprits: culprits(reading),
         victims,
         remedies: treat::remedies(reading),
+        follows_load: false,
     })
 }
 
@@ -128,7 +130,7 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
     }
     evidence.push(usage(&table));
     Some(Finding {
-        kind: FILLING.to_owned(),
+        kind: TABLE_FILLING.to_owned(),
         severity: Severity::Warning,
         summary: match soon {
             Some(seconds) => format!(
@@ -150,6 +152,7 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
             share: "none yet".to_owned(),
         }],
         remedies: treat::remedies(reading),
+        follows_load: false,
     })
 }
 
@@ -168,7 +171,7 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
         "short UDP exchanges"
     };
     Some(Finding {
-        kind: WASTEFUL.to_owned(),
+        kind: IDLE_ENTRIES.to_owned(),
         severity: Severity::Warning,
         summary: format!(
             "about {idle:.0} of {} entries stand idle after {whose} that are over",
@@ -190,6 +193,7 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
         culprits: culprits(reading),
         victims: Vec::new(),
         remedies: treat::remedies(reading),
+        follows_load: false,
     })
 }
 
@@ -396,7 +400,7 @@ mod tests {
                 complete: true,
                 ..Snapshot::default()
             }),
-            snapshot_age_seconds: Some(5.0),
+            snapshot_unix_seconds: Some(1.8e9),
             probed: Some(ProbedReading {
                 total: counts.clone(),
                 window: counts,
@@ -433,7 +437,7 @@ mod tests {
         let mut reading = healthy();
         reading.window_drops.drop = Some(15);
         let findings = judge(&reading, &Settings::default());
-        assert_eq!(findings[0].kind, "full");
+        assert_eq!(findings[0].kind, "table_full");
         assert_eq!(findings[0].severity, Severity::Critical);
         assert!(
             findings[0].culprits[0].who.contains("10.0.0.7"),
@@ -459,14 +463,14 @@ mod tests {
         reading.window_drops.insert_failed = Some(12);
         assert_eq!(kinds(&reading), Vec::<String>::new());
         reading.window_drops.drop = Some(13);
-        assert_eq!(kinds(&reading), ["full"]);
+        assert_eq!(kinds(&reading), ["table_full"]);
     }
 
     #[test]
     fn early_drops_alone_make_it_full_as_well() {
         let mut reading = healthy();
         reading.window_drops.early_drop = Some(50);
-        assert_eq!(kinds(&reading), ["full"]);
+        assert_eq!(kinds(&reading), ["table_full"]);
     }
 
     #[test]
@@ -484,7 +488,7 @@ mod tests {
         reading.growth = Some(400.0);
         at_rate(&mut reading, 400);
         let findings = judge(&reading, &Settings::default());
-        assert_eq!(findings[0].kind, "filling");
+        assert_eq!(findings[0].kind, "table_filling");
         assert_eq!(findings[0].evidence[0].value, 22.5);
     }
 
@@ -493,7 +497,7 @@ mod tests {
         let mut reading = healthy();
         reading.growth = Some(100.0);
         reading.probed = None;
-        assert_eq!(kinds(&reading), ["filling"]);
+        assert_eq!(kinds(&reading), ["table_filling"]);
     }
 
     #[test]
@@ -508,13 +512,13 @@ mod tests {
             Some(0.0),
         )];
         let findings = judge(&reading, &Settings::default());
-        assert_eq!(findings[0].kind, "filling");
+        assert_eq!(findings[0].kind, "table_filling");
         assert!(
             findings[0].evidence[0].metric.contains("netns=\"9\""),
             "{findings:?}"
         );
         reading.namespaces[0].0.entries = 10_000;
-        assert_eq!(kinds(&reading), ["full"]);
+        assert_eq!(kinds(&reading), ["table_full"]);
     }
 
     #[test]
@@ -538,7 +542,7 @@ mod tests {
             snapshot.udp.replied = replied;
         };
         udp(&mut reading, 1_900);
-        assert_eq!(kinds(&reading), ["wasteful"]);
+        assert_eq!(kinds(&reading), ["idle_entries"]);
         udp(&mut reading, 900);
         assert_eq!(kinds(&reading), Vec::<String>::new());
         udp(&mut reading, 1_900);
@@ -570,6 +574,6 @@ mod tests {
         reading.snapshot = None;
         let probed = reading.probed.as_mut().expect("the healthy one has probes");
         probed.window.wasted_seconds = Some(15_000.0);
-        assert_eq!(kinds(&reading), ["wasteful"]);
+        assert_eq!(kinds(&reading), ["idle_entries"]);
     }
 }

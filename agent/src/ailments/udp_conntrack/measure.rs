@@ -14,8 +14,8 @@ use self::{baseline::Baseline, probed::Probed, walk::Walker};
 use super::{Settings, support::Plan};
 use crate::{
     kernel::conntrack::{Namespace, Snapshot},
+    model::{Missing, ProbeReport, ProgramStats},
     node::{Directory, Neighbours},
-    report::{Missing, ProbeReport, ProgramStats},
 };
 
 /// The port of DNS.
@@ -48,8 +48,8 @@ pub struct Reading {
     pub namespaces: Vec<(Namespace, Option<f64>)>,
     /// The last walk of the table.
     pub snapshot: Option<Snapshot>,
-    /// How long ago that was, seconds.
-    pub snapshot_age_seconds: Option<f64>,
+    /// When that was, seconds since the epoch.
+    pub snapshot_unix_seconds: Option<f64>,
     /// What the probes counted; absent where none is attached.
     pub probed: Option<ProbedReading>,
     /// The pods behind these addresses and namespaces.

@@ -5,7 +5,7 @@ use ebpf::udp_conntrack::{End, LIFETIME_UNIT_NS, State};
 use super::{Reading, judge::seconds_to_full, measure::ProbedReading};
 use crate::{
     kernel::conntrack::Namespace,
-    metrics::{Kind, MetricDef, Sample, Value},
+    model::{MetricDef, MetricKind, MetricValue, Sample},
 };
 
 /// Namespaces whose entries are shown one by one; the rest is `other`.
@@ -20,7 +20,7 @@ pub(super) const ALL: &[MetricDef] = &[
     WASTED,
     TIMEOUT,
     WALK_SECONDS,
-    WALK_AGE,
+    WALK_TIMESTAMP,
     CREATED_BY_PROTOCOL,
     REMOVED_BY_PROTOCOL,
     ENTRIES,
@@ -32,7 +32,7 @@ pub(super) const ALL: &[MetricDef] = &[
 
 const CREATED: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_created_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "UDP entries made in the connection tracking table, by network namespace, destination \
            port (ephemeral: 32768 and above) and source address.",
     labels: &["netns", "port", "source"],
@@ -41,7 +41,7 @@ const CREATED: MetricDef = MetricDef {
 /// Apart from the counter, whose series must not change when a name is found out.
 const SOURCE_INFO: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_source_info",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Always 1: the pod of Kubernetes that has a source address for itself. The labels are \
            empty where it is of none that is known. Beside these, label_*: the labels of the pod \
            that node.pod_labels names.",
@@ -50,14 +50,14 @@ const SOURCE_INFO: MetricDef = MetricDef {
 
 const REMOVED: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_removed_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "UDP entries removed, by how they ended and what their flow had become.",
-    labels: &["end", "state"],
+    labels: &["reason", "state"],
 };
 
 const UDP_ENTRIES: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_entries",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "UDP entries in the table of the agent's network namespace at the last walk, by what \
            their flow has become.",
     labels: &["state"],
@@ -65,14 +65,14 @@ const UDP_ENTRIES: MetricDef = MetricDef {
 
 const LIFETIME: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_lifetime_seconds",
-    kind: Kind::Histogram,
+    kind: MetricKind::Histogram,
     help: "Time from the creation of a UDP entry to its removal.",
     labels: &[],
 };
 
 const WASTED: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_wasted_entry_seconds_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Seconds for which removed UDP entries had stood in the table after the last packet of \
            a flow that never became a stream; its rate is the number of entries standing idle.",
     labels: &[],
@@ -80,49 +80,49 @@ const WASTED: MetricDef = MetricDef {
 
 const TIMEOUT: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_timeout_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Timeouts in force: nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.",
     labels: &["timeout"],
 };
 
 const WALK_SECONDS: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_walk_seconds",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Time that the last walk of the table through ctnetlink took.",
     labels: &[],
 };
 
-const WALK_AGE: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_walk_age_seconds",
-    kind: Kind::Gauge,
-    help: "Time since the last walk of the table through ctnetlink.",
+const WALK_TIMESTAMP: MetricDef = MetricDef {
+    name: "nodemedic_udp_conntrack_walk_timestamp_seconds",
+    kind: MetricKind::Gauge,
+    help: "When the table was last walked through ctnetlink, in seconds since the epoch.",
     labels: &[],
 };
 
 const CREATED_BY_PROTOCOL: MetricDef = MetricDef {
     name: "nodemedic_conntrack_created_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Entries made in the connection tracking tables of all network namespaces.",
     labels: &["protocol"],
 };
 
 const REMOVED_BY_PROTOCOL: MetricDef = MetricDef {
     name: "nodemedic_conntrack_removed_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Entries removed from the connection tracking tables of all network namespaces.",
     labels: &["protocol"],
 };
 
 const ENTRIES: MetricDef = MetricDef {
     name: "nodemedic_conntrack_entries",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Entries in the connection tracking table, by network namespace.",
     labels: &["netns"],
 };
 
 const NETNS_INFO: MetricDef = MetricDef {
     name: "nodemedic_conntrack_netns_info",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Always 1: the pod of Kubernetes that has a network namespace for itself. The labels are \
            empty where it is of none that is known. Beside these, label_*: the labels of the pod \
            that node.pod_labels names.",
@@ -131,14 +131,14 @@ const NETNS_INFO: MetricDef = MetricDef {
 
 const LIMIT: MetricDef = MetricDef {
     name: "nodemedic_conntrack_entries_limit",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "nf_conntrack_max, which holds for each network namespace by itself; 0 means no limit.",
     labels: &[],
 };
 
 const DROPS: MetricDef = MetricDef {
     name: "nodemedic_conntrack_drops_total",
-    kind: Kind::Counter,
+    kind: MetricKind::Counter,
     help: "Packets dropped without an entry or in a clash (drop), entries pushed out of a full \
            table (early_drop) and packets whose entry lost a clash (insert_failed, part of drop), \
            in the agent's network namespace since boot.",
@@ -147,7 +147,7 @@ const DROPS: MetricDef = MetricDef {
 
 const SECONDS_TO_FULL: MetricDef = MetricDef {
     name: "nodemedic_conntrack_seconds_to_full",
-    kind: Kind::Gauge,
+    kind: MetricKind::Gauge,
     help: "Time until the first network namespace's table is full if it goes on growing as in \
            the last minute; +Inf while none grows.",
     labels: &[],
@@ -236,8 +236,8 @@ fn walk(reading: &Reading) -> Vec<Sample> {
     let mut samples = vec![Sample::plain(&WALK_SECONDS, snapshot.seconds)];
     samples.extend(
         reading
-            .snapshot_age_seconds
-            .map(|age| Sample::plain(&WALK_AGE, age)),
+            .snapshot_unix_seconds
+            .map(|at| Sample::plain(&WALK_TIMESTAMP, at)),
     );
     if snapshot.complete {
         let states = [
@@ -304,7 +304,7 @@ fn removals(probed: &ProbedReading) -> Vec<Sample> {
     );
     samples.push(Sample::plain(
         &LIFETIME,
-        Value::of_durations(&total.lifetimes, LIFETIME_UNIT_NS, total.lifetime_seconds),
+        MetricValue::of_durations(&total.lifetimes, LIFETIME_UNIT_NS, total.lifetime_seconds),
     ));
     samples
 }

@@ -15,14 +15,13 @@ pub use measure::Reading;
 pub use settings::Settings;
 use support::Plan;
 
-use super::{Ailment, Support};
 use crate::{
+    collector::{Ailment, Support},
     config::Key,
-    kernel::{KernelFacts, Needs},
-    metrics::{MetricDef, Sample},
+    kernel::KernelFacts,
+    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
     node::Directory,
-    report::{Finding, ProbeReport, ProgramStats},
-    treatment::{Proposal, Treatment},
+    wakeup::WakeUp,
 };
 
 /// See the module.
@@ -48,7 +47,7 @@ impl Ailment for UdpConntrack {
         support::support(facts)
     }
 
-    fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Measurement> {
+    fn attach(plan: Plan, settings: &Settings, _: &WakeUp) -> anyhow::Result<Measurement> {
         Measurement::attach(plan, settings)
     }
 

@@ -3,13 +3,13 @@
 use ebpf::udp_conntrack::{ENTRY_WORDS, EntryOffsets, Offsets};
 
 use crate::{
-    ailments::Support,
+    collector::Support,
     kernel::{
-        Fact, Function, KernelFacts, MemberPath, Needs,
+        Fact, KernelFacts,
         bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
         facts::ModuleState,
     },
-    report::Missing,
+    model::{Function, MemberPath, Missing, Needs},
 };
 
 pub(super) const MODULE: &str = "nf_conntrack";

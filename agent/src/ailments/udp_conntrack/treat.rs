@@ -1,11 +1,11 @@
 //! What can be done against it: what each change does, what it costs, how it is undone.
 
-use crate::treatment::{Bound, Change, Proposal, Treatment};
-
 use super::{
-    judge::{FILLING, FULL, WASTEFUL},
+    judge::{IDLE_ENTRIES, TABLE_FILLING, TABLE_FULL},
     measure::Reading,
 };
+
+use crate::model::{Bound, Change, Proposal, Treatment};
 
 /// Memory of an entry: `struct nf_conn` with the extensions that NAT adds, and its
 /// share of the hash table, bytes (the slab shows 256 to 320).
@@ -92,13 +92,17 @@ fn shorter(treatment: &'static Treatment, reading: &Reading, now: Option<u64>) -
         let to = *bound.allowed.start();
         (from > to).then(|| Change::new(bound.key, reading.netns, from, to))
     });
-    Proposal::new(treatment, &[FULL, FILLING, WASTEFUL], change)
+    Proposal::new(
+        treatment,
+        &[TABLE_FULL, TABLE_FILLING, IDLE_ENTRIES],
+        change,
+    )
 }
 
 /// The table at twice its size.
 fn larger(reading: &Reading) -> Proposal {
     let Some(from) = reading.limit.filter(|limit| *limit > 0) else {
-        return Proposal::new(&MAX, &[FULL, FILLING], None);
+        return Proposal::new(&MAX, &[TABLE_FULL, TABLE_FILLING], None);
     };
     let to = from.saturating_mul(2);
     let change = Change::new(MAX.keys[0].key, reading.netns, from, to);
@@ -115,7 +119,7 @@ fn larger(reading: &Reading) -> Proposal {
     };
     Proposal {
         objection,
-        ..Proposal::new(&MAX, &[FULL, FILLING], Some(change))
+        ..Proposal::new(&MAX, &[TABLE_FULL, TABLE_FILLING], Some(change))
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     kernel::facts::BtfFunction,
-    report::{Missing, ProbeReport, ProgramStats},
+    model::{Missing, ProbeReport, ProgramStats},
 };
 
 /// Reader of the log records that BPF programs write.

@@ -1,8 +1,8 @@
 //! Where a member lies that a program reads, or why that is not known.
 
 use crate::{
-    kernel::facts::{Fact, KernelFacts, Member, MemberPath},
-    report::Missing,
+    kernel::facts::{Fact, KernelFacts, Member},
+    model::{MemberPath, Missing},
 };
 
 /// A member's offset in bytes, if it is there and of the size that the programs read

@@ -3,7 +3,7 @@
 use super::{At, Candidate, Hook, Probe, Program};
 use crate::{
     kernel::facts::{BtfFunction, Fact, KernelFacts, ModuleState, ProgramType, Symbol},
-    report::{Missing, ProbeReport},
+    model::{Missing, ProbeReport},
 };
 
 /// A probe with the candidates that this kernel should take, in order.

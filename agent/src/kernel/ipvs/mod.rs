@@ -32,7 +32,7 @@ const DESTINATION: &str = "  -> ";
 
 /// The services of one network namespace, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Census {
+pub struct AgentPoll {
     /// Virtual services: an address, port and protocol, or a firewall mark.
     pub services: u64,
     /// Destinations of all of them together.
@@ -43,7 +43,7 @@ pub struct Census {
     pub complete: bool,
 }
 
-/// Takes censuses of namespaces when they are due, and keeps the last of each.
+/// Takes polls of namespaces when they are due, and keeps the last of each.
 #[derive(Debug)]
 pub struct Surveyor {
     interval: Duration,
@@ -52,7 +52,7 @@ pub struct Surveyor {
     last: Vec<Namespace>,
 }
 
-/// A network namespace with its census.
+/// A network namespace with its poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// Inode number, as in `/proc/<pid>/ns/net`.
@@ -60,11 +60,11 @@ pub struct Namespace {
     /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
     pub pid: u32,
     /// Its services.
-    pub census: Census,
+    pub poll: AgentPoll,
 }
 
 impl Surveyor {
-    /// Censuses `interval` apart or more, each of which takes `limit` at the most.
+    /// AgentPolls `interval` apart or more, each of which takes `limit` at the most.
     pub fn new(interval: Duration, limit: Duration) -> Self {
         Self {
             interval,
@@ -74,9 +74,9 @@ impl Surveyor {
         }
     }
 
-    /// The namespaces that have services, as of the last census; it is taken anew where it
+    /// The namespaces that have services, as of the last poll; it is taken anew where it
     /// is due. The kernel walks its table from the begin for each page that is read, so a
-    /// census of a large one has to wait for longer.
+    /// poll of a large one has to wait for longer.
     pub fn survey(&mut self, namespaces: impl Iterator<Item = (u32, u32)>) -> &[Namespace] {
         let began = Instant::now();
         if began < self.next {
@@ -84,9 +84,9 @@ impl Surveyor {
         }
         let until = began + self.limit;
         let count = |(netns, pid): (u32, u32)| {
-            let census = census(&pid.to_string(), until).ok()??;
-            let namespace = Namespace { netns, pid, census };
-            (census.services > 0).then_some(namespace)
+            let poll = poll(&pid.to_string(), until).ok()??;
+            let namespace = Namespace { netns, pid, poll };
+            (poll.services > 0).then_some(namespace)
         };
         self.last = namespaces.filter_map(count).collect();
         self.next = Instant::now() + self.interval.max(began.elapsed() * SHARE);
@@ -105,7 +105,7 @@ impl Surveyor {
 /// # Errors
 ///
 /// Where the list cannot be read.
-pub fn census(process: &str, until: Instant) -> io::Result<Option<Census>> {
+pub fn poll(process: &str, until: Instant) -> io::Result<Option<AgentPoll>> {
     let path = format!("/proc/{process}/net/ip_vs");
     let counted = match File::open(&path) {
         Ok(file) => count(BufReader::with_capacity(1 << 14, file), until),
@@ -113,7 +113,7 @@ pub fn census(process: &str, until: Instant) -> io::Result<Option<Census>> {
         Err(error) => Err(error),
     };
     match counted {
-        Ok(census) => Ok(Some(census)),
+        Ok(poll) => Ok(Some(poll)),
         Err(error) => Err(io::Error::new(
             error.kind(),
             format!("read {path}: {error}"),
@@ -121,30 +121,30 @@ pub fn census(process: &str, until: Instant) -> io::Result<Option<Census>> {
     }
 }
 
-fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Census> {
-    let mut census = Census::default();
+fn count(mut lines: impl BufRead, until: Instant) -> io::Result<AgentPoll> {
+    let mut poll = AgentPoll::default();
     let mut line = String::new();
     for number in 0.. {
         line.clear();
         if lines.read_line(&mut line)? == 0 {
-            census.complete = true;
+            poll.complete = true;
             break;
         }
         if number < HEADER_LINES {
             continue;
         }
         match line.strip_prefix(DESTINATION) {
-            None => census.services += 1,
+            None => poll.services += 1,
             Some(destination) => {
-                census.destinations += 1;
-                census.drained += u64::from(is_drained(destination));
+                poll.destinations += 1;
+                poll.drained += u64::from(is_drained(destination));
             }
         }
         if number % LINES_A_LOOK == 0 && Instant::now() > until {
             break;
         }
     }
-    Ok(census)
+    Ok(poll)
 }
 
 /// `address:port  forward  weight  active  inactive`
@@ -174,35 +174,35 @@ FWM  00000007 rr
 
     #[test]
     fn services_and_destinations_of_every_kind_are_counted() {
-        let census = count(LIST.as_bytes(), soon()).expect("a slice cannot fail to read");
-        let wanted = Census {
+        let poll = count(LIST.as_bytes(), soon()).expect("a slice cannot fail to read");
+        let wanted = AgentPoll {
             services: 3,
             destinations: 3,
             drained: 1,
             complete: true,
         };
-        assert_eq!(census, wanted);
+        assert_eq!(poll, wanted);
     }
 
     #[test]
     fn an_empty_list_has_no_service() {
         let headers: String = LIST.split_inclusive('\n').take(HEADER_LINES).collect();
-        let census = count(headers.as_bytes(), soon()).expect("a slice cannot fail to read");
-        assert_eq!((census.services, census.complete), (0, true));
+        let poll = count(headers.as_bytes(), soon()).expect("a slice cannot fail to read");
+        assert_eq!((poll.services, poll.complete), (0, true));
     }
 
     #[test]
     fn a_list_that_takes_too_long_is_said_to_be_incomplete() {
         let long = LIST.repeat(LINES_A_LOOK);
         let now = Instant::now();
-        let census = count(long.as_bytes(), now - Duration::from_secs(1))
+        let poll = count(long.as_bytes(), now - Duration::from_secs(1))
             .expect("a slice cannot fail to read");
-        assert!(!census.complete);
-        assert!(census.services > 0);
+        assert!(!poll.complete);
+        assert!(poll.services > 0);
     }
 
     #[test]
     fn a_process_that_is_gone_has_no_services() {
-        assert_eq!(census("0", soon()).expect("it is no error"), None);
+        assert_eq!(poll("0", soon()).expect("it is no error"), None);
     }
 }

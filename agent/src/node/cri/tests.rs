@@ -4,11 +4,11 @@ use prost::Message as _;
 use tokio::time::timeout;
 
 use super::{
+    fake::{Answer, Fake, Runtime},
     messages::{
         Container, ContainerMetadata, LinuxPodSandboxStatus, Namespace, PodIp, PodSandboxMetadata,
         PodSandboxNetworkStatus, PodSandboxStatus,
     },
-    sham::{Answer, Runtime, Sham},
     *,
 };
 
@@ -81,8 +81,8 @@ async fn ask(cri: &mut Cri) -> anyhow::Result<Vec<PodRecord>> {
 }
 
 async fn refusal(runtime: Runtime) -> String {
-    let sham = Sham::serve(runtime);
-    let error = ask(&mut Cri::new(sham.socket())).await.unwrap_err();
+    let fake = Fake::serve(runtime);
+    let error = ask(&mut Cri::new(fake.socket())).await.unwrap_err();
     format!("{error:#}")
 }
 
@@ -91,8 +91,8 @@ async fn pods_and_containers_are_told_with_their_addresses() {
     let status = status(&["10.0.0.7", "fd00::7"], 0, "{}");
     let sandboxes = vec![sandbox("s1", "u1", 1), sandbox("s2", "u2", 2)];
     let containers = vec![container("c1", "s1", "app"), container("c2", "s1", "log")];
-    let sham = Sham::serve(answers(sandboxes, containers, &status));
-    let mut cri = Cri::new(sham.socket());
+    let fake = Fake::serve(answers(sandboxes, containers, &status));
+    let mut cri = Cri::new(fake.socket());
     let mut pods = ask(&mut cri).await.unwrap();
     pods.sort_by(|a, b| a.uid.cmp(&b.uid));
     assert_eq!(pods.len(), 2);
@@ -107,24 +107,24 @@ async fn pods_and_containers_are_told_with_their_addresses() {
     assert_eq!(names, ["app", "log"]);
     let addresses: Vec<_> = pods[0].addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.0.0.7", "fd00::7"]);
-    assert_eq!(sham.calls(), 4);
+    assert_eq!(fake.calls(), 4);
     ask(&mut cri).await.unwrap();
-    assert_eq!(sham.calls(), 6, "a sandbox's network is asked for once");
+    assert_eq!(fake.calls(), 6, "a sandbox's network is asked for once");
 }
 
 #[tokio::test]
 async fn a_pod_in_the_nodes_network_has_no_address_of_its_own() {
     let status = status(&["192.0.2.1"], NamespaceOption::NODE, "{}");
-    let sham = Sham::serve(answers(vec![sandbox("s1", "u1", 1)], Vec::new(), &status));
-    let pods = ask(&mut Cri::new(sham.socket())).await.unwrap();
+    let fake = Fake::serve(answers(vec![sandbox("s1", "u1", 1)], Vec::new(), &status));
+    let pods = ask(&mut Cri::new(fake.socket())).await.unwrap();
     assert_eq!(pods[0].addresses, Vec::<IpAddr>::new());
 }
 
 #[tokio::test]
 async fn of_a_pod_that_was_made_anew_the_newer_sandbox_counts() {
     let sandboxes = vec![sandbox("old", "u1", 1), sandbox("new", "u1", 2)];
-    let sham = Sham::serve(answers(sandboxes, Vec::new(), &status(&[], 0, "{}")));
-    let pods = ask(&mut Cri::new(sham.socket())).await.unwrap();
+    let fake = Fake::serve(answers(sandboxes, Vec::new(), &status(&[], 0, "{}")));
+    let pods = ask(&mut Cri::new(fake.socket())).await.unwrap();
     assert_eq!(pods.len(), 1);
     assert_eq!(pods[0].sandbox.as_deref(), Some("new"));
 }
@@ -137,12 +137,12 @@ async fn what_does_not_fit_together_is_passed_over() {
     };
     let stray = container("c9", "no such sandbox", "app");
     let status = status(&["no address", "10.0.0.7"], 0, "{ not JSON");
-    let sham = Sham::serve(answers(
+    let fake = Fake::serve(answers(
         vec![sandbox("s1", "u1", 1), nameless],
         vec![stray],
         &status,
     ));
-    let pods = ask(&mut Cri::new(sham.socket())).await.unwrap();
+    let pods = ask(&mut Cri::new(fake.socket())).await.unwrap();
     assert_eq!(pods.len(), 1);
     assert_eq!(pods[0].containers, Vec::new());
     assert_eq!(pods[0].addresses, ["10.0.0.7".parse::<IpAddr>().unwrap()]);
@@ -172,12 +172,12 @@ async fn a_sandbox_that_goes_in_between_is_no_error() {
     let sandboxes = ListPodSandboxResponse {
         items: vec![sandbox("s1", "u1", 1)],
     };
-    let sham = Sham::serve(Runtime::Answers(HashMap::from([
+    let fake = Fake::serve(Runtime::Answers(HashMap::from([
         ("ListPodSandbox", Answer::of(&sandboxes)),
         ("ListContainers", Answer::Message(Vec::new())),
         ("PodSandboxStatus", gone),
     ])));
-    assert_eq!(ask(&mut Cri::new(sham.socket())).await.unwrap().len(), 1);
+    assert_eq!(ask(&mut Cri::new(fake.socket())).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -222,15 +222,15 @@ async fn nobody_behind_the_socket_is_told_so() {
 #[tokio::test]
 async fn no_more_is_asked_about_pods_than_there_is_room_for() {
     let sandboxes = (0..50).map(|i| sandbox(&format!("s{i}"), &format!("u{i}"), i));
-    let sham = Sham::serve(answers(
+    let fake = Fake::serve(answers(
         sandboxes.collect(),
         Vec::new(),
         &status(&[], 0, "{}"),
     ));
-    let mut cri = Cri::new(sham.socket());
+    let mut cri = Cri::new(fake.socket());
     let pods = timeout(LONG, cri.pods(10)).await.unwrap().unwrap();
     assert_eq!(pods.len(), 50, "they are there to be counted");
-    assert_eq!(sham.calls(), 2 + 10);
+    assert_eq!(fake.calls(), 2 + 10);
 }
 
 /// As on a large node: each container with the labels and annotations that a kubelet gives it,
@@ -271,8 +271,8 @@ fn large_node(pods: usize, containers: usize) -> Runtime {
 
 #[tokio::test]
 async fn a_large_node_is_told_whole() {
-    let sham = Sham::serve(large_node(500, 10));
-    let mut cri = Cri::new(sham.socket());
+    let fake = Fake::serve(large_node(500, 10));
+    let mut cri = Cri::new(fake.socket());
     let pods = timeout(LONG, cri.pods(1_000)).await.unwrap().unwrap();
     let names = crate::node::Names::of(pods, 1_000, &crate::node::PodLabels::usual());
     assert_eq!((names.pods(), names.containers()), (500, 5_500));

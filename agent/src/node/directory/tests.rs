@@ -31,7 +31,7 @@ fn a_runtime_that_hangs_is_told_and_delays_nobody() {
     assert_eq!(report.source, "cri");
     let why = report.error.unwrap();
     assert!(why.contains("no answer within 100ms"), "{why}");
-    assert_eq!(report.age_seconds, None);
+    assert_eq!(report.answered_unix_seconds, None);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn the_kubelets_files_are_looked_at_when_the_agent_starts() {
 /// What is not known is asked for once, however often it is met.
 #[test]
 fn an_unknown_pod_is_asked_for_once() {
-    let directory = Directory::sham(&[]);
+    let directory = Directory::fake(&[]);
     let shared = directory.shared.as_ref().unwrap();
     let asked = || shared.asked.lock().unwrap().len();
     for _ in 0..3 {
@@ -93,7 +93,7 @@ fn a_process_tells_whose_its_network_namespace_is() {
         pod: "web-0".to_owned(),
         ..Name::default()
     };
-    let directory = Directory::sham(&[(uid, name.clone(), "10.0.0.7", 7)]);
+    let directory = Directory::fake(&[(uid, name.clone(), "10.0.0.7", 7)]);
     let paths = ["/", &format!("{POD}/{}", "c".repeat(64))].map(str::to_owned);
     assert_eq!(directory.pod_of(&paths), Some(name.clone()));
     assert_eq!(directory.pod_of(&paths[..1]), None);

@@ -31,23 +31,23 @@ const PODS: &str = r#"{"kind": "PodList", "apiVersion": "v1", "metadata": {}, "i
 ]}"#;
 
 /// Files of somebody who vouches for a kubelet, and of a token.
-struct Desk {
+struct Fixture {
     folder: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
-        let desk = Self { folder, issuer };
-        fs::write(desk.path("ca.pem"), desk.issuer.pem()).unwrap();
-        fs::write(desk.path("token"), "hunter2\n").unwrap();
-        fs::set_permissions(desk.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
-        desk
+        let fixture = Self { folder, issuer };
+        fs::write(fixture.path("ca.pem"), fixture.issuer.pem()).unwrap();
+        fs::write(fixture.path("token"), "hunter2\n").unwrap();
+        fs::set_permissions(fixture.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -115,16 +115,16 @@ async fn serve(acceptor: TlsAcceptor, status: &'static str, body: Vec<u8>) -> So
 }
 
 async fn refusal(status: &'static str, body: &[u8]) -> String {
-    let desk = Desk::new();
-    let at = serve(desk.acceptor("127.0.0.1"), status, body.to_owned()).await;
-    format!("{:#}", desk.kubelet(at).pods().await.unwrap_err())
+    let fixture = Fixture::new();
+    let at = serve(fixture.acceptor("127.0.0.1"), status, body.to_owned()).await;
+    format!("{:#}", fixture.kubelet(at).pods().await.unwrap_err())
 }
 
 #[tokio::test]
 async fn the_right_certificate_and_token_give_pods() {
-    let desk = Desk::new();
-    let at = serve(desk.acceptor("127.0.0.1"), "200 OK", PODS.into()).await;
-    let pods = desk.kubelet(at).pods().await.unwrap();
+    let fixture = Fixture::new();
+    let at = serve(fixture.acceptor("127.0.0.1"), "200 OK", PODS.into()).await;
+    let pods = fixture.kubelet(at).pods().await.unwrap();
     let [web, proxy, job, new] = &pods[..] else {
         panic!("{pods:?}")
     };
@@ -152,22 +152,22 @@ async fn the_right_certificate_and_token_give_pods() {
 
 #[tokio::test]
 async fn a_kubelet_without_pods_has_none() {
-    let desk = Desk::new();
+    let fixture = Fixture::new();
     let empty = r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":null}"#;
-    let at = serve(desk.acceptor("127.0.0.1"), "200 OK", empty.into()).await;
-    assert_eq!(desk.kubelet(at).pods().await.unwrap(), Vec::new());
+    let at = serve(fixture.acceptor("127.0.0.1"), "200 OK", empty.into()).await;
+    assert_eq!(fixture.kubelet(at).pods().await.unwrap(), Vec::new());
 }
 
 /// Of another authority, or for another name: nothing is sent to it, the token least.
 #[tokio::test]
 async fn a_wrong_certificate_is_refused() {
-    let desk = Desk::new();
+    let fixture = Fixture::new();
     for acceptor in [
-        Desk::new().acceptor("127.0.0.1"),
-        desk.acceptor("192.0.2.1"),
+        Fixture::new().acceptor("127.0.0.1"),
+        fixture.acceptor("192.0.2.1"),
     ] {
         let at = serve(acceptor, "200 OK", PODS.into()).await;
-        let error = format!("{:#}", desk.kubelet(at).pods().await.unwrap_err());
+        let error = format!("{:#}", fixture.kubelet(at).pods().await.unwrap_err());
         assert!(
             error.contains("handshake") && error.contains("certificate"),
             "{error}"
@@ -189,13 +189,13 @@ async fn who_may_not_ask_is_told_what_it_takes() {
 
 #[tokio::test]
 async fn a_changed_token_is_shown_and_a_wrong_one_is_not_enough() {
-    let desk = Desk::new();
-    let at = serve(desk.acceptor("127.0.0.1"), "200 OK", PODS.into()).await;
-    let kubelet = desk.kubelet(at);
-    fs::write(desk.path("token"), "wrong").unwrap();
+    let fixture = Fixture::new();
+    let at = serve(fixture.acceptor("127.0.0.1"), "200 OK", PODS.into()).await;
+    let kubelet = fixture.kubelet(at);
+    fs::write(fixture.path("token"), "wrong").unwrap();
     let why = format!("{:#}", kubelet.pods().await.unwrap_err());
     assert!(why.contains("401"), "{why}");
-    fs::write(desk.path("token"), "hunter2").unwrap();
+    fs::write(fixture.path("token"), "hunter2").unwrap();
     assert_eq!(kubelet.pods().await.unwrap().len(), 4);
 }
 
@@ -212,14 +212,14 @@ async fn garbage_is_an_error() {
 
 #[tokio::test]
 async fn one_that_hangs_is_given_up() {
-    let desk = Desk::new();
+    let fixture = Fixture::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut kubelet = desk.kubelet(listener.local_addr().unwrap());
+    let mut kubelet = fixture.kubelet(listener.local_addr().unwrap());
     kubelet.client = Client::open(&ClientConfig {
         table: "node",
         whom: "kubelet",
         token_file: PathBuf::new(),
-        ca_file: desk.path("ca.pem"),
+        ca_file: fixture.path("ca.pem"),
         server_name: String::new(),
         cert_file: PathBuf::new(),
         key_file: PathBuf::new(),

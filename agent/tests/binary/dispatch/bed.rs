@@ -1,4 +1,4 @@
-//! A dispatcher, real agents behind it, and sham ones.
+//! A dispatcher, real agents behind it, and fake ones.
 
 use std::{
     fs,
@@ -109,14 +109,14 @@ impl Node {
         let state = tempfile::tempdir().unwrap();
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-        let course = json!({
-            "id": 1, "treatment": "udp_timeout", "ailment": "udp_conntrack", "against": ["full"],
-            "trigger": {"by": "agent"}, "state": "kept", "why": "for a test", "changes": [],
+        let run = json!({
+            "id": 1, "treatment": "udp_timeout", "ailment": "udp_conntrack", "against": ["table_full"],
+            "trigger": {"by": "auto"}, "state": "confirmed", "why": "for a test", "changes": [],
             "began_unix_seconds": now, "ends_unix_seconds": now + 1e6, "boot": boot.trim(),
             "began": 0.0, "watched_until": 0.0, "ends": 1e12, "ended": null, "ending": null,
             "reapplied": 0, "before": [],
         });
-        let line = json!({"unix_seconds": now, "course": course});
+        let line = json!({"unix_seconds": now, "run": run});
         let text = format!("{}\n{line}\n", json!({"nodemedic_journal": 1}));
         fs::write(state.path().join("journal"), text).unwrap();
         Self::start_in(name, state)
@@ -143,7 +143,7 @@ impl Node {
 }
 
 /// An agent that treats whatever it is told, or refuses.
-pub(crate) struct Sham {
+pub(crate) struct Fake {
     address: SocketAddr,
     node: String,
     seen: Arc<Mutex<Seen>>,
@@ -156,7 +156,7 @@ struct Seen {
     posts: usize,
 }
 
-impl Sham {
+impl Fake {
     pub(crate) fn sick(node: &str) -> Self {
         Self::start(node, false)
     }

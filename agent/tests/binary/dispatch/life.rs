@@ -11,7 +11,7 @@ use crate::{
 
 #[test]
 fn it_has_metrics_and_health_and_ends_well() {
-    let mut station = Station::of(&[nobody("ward-1")], "");
+    let mut station = Station::of(&[nobody("node-1")], "");
     let pages = station.dispatcher.address;
     let page = get(pages, "/metrics").unwrap();
     crate::exposition::parse(&page).unwrap();
@@ -64,10 +64,10 @@ fn what_cannot_be_right_is_said_before_anything_is_done() {
         }
     }
     for (lines, why) in [
-        ("agents = [\"ward-7\"]", "NODE REPORT WEBHOOK"),
+        ("agents = [\"node-7\"]", "NODE REPORT WEBHOOK"),
         ("max_nodes = 0", "from 1 to"),
         ("max_percent = 101", "from 1 to 100"),
-        ("brake = 1", "max_nodes"),
+        ("limit = 1", "max_nodes"),
     ] {
         let config = shown(&bed.file("dispatch.toml", &format!("[dispatch]\n{lines}\n"), 0o644));
         assert_refused(&nodemedic(&["dispatch", "--config", &config]), 64, &[why]);

@@ -1,6 +1,6 @@
-//! The dispatcher with real agents behind it, and sham ones that treat.
+//! The dispatcher with real agents behind it, and fake ones that treat.
 
 mod bed;
-mod brake;
 mod life;
+mod limit;
 mod routing;

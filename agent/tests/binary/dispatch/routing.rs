@@ -12,21 +12,21 @@ const ANSWERED: &str = "nodemedic_webhook_requests_total{code=\"200\"} ";
 
 #[test]
 fn an_alert_goes_to_the_agent_of_its_node_and_no_other() {
-    let (first, second) = (Node::start("ward-1"), Node::start("ward-2"));
+    let (first, second) = (Node::start("node-1"), Node::start("node-2"));
     let station = Station::of(&[first.place(), second.place()], "");
-    let answer = station.post(&[alert("resolved", "ward-1:19110")]);
+    let answer = station.post(&[alert("resolved", "node-1:19110")]);
     assert_eq!(answer.status, 200, "{answer:?}");
     let told: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(told["alerts"][0]["decision"], "nothing_to_undo");
-    assert_eq!(told["alerts"][0]["node"], "ward-1");
+    assert_eq!(told["alerts"][0]["node"], "node-1");
     assert_eq!(metric(&first.agent, ANSWERED), 1.0);
     assert_eq!(metric(&second.agent, ANSWERED), 0.0);
     // A group may have several nodes: one payload an agent.
-    let mut other = alert("firing", "ward-2");
+    let mut other = alert("firing", "node-2");
     other["fingerprint"] = "another".into();
     let both = [
-        alert("resolved", "ward-1"),
-        alert("resolved", "ward-2"),
+        alert("resolved", "node-1"),
+        alert("resolved", "node-2"),
         other,
     ];
     assert_eq!(station.post(&both).status, 200);
@@ -40,19 +40,19 @@ fn an_alert_goes_to_the_agent_of_its_node_and_no_other() {
 
 #[test]
 fn what_goes_nowhere_is_told_and_what_may_go_later_is_to_come_again() {
-    let node = Node::start("ward-1");
-    let station = Station::of(&[node.place(), nobody("ward-2")], "max_percent = 100");
-    let answer = station.post(&[alert("resolved", "ward-9"), alert("resolved", "")]);
+    let node = Node::start("node-1");
+    let station = Station::of(&[node.place(), nobody("node-2")], "max_percent = 100");
+    let answer = station.post(&[alert("resolved", "node-9"), alert("resolved", "")]);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(
-        of_nodes(&answer, &["ward-9", ""]),
+        of_nodes(&answer, &["node-9", ""]),
         ["unknown_node", "no_node"]
     );
     station.dispatcher.until_log("alert: unknown_node");
-    let answer = station.post(&[alert("resolved", "ward-1"), alert("resolved", "ward-2")]);
+    let answer = station.post(&[alert("resolved", "node-1"), alert("resolved", "node-2")]);
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(
-        of_nodes(&answer, &["ward-1", "ward-2"]),
+        of_nodes(&answer, &["node-1", "node-2"]),
         ["nothing_to_undo", "unreachable"]
     );
     station.dispatcher.until_log("alert: unreachable");
@@ -68,7 +68,7 @@ fn what_goes_nowhere_is_told_and_what_may_go_later_is_to_come_again() {
 
 #[test]
 fn an_agent_that_does_not_take_it_is_told_of() {
-    let node = Node::start("ward-1");
+    let node = Node::start("node-1");
     let bed = Bed::new();
     bed.secret("wrong", "password");
     let wrong = bed.path("wrong");
@@ -79,21 +79,21 @@ fn an_agent_that_does_not_take_it_is_told_of() {
     );
     let config = bed.file("dispatch.toml", &text, 0o644);
     let dispatcher = crate::agent::Agent::dispatcher(&["--config", config.to_str().unwrap()]);
-    let answer = post(webhook_address(&dispatcher), &[alert("resolved", "ward-1")]);
+    let answer = post(webhook_address(&dispatcher), &[alert("resolved", "node-1")]);
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(of_nodes(&answer, &["ward-1"]), ["rejected"]);
+    assert_eq!(of_nodes(&answer, &["node-1"]), ["rejected"]);
     assert!(answer.body.contains("401"), "{answer:?}");
 }
 
 #[test]
 fn agents_are_found_by_a_name_and_say_which_node_they_are() {
-    let node = Node::start("ward-1");
+    let node = Node::start("node-1");
     let (report, webhook) = (node.agent.address.port(), node.webhook.port());
     let lines =
         format!("service = \"localhost\"\nreport_port = {report}\nwebhook_port = {webhook}\n");
     let station = Station::start(Bed::new(), &lines);
-    let answer = station.post(&[alert("resolved", "ward-1")]);
-    assert_eq!(of_nodes(&answer, &["ward-1"]), ["nothing_to_undo"]);
+    let answer = station.post(&[alert("resolved", "node-1")]);
+    assert_eq!(of_nodes(&answer, &["node-1"]), ["nothing_to_undo"]);
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
@@ -111,12 +111,12 @@ fn towards_agents_there_is_tls_with_certificates_of_both_sides() {
          client_auth_type: RequireAndVerifyClientCert}",
         0o644,
     );
-    let ward = bed.start(&format!("web_config = {web:?}"));
-    ward.agent.until_read();
-    let place = place(NODE, ward.agent.address, ward.address);
+    let collector = bed.start(&format!("web_config = {web:?}"));
+    collector.agent.until_read();
+    let place = place(NODE, collector.agent.address, collector.address);
     let place = place.replace(
-        &format!("http://{}", ward.address),
-        &format!("https://{}", ward.address),
+        &format!("http://{}", collector.address),
+        &format!("https://{}", collector.address),
     );
 
     let dispatch = |authority: &Authority, name: &str| {
@@ -141,7 +141,7 @@ fn towards_agents_there_is_tls_with_certificates_of_both_sides() {
 /// It has the gate of an agent's webhook.
 #[test]
 fn who_comes_in_is_asked_for_the_token() {
-    let station = Station::of(&[nobody("ward-1")], "");
+    let station = Station::of(&[nobody("node-1")], "");
     let body = payload(&[]).to_string();
     for (token, status) in [(None, 401), (Some("wrong"), 401), (Some(TOKEN), 200)] {
         let request = request("POST", "/alertmanager", token, &body);

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::agent::{Agent, LIMIT, assert_refused, nodemedic};
 
 /// What the agent is called.
-pub(crate) const NODE: &str = "ward-7";
+pub(crate) const NODE: &str = "node-7";
 pub(crate) const TOKEN: &str = "hunter2";
 
 /// A folder with a configuration and what it names.
@@ -60,11 +60,11 @@ impl Bed {
         self.file("config.toml", &text, 0o644)
     }
 
-    pub(crate) fn start(self, webhook: &str) -> Ward {
+    pub(crate) fn start(self, webhook: &str) -> Collector {
         let config = self.config(webhook);
         let agent = Agent::start(&["--config", config.to_str().unwrap()]);
         let address = webhook_address(&agent);
-        Ward {
+        Collector {
             bed: self,
             agent,
             address,
@@ -72,7 +72,7 @@ impl Bed {
     }
 
     /// With a token.
-    pub(crate) fn guarded(self, more: &str) -> Ward {
+    pub(crate) fn guarded(self, more: &str) -> Collector {
         let token = self.secret("token", TOKEN);
         self.start(&format!("token_file = {token:?}\n{more}"))
     }
@@ -90,13 +90,13 @@ pub(crate) fn webhook_address(agent: &Agent) -> SocketAddr {
 }
 
 /// A running agent.
-pub(crate) struct Ward {
+pub(crate) struct Collector {
     pub(crate) bed: Bed,
     pub(crate) agent: Agent,
     pub(crate) address: SocketAddr,
 }
 
-impl Ward {
+impl Collector {
     /// Posts with the token.
     pub(crate) fn post(&self, body: &str) -> Response {
         self.ask("POST", "/alertmanager", Some(TOKEN), body)

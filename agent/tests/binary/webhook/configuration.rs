@@ -23,17 +23,17 @@ fn what_makes_no_sense_is_refused_with_what_does() {
 
 #[test]
 fn the_labels_and_names_are_what_the_configuration_says() {
-    let ward = Bed::new()
+    let collector = Bed::new()
         .guarded("node_labels = [\"host\"]\nnode_names = [\"a\", \"b\"]\naccept_unnamed = true");
     let on_host = |host: &str| {
-        let mut alert = alert("resolved", NODE, "flu");
+        let mut alert = alert("resolved", NODE, "other");
         alert["labels"]["host"] = host.into();
         alert
     };
-    let unnamed = alert("resolved", "ward-8", "flu");
+    let unnamed = alert("resolved", "node-8", "other");
     let body = payload(&[on_host("a"), on_host("b:80"), on_host(NODE), unnamed]).to_string();
     assert_eq!(
-        decisions(&ward.post(&body)),
+        decisions(&collector.post(&body)),
         [
             "nothing_to_undo",
             "nothing_to_undo",
@@ -45,9 +45,9 @@ fn the_labels_and_names_are_what_the_configuration_says() {
 
 #[test]
 fn undoing_can_be_switched_off() {
-    let ward = Bed::new().guarded("undo_resolved = false");
+    let collector = Bed::new().guarded("undo_resolved = false");
     let body = payload(&[alert("resolved", NODE, "udp_conntrack")]).to_string();
-    assert_eq!(decisions(&ward.post(&body)), ["left_alone"]);
+    assert_eq!(decisions(&collector.post(&body)), ["left_alone"]);
 }
 
 #[test]

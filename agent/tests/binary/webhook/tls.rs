@@ -5,7 +5,7 @@ use std::{fs, io::Read as _};
 use nodemedic_tests::http::Response;
 
 use super::{
-    bed::{Bed, TOKEN, Ward, payload, request, shown},
+    bed::{Bed, Collector, TOKEN, payload, request, shown},
     certificates::{Authority, Identity, post},
 };
 use crate::agent::{assert_refused, nodemedic};
@@ -29,7 +29,7 @@ const MUTUAL: &str =
     "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.crt\n";
 
 /// An agent that knows its clients by their certificates, beyond the loopback too.
-fn mutual(servers: &Authority, clients: &Authority) -> Ward {
+fn mutual(servers: &Authority, clients: &Authority) -> Collector {
     let bed = Bed::new();
     write(&bed, &servers.vouch("agent", LONG));
     bed.file("clients.crt", &clients.pem(), 0o644);
@@ -37,17 +37,21 @@ fn mutual(servers: &Authority, clients: &Authority) -> Ward {
     bed.start(&line)
 }
 
-fn ask(ward: &Ward, servers: &Authority, client: Option<&Identity>) -> std::io::Result<Response> {
+fn ask(
+    collector: &Collector,
+    servers: &Authority,
+    client: Option<&Identity>,
+) -> std::io::Result<Response> {
     let request = request("POST", "/alertmanager", None, &payload(&[]).to_string());
-    post(ward.connect(), servers, client, &request)
+    post(collector.connect(), servers, client, &request)
 }
 
 #[test]
 fn a_client_with_the_right_certificate_comes_in_and_no_other() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let ward = mutual(&servers, &clients);
+    let collector = mutual(&servers, &clients);
     let right = clients.vouch("alertmanager", LONG);
-    assert_eq!(ask(&ward, &servers, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&collector, &servers, Some(&right)).unwrap().status, 200);
     let strangers = Authority::new("clients");
     for (who, client) in [
         ("none", None),
@@ -61,10 +65,10 @@ fn a_client_with_the_right_certificate_comes_in_and_no_other() {
             Some(servers.vouch("alertmanager", LONG)),
         ),
     ] {
-        let answer = ask(&ward, &servers, client.as_ref());
+        let answer = ask(&collector, &servers, client.as_ref());
         assert!(answer.is_err(), "{who}: {answer:?}");
     }
-    assert_eq!(ask(&ward, &servers, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&collector, &servers, Some(&right)).unwrap().status, 200);
 }
 
 #[test]
@@ -73,11 +77,11 @@ fn with_a_token_too_both_are_needed() {
     let bed = Bed::new();
     write(&bed, &servers.vouch("agent", LONG));
     let line = web_config(&bed, "  min_version: TLS13\n");
-    let ward = bed.guarded(&line);
+    let collector = bed.guarded(&line);
     let body = payload(&[]).to_string();
     for (token, status) in [(Some(TOKEN), 200), (Some("wrong"), 401), (None, 401)] {
         let request = request("POST", "/alertmanager", token, &body);
-        let answer = post(ward.connect(), &servers, None, &request).unwrap();
+        let answer = post(collector.connect(), &servers, None, &request).unwrap();
         assert_eq!(answer.status, status, "{token:?}");
     }
 }
@@ -85,8 +89,8 @@ fn with_a_token_too_both_are_needed() {
 #[test]
 fn in_the_clear_nobody_is_understood() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let ward = mutual(&servers, &clients);
-    let mut stream = ward.connect();
+    let collector = mutual(&servers, &clients);
+    let mut stream = collector.connect();
     let request = request("POST", "/alertmanager", None, &payload(&[]).to_string());
     std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
     let mut answer = Vec::new();
@@ -97,10 +101,10 @@ fn in_the_clear_nobody_is_understood() {
 #[test]
 fn a_handshake_that_stalls_is_ended_and_holds_nobody_up() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let ward = mutual(&servers, &clients);
-    let mut stalled = ward.connect();
+    let collector = mutual(&servers, &clients);
+    let mut stalled = collector.connect();
     let right = clients.vouch("alertmanager", LONG);
-    assert_eq!(ask(&ward, &servers, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&collector, &servers, Some(&right)).unwrap().status, 200);
     // The agent's limit ends it, and not the one of the test.
     let ended = stalled.read_to_end(&mut Vec::new());
     assert!(!ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
@@ -109,21 +113,27 @@ fn a_handshake_that_stalls_is_ended_and_holds_nobody_up() {
 #[test]
 fn certificates_that_are_renewed_hold_at_once_and_half_renewed_ones_do_no_harm() {
     let (old, clients) = (Authority::new("old"), Authority::new("clients"));
-    let ward = mutual(&old, &clients);
+    let collector = mutual(&old, &clients);
     let right = clients.vouch("alertmanager", LONG);
-    assert_eq!(ask(&ward, &old, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&collector, &old, Some(&right)).unwrap().status, 200);
     let new = Authority::new("new");
     let renewed = new.vouch("agent", LONG);
     // The key comes before its certificate.
-    ward.bed.secret("tls.key", &renewed.key_pem());
-    assert_eq!(ask(&ward, &old, Some(&right)).unwrap().status, 200);
-    ward.agent.until_log("the old ones stay");
-    ward.bed.file("tls.crt", &renewed.certificate_pem(), 0o644);
-    assert!(ask(&ward, &old, Some(&right)).is_err());
-    assert_eq!(ask(&ward, &new, Some(&right)).unwrap().status, 200);
+    collector.bed.secret("tls.key", &renewed.key_pem());
+    assert_eq!(ask(&collector, &old, Some(&right)).unwrap().status, 200);
+    collector.agent.until_log("the old ones stay");
+    collector
+        .bed
+        .file("tls.crt", &renewed.certificate_pem(), 0o644);
+    assert!(ask(&collector, &old, Some(&right)).is_err());
+    assert_eq!(ask(&collector, &new, Some(&right)).unwrap().status, 200);
     // Who vouches for clients may change, too.
-    fs::write(ward.bed.path("clients.crt"), Authority::new("others").pem()).unwrap();
-    assert!(ask(&ward, &new, Some(&right)).is_err());
+    fs::write(
+        collector.bed.path("clients.crt"),
+        Authority::new("others").pem(),
+    )
+    .unwrap();
+    assert!(ask(&collector, &new, Some(&right)).is_err());
 }
 
 #[test]

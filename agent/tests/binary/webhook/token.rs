@@ -6,7 +6,7 @@ use super::bed::{Bed, TOKEN, payload, refuses, shown};
 
 #[test]
 fn without_the_token_nobody_learns_or_does_anything() {
-    let ward = Bed::new().guarded("");
+    let collector = Bed::new().guarded("");
     let body = payload(&[]).to_string();
     for token in [None, Some(""), Some("hunter"), Some("hunter22")] {
         for (method, path) in [
@@ -14,7 +14,7 @@ fn without_the_token_nobody_learns_or_does_anything() {
             ("GET", "/"),
             ("GET", "/alertmanager"),
         ] {
-            let answer = ward.ask(method, path, token, &body);
+            let answer = collector.ask(method, path, token, &body);
             assert_eq!(answer.status, 401, "{token:?} {method} {path}");
             assert!(
                 answer.headers.contains("www-authenticate: Bearer"),
@@ -22,33 +22,37 @@ fn without_the_token_nobody_learns_or_does_anything() {
             );
         }
     }
-    assert_eq!(ward.post(&body).status, 200);
-    assert!(!ward.agent.log().contains(TOKEN), "{}", ward.agent.log());
+    assert_eq!(collector.post(&body).status, 200);
+    assert!(
+        !collector.agent.log().contains(TOKEN),
+        "{}",
+        collector.agent.log()
+    );
 }
 
 #[test]
 fn a_token_that_is_renewed_holds_at_once() {
-    let ward = Bed::new().guarded("");
+    let collector = Bed::new().guarded("");
     let body = payload(&[]).to_string();
-    assert_eq!(ward.post(&body).status, 200);
+    assert_eq!(collector.post(&body).status, 200);
     // As a kubelet does it: another file in its place.
-    let new = ward.bed.secret("new", "correct-horse\n");
-    fs::rename(new, ward.bed.path("token")).unwrap();
-    assert_eq!(ward.post(&body).status, 401);
-    let answer = ward.ask("POST", "/alertmanager", Some("correct-horse"), &body);
+    let new = collector.bed.secret("new", "correct-horse\n");
+    fs::rename(new, collector.bed.path("token")).unwrap();
+    assert_eq!(collector.post(&body).status, 401);
+    let answer = collector.ask("POST", "/alertmanager", Some("correct-horse"), &body);
     assert_eq!(answer.status, 200);
 }
 
 #[test]
 fn a_token_that_others_can_read_is_none() {
-    let ward = Bed::new().guarded("");
+    let collector = Bed::new().guarded("");
     let body = payload(&[]).to_string();
-    ward.bed.file("token", TOKEN, 0o644);
-    let answer = ward.post(&body);
+    collector.bed.file("token", TOKEN, 0o644);
+    let answer = collector.post(&body);
     assert_eq!(answer.status, 503);
-    ward.agent.until_log("chmod 0400");
-    ward.bed.secret("token", TOKEN);
-    assert_eq!(ward.post(&body).status, 200);
+    collector.agent.until_log("chmod 0400");
+    collector.bed.secret("token", TOKEN);
+    assert_eq!(collector.post(&body).status, 200);
 }
 
 /// What `run` and `run --check-config` say before anything else happens.

@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_report_becomes_a_line() {
-        let findings = json!([{"kind": "filling"}, {"kind": "wasteful"}]);
+        let findings = json!([{"kind": "table_filling"}, {"kind": "idle_entries"}]);
         assert_eq!(
             line_of(&report(findings), "").unwrap(),
             "1200 of 8192 entries, 200 UDP entries/s made, warning: filling, wasteful"

@@ -17,15 +17,15 @@ mod allowance;
 mod memory;
 mod rule;
 mod sweep;
-mod sweeping;
+mod sweeper;
 mod switch;
 mod tally;
 
 pub use self::{
     rule::Reason,
     sweep::{Dead, Sweep},
-    switch::{Desk, SWITCH},
-    tally::{Left, SweepReading, Tally},
+    switch::{SWITCH, Sweepers},
+    tally::{Left, SweepCounters, SweepReading},
 };
 use super::Settings;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Left, Limits, Reason, Tally,
+    Left, Limits, Reason, SweepCounters,
     allowance::Allowance,
     memory::{Memory, tuple},
     rule::{Verdict, judge},
@@ -47,7 +47,7 @@ pub struct Sweep {
     /// When they may be read again because of one that is not among them.
     services_next: Instant,
     memory: Memory,
-    tally: Arc<Tally>,
+    tally: Arc<SweepCounters>,
 }
 
 impl Sweep {
@@ -56,7 +56,7 @@ impl Sweep {
     /// # Errors
     ///
     /// Where there is no channel to conntrack.
-    pub fn new(limits: Limits, apply: bool, tally: Arc<Tally>) -> io::Result<Self> {
+    pub fn new(limits: Limits, apply: bool, tally: Arc<SweepCounters>) -> io::Result<Self> {
         Ok(Self {
             channel: Ctnetlink::open()?,
             limits,

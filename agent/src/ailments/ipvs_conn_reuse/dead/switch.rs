@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
-use super::{Limits, SweepReading, Tally, sweeping::Sweeping};
+use super::{Limits, SweepCounters, SweepReading, sweeper::Sweeper};
 use crate::{
     kernel::{conntrack, netns},
-    treatment::Switch,
+    model::Switch,
 };
 
 /// On it is 1. It is off again when the agent ends, however it does.
@@ -19,32 +19,36 @@ pub static SWITCH: Switch = Switch {
     write,
 };
 
-static DESK: LazyLock<Mutex<Desk>> = LazyLock::new(Mutex::default);
+static SWEEPERS: LazyLock<Mutex<Sweepers>> = LazyLock::new(Mutex::default);
 
 /// All sweepings of this process. There is one, as there is one agent on a node.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct Sweepers {
     limits: Option<Limits>,
-    running: BTreeMap<u32, Sweeping>,
-    tally: Arc<Tally>,
+    running: BTreeMap<u32, Sweeper>,
+    tally: Arc<SweepCounters>,
 }
 
-impl Desk {
+impl Sweepers {
     /// What holds for sweepings that begin from now on.
     pub fn limit(limits: Limits) {
-        Self::with(|desk| desk.limits = Some(limits));
+        Self::with(|sweepers| sweepers.limits = Some(limits));
     }
 
     /// How it stands.
     pub fn reading() -> SweepReading {
-        Self::with(|desk| desk.tally.read(desk.running.keys().copied().collect()))
+        Self::with(|sweepers| {
+            sweepers
+                .tally
+                .read(sweepers.running.keys().copied().collect())
+        })
     }
 
     /// A sweeping that has ended by itself is none, so nothing here is ever half changed.
     fn with<T>(f: impl FnOnce(&mut Self) -> T) -> T {
-        let mut desk = DESK.lock().unwrap_or_else(PoisonError::into_inner);
-        desk.running.retain(|_, sweeping| sweeping.is_alive());
-        f(&mut desk)
+        let mut sweepers = SWEEPERS.lock().unwrap_or_else(PoisonError::into_inner);
+        sweepers.running.retain(|_, sweeping| sweeping.is_alive());
+        f(&mut sweepers)
     }
 }
 
@@ -52,31 +56,31 @@ impl Desk {
 /// more, which the sweeping must not keep alive.
 fn read(netns: u32) -> io::Result<Option<u64>> {
     let possible = conntrack::netlink_is_there() && netns::is_living(netns)?;
-    Ok(Desk::with(|desk| {
+    Ok(Sweepers::with(|sweepers| {
         if !possible {
-            desk.running.remove(&netns);
+            sweepers.running.remove(&netns);
             return None;
         }
-        Some(u64::from(desk.running.contains_key(&netns)))
+        Some(u64::from(sweepers.running.contains_key(&netns)))
     }))
 }
 
 fn write(netns: u32, value: u64) -> io::Result<()> {
-    Desk::with(|desk| {
+    Sweepers::with(|sweepers| {
         if value == 0 {
-            desk.running.remove(&netns);
+            sweepers.running.remove(&netns);
             return Ok(());
         }
-        if desk.running.contains_key(&netns) {
+        if sweepers.running.contains_key(&netns) {
             return Ok(());
         }
         if !conntrack::netlink_is_there() {
             return Err(io::Error::other(conntrack::NETLINK_IS_MISSING));
         }
-        let limits = desk.limits.unwrap_or_default();
-        match Sweeping::start(netns, limits, Arc::clone(&desk.tally))? {
+        let limits = sweepers.limits.unwrap_or_default();
+        match Sweeper::start(netns, limits, Arc::clone(&sweepers.tally))? {
             Some(sweeping) => {
-                desk.running.insert(netns, sweeping);
+                sweepers.running.insert(netns, sweeping);
                 Ok(())
             }
             None => Err(io::Error::new(

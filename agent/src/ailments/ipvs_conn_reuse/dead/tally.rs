@@ -40,7 +40,7 @@ impl Left {
 
 /// Counts that several threads add to.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct SweepCounters {
     swept: [AtomicU64; Reason::ALL.len()],
     left: [AtomicU64; Left::ALL.len()],
 }
@@ -56,7 +56,7 @@ pub struct SweepReading {
     pub left: BTreeMap<String, u64>,
 }
 
-impl Tally {
+impl SweepCounters {
     pub(super) fn swept(&self, reason: Reason) {
         self.swept[reason as usize].fetch_add(1, Ordering::Relaxed);
     }

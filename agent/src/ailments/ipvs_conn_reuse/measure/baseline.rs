@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{NamespaceReading, Neighbours, Reading, VsSettings};
 use crate::{
-    ailments::ipvs_conn_reuse::{Settings, dead::Desk},
+    ailments::ipvs_conn_reuse::{Settings, dead::Sweepers},
     kernel::{
         conntrack,
         ipvs::{Namespace, Surveyor},
@@ -36,7 +36,7 @@ impl Baseline {
             .map(|namespace| NamespaceReading {
                 netns: namespace.netns,
                 pid: namespace.pid,
-                census: namespace.census,
+                poll: namespace.poll,
                 settings: settings(namespace, own),
             })
             .collect();
@@ -46,7 +46,7 @@ impl Baseline {
             netns: Some(own),
             close_timeout: sysctl::read_number("net.netfilter.nf_conntrack_tcp_timeout_close")?,
             has_ctnetlink: Some(conntrack::netlink_is_there()),
-            sweep: Desk::reading(),
+            sweep: Sweepers::reading(),
             probed: None,
             neighbours: Neighbours::default(),
         })

@@ -15,7 +15,7 @@ use crate::{
         modules::Held,
         netns, sysctl,
     },
-    report::{Missing, ProbeReport},
+    model::{Missing, ProbeReport},
 };
 
 /// Connections that must agree.

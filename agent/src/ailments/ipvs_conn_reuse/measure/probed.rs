@@ -14,8 +14,8 @@ use super::{
     check::{Check, Outcome},
     names::{Clients, Services},
     recent::{Recent, Tick},
+    tracer::PacketTracer,
     waiting::WaitingRoom,
-    watch::Watch,
 };
 use crate::{
     ailments::{
@@ -30,7 +30,7 @@ use crate::{
         bpf::{self, Attached, HashMap, Object, Parameters, PlannedProbe, ProbeLog},
         modules::Held,
     },
-    report::{Missing, ProbeReport, ProgramStats},
+    model::{Missing, ProbeReport, ProgramStats},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_conn_reuse"));
@@ -69,7 +69,7 @@ impl fmt::Debug for Checking {
 
 struct Running {
     programs: Held<Vec<Attached>>,
-    watch: Watch,
+    watch: PacketTracer,
     totals: PerCpuArray<MapData, Totals>,
     flow_map: HashMap<Flow, FlowCounts>,
     client_map: HashMap<Client, ClientCounts>,
@@ -269,7 +269,7 @@ impl Running {
         let log = bpf::log_of(programs.iter());
         Ok(Self {
             programs,
-            watch: Watch::new(object, kept, settings.watch_for)?,
+            watch: PacketTracer::new(object, kept, settings.watch_for)?,
             totals,
             flow_map,
             client_map,

@@ -12,7 +12,7 @@ use ebpf::ipvs_estimation::{Context, Control, Loss, NamespacePasses, Ring, Slow,
 use super::{
     Interval, NamespaceReading, ProbedReading, Recent,
     recent::{Clock, Intervals, PASSES_SECONDS, WAITS_SECONDS},
-    watch::Watch,
+    tracer::WaitTracer,
 };
 use crate::{
     ailments::{
@@ -28,7 +28,7 @@ use crate::{
         bpf::{Attached, HashMap, Object, Parameters, PlannedProbe},
         modules::Held,
     },
-    report::{Missing, ProbeReport, ProgramStats},
+    model::{Missing, ProbeReport, ProgramStats},
     time::{monotonic, unix_seconds},
 };
 
@@ -55,7 +55,7 @@ struct Running {
     /// What was last written into it.
     told: Control,
     object: Object,
-    watch: Watch,
+    watch: WaitTracer,
     recent: RecentIntervals,
     before: Before,
 }
@@ -215,7 +215,7 @@ impl Running {
         let slow = map("SLOW")?.try_into().context("open map SLOW")?;
         let control = map("CONTROL")?.try_into().context("open map CONTROL")?;
         let namespaces = object.take_hash_map("NAMESPACES")?;
-        let watch = Watch::new(&plan.waits, settings, &mut object);
+        let watch = WaitTracer::new(&plan.waits, settings, &mut object);
         Ok(Self {
             passes,
             context: plan.context.unwrap_or(Context::Softirq),
@@ -368,16 +368,16 @@ fn clock() -> Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::ipvs::Census;
+    use crate::kernel::ipvs::AgentPoll;
 
     fn namespace(netns: u32, services: u64) -> NamespaceReading {
         NamespaceReading {
             netns,
             pid: 1,
-            census: Census {
+            poll: AgentPoll {
                 services,
                 complete: true,
-                ..Census::default()
+                ..AgentPoll::default()
             },
             counted: None,
             estimating: None,

@@ -7,7 +7,7 @@ use crate::{
         treat,
     },
     kernel::pressure::Resource,
-    report::{Evidence, Finding, Party, Severity},
+    model::{Evidence, Finding, Party, Severity},
 };
 
 /// A wait is the quota's if the quota held for at least this part of it.
@@ -93,6 +93,7 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
         culprits: throttled.iter().take(NAMED).map(culprit).collect(),
         victims: throttled_victims(case, &victims),
         remedies: treat::for_quota(&worst.path, worst.quota_cpus),
+        follows_load: true,
     })
 }
 
@@ -157,6 +158,7 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
         culprits: runners(case, &victims),
         victims: case.victims(Resource::Cpu, &victims),
         remedies: treat::for_contention(kept_away),
+        follows_load: true,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::{
         treat,
     },
     kernel::{cgroup::Transfer, pressure::Resource},
-    report::{Evidence, Finding, Party},
+    model::{Evidence, Finding, Party},
 };
 
 /// A limit that is used for more than this part is reached.
@@ -67,6 +67,7 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
             .collect(),
         victims: case.victims(Resource::Io, &victims),
         remedies,
+        follows_load: true,
     })
 }
 

@@ -8,7 +8,7 @@ use crate::{
         treat,
     },
     kernel::{machine::MemoryEvents, pressure::Resource},
-    report::{Evidence, Finding, Party},
+    model::{Evidence, Finding, Party},
 };
 
 /// A cgroup that uses more than this part of its limit is at it.
@@ -62,6 +62,7 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
         culprits: allocators(case, |_| true),
         victims: case.victims(Resource::Memory, &victims),
         remedies: treat::for_reclaim(&case.reading.node),
+        follows_load: false,
     })
 }
 
@@ -149,6 +150,7 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
         culprits,
         victims: case.victims(Resource::Memory, &victims),
         remedies: treat::for_limit(&holder.path, name, value),
+        follows_load: false,
     })
 }
 

@@ -10,7 +10,7 @@ use crate::{
         measure::{CauseReading, ProbedReading, WaiterReading},
     },
     kernel::pressure::Resource,
-    report::Evidence,
+    model::Evidence,
 };
 
 /// Commands that are named of one cgroup.

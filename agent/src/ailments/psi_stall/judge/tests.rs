@@ -98,7 +98,12 @@ fn wait(reading: &mut Reading, path: &str, resource: Resource, seconds: f64) {
 }
 
 fn found(reading: &Reading) -> Vec<Finding> {
-    judge(reading, &Settings::default())
+    let found = judge(reading, &Settings::default());
+    for finding in &found {
+        let of_memory = finding.kind.starts_with("memory_");
+        assert_eq!(finding.follows_load, !of_memory, "{finding:?}");
+    }
+    found
 }
 
 fn kinds(reading: &Reading) -> Vec<String> {

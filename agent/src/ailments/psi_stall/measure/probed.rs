@@ -14,14 +14,14 @@ use ebpf::psi_stall::{COMMAND, Doing, Loss, Stall, Sum, Task, Totals, Waiter};
 
 use super::{
     CauseReading, CgroupReading, ProbedReading, RunnerReading, Settings, TaskWaits, WaiterReading,
-    ancestors, names::Names, tree::Walked, watch::Watch,
+    ancestors, names::Names, tracer::TaskTracer, tree::Walked,
 };
 use crate::{
     ailments::{
         counters,
         durations::Durations,
         psi_stall::{causes::Cause, support::Plan},
-        ranking::Places,
+        ranking::Ranks,
     },
     kernel::{
         self,
@@ -29,8 +29,9 @@ use crate::{
         bpf::{Attached, HashMap as KernelMap, Object, Parameters},
         pressure::Resource,
     },
-    report::{Missing, ProbeReport, ProgramStats},
+    model::{Missing, ProbeReport, ProgramStats},
     time::monotonic,
+    wakeup::WakeUp,
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/psi_stall"));
@@ -65,8 +66,8 @@ struct Running {
     /// Time by cause since the agent began, nanoseconds.
     causes: BTreeMap<Cause, u64>,
     /// The same by cgroup, of [`RESOURCES`].
-    shown: Places<String, { RESOURCES.len() }>,
-    watch: Watch,
+    shown: Ranks<String, { RESOURCES.len() }>,
+    watch: TaskTracer,
     watched_since: Array<MapData, u64>,
     tasks: KernelMap<Task, Sum>,
     /// What the last watch saw, for the findings until the next.
@@ -103,7 +104,11 @@ impl std::fmt::Debug for Running {
 
 impl Probed {
     /// Attaches what the plan names, as far as the kernel lets it.
-    pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn attach(
+        plan: &Plan,
+        settings: &Settings,
+        wakeup: &WakeUp,
+    ) -> anyhow::Result<Self> {
         let planned = plan.rare.iter().cloned();
         let planned: Vec<_> = planned.map(|it| it.with_hooks(&settings.hooks)).collect();
         let tasks = plan.tasks.clone().with_hooks(&settings.hooks);
@@ -119,7 +124,7 @@ impl Probed {
         let mut object = Object::load("psi_stall", OBJECT, &parameters)?;
         let (attached, mut reports): (Vec<_>, Vec<_>) =
             planned.iter().map(|it| object.attach(it)).unzip();
-        let running = Running::new(object, attached, plan, settings)?;
+        let running = Running::new(object, attached, plan, settings, wakeup)?;
         reports.extend(hidden().map(|missing| ProbeReport::not_measured("causes", &missing)));
         kernel::return_free_memory();
         Ok(Self {
@@ -177,6 +182,7 @@ impl Running {
         attached: Vec<Attached>,
         plan: &Plan,
         settings: &Settings,
+        wakeup: &WakeUp,
     ) -> anyhow::Result<Self> {
         let mut map = |name| object.take_map(name);
         let totals = map("TOTALS")?.try_into().context("open map TOTALS")?;
@@ -184,7 +190,7 @@ impl Running {
         let stacks = map("STACKS")?.try_into().context("open map STACKS")?;
         let watched_since = map("WATCHED_SINCE")?;
         let watched_since = watched_since.try_into().context("open map WATCHED_SINCE")?;
-        let watch = Watch::new(&plan.tasks, settings, &mut object);
+        let watch = TaskTracer::new(&plan.tasks, settings, &mut object, wakeup);
         Ok(Self {
             attached,
             totals,
@@ -196,7 +202,7 @@ impl Running {
             paths: Paths::new(stacks),
             names: Names::new(plan.root()),
             causes: BTreeMap::new(),
-            shown: Places::new(settings.top_cgroups as usize),
+            shown: Ranks::new(settings.top_cgroups as usize),
             watch,
             watched_since,
             tasks: object.take_hash_map("TASKS")?,

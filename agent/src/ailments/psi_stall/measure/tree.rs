@@ -17,7 +17,7 @@ use crate::{
         cgroup::{self, CpuStat, IoStat, MemoryStat, Transfer},
         pressure::{self, Resource, Stall},
     },
-    report::Missing,
+    model::Missing,
 };
 
 /// What cgroups are asked for: nobody could do anything about the interrupts of one.
@@ -471,11 +471,11 @@ mod tests {
     use super::*;
 
     /// A tree of cgroups made of ordinary files.
-    struct Sham {
+    struct Fake {
         folder: tempfile::TempDir,
     }
 
-    impl Sham {
+    impl Fake {
         fn new() -> Self {
             Self {
                 folder: tempfile::tempdir().expect("a folder"),
@@ -533,7 +533,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_found_with_those_above_and_who_does_not_is_left_out() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         tree.set("pods", MS(100), ZERO);
         tree.set("pods/a", MS(100), ZERO);
         tree.set("pods/b", MS(7), ZERO);
@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn a_quiet_branch_is_passed_over_and_loses_nothing() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         tree.set("quiet", ZERO, ZERO);
         for i in 0..50 {
             tree.set(&format!("quiet/{i}"), ZERO, ZERO);
@@ -565,7 +565,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_is_new_counts_from_its_birth_and_one_that_was_not_reached_does_not() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         tree.set("old", MS(5_000), ZERO);
         let mut walker = tree.begin();
         tree.set("young", MS(400), ZERO);
@@ -586,7 +586,7 @@ mod tests {
 
     #[test]
     fn cpu_time_is_that_of_the_cgroup_below() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         tree.set("pods", ZERO, ZERO);
         tree.set("pods/a", ZERO, ZERO);
         let mut walker = tree.begin();
@@ -603,7 +603,7 @@ mod tests {
 
     #[test]
     fn cgroups_that_vanish_are_forgotten() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         tree.set("pods", ZERO, ZERO);
         tree.set("pods/a", ZERO, ZERO);
         let mut walker = tree.begin();
@@ -618,7 +618,7 @@ mod tests {
 
     #[test]
     fn garbage_is_no_stall_and_no_panic() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         tree.set("bad", MS(100), ZERO);
         let mut walker = tree.begin();
         for file in ["cpu.pressure", "cpu.stat", "memory.stat", "io.stat"] {
@@ -631,7 +631,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_without_pressure_is_told_with_its_remedy_until_it_has_some() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         tree.set("off", ZERO, ZERO);
         tree.set("off/below", ZERO, ZERO);
         let pressure = tree.folder.path().join("off/cpu.pressure");
@@ -653,7 +653,7 @@ mod tests {
 
     #[test]
     fn a_walk_that_is_cut_says_so() {
-        let tree = Sham::new();
+        let tree = Fake::new();
         for i in 0..20 {
             tree.set(&format!("{i}"), ZERO, ZERO);
         }

@@ -15,7 +15,7 @@ use crate::{
         netns::{self, Namespaces},
         sysctl,
     },
-    report::ProbeReport,
+    model::ProbeReport,
 };
 
 /// Growth is taken over this long: the kernel sweeps expired entries out by the
@@ -79,7 +79,7 @@ impl Baseline {
             growth,
             namespaces,
             snapshot: walk.map(|(_, snapshot)| snapshot.clone()),
-            snapshot_age_seconds: walk.map(|(age, _)| age.as_secs_f64()),
+            snapshot_unix_seconds: walk.map(|(at, _)| *at),
             probed: None,
             neighbours: Neighbours::default(),
         })

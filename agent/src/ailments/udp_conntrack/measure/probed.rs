@@ -23,7 +23,7 @@ use crate::{
         bpf::{self, Attached, HashMap, Object, Parameters, ProbeLog},
         modules::Held,
     },
-    report::{ProbeReport, ProgramStats},
+    model::{ProbeReport, ProgramStats},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/udp_conntrack"));

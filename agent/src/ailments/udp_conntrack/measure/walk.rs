@@ -1,6 +1,6 @@
 //! Walks of the whole table, now and then.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::{
     ailments::udp_conntrack::{
@@ -11,7 +11,8 @@ use crate::{
         conntrack::{self, Snapshot},
         modules,
     },
-    report::{Missing, ProbeReport},
+    model::{Missing, ProbeReport},
+    time::unix_seconds,
 };
 
 /// A walk may take this part of the time, so that it costs half a percent of one
@@ -26,7 +27,8 @@ pub(super) struct Walker {
     when: Result<Walks, Missing>,
     /// The error of the last try, if it failed.
     failure: Option<String>,
-    last: Option<(Instant, Snapshot)>,
+    /// The last walk and when it ended, seconds since the epoch.
+    last: Option<(f64, Snapshot)>,
     next: Instant,
 }
 
@@ -51,7 +53,7 @@ impl Walker {
         let cost = match conntrack::snapshot(self.limit) {
             Ok(snapshot) => {
                 let cost = Duration::from_secs_f64(snapshot.seconds);
-                self.last = Some((now, snapshot));
+                self.last = Some((unix_seconds(SystemTime::now()), snapshot));
                 self.failure = None;
                 cost
             }
@@ -63,11 +65,9 @@ impl Walker {
         self.next = now + self.interval.max(cost * SHARE);
     }
 
-    /// The last walk, and how long ago it was.
-    pub(super) fn last(&self) -> Option<(Duration, &Snapshot)> {
-        self.last
-            .as_ref()
-            .map(|(at, snapshot)| (at.elapsed(), snapshot))
+    /// The last walk and when it ended, seconds since the epoch.
+    pub(super) fn last(&self) -> Option<&(f64, Snapshot)> {
+        self.last.as_ref()
     }
 
     /// A row of the table of probes.

@@ -1,0 +1,220 @@
+//! Watching the packet hook, which is dear, only while there is something to see.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use aya::maps::{Array, MapData, RingBuf};
+use rustix::event::PollFlags;
+
+use super::NamespaceReading;
+use crate::{
+    ailments::{ipvs_conn_reuse::support::MODULE, poll_thread::PollThread},
+    kernel::{
+        bpf::{Attached, Object, PlannedProbe},
+        modules::Held,
+    },
+    model::{ProbeReport, ProgramStats},
+};
+
+/// The probe that is attached while it can see something: by each tick, and by an poll_thread
+/// in between.
+pub(super) struct PacketTracer {
+    /// Before what it uses.
+    _poll_thread: PollThread,
+    watched: Arc<Mutex<TracerState>>,
+}
+
+/// What tick and poll_thread share.
+pub(super) struct TracerState {
+    plan: PlannedProbe,
+    attached: Option<Held<Vec<Attached>>>,
+    report: ProbeReport,
+    watching: Array<MapData, u64>,
+    object: Object,
+    /// For how long a removal makes it worth to look.
+    lifetime: Duration,
+    /// When a destination was last removed: what was before we came is not known.
+    removed: Instant,
+    /// When the poll_thread last came.
+    woken: Option<Instant>,
+    /// Destinations of all namespaces at the last look.
+    destinations: u64,
+}
+
+impl PacketTracer {
+    /// Takes the object, as the probe can be attached at any time from now on.
+    pub(super) fn new(
+        mut object: Object,
+        plan: PlannedProbe,
+        lifetime: Duration,
+    ) -> anyhow::Result<Self> {
+        let hook = plan.candidates.first().map(|candidate| candidate.hook);
+        let watching = object.take_map("WATCHING")?;
+        let changes = object.take_map("CHANGES")?;
+        let watched = Arc::new(Mutex::new(TracerState {
+            report: plan.report(hook, Vec::new()),
+            plan,
+            attached: None,
+            watching: watching.try_into().context("open map WATCHING")?,
+            object,
+            lifetime,
+            removed: Instant::now(),
+            woken: None,
+            destinations: 0,
+        }));
+        let changes: RingBuf<MapData> = changes.try_into().context("open map CHANGES")?;
+        let poll_thread = PollThread::start("ipvs-changes", vec![changes], PollFlags::IN, {
+            let watched = Arc::clone(&watched);
+            move |changes| {
+                while changes.next().is_some() {}
+                if let Err(error) = lock(&watched).poll_thread() {
+                    tracing::warn!("the packet hook of IPVS is not watched: {error:#}");
+                }
+            }
+        })?;
+        Ok(Self {
+            _poll_thread: poll_thread,
+            watched,
+        })
+    }
+
+    pub(super) fn report(&self) -> ProbeReport {
+        lock(&self.watched).report.clone()
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        lock(&self.watched).attached.is_some()
+    }
+
+    pub(super) fn programs(&self) -> Vec<ProgramStats> {
+        let watched = lock(&self.watched);
+        let attached = watched.attached.iter().flat_map(|held| held.iter());
+        attached.flat_map(Attached::stats).collect()
+    }
+
+    /// Attaches or detaches, whichever the state of the node asks for.
+    pub(super) fn follow(&self, namespaces: &[NamespaceReading]) -> anyhow::Result<()> {
+        lock(&self.watched).follow(namespaces)
+    }
+}
+
+/// What is shared is whole at each point where a panic could come from.
+fn lock(watched: &Mutex<TracerState>) -> MutexGuard<'_, TracerState> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TracerState {
+    fn follow(&mut self, namespaces: &[NamespaceReading]) -> anyhow::Result<()> {
+        let destinations = namespaces
+            .iter()
+            .map(|namespace| namespace.poll.destinations)
+            .sum();
+        if destinations < self.destinations {
+            self.removed = Instant::now();
+        }
+        self.destinations = destinations;
+        let lately = |since: Instant| since.elapsed() < self.lifetime;
+        let removed = lately(self.removed);
+        let wanted = self.woken.is_some_and(lately)
+            || namespaces
+                .iter()
+                .any(|namespace| keeps_connections(namespace, removed));
+        match (wanted, self.attached.is_some()) {
+            (true, false) => self.attach(),
+            (false, true) => self.detach(),
+            (true, true) | (false, false) => Ok(()),
+        }
+    }
+
+    /// A destination was drained or removed just now, and its connections are kept.
+    fn poll_thread(&mut self) -> anyhow::Result<()> {
+        self.woken = Some(Instant::now());
+        match self.attached {
+            Some(_) => Ok(()),
+            None => self.attach(),
+        }
+    }
+
+    fn attach(&mut self) -> anyhow::Result<()> {
+        if self.plan.candidates.is_empty() {
+            return Ok(());
+        }
+        let mut report = None;
+        let held = Held::hold(MODULE, || {
+            let (attached, attach_report) = self.object.attach(&self.plan);
+            report = Some(attach_report);
+            vec![attached]
+        });
+        if let Some(report) = report {
+            self.attached = report.hook.is_some().then_some(held);
+            self.report = report;
+        }
+        self.tell(self.attached.is_some())
+    }
+
+    fn detach(&mut self) -> anyhow::Result<()> {
+        self.tell(false)?;
+        self.attached = None;
+        Ok(())
+    }
+
+    /// Tells the probes whether all of them are there.
+    fn tell(&mut self, watching: bool) -> anyhow::Result<()> {
+        self.watching
+            .set(0, u64::from(watching), 0)
+            .context("write map WATCHING")
+    }
+}
+
+/// Whether IPVS may keep sending SYNs to a destination of this namespace that is
+/// drained, or drop them because it is gone. Where it is told to let go of such
+/// connections every SYN makes a call that is probed anyway.
+fn keeps_connections(namespace: &NamespaceReading, removed: bool) -> bool {
+    let told_to_let_go = namespace
+        .settings
+        .expire_nodest_conn
+        .is_some_and(|on| on != 0);
+    !told_to_let_go && (removed || namespace.poll.drained > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ailments::ipvs_conn_reuse::measure::VsSettings, kernel::ipvs::AgentPoll};
+
+    fn namespace(expire_nodest_conn: Option<u64>, drained: u64) -> NamespaceReading {
+        NamespaceReading {
+            netns: 1,
+            pid: 1,
+            poll: AgentPoll {
+                services: 1,
+                destinations: 2,
+                drained,
+                complete: true,
+            },
+            settings: VsSettings {
+                expire_nodest_conn,
+                ..VsSettings::default()
+            },
+        }
+    }
+
+    #[test]
+    fn the_packet_hook_is_never_watched_where_ipvs_lets_go() {
+        for (drained, removed) in [(0, false), (3, false), (0, true), (3, true)] {
+            assert!(!keeps_connections(&namespace(Some(1), drained), removed));
+        }
+    }
+
+    #[test]
+    fn it_is_watched_for_what_is_drained_or_gone_and_for_nothing_else() {
+        for setting in [Some(0), None] {
+            assert!(keeps_connections(&namespace(setting, 1), false));
+            assert!(keeps_connections(&namespace(setting, 0), true));
+            assert!(!keeps_connections(&namespace(setting, 0), false));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Decides on alerts with the engine of this node.
+
+use std::sync::Arc;
+
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use super::{
+    Alert, AlertOutcome, AlertTarget, Counts, Decision, Names, Payload, Receipt, Receiver, Status,
+};
+use crate::{
+    model::{Reports, Run, RunState},
+    treatment::{Ask, AskOutcome, Intent, NotNow, Once, Resolved, TreatmentService},
+};
+
+/// Alerts of this node in one payload that are decided on. It has some ten rules.
+const MOST_ALERTS: usize = 100;
+
+/// Decides on alerts of this node, one payload at a time: the engine blocks, and the
+/// threads for that are few.
+#[derive(Debug)]
+pub struct AlertHandler {
+    decider: Arc<Mutex<Decider>>,
+    counts: Arc<Counts>,
+}
+
+/// What it takes to decide.
+#[derive(Debug)]
+struct Decider {
+    service: Arc<TreatmentService>,
+    reports: Reports,
+    names: Names,
+    undo_resolved: bool,
+    counts: Arc<Counts>,
+}
+
+impl AlertHandler {
+    /// A handler at this service.
+    pub fn new(
+        service: Arc<TreatmentService>,
+        reports: Reports,
+        names: Names,
+        undo_resolved: bool,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let decider = Decider {
+            service,
+            reports,
+            names,
+            undo_resolved,
+            counts: Arc::clone(&counts),
+        };
+        Self {
+            decider: Arc::new(Mutex::new(decider)),
+            counts,
+        }
+    }
+}
+
+impl Receiver for AlertHandler {
+    type AlertOutcome = AlertOutcome;
+
+    async fn receive(&self, payload: Payload) -> Receipt<AlertOutcome> {
+        let decider = Arc::clone(&self.decider).lock_owned().await;
+        Receipt::of_task(spawn_blocking(move || decider.decide(payload.alerts)).await)
+    }
+
+    fn count(&self, code: u16, truncated: u64) {
+        self.counts.request(code, truncated);
+    }
+}
+
+impl Decider {
+    /// Those that are resolved go first, as they make room for others.
+    fn decide(&self, mut alerts: Vec<Alert>) -> Receipt<AlertOutcome> {
+        alerts.sort_by_key(|alert| alert.status);
+        let mut ours = 0;
+        let outcomes: Vec<_> = alerts
+            .iter()
+            .map(|alert| {
+                let outcome = self.rule(alert, &mut ours);
+                self.counts.alert(outcome.decision);
+                outcome.tell(alert);
+                outcome
+            })
+            .collect();
+        let again = outcomes.iter().any(|it| it.decision.is_passing());
+        Receipt {
+            alerts: outcomes,
+            again,
+        }
+    }
+
+    fn rule(&self, alert: &Alert, ours: &mut usize) -> AlertOutcome {
+        match self.names.target(&alert.labels) {
+            AlertTarget::ThisNode => {}
+            AlertTarget::OtherNode(node) => {
+                return AlertOutcome::on(alert, Decision::OtherNode, format!("it is of {node}"));
+            }
+            AlertTarget::Unknown => {
+                let labels = self.names.labels.join(", ");
+                let why = format!("none of its labels names a node; looked at are {labels}");
+                return AlertOutcome::on(alert, Decision::NoNode, why);
+            }
+        }
+        *ours += 1;
+        if *ours > MOST_ALERTS {
+            let why = format!("of one payload, {MOST_ALERTS} alerts of a node are decided on");
+            return AlertOutcome::on(alert, Decision::TooMany, why);
+        }
+        match alert.status {
+            Status::Firing => self.treat(alert),
+            Status::Resolved => self.resolve(alert),
+        }
+    }
+
+    fn treat(&self, alert: &Alert) -> AlertOutcome {
+        let Some(ailment) = alert.ailment() else {
+            let why = "it has no label ailment, which says what to treat";
+            return AlertOutcome::on(alert, Decision::Refused, why);
+        };
+        let ask = Ask {
+            ailment: ailment.to_owned(),
+            treatment: alert.treatment().map(str::to_owned),
+            against: alert.kind().map(str::to_owned),
+            trigger: alert.trigger(),
+            duration: None,
+            intent: Intent::AsConfigured,
+            force: false,
+        };
+        match self.service.ask_once(&ask, &self.reports) {
+            Ok(Once::Already(run)) => {
+                let which = match run.trigger == ask.trigger {
+                    true => "of this alert",
+                    false => "against the same",
+                };
+                let why = format!("treatment {} {which} is {}", run.id, run.state.name());
+                of_run(alert, Decision::Duplicate, &run, why)
+            }
+            Ok(Once::Decided(AskOutcome::Begun(run))) => {
+                let decision = match run.state {
+                    RunState::Failed => Decision::Failed,
+                    _ => Decision::Begun,
+                };
+                of_run(alert, decision, &run, run.why.clone())
+            }
+            Ok(Once::Decided(AskOutcome::Would(run))) => would(alert, &run),
+            Err(NotNow { refusal, passes }) => {
+                let decision = if passes {
+                    Decision::NotYet
+                } else {
+                    Decision::Refused
+                };
+                AlertOutcome::on(alert, decision, refusal.to_string())
+            }
+        }
+    }
+
+    fn resolve(&self, alert: &Alert) -> AlertOutcome {
+        if !self.undo_resolved {
+            let why = "it is resolved; [webhook] undo_resolved is false";
+            return AlertOutcome::on(alert, Decision::LeftAlone, why);
+        }
+        match self
+            .service
+            .resolve(&alert.trigger(), alert.kind(), &self.reports)
+        {
+            Ok(Resolved::Nothing) => {
+                AlertOutcome::on(alert, Decision::NothingToUndo, "nothing of it is active")
+            }
+            Ok(Resolved::Ended(run)) => of_run(alert, Decision::Undone, &run, run.why.clone()),
+            Ok(Resolved::StillNeeded(run, kind)) => {
+                let why = format!("{kind} is still found; it goes on until its time is over");
+                of_run(alert, Decision::LeftAlone, &run, why)
+            }
+            Err(refusal) => AlertOutcome::on(alert, Decision::Refused, refusal.to_string()),
+        }
+    }
+}
+
+fn of_run(alert: &Alert, decision: Decision, run: &Run, why: String) -> AlertOutcome {
+    AlertOutcome {
+        run: Some(run.id),
+        treatment: Some(run.treatment.clone()),
+        ..AlertOutcome::on(alert, decision, why)
+    }
+}
+
+/// It has no number yet, as it is not begun.
+fn would(alert: &Alert, run: &Run) -> AlertOutcome {
+    let changes: Vec<_> = run.changes.iter().map(ToString::to_string).collect();
+    let why = format!(
+        "the configuration does not allow it to alerts ({} = \"alert\" in [treatments] would); it \
+         would change {}",
+        run.treatment,
+        changes.join(", ")
+    );
+    AlertOutcome {
+        run: None,
+        ..of_run(alert, Decision::DryRun, run, why)
+    }
+}
