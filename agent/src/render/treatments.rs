@@ -10,7 +10,7 @@ use crate::model::{Run, RunState, Treatment};
 const WIDTH: usize = 80;
 
 /// A treatment with the name of its ailment.
-pub type Listed = (&'static str, &'static Treatment);
+type Listed = (&'static str, &'static Treatment);
 
 /// The treatments for a terminal.
 pub fn treatments_as_text(treatments: &[Listed]) -> String {

@@ -115,7 +115,7 @@ fn exposed(reading: &Reading) -> Option<Finding> {
         .iter()
         .filter(|namespace| is_exposed(namespace))
         .collect();
-    let drained = namespaces.iter().map(|namespace| namespace.poll.drained);
+    let drained = namespaces.iter().map(|namespace| namespace.scan.drained);
     let drained: u64 = drained.sum();
     (drained > 0).then(|| Finding {
         kind: DRAINED_EXPOSED.to_owned(),
@@ -131,7 +131,7 @@ fn exposed(reading: &Reading) -> Option<Finding> {
                     "destinations of weight 0 in network namespace {}",
                     namespace.netns
                 ),
-                value: namespace.poll.drained as f64,
+                value: namespace.scan.drained as f64,
                 limit: Some(0.0),
             })
             .collect(),
@@ -143,7 +143,7 @@ fn exposed(reading: &Reading) -> Option<Finding> {
 }
 
 fn is_exposed(namespace: &NamespaceReading) -> bool {
-    namespace.settings.expire_nodest_conn == Some(0) && namespace.poll.drained > 0
+    namespace.settings.expire_nodest_conn == Some(0) && namespace.scan.drained > 0
 }
 
 fn seen(outcome: Outcome, syns: u64) -> Evidence {
@@ -263,7 +263,7 @@ mod tests {
             dead::SweepReading,
             measure::{ClientReading, Counts, VsSettings},
         },
-        kernel::ipvs::AgentPoll,
+        kernel::ipvs::Scan,
         node::Neighbours,
     };
 
@@ -299,7 +299,7 @@ mod tests {
             namespaces: vec![NamespaceReading {
                 netns: 7,
                 pid: 1,
-                poll: AgentPoll {
+                scan: Scan {
                     services: 1,
                     destinations: 2,
                     drained: 1,

@@ -21,7 +21,7 @@ use super::{
     support::Plan,
 };
 use crate::{
-    kernel::ipvs::AgentPoll,
+    kernel::ipvs::Scan,
     model::{Missing, ProbeReport, ProgramStats},
     node::{Directory, Neighbours},
 };
@@ -59,7 +59,7 @@ pub struct NamespaceReading {
     /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
     pub pid: u32,
     /// Its services, counted.
-    pub poll: AgentPoll,
+    pub scan: Scan,
     /// The settings in force there.
     pub settings: VsSettings,
 }

@@ -127,7 +127,7 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     let drained: u64 = reading
         .namespaces
         .iter()
-        .map(|namespace| namespace.poll.drained)
+        .map(|namespace| namespace.scan.drained)
         .sum();
     let mut samples = vec![Sample::plain(&DRAINED, drained as f64)];
     for namespace in reading.namespaces.iter().take(MAX_NAMESPACES) {

@@ -327,7 +327,7 @@ fn settings(reading: &Reading, probed: &ProbedReading, outcome: Outcome) -> VsSe
 
 fn of_namespaces(reading: &Reading) -> VsSettings {
     let most = reading.namespaces.iter();
-    most.max_by_key(|namespace| namespace.poll.services)
+    most.max_by_key(|namespace| namespace.scan.services)
         .map(|namespace| namespace.settings)
         .unwrap_or_default()
 }

@@ -213,7 +213,7 @@ fn culprits(reading: &Reading) -> Vec<Party> {
                 "{about}{} services and {} destinations, {} of them of weight 0",
                 namespace.services(),
                 namespace.destinations(),
-                namespace.poll.drained
+                namespace.scan.drained
             ),
         }
     };
@@ -262,7 +262,7 @@ mod tests {
             durations::Durations,
             ipvs_estimation::measure::{Cost, ProbedReading, Switches, Threads},
         },
-        kernel::ipvs::AgentPoll,
+        kernel::ipvs::Scan,
     };
 
     /// Linux up to 6.1 with a few services: passes take a fifth of a millisecond.
@@ -280,7 +280,7 @@ mod tests {
             namespaces: vec![NamespaceReading {
                 netns: 7,
                 pid: 1,
-                poll: AgentPoll {
+                scan: Scan {
                     services: 10,
                     destinations: 20,
                     drained: 1,
@@ -319,8 +319,8 @@ mod tests {
     /// 50,000 services: 0.64 s on 128 CPUs.
     fn large() -> Reading {
         let mut reading = healthy();
-        reading.namespaces[0].poll.services = 50_000;
-        reading.namespaces[0].poll.destinations = 50_000;
+        reading.namespaces[0].scan.services = 50_000;
+        reading.namespaces[0].scan.destinations = 50_000;
         reading
     }
 

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     ailments::durations::Durations,
-    kernel::ipvs::AgentPoll,
+    kernel::ipvs::Scan,
     model::{Missing, ProbeReport, ProgramStats},
 };
 
@@ -78,7 +78,7 @@ pub struct NamespaceReading {
     /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
     pub pid: u32,
     /// Its services and destinations as procfs lists them.
-    pub poll: AgentPoll,
+    pub scan: Scan,
     /// Its services of IPv4 as the kernel counted them at the last pass, where that is
     /// known.
     pub counted: Option<u64>,
@@ -149,16 +149,16 @@ pub struct Recent {
 impl NamespaceReading {
     /// Services: those listed, or more where more are counted.
     pub fn services(&self) -> u64 {
-        self.poll.services.max(self.counted.unwrap_or(0))
+        self.scan.services.max(self.counted.unwrap_or(0))
     }
 
     /// Destinations. Services that are not listed have as many each as those that are.
     pub fn destinations(&self) -> u64 {
-        let AgentPoll {
+        let Scan {
             services,
             destinations,
             ..
-        } = self.poll;
+        } = self.scan;
         if services == 0 {
             return destinations;
         }
@@ -173,13 +173,13 @@ impl NamespaceReading {
 
     /// Whether the numbers are good enough to tell what one of them costs.
     pub fn is_known(&self) -> bool {
-        self.poll.complete || self.counted >= Some(self.poll.services)
+        self.scan.complete || self.counted >= Some(self.scan.services)
     }
 
     /// Whether the numbers are of all that there is.
     pub fn is_exact(&self) -> bool {
-        let all_are_listed = self.counted == Some(self.poll.services);
-        all_are_listed || (self.poll.complete && self.services() == self.poll.services)
+        let all_are_listed = self.counted == Some(self.scan.services);
+        all_are_listed || (self.scan.complete && self.services() == self.scan.services)
     }
 }
 
@@ -337,8 +337,8 @@ fn doubt(namespaces: &mut [NamespaceReading]) {
         return;
     }
     for namespace in namespaces {
-        if namespace.poll.services > ONE_READ {
-            namespace.poll.complete = false;
+        if namespace.scan.services > ONE_READ {
+            namespace.scan.complete = false;
         }
     }
 }
@@ -351,7 +351,7 @@ mod tests {
         NamespaceReading {
             netns: 7,
             pid: 1,
-            poll: AgentPoll {
+            scan: Scan {
                 services,
                 destinations: 2 * services,
                 drained: 0,

@@ -186,7 +186,7 @@ fn poll(reading: &Reading) -> Vec<Sample> {
         samples.push(Sample::number(&ESTIMATORS, ["other"], rest as f64));
     }
     let sum = |of: fn(&NamespaceReading) -> u64| namespaces.iter().map(of).sum::<u64>() as f64;
-    let drained = sum(|it| it.poll.drained);
+    let drained = sum(|it| it.scan.drained);
     let destinations = sum(NamespaceReading::destinations);
     samples.extend([
         Sample::plain(&SERVICES, sum(NamespaceReading::services)),
@@ -247,14 +247,14 @@ mod tests {
             durations::Durations,
             ipvs_estimation::measure::{Cost, Recent, Switches},
         },
-        kernel::ipvs::AgentPoll,
+        kernel::ipvs::Scan,
     };
 
     fn namespace(netns: u32, services: u64) -> NamespaceReading {
         NamespaceReading {
             netns,
             pid: 1,
-            poll: AgentPoll {
+            scan: Scan {
                 services,
                 destinations: 2 * services,
                 drained: 1,

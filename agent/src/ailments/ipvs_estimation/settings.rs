@@ -26,10 +26,10 @@ pub struct Settings {
     /// How long the watch goes on after the last slow pass.
     #[serde(with = "humantime_serde")]
     pub watch_for: Duration,
-    /// Time between two polls of the services.
+    /// Time between two scans of the services.
     #[serde(with = "humantime_serde")]
     pub census_interval: Duration,
-    /// The longest that one poll may take.
+    /// The longest that one scan may take.
     #[serde(with = "humantime_serde")]
     pub census_limit: Duration,
     /// `busy` when the threads of the estimator take more than this share of one CPU.

@@ -32,7 +32,7 @@ const DESTINATION: &str = "  -> ";
 
 /// The services of one network namespace, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentPoll {
+pub struct Scan {
     /// Virtual services: an address, port and protocol, or a firewall mark.
     pub services: u64,
     /// Destinations of all of them together.
@@ -43,7 +43,7 @@ pub struct AgentPoll {
     pub complete: bool,
 }
 
-/// Takes polls of namespaces when they are due, and keeps the last of each.
+/// Takes scans of namespaces when they are due, and keeps the last of each.
 #[derive(Debug)]
 pub struct Surveyor {
     interval: Duration,
@@ -52,7 +52,7 @@ pub struct Surveyor {
     last: Vec<Namespace>,
 }
 
-/// A network namespace with its poll.
+/// A network namespace with its scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// Inode number, as in `/proc/<pid>/ns/net`.
@@ -60,11 +60,11 @@ pub struct Namespace {
     /// A process in it, by which an operator can enter it (`nsenter -t PID -n`).
     pub pid: u32,
     /// Its services.
-    pub poll: AgentPoll,
+    pub scan: Scan,
 }
 
 impl Surveyor {
-    /// AgentPolls `interval` apart or more, each of which takes `limit` at the most.
+    /// Scans `interval` apart or more, each of which takes `limit` at the most.
     pub fn new(interval: Duration, limit: Duration) -> Self {
         Self {
             interval,
@@ -74,9 +74,9 @@ impl Surveyor {
         }
     }
 
-    /// The namespaces that have services, as of the last poll; it is taken anew where it
+    /// The namespaces that have services, as of the last scan; it is taken anew where it
     /// is due. The kernel walks its table from the begin for each page that is read, so a
-    /// poll of a large one has to wait for longer.
+    /// scan of a large one has to wait for longer.
     pub fn survey(&mut self, namespaces: impl Iterator<Item = (u32, u32)>) -> &[Namespace] {
         let began = Instant::now();
         if began < self.next {
@@ -84,9 +84,9 @@ impl Surveyor {
         }
         let until = began + self.limit;
         let count = |(netns, pid): (u32, u32)| {
-            let poll = poll(&pid.to_string(), until).ok()??;
-            let namespace = Namespace { netns, pid, poll };
-            (poll.services > 0).then_some(namespace)
+            let scan = poll(&pid.to_string(), until).ok()??;
+            let namespace = Namespace { netns, pid, scan };
+            (scan.services > 0).then_some(namespace)
         };
         self.last = namespaces.filter_map(count).collect();
         self.next = Instant::now() + self.interval.max(began.elapsed() * SHARE);
@@ -105,7 +105,7 @@ impl Surveyor {
 /// # Errors
 ///
 /// Where the list cannot be read.
-pub fn poll(process: &str, until: Instant) -> io::Result<Option<AgentPoll>> {
+pub fn poll(process: &str, until: Instant) -> io::Result<Option<Scan>> {
     let path = format!("/proc/{process}/net/ip_vs");
     let counted = match File::open(&path) {
         Ok(file) => count(BufReader::with_capacity(1 << 14, file), until),
@@ -113,7 +113,7 @@ pub fn poll(process: &str, until: Instant) -> io::Result<Option<AgentPoll>> {
         Err(error) => Err(error),
     };
     match counted {
-        Ok(poll) => Ok(Some(poll)),
+        Ok(scan) => Ok(Some(scan)),
         Err(error) => Err(io::Error::new(
             error.kind(),
             format!("read {path}: {error}"),
@@ -121,30 +121,30 @@ pub fn poll(process: &str, until: Instant) -> io::Result<Option<AgentPoll>> {
     }
 }
 
-fn count(mut lines: impl BufRead, until: Instant) -> io::Result<AgentPoll> {
-    let mut poll = AgentPoll::default();
+fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Scan> {
+    let mut scan = Scan::default();
     let mut line = String::new();
     for number in 0.. {
         line.clear();
         if lines.read_line(&mut line)? == 0 {
-            poll.complete = true;
+            scan.complete = true;
             break;
         }
         if number < HEADER_LINES {
             continue;
         }
         match line.strip_prefix(DESTINATION) {
-            None => poll.services += 1,
+            None => scan.services += 1,
             Some(destination) => {
-                poll.destinations += 1;
-                poll.drained += u64::from(is_drained(destination));
+                scan.destinations += 1;
+                scan.drained += u64::from(is_drained(destination));
             }
         }
         if number % LINES_A_LOOK == 0 && Instant::now() > until {
             break;
         }
     }
-    Ok(poll)
+    Ok(scan)
 }
 
 /// `address:port  forward  weight  active  inactive`
@@ -174,31 +174,31 @@ FWM  00000007 rr
 
     #[test]
     fn services_and_destinations_of_every_kind_are_counted() {
-        let poll = count(LIST.as_bytes(), soon()).expect("a slice cannot fail to read");
-        let wanted = AgentPoll {
+        let scan = count(LIST.as_bytes(), soon()).expect("a slice cannot fail to read");
+        let wanted = Scan {
             services: 3,
             destinations: 3,
             drained: 1,
             complete: true,
         };
-        assert_eq!(poll, wanted);
+        assert_eq!(scan, wanted);
     }
 
     #[test]
     fn an_empty_list_has_no_service() {
         let headers: String = LIST.split_inclusive('\n').take(HEADER_LINES).collect();
-        let poll = count(headers.as_bytes(), soon()).expect("a slice cannot fail to read");
-        assert_eq!((poll.services, poll.complete), (0, true));
+        let scan = count(headers.as_bytes(), soon()).expect("a slice cannot fail to read");
+        assert_eq!((scan.services, scan.complete), (0, true));
     }
 
     #[test]
     fn a_list_that_takes_too_long_is_said_to_be_incomplete() {
         let long = LIST.repeat(LINES_A_LOOK);
         let now = Instant::now();
-        let poll = count(long.as_bytes(), now - Duration::from_secs(1))
+        let scan = count(long.as_bytes(), now - Duration::from_secs(1))
             .expect("a slice cannot fail to read");
-        assert!(!poll.complete);
-        assert!(poll.services > 0);
+        assert!(!scan.complete);
+        assert!(scan.services > 0);
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Baseline {
             .map(|namespace| NamespaceReading {
                 netns: namespace.netns,
                 pid: namespace.pid,
-                poll: namespace.poll,
+                scan: namespace.scan,
                 settings: settings(namespace, own),
             })
             .collect();

@@ -110,7 +110,7 @@ impl TracerState {
     fn follow(&mut self, namespaces: &[NamespaceReading]) -> anyhow::Result<()> {
         let destinations = namespaces
             .iter()
-            .map(|namespace| namespace.poll.destinations)
+            .map(|namespace| namespace.scan.destinations)
             .sum();
         if destinations < self.destinations {
             self.removed = Instant::now();
@@ -177,19 +177,19 @@ fn keeps_connections(namespace: &NamespaceReading, removed: bool) -> bool {
         .settings
         .expire_nodest_conn
         .is_some_and(|on| on != 0);
-    !told_to_let_go && (removed || namespace.poll.drained > 0)
+    !told_to_let_go && (removed || namespace.scan.drained > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ailments::ipvs_conn_reuse::measure::VsSettings, kernel::ipvs::AgentPoll};
+    use crate::{ailments::ipvs_conn_reuse::measure::VsSettings, kernel::ipvs::Scan};
 
     fn namespace(expire_nodest_conn: Option<u64>, drained: u64) -> NamespaceReading {
         NamespaceReading {
             netns: 1,
             pid: 1,
-            poll: AgentPoll {
+            scan: Scan {
                 services: 1,
                 destinations: 2,
                 drained,

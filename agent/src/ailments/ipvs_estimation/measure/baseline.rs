@@ -57,7 +57,7 @@ impl Baseline {
             NamespaceReading {
                 netns: namespace.netns,
                 pid: namespace.pid,
-                poll: namespace.poll,
+                scan: namespace.scan,
                 counted: None,
                 // A kernel without the switch estimates.
                 estimating: match switches.run_estimation {

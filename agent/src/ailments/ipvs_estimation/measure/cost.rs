@@ -38,7 +38,7 @@ pub(super) struct Calibration {
 }
 
 impl Calibration {
-    /// Takes in what visits to a namespace took. A poll older than a change of the
+    /// Takes in what visits to a namespace took. A scan older than a change of the
     /// services would make them cheap or dear, so one that has just changed waits.
     pub(super) fn observe(&mut self, namespace: &NamespaceReading, ns: f64, visits: f64) {
         let now = namespace.estimators();
@@ -72,16 +72,16 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::ipvs::AgentPoll;
+    use crate::kernel::ipvs::Scan;
 
     fn namespace(services: u64) -> NamespaceReading {
         NamespaceReading {
             netns: 7,
             pid: 1,
-            poll: AgentPoll {
+            scan: Scan {
                 services,
                 complete: true,
-                ..AgentPoll::default()
+                ..Scan::default()
             },
             counted: None,
             estimating: Some(true),
@@ -98,7 +98,7 @@ mod tests {
     fn settled_passes_tell_what_a_visit_costs() {
         let mut calibration = Calibration::default();
         calibration.observe(&namespace(100), 9_000.0, 9_000.0);
-        assert!(!calibration.cost().calibrated, "the poll has just changed");
+        assert!(!calibration.cost().calibrated, "the scan has just changed");
         calibration.observe(&namespace(100), 900_000.0, 9_000.0);
         let cost = calibration.cost();
         assert_eq!((cost.ns, cost.calibrated), (100.0, true));

@@ -368,16 +368,16 @@ fn clock() -> Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::ipvs::AgentPoll;
+    use crate::kernel::ipvs::Scan;
 
     fn namespace(netns: u32, services: u64) -> NamespaceReading {
         NamespaceReading {
             netns,
             pid: 1,
-            poll: AgentPoll {
+            scan: Scan {
                 services,
                 complete: true,
-                ..AgentPoll::default()
+                ..Scan::default()
             },
             counted: None,
             estimating: None,
