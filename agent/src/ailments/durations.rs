@@ -1,6 +1,6 @@
 //! Histograms of the kernel's maps, as readings and metrics have them.
 
-use ebpf::shared::histogram::{Histogram, bound_ns};
+use ebpf::shared::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::model::MetricValue;
@@ -38,18 +38,30 @@ impl Durations {
 
     /// Cumulative, as Prometheus wants it. The last bucket of the ABI has no bound.
     pub(super) fn histogram(&self, unit_ns: u64) -> MetricValue {
-        let mut count = 0;
-        let mut cumulative = Vec::with_capacity(self.buckets.len());
-        for (index, events) in self.buckets.iter().enumerate() {
-            count += events;
-            if index + 1 < self.buckets.len() {
-                cumulative.push((bound_ns(index, unit_ns) as f64 / 1e9, count));
-            }
-        }
-        MetricValue::Histogram {
-            buckets: cumulative,
-            count,
-            sum: self.seconds,
-        }
+        MetricValue::of_durations(&self.buckets, unit_ns, self.seconds)
+    }
+}
+
+/// A time in words, with the unit that fits it.
+pub(super) fn seconds_as_text(seconds: f64) -> String {
+    if seconds < 1e-3 {
+        format!("{:.0} µs", seconds * 1e6)
+    } else if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.1} s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_people_do() {
+        assert_eq!(
+            [0.000_2, 0.0312, 1.26].map(seconds_as_text),
+            ["200 µs", "31 ms", "1.3 s"]
+        );
     }
 }

@@ -77,7 +77,8 @@ pub trait Ailment: Send + Sync + 'static {
     /// them. Called after each reading; it takes what is known and waits for nobody.
     fn identify(_reading: &mut Self::Reading, _directory: &Directory) {}
 
-    /// What is wrong, worst first.
+    /// What is wrong, worst first. Of the remedies it gives those that only a person can carry
+    /// out; [`findings`] puts the treatments before them.
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding>;
 
     /// What a user should know although nothing is wrong, in whole sentences.
@@ -87,6 +88,11 @@ pub trait Ailment: Send + Sync + 'static {
 
     /// What each treatment would be on this node now, safest first.
     fn proposals(reading: &Self::Reading) -> Vec<Proposal>;
+
+    /// A process in a network namespace that is not the agent's own, for who sets sysctls there.
+    fn process_in(_reading: &Self::Reading, _netns: u32) -> Option<u32> {
+        None
+    }
 
     /// The reading as metrics.
     fn samples(reading: &Self::Reading) -> Vec<Sample>;
@@ -100,6 +106,29 @@ pub trait Ailment: Send + Sync + 'static {
 
     /// Run statistics of the BPF programs; empty unless they are switched on.
     fn programs(probe: &Self::Probe) -> Vec<ProgramStats>;
+}
+
+/// What is wrong, worst first, with what can be done: first the treatments that are proposed
+/// against it, then what only a person can do. So no advice differs from a treatment.
+pub fn findings<A: Ailment>(
+    reading: &A::Reading,
+    settings: &A::Settings,
+    proposals: &[Proposal],
+) -> Vec<Finding> {
+    let mut findings = A::judge(reading, settings);
+    for finding in &mut findings {
+        let against = proposals
+            .iter()
+            .filter(|it| it.against.contains(&finding.kind));
+        let remedy = |proposal: &Proposal| {
+            let mut known = A::TREATMENTS.iter();
+            let treatment = known.find(|it| it.name == proposal.treatment)?;
+            treatment.remedy(A::NAME, proposal, |netns| A::process_in(reading, netns))
+        };
+        let treatments: Vec<_> = against.filter_map(remedy).collect();
+        finding.remedies.splice(..0, treatments);
+    }
+    findings
 }
 
 /// How far a kernel supports an ailment.

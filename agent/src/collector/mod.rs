@@ -15,7 +15,7 @@ use toml::de::ValueDeserializer;
 
 use self::observed::Observed;
 pub use self::{
-    ailment::{Ailment, Support},
+    ailment::{Ailment, Support, findings},
     host::{Host, RunningKernel},
 };
 use crate::model::{About, AilmentReport};

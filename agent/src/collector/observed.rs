@@ -10,7 +10,7 @@ use toml::de::ValueDeserializer;
 
 use super::{Collector, Host, guard::guarded, pause::Pause};
 use crate::{
-    collector::{Ailment, Support},
+    collector::{Ailment, Support, findings},
     kernel::KernelFacts,
     model::{About, AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Verdict},
     time::unix_seconds,
@@ -217,10 +217,10 @@ impl<A: Ailment> Observed<A> {
 
     /// All that follows from a reading alone.
     fn interpret(&self, reading: &A::Reading, report: &mut AilmentReport) {
-        report.findings = A::judge(reading, &self.settings);
+        report.proposals = A::proposals(reading);
+        report.findings = findings::<A>(reading, &self.settings, &report.proposals);
         report.verdict = worst(&report.findings);
         report.notes = A::notes(reading);
-        report.proposals = A::proposals(reading);
         report.samples = A::samples(reading);
         report.lost_events = A::lost_events(reading);
     }

@@ -44,19 +44,57 @@ impl Treatment {
         })
     }
 
-    /// The remedy in a sentence, for those who would do it by hand.
-    pub fn advice(&self, from: u64, to: u64) -> String {
-        let key = self.keys.first().map_or(self.name, |bound| bound.key);
-        let Self { effect, cost, .. } = self;
-        format!("sysctl -w {key}={to}: {effect}; costs: {cost}; undo: sysctl -w {key}={from}")
+    /// What a proposal of this treatment is as a remedy: by the agent, or, for a sysctl, by hand
+    /// as well. `None` where there is nothing to set, or it must not be set.
+    ///
+    /// `within` is a process in a network namespace that is not the agent's own.
+    pub fn remedy(
+        &self,
+        ailment: &str,
+        proposal: &Proposal,
+        within: impl Fn(u32) -> Option<u32>,
+    ) -> Option<String> {
+        if proposal.objection.is_some() || !self.allows(&proposal.changes) {
+            return None;
+        }
+        let Change {
+            key,
+            netns,
+            from,
+            to,
+            ..
+        } = proposal.changes.first()?;
+        let Self {
+            name, effect, cost, ..
+        } = self;
+        let enter = within(*netns).map_or_else(String::new, |pid| format!("nsenter -t {pid} -n "));
+        let (by_hand, undo_by_hand) = if key.starts_with(OWN_KEYS) {
+            (String::new(), String::new())
+        } else {
+            (
+                format!(", or {enter}sysctl -w {key}={to}"),
+                format!(", or {enter}sysctl -w {key}={from}"),
+            )
+        };
+        let likewise = match proposal.changes.len() - 1 {
+            0 => String::new(),
+            more => format!(", likewise in {more} more network namespaces"),
+        };
+        Some(format!(
+            "nodemedic treat {ailment} --treatment {name} --apply{by_hand}{likewise}: {effect}; \
+             costs: {cost}; undo: nodemedic undo{undo_by_hand}"
+        ))
     }
 }
+
+/// What the keys of switches begin with. No sysctl does.
+const OWN_KEYS: &str = "nodemedic.";
 
 /// Something that the agent does while it is on, one for each network namespace. Its key
 /// is set and put back as a sysctl is.
 #[derive(Debug)]
 pub struct Switch {
-    /// Unlike that of any sysctl.
+    /// It begins with `nodemedic.`, unlike any sysctl.
     pub key: &'static str,
     /// Its value in the network namespace with this inode number; `None` where it cannot be
     /// switched on.
@@ -105,3 +143,62 @@ impl Proposal {
 
 /// Hours and days are as far as a treatment may reach without anybody asking for it anew.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static SHORTER: Treatment = Treatment {
+        name: "shorter",
+        effect: "entries go sooner",
+        cost: "late answers",
+        acts: "at once",
+        applies: "anywhere",
+        keys: &[
+            Bound {
+                key: "net.timeout",
+                allowed: 7..=30,
+            },
+            Bound {
+                key: "nodemedic.switch",
+                allowed: 1..=1,
+            },
+        ],
+        durable: "",
+    };
+
+    fn remedy(changes: Vec<Change>, objection: Option<&str>) -> Option<String> {
+        let proposal = Proposal {
+            objection: objection.map(str::to_owned),
+            ..Proposal::new(&SHORTER, &["full"], changes)
+        };
+        SHORTER.remedy("ailment", &proposal, |netns| (netns == 9).then_some(42))
+    }
+
+    #[test]
+    fn a_remedy_is_what_the_treatment_would_set() {
+        let timeout = |netns| Change::new("net.timeout", netns, 30, 7);
+        assert_eq!(
+            remedy(vec![timeout(1)], None).as_deref(),
+            Some(
+                "nodemedic treat ailment --treatment shorter --apply, or sysctl -w net.timeout=7: \
+                 entries go sooner; costs: late answers; undo: nodemedic undo, or sysctl -w \
+                 net.timeout=30"
+            )
+        );
+        let elsewhere = remedy(vec![timeout(9), timeout(1)], None).expect("both can be set");
+        assert!(elsewhere.contains("nsenter -t 42 -n sysctl -w net.timeout=7"));
+        assert!(elsewhere.contains("likewise in 1 more network namespaces"));
+        let switch = remedy(vec![Change::new("nodemedic.switch", 1, 0, 1)], None);
+        assert!(!switch.expect("it can be set").contains("sysctl"));
+    }
+
+    #[test]
+    fn what_is_not_to_be_set_is_no_remedy() {
+        assert_eq!(remedy(Vec::new(), None), None, "it is set already");
+        let change = vec![Change::new("net.timeout", 1, 30, 7)];
+        assert_eq!(remedy(change, Some("harm")), None);
+        let beyond = vec![Change::new("net.timeout", 1, 30, 6)];
+        assert_eq!(remedy(beyond, None), None, "out of bounds");
+    }
+}

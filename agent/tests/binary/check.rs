@@ -136,7 +136,7 @@ fn an_ailment_that_this_agent_does_not_know_is_refused() {
     let (_folder, path, mut report) = saved();
     report["ailments"][0]["name"] = json!("other");
     let output = replay(&path, &report);
-    assert_refused(&output, 2, &["\"flu\""]);
+    assert_refused(&output, 2, &["\"other\""]);
 }
 
 #[test]

@@ -79,3 +79,14 @@ fn the_facts_of_this_kernel_are_json() {
     let facts: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(facts["modules"]["nf_conntrack"].is_object(), "{facts}");
 }
+
+#[test]
+fn a_flag_that_was_renamed_is_refused_with_its_new_name() {
+    for (arguments, now) in [
+        (&["treat", "psi_stall", "--with", "x"][..], "--treatment"),
+        (&["treat", "psi_stall", "--for", "5m"], "--duration"),
+        (&["sweep", "--for", "5s"], "--duration"),
+    ] {
+        assert_refused(&nodemedic(arguments), 64, &["renamed", now]);
+    }
+}

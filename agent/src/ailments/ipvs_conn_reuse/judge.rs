@@ -6,9 +6,8 @@ use ebpf::{
 };
 
 use super::{
-    Settings,
+    Settings, advice,
     measure::{NamespaceReading, ProbedReading, Reading, ServiceReading, Syns},
-    treat,
 };
 
 use crate::model::{Evidence, Finding, Party, Severity};
@@ -55,7 +54,7 @@ fn blackholed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
         ],
         culprits: culprits(reading, probed, Outcome::DroppedSilently),
         victims: victims(reading, probed, Outcome::DroppedSilently),
-        remedies: treat::blackholed(reading),
+        remedies: advice::blackholed(reading),
         follows_load: false,
     })
 }
@@ -74,7 +73,7 @@ fn misdirected(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
         evidence: vec![seen(Outcome::StaleDestination, sent), share(&syns, sent)],
         culprits: culprits(reading, probed, Outcome::StaleDestination),
         victims: victims(reading, probed, Outcome::StaleDestination),
-        remedies: treat::misdirected(reading),
+        remedies: advice::misdirected(reading),
         follows_load: false,
     })
 }
@@ -103,7 +102,7 @@ fn delayed(reading: &Reading, probed: &ProbedReading, settings: &Settings) -> Op
         evidence,
         culprits: culprits(reading, probed, Outcome::Dropped),
         victims: victims(reading, probed, Outcome::Dropped),
-        remedies: treat::delayed(reading, probed),
+        remedies: advice::delayed(reading, probed),
         follows_load: false,
     })
 }
@@ -137,7 +136,7 @@ fn exposed(reading: &Reading) -> Option<Finding> {
             .collect(),
         culprits: Vec::new(),
         victims: Vec::new(),
-        remedies: treat::misdirected(reading),
+        remedies: advice::misdirected(reading),
         follows_load: false,
     })
 }
@@ -257,12 +256,14 @@ fn victims(reading: &Reading, probed: &ProbedReading, outcome: Outcome) -> Vec<P
 mod tests {
     use ebpf::ipvs_conn_reuse::Reason;
 
-    use super::*;
+    use super::{super::treat, *};
     use crate::{
         ailments::ipvs_conn_reuse::{
+            IpvsConnReuse,
             dead::SweepReading,
             measure::{ClientReading, Counts, VsSettings},
         },
+        collector::findings,
         kernel::ipvs::Scan,
         node::Neighbours,
     };
@@ -375,7 +376,14 @@ mod tests {
     }
 
     fn remedies(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> String {
-        judged(seen, settings)[0].remedies.join("\n")
+        remedies_of(&reading(seen, settings))
+    }
+
+    /// Those of the worst finding.
+    fn remedies_of(reading: &Reading) -> String {
+        let proposals = treat::proposals(reading);
+        let found = findings::<IpvsConnReuse>(reading, &Settings::default(), &proposals);
+        found[0].remedies.join("\n")
     }
 
     #[test]
@@ -394,8 +402,7 @@ mod tests {
     fn where_nothing_helps_it_is_said_so() {
         let mut reading = reading(&[(Outcome::Dropped, Reason::WeightZero, 5)], KUBE_PROXY);
         reading.close_timeout = Some(1);
-        let found = judge(&reading, &Settings::default());
-        let said = found[0].remedies.join("\n");
+        let said = remedies_of(&reading);
         assert!(said.contains("no setting removes this delay"), "{said}");
         assert!(said.contains("trades a second for an outage"), "{said}");
     }

@@ -11,6 +11,7 @@ mod waiting;
 
 use std::{net::SocketAddr, time::Duration};
 
+use ebpf::ipvs_conn_reuse::{Outcome, Reason};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::counts::Counts;
@@ -173,7 +174,20 @@ pub struct ClientReading {
     pub syns: Syns,
 }
 
+/// To this `net.netfilter.nf_conntrack_tcp_timeout_close` falls, seconds; the kernel's is 10.
+pub(super) const SHORT_CLOSE_TIMEOUT: u64 = 1;
+
+/// With fewer drops than this of one kind nothing is said of the kernel.
+const ENOUGH_TO_TELL: u64 = 3;
+
 impl Reading {
+    /// A process in a network namespace with services that is not the agent's own.
+    pub fn process_in(&self, netns: u32) -> Option<u32> {
+        let own = self.netns;
+        let mut others = self.namespaces.iter().filter(|it| Some(it.netns) != own);
+        others.find(|it| it.netns == netns).map(|it| it.pid)
+    }
+
     /// Finds the pods behind clients, destinations and namespaces.
     pub(super) fn identify(&mut self, directory: &Directory) {
         let probed = self.probed.iter();
@@ -250,5 +264,25 @@ impl Measurement {
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
         self.probed.iter().flat_map(Probed::programs).collect()
+    }
+}
+
+impl ProbedReading {
+    /// Whether SYNs were dropped for connections that their servers may have reset.
+    ///
+    /// A reset leaves IPVS and conntrack in CLOSE without a FIN, and that conntrack entry no SYN
+    /// may reopen (nf_conntrack_proto_tcp.c, `nf_conntrack_tcp_packet`). Where the old destination
+    /// is drained or gone, a reset is not told from other ends.
+    pub fn may_be_reset(&self) -> bool {
+        let dropped = |reason| self.recent.of(Outcome::Dropped, reason);
+        dropped(Reason::Close) + dropped(Reason::WeightZero) + dropped(Reason::DestinationGone) > 0
+    }
+
+    /// Whether the kernel drops what a fixed one schedules anew: a SYN that meets a
+    /// connection which both sides have finished. By behaviour, for distributions backport.
+    pub fn drops_every_reuse(&self) -> bool {
+        let finished = |outcome| self.total.of(outcome, Reason::TimeWait);
+        let dropped = finished(Outcome::Dropped);
+        dropped >= ENOUGH_TO_TELL && dropped > 10 * finished(Outcome::Rescheduled)
     }
 }

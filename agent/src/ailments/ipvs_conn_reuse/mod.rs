@@ -1,6 +1,7 @@
 //! A client comes back on a port that IPVS still has a connection of: its SYN is
 //! dropped and the client waits, or it goes to a server that is drained or gone.
 
+mod advice;
 pub mod dead;
 mod judge;
 mod layout;
@@ -73,6 +74,10 @@ impl Ailment for IpvsConnReuse {
 
     fn proposals(reading: &Reading) -> Vec<Proposal> {
         treat::proposals(reading)
+    }
+
+    fn process_in(reading: &Reading, netns: u32) -> Option<u32> {
+        reading.process_in(netns)
     }
 
     fn samples(reading: &Reading) -> Vec<Sample> {

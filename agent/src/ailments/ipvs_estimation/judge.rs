@@ -2,11 +2,14 @@
 
 use super::{
     Settings,
+    advice::advice,
     measure::{COST_SOURCE, Interval, NamespaceReading, Reading, Recent},
-    treat,
 };
 
-use crate::model::{Evidence, Finding, Party, Severity};
+use crate::{
+    ailments::durations::seconds_as_text,
+    model::{Evidence, Finding, Party, Severity},
+};
 
 /// The kinds of finding, worst first.
 pub(super) const KINDS: &[&str] = &[ESTIMATOR_STALL, AT_RISK, ESTIMATOR_CPU];
@@ -39,13 +42,13 @@ fn stalling(reading: &Reading, settings: &Settings) -> Option<Finding> {
         summary: format!(
             "a pass of the IPVS estimator held CPU {} for {}, and {} waited {} for it",
             pass.cpu,
-            time(pass.seconds),
+            seconds_as_text(pass.seconds),
             if packets.is_some() {
                 "received packets"
             } else {
                 "tasks"
             },
-            time(packets.unwrap_or(wait).seconds),
+            seconds_as_text(packets.unwrap_or(wait).seconds),
         ),
         evidence: measured(recent, settings)
             .into_iter()
@@ -53,7 +56,7 @@ fn stalling(reading: &Reading, settings: &Settings) -> Option<Finding> {
             .collect(),
         culprits: culprits(reading),
         victims: victims(recent),
-        remedies: treat::remedies(reading),
+        remedies: advice(reading),
         follows_load: false,
     })
 }
@@ -74,13 +77,13 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
         (Some(pass), _) => format!(
             "a pass of the IPVS estimator held CPU {} for {}; nobody is known to have waited yet",
             pass.cpu,
-            time(pass.seconds)
+            seconds_as_text(pass.seconds)
         ),
         (None, Some((namespace, seconds))) => format!(
             "a pass over the {} estimators of network namespace {} takes a CPU for about {}",
             namespace.estimators(),
             namespace.netns,
-            time(seconds)
+            seconds_as_text(seconds)
         ),
     };
     let mut evidence: Vec<_> = recent
@@ -98,7 +101,7 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
             who: "packets received on the CPU of a pass, and tasks that run there".to_owned(),
             share: "none known yet".to_owned(),
         }],
-        remedies: treat::remedies(reading),
+        remedies: advice(reading),
         follows_load: false,
     })
 }
@@ -127,7 +130,7 @@ fn busy(reading: &Reading, settings: &Settings) -> Option<Finding> {
         evidence,
         culprits: culprits(reading),
         victims: Vec::new(),
-        remedies: treat::remedies(reading),
+        remedies: advice(reading),
         follows_load: false,
     })
 }
@@ -234,34 +237,27 @@ fn victims(recent: &Recent) -> Vec<Party> {
                 share: format!(
                     "{} slow waits in the last minute, up to {}",
                     waits.len(),
-                    time(worst.seconds)
+                    seconds_as_text(worst.seconds)
                 ),
             })
         })
         .collect()
 }
 
-/// Seconds as people write them.
-pub(super) fn time(seconds: f64) -> String {
-    if seconds < 1e-3 {
-        format!("{:.0} µs", seconds * 1e6)
-    } else if seconds < 1.0 {
-        format!("{:.0} ms", seconds * 1e3)
-    } else {
-        format!("{seconds:.1} s")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ebpf::ipvs_estimation::Context;
 
-    use super::*;
+    use super::{super::treat, *};
     use crate::{
         ailments::{
             durations::Durations,
-            ipvs_estimation::measure::{Cost, ProbedReading, Switches, Threads},
+            ipvs_estimation::{
+                IpvsEstimation,
+                measure::{Cost, ProbedReading, Switches, Threads},
+            },
         },
+        collector::findings,
         kernel::ipvs::Scan,
     };
 
@@ -486,12 +482,17 @@ mod tests {
         assert_eq!(proposed(&large()), [("run_estimation".to_owned(), 1)]);
     }
 
+    /// Those of the worst finding.
+    fn remedies(reading: &Reading) -> Vec<String> {
+        let proposals = treat::proposals(reading);
+        let mut found = findings::<IpvsEstimation>(reading, &Settings::default(), &proposals);
+        found.swap_remove(0).remedies
+    }
+
     #[test]
     fn only_remedies_that_the_kernel_has_are_named() {
         let named = |reading: &Reading, remedy: &str| {
-            treat::remedies(reading)
-                .iter()
-                .any(|it| it.contains(remedy))
+            remedies(reading).iter().any(|it| it.contains(remedy))
         };
         let switch = large();
         let mut none = large();
@@ -511,19 +512,14 @@ mod tests {
 
     #[test]
     fn the_gain_of_fewer_possible_cpus_is_foretold() {
-        let remedies = treat::remedies(&large());
-        assert!(
-            remedies
-                .iter()
-                .any(|it| it.contains("about 40 ms instead of 640 ms")),
-            "{remedies:?}"
-        );
+        let gain = "about 40 ms instead of 640 ms";
+        assert!(remedies(&large()).iter().any(|it| it.contains(gain)));
         let mut reading = large();
         reading.online_cpus = Some(128);
-        let remedies = treat::remedies(&reading);
         assert!(
-            !remedies.iter().any(|it| it.contains("possible_cpus")),
-            "{remedies:?}"
+            !remedies(&reading)
+                .iter()
+                .any(|it| it.contains("possible_cpus"))
         );
     }
 
@@ -531,18 +527,10 @@ mod tests {
     fn what_another_namespace_has_is_switched_off_from_within() {
         let mut reading = large();
         reading.namespaces[0].netns = 9;
-        let remedies = treat::remedies(&reading).join("");
+        let remedies = remedies(&reading).join("");
         assert!(
             remedies.contains("nsenter -t 1 -n sysctl -w net.ipv4.vs.run_estimation=0"),
             "{remedies}"
-        );
-    }
-
-    #[test]
-    fn times_are_written_as_people_do() {
-        assert_eq!(
-            [0.000_2, 0.0312, 1.26].map(time),
-            ["200 µs", "31 ms", "1.3 s"]
         );
     }
 }

@@ -200,6 +200,12 @@ impl Reading {
             .max_by(|(_, one), (_, other)| one.total_cmp(other))
     }
 
+    /// A process in a network namespace with services that is not the agent's own.
+    pub fn process_in(&self, netns: u32) -> Option<u32> {
+        let mut others = self.namespaces.iter().filter(|it| it.netns != self.netns);
+        others.find(|it| it.netns == netns).map(|it| it.pid)
+    }
+
     /// Whether a pass keeps packets from being received.
     pub fn holds_up_packets(&self) -> bool {
         self.context == Some(Context::Softirq)

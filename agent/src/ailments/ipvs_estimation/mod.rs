@@ -1,6 +1,7 @@
 //! One pass of the IPVS estimator visits every service and destination once for each
 //! possible CPU; where it is a softirq, packets and tasks of its CPU wait for its end.
 
+mod advice;
 mod judge;
 mod measure;
 mod metrics;
@@ -68,6 +69,10 @@ impl Ailment for IpvsEstimation {
 
     fn proposals(reading: &Reading) -> Vec<Proposal> {
         treat::proposals(reading)
+    }
+
+    fn process_in(reading: &Reading, netns: u32) -> Option<u32> {
+        reading.process_in(netns)
     }
 
     fn samples(reading: &Reading) -> Vec<Sample> {

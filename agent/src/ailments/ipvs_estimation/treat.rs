@@ -1,15 +1,16 @@
 //! What can be done against it: what each change does, what it costs, how it is undone;
 //! and what to know where something was done.
 
-use ebpf::ipvs_estimation::Context;
-
 use super::{
-    judge::{AT_RISK, ESTIMATOR_CPU, ESTIMATOR_STALL, time},
+    judge::{AT_RISK, ESTIMATOR_CPU, ESTIMATOR_STALL},
     measure::{LOWEST_NICE, NamespaceReading, Reading},
-    support::{EST_CPULIST, EST_NICE, RUN_ESTIMATION},
+    support::{EST_NICE, RUN_ESTIMATION},
 };
 
-use crate::model::{Bound, Change, Proposal, Treatment};
+use crate::{
+    ailments::durations::seconds_as_text,
+    model::{Bound, Change, Proposal, Treatment},
+};
 
 /// What `run_estimation=0` takes away (ip_vs_ctl.c, `ip_vs_copy_stats` and
 /// `ip_vs_stats_percpu_show`).
@@ -39,7 +40,7 @@ static YIELD: Treatment = Treatment {
 
 static STOP: Treatment = Treatment {
     name: "run_estimation",
-    effect: "estimators are not visited any more",
+    effect: "IPVS rate estimation is off",
     cost: "ipvsadm --stats and --rate, the netlink statistics and /proc/net/ip_vs_stats stand \
            still, and with them whatever exports them",
     acts: "within 2 s; connections and their scheduling do not notice (schedulers that weigh by \
@@ -78,83 +79,6 @@ fn yielding(reading: &Reading) -> Option<Proposal> {
     Some(Proposal::new(&YIELD, &[ESTIMATOR_CPU], changes))
 }
 
-/// Remedies that this kernel has, safest first.
-pub(super) fn remedies(reading: &Reading) -> Vec<String> {
-    let mut remedies = Vec::new();
-    match reading.context {
-        Some(Context::Kthread) => remedies.extend(of_threads(reading)),
-        Some(Context::Softirq | Context::Workqueue) | None => {}
-    }
-    remedies.extend(switch_off(reading));
-    remedies.extend(fewer_cpus(reading));
-    remedies.push(
-        "make fewer services: a NodePort is one for each address of the node, an external IP one \
-         for each port"
-            .to_owned(),
-    );
-    if reading.holds_up_packets() {
-        remedies.push(
-            "use Linux 6.2 or later, where threads estimate in short pieces and nobody waits"
-                .to_owned(),
-        );
-    }
-    remedies
-}
-
-fn of_threads(reading: &Reading) -> Vec<String> {
-    let switches = &reading.switches;
-    let mut remedies = Vec::new();
-    if let Some(nice) = switches.est_nice.as_deref() {
-        let Treatment { effect, cost, .. } = &YIELD;
-        remedies.push(format!(
-            "sysctl -w {EST_NICE}={LOWEST_NICE}: {effect}; costs: {cost}; undo: sysctl -w \
-             {EST_NICE}={nice}"
-        ));
-    }
-    if let Some(list) = switches.est_cpulist.as_deref() {
-        let undo = match list {
-            "" => "an empty list".to_owned(),
-            list => list.to_owned(),
-        };
-        remedies.push(format!(
-            "sysctl -w {EST_CPULIST}=LIST: the threads keep to CPUs that have time, of those that \
-             the writer may use itself; undo: write {undo}"
-        ));
-    }
-    remedies
-}
-
-fn switch_off(reading: &Reading) -> Option<String> {
-    reading.switches.run_estimation?;
-    let worst = reading.longest_predicted().map(|(namespace, _)| namespace);
-    let within = match worst {
-        Some(namespace) if namespace.netns != reading.netns => {
-            format!("nsenter -t {} -n ", namespace.pid)
-        }
-        Some(_) | None => String::new(),
-    };
-    Some(format!(
-        "{within}sysctl -w {RUN_ESTIMATION}=0: estimators are not visited any more, within 2 s; \
-         costs: {FROZEN}; undo: {within}sysctl -w {RUN_ESTIMATION}=1. A new network namespace and \
-         a reload of ip_vs begin with 1"
-    ))
-}
-
-/// A pass visits CPUs that will never come.
-fn fewer_cpus(reading: &Reading) -> Option<String> {
-    let (possible, online) = (reading.possible_cpus?, reading.online_cpus?);
-    let (worst, now) = reading.longest_predicted()?;
-    (possible > online).then(|| {
-        format!(
-            "boot with possible_cpus={online}: a pass visits each of {possible} possible CPUs, \
-             and {online} are there, so it would take about {} instead of {}; costs: no CPU beyond \
-             them can be added without a reboot; undo: take it off the command line",
-            time(reading.predicted(worst, online)),
-            time(now)
-        )
-    })
-}
-
 /// What a user should know although nothing is wrong.
 pub(super) fn notes(reading: &Reading) -> Vec<String> {
     let stopped: Vec<_> = reading
@@ -190,7 +114,7 @@ fn frozen(reading: &Reading, namespace: &NamespaceReading) -> String {
     let saved = match reading.possible_cpus {
         Some(cpus) => format!(
             " A pass would take about {}.",
-            time(reading.predicted(namespace, cpus))
+            seconds_as_text(reading.predicted(namespace, cpus))
         ),
         None => String::new(),
     };

@@ -1,5 +1,6 @@
 //! Tasks wait for CPU, memory or I/O: who waits, on what, and who makes them wait.
 
+mod advice;
 mod causes;
 mod judge;
 mod measure;

@@ -2,8 +2,8 @@
 
 use super::{
     Settings,
+    advice::advice,
     measure::{FlowReading, Reading},
-    treat,
 };
 
 use crate::model::{Evidence, Finding, Party, Severity};
@@ -71,7 +71,7 @@ fn full(reading: &Reading) -> Option<Finding> {
         evidence,
         culprits: culprits(reading),
         victims,
-        remedies: treat::remedies(reading),
+        remedies: advice(reading),
         follows_load: false,
     })
 }
@@ -151,7 +151,7 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
             ),
             share: "none yet".to_owned(),
         }],
-        remedies: treat::remedies(reading),
+        remedies: advice(reading),
         follows_load: false,
     })
 }
@@ -192,7 +192,7 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
         ],
         culprits: culprits(reading),
         victims: Vec::new(),
-        remedies: treat::remedies(reading),
+        remedies: advice(reading),
         follows_load: false,
     })
 }
@@ -351,9 +351,13 @@ fn maker(reading: &Reading, flow: &FlowReading, all: u64) -> Party {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use super::*;
+    use super::{super::treat, *};
     use crate::{
-        ailments::udp_conntrack::measure::{Counts, Drops, ProbedReading, Timeouts},
+        ailments::udp_conntrack::{
+            UdpConntrack,
+            measure::{Counts, Drops, ProbedReading, Timeouts},
+        },
+        collector::findings,
         kernel::conntrack::{Namespace, Snapshot, TableState},
         node::Neighbours,
     };
@@ -447,12 +451,29 @@ mod tests {
             findings[0].victims[0].share.contains("12 packets"),
             "{findings:?}"
         );
+    }
+
+    /// Those of the worst finding.
+    fn remedies(reading: &Reading) -> Vec<String> {
+        let proposals = treat::proposals(reading);
+        let mut found = findings::<UdpConntrack>(reading, &Settings::default(), &proposals);
+        found.swap_remove(0).remedies
+    }
+
+    #[test]
+    fn the_table_is_to_grow_only_as_far_as_the_treatment_may_set_and_the_memory_holds() {
+        let advised = |limit, memory| {
+            let mut reading = healthy();
+            reading.window_drops.early_drop = Some(50);
+            (reading.limit, reading.memory) = (Some(limit), Some(memory));
+            let remedies = remedies(&reading);
+            remedies.iter().any(|it| it.contains("nf_conntrack_max="))
+        };
+        assert!(advised(262_144, 64 << 30));
+        assert!(!advised(262_144, 1 << 30), "it takes more than a 32nd");
         assert!(
-            findings[0]
-                .remedies
-                .iter()
-                .any(|remedy| remedy.contains("undo")),
-            "{findings:?}"
+            !advised(4_194_304, 1 << 40),
+            "twice as many are out of bounds"
         );
     }
 
@@ -558,9 +579,9 @@ mod tests {
             reading.timeouts.stream = Some(stream);
             let snapshot = reading.snapshot.as_mut().expect("it has a walk");
             snapshot.udp.assured = assured;
-            let findings = judge(&reading, &Settings::default());
-            let mut remedies = findings[0].remedies.iter();
-            remedies.any(|remedy| remedy.contains("nf_conntrack_udp_timeout_stream=120"))
+            let remedies = remedies(&reading);
+            let wanted = "nf_conntrack_udp_timeout_stream=120";
+            remedies.iter().any(|remedy| remedy.contains(wanted))
         };
         assert!(advised(601, 180));
         assert!(!advised(600, 180));

@@ -1,6 +1,7 @@
 //! UDP exchanges leave entries in the connection tracking table faster than they
 //! expire; when it is full, new flows are dropped and old ones pushed out.
 
+mod advice;
 mod judge;
 mod measure;
 mod metrics;

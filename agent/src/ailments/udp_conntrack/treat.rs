@@ -14,6 +14,9 @@ const ENTRY_BYTES: u64 = 384;
 /// The table may grow to this part of the memory, when every entry is taken.
 const MEMORY_SHARE: u64 = 32;
 
+/// Beyond this the hash chains of the usual table are long.
+const MOST_ENTRIES: u64 = 4_194_304;
+
 /// A resolver asks again after 5 s by default (`RES_TIMEOUT` of glibc), on the same socket: until
 /// then an answer to its first question must find the entry. A quarter of the kernel's 30 s.
 const LOWEST_UDP_TIMEOUT: u64 = 7;
@@ -66,8 +69,7 @@ static MAX: Treatment = Treatment {
               the memory",
     keys: &[Bound {
         key: "net.netfilter.nf_conntrack_max",
-        // Beyond this the hash chains of the usual table are long.
-        allowed: 1..=4_194_304,
+        allowed: 1..=MOST_ENTRIES,
     }],
     durable: "set net.netfilter.nf_conntrack_max in a file of /etc/sysctl.d; with kube-proxy set \
               conntrack.maxPerCore and conntrack.min in its configuration",
@@ -108,6 +110,7 @@ fn larger(reading: &Reading) -> Proposal {
     let change = Change::new(MAX.keys[0].key, reading.netns, from, to);
     let needed = to.saturating_mul(ENTRY_BYTES);
     let objection = match reading.memory {
+        _ if to > MOST_ENTRIES => Some(format!("{to} entries are more than {MOST_ENTRIES}")),
         Some(memory) if needed <= memory / MEMORY_SHARE => None,
         Some(memory) => Some(format!(
             "{to} entries would take up to {} MiB, more than a {MEMORY_SHARE}nd of the {} MiB of \
@@ -121,37 +124,4 @@ fn larger(reading: &Reading) -> Proposal {
         objection,
         ..Proposal::new(&MAX, &[TABLE_FULL, TABLE_FILLING], Some(change))
     }
-}
-
-/// Remedies for a table that fills or is full of idle entries, safest first.
-pub(super) fn remedies(reading: &Reading) -> Vec<String> {
-    let mut remedies = Vec::new();
-    if let Some(current) = reading.timeouts.unreplied
-        && current > LOWEST_UDP_TIMEOUT
-    {
-        remedies.push(UDP_TIMEOUT.advice(current, LOWEST_UDP_TIMEOUT));
-    }
-    if let Some(current) = reading.timeouts.stream
-        && current > LOWEST_STREAM_TIMEOUT
-        && reading.streams_dominate()
-    {
-        remedies.push(STREAM_TIMEOUT.advice(current, LOWEST_STREAM_TIMEOUT));
-    }
-    if let Some(limit) = reading.limit
-        && limit > 0
-    {
-        let more = limit.saturating_mul(2);
-        let memory = (more - limit).saturating_mul(ENTRY_BYTES).div_ceil(1 << 20);
-        remedies.push(format!(
-            "{} (up to {memory} MiB more)",
-            MAX.advice(limit, more)
-        ));
-    }
-    if reading.dns_dominates() {
-        remedies.push(
-            "answer DNS on the node (NodeLocal DNSCache): the queries of its pods then need no entry"
-                .to_owned(),
-        );
-    }
-    remedies
 }

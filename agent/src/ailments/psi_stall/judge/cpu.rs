@@ -3,8 +3,8 @@
 use super::{CPU_CONTENTION, CPU_THROTTLED, Case, NAMED, counter, is_below, probed};
 use crate::{
     ailments::psi_stall::{
+        advice,
         measure::{CgroupReading, Reading},
-        treat,
     },
     kernel::pressure::Resource,
     model::{Evidence, Finding, Party, Severity},
@@ -92,7 +92,7 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
         evidence,
         culprits: throttled.iter().take(NAMED).map(culprit).collect(),
         victims: throttled_victims(case, &victims),
-        remedies: treat::for_quota(&worst.path, worst.quota_cpus),
+        remedies: advice::for_quota(&worst.path, worst.quota_cpus),
         follows_load: true,
     })
 }
@@ -157,7 +157,7 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
         evidence,
         culprits: runners(case, &victims),
         victims: case.victims(Resource::Cpu, &victims),
-        remedies: treat::for_contention(kept_away),
+        remedies: advice::for_contention(kept_away),
         follows_load: true,
     })
 }

@@ -3,8 +3,8 @@
 use super::{Case, IO_STALL, NAMED, bytes};
 use crate::{
     ailments::psi_stall::{
+        advice,
         measure::{CgroupReading, DiskReading},
-        treat,
     },
     kernel::{cgroup::Transfer, pressure::Resource},
     model::{Evidence, Finding, Party},
@@ -52,8 +52,8 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
     };
     let limited = limit.as_ref().map(|limit| limit.party(case));
     let remedies = match &limit {
-        Some(limit) => treat::for_io_limit(limit.path, limit.device),
-        None => treat::for_io(node, disk),
+        Some(limit) => advice::for_io_limit(limit.path, limit.device),
+        None => advice::for_io(node, disk),
     };
     Some(Finding {
         kind: IO_STALL.to_owned(),

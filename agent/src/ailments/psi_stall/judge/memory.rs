@@ -3,9 +3,9 @@
 use super::{Case, MEMORY_LIMIT, MEMORY_RECLAIM, NAMED, bytes, counter};
 use crate::{
     ailments::psi_stall::{
+        advice,
         causes::Cause,
         measure::{CgroupReading, MemoryReading},
-        treat,
     },
     kernel::{machine::MemoryEvents, pressure::Resource},
     model::{Evidence, Finding, Party},
@@ -61,7 +61,7 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
         evidence,
         culprits: allocators(case, |_| true),
         victims: case.victims(Resource::Memory, &victims),
-        remedies: treat::for_reclaim(&case.reading.node),
+        remedies: advice::for_reclaim(),
         follows_load: false,
     })
 }
@@ -149,7 +149,7 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
         evidence,
         culprits,
         victims: case.victims(Resource::Memory, &victims),
-        remedies: treat::for_limit(&holder.path, name, value),
+        remedies: advice::for_limit(&holder.path, name, value),
         follows_load: false,
     })
 }

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     ailments::psi_stall::{
+        PsiStall,
         causes::Cause,
         measure::{
             CauseReading, DiskReading, MemoryReading, MemoryWindow, NodeReading, ProbedReading,
             WaiterReading, Waits, WalkReading,
         },
+        treat,
     },
+    collector::findings,
     kernel::{
         cgroup::{IoStat, Transfer},
         machine::{Memory, MemoryEvents},
@@ -98,7 +101,8 @@ fn wait(reading: &mut Reading, path: &str, resource: Resource, seconds: f64) {
 }
 
 fn found(reading: &Reading) -> Vec<Finding> {
-    let found = judge(reading, &Settings::default());
+    let proposals = treat::proposals(reading);
+    let found = findings::<PsiStall>(reading, &Settings::default(), &proposals);
     for finding in &found {
         let of_memory = finding.kind.starts_with("memory_");
         assert_eq!(finding.follows_load, !of_memory, "{finding:?}");
@@ -351,7 +355,7 @@ fn without_the_counters_no_sysctl_is_advised() {
         "{finding:?}"
     );
     let objections = |reading: &Reading| -> Vec<bool> {
-        let proposals = super::super::treat::proposals(reading);
+        let proposals = treat::proposals(reading);
         proposals.iter().map(|it| it.objection.is_some()).collect()
     };
     assert_eq!(objections(&reading), [true, true]);
