@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    config::Key,
+    config::Keyed,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     node::Directory,
@@ -85,13 +85,11 @@ pub trait Ailment: Send + Sync + 'static {
     const FINDINGS: &'static [&'static str];
     /// Those of them that come and go with the load of a node.
     const FOLLOW_LOAD: &'static [&'static str] = &[];
-    /// The keys of its table of the configuration.
-    const KEYS: &'static [Key];
     /// What can be done against it, safest first.
     const TREATMENTS: &'static [&'static Treatment];
 
     /// Its table of the configuration: limits of the verdict, sizes of maps.
-    type Settings: Clone + Default + Serialize + DeserializeOwned + Send + Sync;
+    type Settings: Keyed + Clone + Send + Sync;
     /// What `support` decided to attach.
     type Plan: Send;
     /// The running measurement. Dropping it detaches all.

@@ -70,7 +70,7 @@ pub struct About {
     pub findings: &'static [&'static str],
     /// [`Ailment::FOLLOW_LOAD`]
     pub follow_load: &'static [&'static str],
-    /// [`Ailment::KEYS`]
+    /// The keys of [`Ailment::Settings`].
     pub keys: &'static [Key],
     /// [`Ailment::TREATMENTS`]
     pub treatments: &'static [&'static Treatment],

@@ -113,7 +113,10 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let control = Control::bind(&state)?;
     let directory = Directory::start(&config.node)?;
     let kernel = Arc::new(config.kernel().with(directory));
-    let practice = Arc::new(Practice::open(config.treatment, &state));
+    let practice = Arc::new(Practice::open(
+        config.treatment.with(config.treatments),
+        &state,
+    ));
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
     let identity = Identity::of_this_node(&config.agent.node_name);
     let (interval, drain) = (config.agent.interval, config.agent.drain);

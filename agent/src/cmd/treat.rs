@@ -99,7 +99,10 @@ impl Treat {
         let mut signals = Signals::take()?;
         let _lock = Lock::take(&config.agent.state_dir)?;
         let kernel = Arc::new(config.kernel());
-        let practice = Arc::new(Practice::open(config.treatment, &directory));
+        let practice = Arc::new(Practice::open(
+            config.treatment.with(config.treatments),
+            &directory,
+        ));
         let identity = Identity::of_this_node(&config.agent.node_name);
         let mut monitor = Monitor::new(
             config.ailments,

@@ -17,6 +17,8 @@ pub struct Key {
     pub allowed: Allowed,
     /// What it does, in a sentence or two.
     pub help: &'static str,
+    /// Its flag on the command line with a name for the value, as `--listen ADDR:PORT`.
+    pub flag: Option<&'static str>,
 }
 
 /// The values that a [`Key`] takes.

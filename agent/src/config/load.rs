@@ -1,34 +1,14 @@
 //! Reads a file, holds all of it against the lists of keys, and only then makes
 //! values of it: so every fault is reported at once, each at its place.
 
-use std::{collections::BTreeMap, fs, ops::Range, path::Path};
+use std::{fs, ops::Range, path::Path};
 
-use serde::Deserialize;
 use toml::{
     Spanned,
     de::{DeString, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Agent, Case, Config, Error, Fault, Key, Log, Metrics, treatment_keys};
-use crate::{
-    dispatch::Dispatch,
-    node::Node,
-    treatment::{Mode, Policy},
-    webhook::Webhook,
-};
-
-/// The tables of a file; that of the ailments has one for each.
-const TABLES: [&str; 9] = [
-    "agent",
-    "log",
-    "metrics",
-    "node",
-    "treatment",
-    "treatments",
-    "webhook",
-    "dispatch",
-    "ailments",
-];
+use super::{Case, Config, Error, Fault, Key, Table};
 
 /// The file's configuration, or the defaults where there is none.
 ///
@@ -71,6 +51,9 @@ fn misread(text: &str, fallback: Range<usize>, error: &toml::de::Error) -> Fault
     Fault::at(text, error.span().unwrap_or(fallback), error.message())
 }
 
+/// The table that has one for each ailment.
+const AILMENTS: &str = "ailments";
+
 type Name<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -82,57 +65,31 @@ struct Reader<'i> {
 impl<'i> Reader<'i> {
     fn document(&mut self, document: DeTable<'i>) -> Config {
         let mut config = Config::default();
-        let mut modes = BTreeMap::new();
         for (name, value) in document {
-            match name.get_ref().as_ref() {
-                "agent" => self.table("agent", Agent::KEYS, value, &mut config.agent),
-                "log" => self.table("log", Log::KEYS, value, &mut config.log),
-                "metrics" => self.table("metrics", Metrics::KEYS, value, &mut config.metrics),
-                "node" => self.table("node", Node::KEYS, value, &mut config.node),
-                "treatment" => {
-                    self.table("treatment", Policy::KEYS, value, &mut config.treatment);
-                }
-                "webhook" => self.table("webhook", Webhook::KEYS, value, &mut config.webhook),
-                "dispatch" => self.table("dispatch", Dispatch::KEYS, value, &mut config.dispatch),
-                "treatments" => modes = self.modes(value),
-                "ailments" => self.ailments(value, &mut config.ailments),
-                _ => self.unknown("table", &name, TABLES),
+            let mut tables = config.tables_mut().into_iter();
+            if name.get_ref() == AILMENTS {
+                self.ailments(value, &mut config.ailments);
+            } else if let Some(table) = tables.find(|it| it.name() == name.get_ref()) {
+                self.table(table, value);
+            } else {
+                let names = config.tables().into_iter().map(|table| table.name());
+                self.unknown("table", &name, names.chain([AILMENTS]));
             }
         }
-        config.treatment.modes = modes;
         config
     }
 
-    fn table<T: Deserialize<'i>>(
-        &mut self,
-        path: &str,
-        keys: &[Key],
-        value: Value<'i>,
-        into: &mut T,
-    ) {
-        let Some((table, span)) = self.checked(path, keys, &[], value) else {
+    fn table(&mut self, into: &mut dyn Table, value: Value<'i>) {
+        let Some((table, span)) = self.checked(into.name(), &into.keys(), value) else {
             return;
         };
-        match T::deserialize(deserializer(table, span.clone())) {
-            Ok(read) => *into = read,
-            Err(error) => self.faults.push(misread(self.text, span, &error)),
+        if let Err(error) = into.read(deserializer(table, span.clone())) {
+            self.faults.push(misread(self.text, span, &error));
         }
     }
 
-    fn modes(&mut self, value: Value<'i>) -> BTreeMap<String, Mode> {
-        let keys = treatment_keys();
-        let Some((table, _)) = self.checked("treatments", &keys, &[], value) else {
-            return BTreeMap::new();
-        };
-        let mode = |(name, value): (Name<'_>, Value<'_>)| {
-            let mode = Mode::of(value.get_ref().as_str()?)?;
-            Some((name.get_ref().to_string(), mode))
-        };
-        table.into_iter().filter_map(mode).collect()
-    }
-
     fn ailments(&mut self, value: Value<'i>, cases: &mut [Case]) {
-        let Some((tables, _)) = self.as_table("ailments", value) else {
+        let Some((tables, _)) = self.as_table(AILMENTS, value) else {
             return;
         };
         for (name, value) in tables {
@@ -151,9 +108,8 @@ impl<'i> Reader<'i> {
 
     fn ailment(&mut self, value: Value<'i>, case: &mut Case) {
         let about = case.ward.about();
-        let path = format!("ailments.{}", about.name);
-        let checked = self.checked(&path, about.keys, &[Case::ENABLED], value);
-        let Some((mut table, span)) = checked else {
+        let path = format!("{AILMENTS}.{}", about.name);
+        let Some((mut table, span)) = self.checked(&path, &case.keys(), value) else {
             return;
         };
         if let Some(enabled) = table.remove(Case::ENABLED.name) {
@@ -169,16 +125,14 @@ impl<'i> Reader<'i> {
         &mut self,
         path: &str,
         keys: &[Key],
-        more_keys: &[Key],
         value: Value<'i>,
     ) -> Option<(DeTable<'i>, Range<usize>)> {
         let (table, span) = self.as_table(path, value)?;
         let faults_before = self.faults.len();
-        let keys = || more_keys.iter().chain(keys);
         for (name, value) in &table {
-            match keys().find(|key| key.name == name.get_ref()) {
+            match keys.iter().find(|key| key.name == name.get_ref()) {
                 Some(key) => self.check(path, key, value),
-                None => self.unknown("key", name, keys().map(|key| key.name)),
+                None => self.unknown("key", name, keys.iter().map(|key| key.name)),
             }
         }
         (self.faults.len() == faults_before).then_some((table, span))
@@ -229,6 +183,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::{config::Agent, node::Node, treatment::Mode};
 
     fn faults(text: &str) -> Vec<String> {
         let faults = parse(text).expect_err("the text is faulty");
@@ -319,9 +274,8 @@ mod tests {
 
     #[test]
     fn a_treatment_has_its_mode_and_the_others_the_default() {
-        let policy = parse("[treatments]\nudp_timeout = 'auto'\n")
-            .unwrap()
-            .treatment;
+        let config = parse("[treatments]\nudp_timeout = 'auto'\n").unwrap();
+        let policy = config.treatment.with(config.treatments);
         assert_eq!(policy.mode("udp_timeout"), Mode::Auto);
         assert_eq!(policy.mode("run_estimation"), Mode::DryRun);
         let fault = &faults("[treatments]\nudp_timeout = 'yes'\n")[0];

@@ -1,47 +1,85 @@
 //! The configuration: a TOML file over the defaults, the flags of `run` over both.
 //!
-//! Each table is a type with a `Default`, and beside it a list of [`Key`]s from
-//! which a file is checked, the defaults are printed and the reference is made.
+//! Each table is a type that [`settings!`](declare) declares, key by key. From that a file is
+//! checked, the defaults are printed and the reference is made.
 
+mod declare;
 mod error;
 mod key;
 mod load;
 mod reference;
 mod tables;
 
+pub use declare::{
+    DAY, HOUR, Keyed, MILLISECOND, MINUTE, Named, SECOND, Table, Value, Word, allowed, count, flag,
+    form, loopback, time,
+};
+pub(crate) use declare::{settings, shared_help, words};
 pub use error::{Error, Fault};
 pub use key::{Allowed, Key};
 pub use load::load;
 pub use reference::{as_markdown, as_toml};
+use serde::Deserialize as _;
 pub use tables::{Agent, Format, Level, Log, Metrics};
+use toml::de::ValueDeserializer;
 
 use crate::{
     ailments::{self, RunningKernel, Ward},
     dispatch::Dispatch,
     node::Node,
-    treatment::{Policy, Treatment},
+    treatment::{Mode, Modes, Policy, Treatment},
     webhook::Webhook,
 };
 
-/// All that can be configured, checked.
-#[derive(Debug)]
-pub struct Config {
+/// The one list of the tables that are not an ailment's, in the order of the reference.
+macro_rules! tables {
+    ($($(#[$said:meta])+ $field:ident: $type:ty,)+) => {
+        /// All that can be configured, checked.
+        #[derive(Debug)]
+        pub struct Config {
+            $($(#[$said])+ pub $field: $type,)+
+            /// All ailments in their order, each with its settings.
+            pub ailments: Vec<Case>,
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    $($field: Default::default(),)+
+                    ailments: ailments::all().into_iter().map(Case::observed).collect(),
+                }
+            }
+        }
+
+        impl Config {
+            fn tables(&self) -> Vec<&dyn Table> {
+                vec![$(&self.$field),+]
+            }
+
+            fn tables_mut(&mut self) -> Vec<&mut dyn Table> {
+                vec![$(&mut self.$field),+]
+            }
+        }
+    };
+}
+
+tables! {
     /// The agent itself.
-    pub agent: Agent,
+    agent: Agent,
     /// What it writes to standard error.
-    pub log: Log,
+    log: Log,
     /// What it exports.
-    pub metrics: Metrics,
+    metrics: Metrics,
     /// Who tells it the names of pods.
-    pub node: Node,
+    node: Node,
     /// What it may change.
-    pub treatment: Policy,
+    treatment: Policy,
+    /// Who may have each treatment applied.
+    treatments: Modes,
     /// Who may ask for it.
-    pub webhook: Webhook,
+    webhook: Webhook,
     /// How `nodemedic dispatch` shares alerts out.
-    pub dispatch: Dispatch,
-    /// All ailments in their order, each with its settings.
-    pub ailments: Vec<Case>,
+    dispatch: Dispatch,
 }
 
 /// An ailment, and whether it is to be observed.
@@ -67,37 +105,59 @@ impl Case {
         name: "enabled",
         allowed: Allowed::Switch,
         help: "Whether this ailment is observed.",
+        flag: None,
     };
-}
 
-/// The keys of `[treatments]`: one a treatment.
-fn treatment_keys() -> Vec<Key> {
-    let treatments = ailments::treatments().into_iter();
-    let key = |(_, treatment): (&str, &'static Treatment)| Key {
-        name: treatment.name,
-        allowed: Policy::MODES,
-        help: treatment.effect,
-    };
-    treatments.map(key).collect()
-}
-
-impl Default for Config {
-    fn default() -> Self {
+    fn observed(ward: Box<dyn Ward>) -> Self {
         Self {
-            agent: Agent::default(),
-            log: Log::default(),
-            metrics: Metrics::default(),
-            node: Node::default(),
-            treatment: Policy::default(),
-            webhook: Webhook::default(),
-            dispatch: Dispatch::default(),
-            ailments: ailments::all()
-                .into_iter()
-                .map(|ward| Case {
-                    enabled: true,
-                    ward,
-                })
-                .collect(),
+            enabled: true,
+            ward,
         }
+    }
+
+    /// What may stand in the ailment's table.
+    fn keys(&self) -> Vec<Key> {
+        [&[Self::ENABLED], self.ward.about().keys].concat()
+    }
+}
+
+/// Its keys are the treatments, whatever ailment they are against.
+impl Table for Modes {
+    fn name(&self) -> &'static str {
+        "treatments"
+    }
+
+    fn help(&self) -> &'static str {
+        "Who may have each treatment applied. off: nobody. dry-run: a person who says --apply; the \
+         agent only says what it would do. manual: a person, without being told twice. alert: an \
+         alert too. auto: the agent by itself too."
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        let key = |(_, treatment): (&str, &'static Treatment)| Key {
+            name: treatment.name,
+            allowed: allowed(&[], Mode::ALLOWED),
+            help: treatment.effect,
+            flag: None,
+        };
+        ailments::treatments().into_iter().map(key).collect()
+    }
+
+    fn values(&self) -> Result<toml::Table, toml::ser::Error> {
+        let mode = |key: Key| {
+            let mode = self.get(key.name).copied().unwrap_or_default();
+            (key.name.to_owned(), mode.word().into())
+        };
+        Ok(Table::keys(self).into_iter().map(mode).collect())
+    }
+
+    fn read(&mut self, table: ValueDeserializer<'_>) -> Result<(), toml::de::Error> {
+        *self = Self::deserialize(table)?;
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: toml::Value) -> Result<(), toml::de::Error> {
+        self.insert(key.to_owned(), Mode::deserialize(value)?);
+        Ok(())
     }
 }

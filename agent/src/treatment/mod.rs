@@ -32,7 +32,7 @@ pub use guard::Refusal;
 pub use hands::{Hands, Place, Switch, SysctlsAnd};
 pub use journal::Journal;
 pub use plan::{Bound, Proposal, Treatment};
-pub use policy::{AtExit, Mode, Policy};
+pub use policy::{AtExit, Mode, Modes, Policy};
 pub use practice::{Courses, NotNow, Once, Practice, Resolved, is_paused, pause};
 
 #[cfg(test)]

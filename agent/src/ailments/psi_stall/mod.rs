@@ -17,7 +17,6 @@ use support::Plan;
 
 use super::{Ailment, Support};
 use crate::{
-    config::Key,
     kernel::{KernelFacts, Needs},
     metrics::{MetricDef, Sample},
     node::Directory,
@@ -36,7 +35,6 @@ impl Ailment for PsiStall {
     const MODULE: Option<&'static str> = None;
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
-    const KEYS: &'static [Key] = Settings::KEYS;
     const FOLLOW_LOAD: &'static [&'static str] = judge::FOLLOW_LOAD;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 

@@ -11,6 +11,7 @@ use toml::de::ValueDeserializer;
 use super::{About, Host, Ward, guard::guarded, pause::Pause};
 use crate::{
     ailments::{Ailment, Support},
+    config::Keyed as _,
     kernel::KernelFacts,
     report::{AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Verdict},
     time::unix_seconds,
@@ -56,7 +57,7 @@ impl<A: Ailment> Ward for Observed<A> {
             needs: A::NEEDS,
             metrics: A::METRICS,
             findings: A::FINDINGS,
-            keys: A::KEYS,
+            keys: A::Settings::KEYS,
             follow_load: A::FOLLOW_LOAD,
             treatments: A::TREATMENTS,
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Host, Ward, of};
 use crate::{
     ailments::{Ailment, Support},
-    config::{Allowed, Key},
+    config::{count, settings},
     kernel::{Fact, KernelFacts, Needs, cgroup::Hierarchies},
     metrics::{Kind, MetricDef, Sample, Value},
     node::Directory,
@@ -232,15 +232,11 @@ pub fn report(beats: u64) -> AilmentReport {
 #[derive(Debug)]
 pub struct Sham;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    racing: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { racing: 100 }
+settings! {
+    /// Limits of the verdict.
+    pub struct Settings {
+        /// Beats from which on the pulse races.
+        racing: u32 = 100, in count(1..=500);
     }
 }
 
@@ -289,11 +285,6 @@ impl Ailment for Sham {
     const MODULE: Option<&'static str> = Some("sham");
     const METRICS: &'static [MetricDef] = &[BEATS, PRESSURE, PAUSE];
     const FINDINGS: &'static [&'static str] = &["racing"];
-    const KEYS: &'static [Key] = &[Key {
-        name: "racing",
-        allowed: Allowed::Count { min: 1, max: 500 },
-        help: "Beats from which on the pulse races.",
-    }];
     const TREATMENTS: &'static [&'static Treatment] = &[];
 
     type Settings = Settings;
@@ -344,7 +335,7 @@ impl Ailment for Sham {
     }
 
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding> {
-        if reading.pulse < settings.racing {
+        if reading.pulse < u64::from(settings.racing) {
             return Vec::new();
         }
         vec![Finding {
@@ -354,7 +345,7 @@ impl Ailment for Sham {
             evidence: vec![Evidence {
                 metric: BEATS.name.to_owned(),
                 value: reading.pulse as f64,
-                limit: Some(settings.racing as f64),
+                limit: Some(f64::from(settings.racing)),
             }],
             culprits: vec![Party {
                 who: "a lion".to_owned(),
