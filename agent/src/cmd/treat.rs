@@ -100,7 +100,7 @@ impl Treat {
         let _lock = Lock::take(&config.agent.state_dir)?;
         let kernel = Arc::new(config.kernel());
         let practice = Arc::new(Practice::open(
-            config.treatment.with(config.treatments),
+            config.treatment_policy.with(config.treatments),
             &directory,
         ));
         let identity = Identity::of_this_node(&config.agent.node_name);

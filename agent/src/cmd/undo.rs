@@ -29,7 +29,8 @@ impl Undo {
             Some(answer) => answer,
             None => {
                 let _lock = Lock::take(&config.agent.state_dir)?;
-                let practice = Practice::open(config.treatment.with(config.treatments), &directory);
+                let practice =
+                    Practice::open(config.treatment_policy.with(config.treatments), &directory);
                 match practice.undo(self.id, Ending::Requested) {
                     Ok(courses) => Answer::Undone { courses },
                     Err(refusal) => Answer::refused(&refusal),

@@ -137,28 +137,33 @@ pub(crate) use words;
 /// The help of keys that several tables have.
 macro_rules! shared_help {
     (hooks) => {
-        "Hooks that may be used, the preferred first. With none the ailment is measured by its \
-         baseline alone."
+        "List the hooks that the probes may use, in order of preference. Empty: no probes; the agent \
+         measures the baseline alone."
+    };
+    (scan_timeout) => {
+        "Limit the time for one scan. The next scan waits for at least 200 times as long as this one \
+         took."
     };
     (web_config) => {
-        "A file in the form of Prometheus' own tools (`promtool check web-config` checks it) with \
-         tls_server_config: cert_file, key_file, client_auth_type, client_ca_file, min_version, \
-         max_version. The certificates are read again when they change. Empty: no TLS."
+        "Configure TLS with a file in the format of Prometheus' web configuration (`promtool check \
+         web-config` checks it): tls_server_config with cert_file, key_file, client_auth_type, \
+         client_ca_file, min_version, max_version. nodemedic reads the certificates again when they \
+         change. Empty: no TLS."
     };
     (token_file) => {
-        "A file with the bearer token that a request must carry, readable by its owner alone. It \
-         is read again when it changes. Empty: no token."
+        "Require the bearer token in this file. No one but the owner may have access to the file. \
+         nodemedic reads the file again when it changes. Empty: no token."
     };
     (max_body_bytes) => {
-        "The largest payload. An alert has some 1,000 bytes."
+        "Limit the size of a request body, bytes. An alert has about 1,000 bytes."
     };
-    (per_minute) => {
-        "How many requests a minute are looked at. Others are answered by 503, after which \
-         Alertmanager tries again."
+    (max_requests_per_minute) => {
+        "Limit the requests per minute. nodemedic answers further requests with status 503, and \
+         Alertmanager sends them again."
     };
     (node_labels) => {
-        "The labels of an alert that may name its node, in this order: the first that it has \
-         counts."
+        "List the labels that can name the node of an alert, in order of preference. The first label \
+         that the alert has counts."
     };
 }
 pub(crate) use shared_help;

@@ -8,7 +8,10 @@ use toml::{
     de::{DeString, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Case, Config, Error, Fault, Key, Table};
+use super::{
+    Case, Config, Error, Fault, Key, Table,
+    renamed::{self, Kind},
+};
 
 /// The file's configuration, or the defaults where there is none.
 ///
@@ -66,10 +69,14 @@ impl<'i> Reader<'i> {
     fn document(&mut self, document: DeTable<'i>) -> Config {
         let mut config = Config::default();
         for (name, value) in document {
+            let current = match self.renamed(Kind::Table, &name) {
+                Some(current) => current,
+                None => name.get_ref().as_ref(),
+            };
             let mut tables = config.tables_mut().into_iter();
-            if name.get_ref() == AILMENTS {
+            if current == AILMENTS {
                 self.ailments(value, &mut config.ailments);
-            } else if let Some(table) = tables.find(|it| it.name() == name.get_ref()) {
+            } else if let Some(table) = tables.find(|it| it.name() == current) {
                 self.table(table, value);
             } else {
                 let names = config.tables().into_iter().map(|table| table.name());
@@ -120,6 +127,14 @@ impl<'i> Reader<'i> {
         }
     }
 
+    /// The new name of an old one, which is a fault.
+    fn renamed(&mut self, kind: Kind<'_>, name: &Name<'_>) -> Option<&'static str> {
+        let renamed = renamed::find(kind, name.get_ref())?;
+        let fault = Fault::at(self.text, name.span(), renamed.to_string());
+        self.faults.push(fault);
+        Some(renamed.new)
+    }
+
     /// The table, if it has none but known keys with allowed values.
     fn checked(
         &mut self,
@@ -129,9 +144,11 @@ impl<'i> Reader<'i> {
     ) -> Option<(DeTable<'i>, Range<usize>)> {
         let (table, span) = self.as_table(path, value)?;
         let faults_before = self.faults.len();
+        let kind = Kind::KeyOf(path);
         for (name, value) in &table {
             match keys.iter().find(|key| key.name == name.get_ref()) {
                 Some(key) => self.check(path, key, value),
+                None if self.renamed(kind, name).is_some() => {}
                 None => self.unknown("key", name, keys.iter().map(|key| key.name)),
             }
         }
@@ -140,6 +157,9 @@ impl<'i> Reader<'i> {
 
     fn check(&mut self, path: &str, key: &Key, value: &Value<'i>) {
         if let Err(message) = key.allowed.check(value.get_ref()) {
+            let word = value.get_ref().as_str();
+            let renamed = word.and_then(|word| renamed::find(Kind::WordIn(path), word));
+            let message = renamed.map_or(message, |renamed| renamed.to_string());
             let message = format!("{path}.{}: {message}", key.name);
             self.faults
                 .push(Fault::at(self.text, value.span(), message));
@@ -200,7 +220,10 @@ mod tests {
         .unwrap();
         assert_eq!(config.agent.listen.port(), 1);
         assert_eq!(config.agent.interval, Duration::from_secs(7));
-        assert_eq!(config.agent.drain, Agent::default().drain);
+        assert_eq!(
+            config.agent.shutdown_timeout,
+            Agent::default().shutdown_timeout
+        );
         assert_eq!(config.log.format, crate::config::Format::Json);
         assert!(!config.ailments[0].enabled);
     }
@@ -223,7 +246,7 @@ mod tests {
         assert_eq!(
             faults("[agent]\n  intervall = '5s'\n"),
             ["2:3: unknown key `intervall`, allowed are: \
-                 listen, interval, node_name, drain, state_dir"]
+                 listen, interval, node_name, shutdown_timeout, state_dir"]
         );
     }
 
@@ -232,14 +255,14 @@ mod tests {
         assert_eq!(
             faults("[agents]\n"),
             [
-                "1:2: unknown table `agents`, allowed are: agent, log, metrics, node, treatment, \
+                "1:2: unknown table `agents`, allowed are: agent, log, metrics, node, treatment_policy, \
              treatments, webhook, dispatch, ailments"
             ]
         );
         assert_eq!(
             faults("interval = '5s'\n"),
             [
-                "1:1: unknown table `interval`, allowed are: agent, log, metrics, node, treatment, \
+                "1:1: unknown table `interval`, allowed are: agent, log, metrics, node, treatment_policy, \
              treatments, webhook, dispatch, ailments"
             ]
         );
@@ -275,7 +298,7 @@ mod tests {
     #[test]
     fn a_treatment_has_its_mode_and_the_others_the_default() {
         let config = parse("[treatments]\nudp_timeout = 'auto'\n").unwrap();
-        let policy = config.treatment.with(config.treatments);
+        let policy = config.treatment_policy.with(config.treatments);
         assert_eq!(policy.mode("udp_timeout"), Mode::Auto);
         assert_eq!(policy.mode("run_estimation"), Mode::DryRun);
         let fault = &faults("[treatments]\nudp_timeout = 'yes'\n")[0];

@@ -8,6 +8,7 @@ mod error;
 mod key;
 mod load;
 mod reference;
+pub mod renamed;
 mod tables;
 
 pub use declare::{
@@ -73,7 +74,7 @@ tables! {
     /// Who tells it the names of pods.
     node: Node,
     /// What it may change.
-    treatment: Policy,
+    treatment_policy: Policy,
     /// Who may have each treatment applied.
     treatments: Modes,
     /// Who may ask for it.
@@ -92,6 +93,22 @@ pub struct Case {
 }
 
 impl Config {
+    /// Sets a key of a table, as a flag of the command line does.
+    ///
+    /// # Errors
+    ///
+    /// When the value has not the key's type.
+    pub fn set(&mut self, table: &str, key: &str, value: toml::Value) -> Result<(), Error> {
+        let mut tables = self.tables_mut().into_iter();
+        let set = tables
+            .find(|it| it.name() == table)
+            .map_or(Ok(()), |it| it.set(key, value));
+        set.map_err(|cause| Error::Flag {
+            key: format!("{table}.{key}"),
+            cause,
+        })
+    }
+
     /// What the ailments that are observed ask.
     pub fn kernel(&self) -> RunningKernel {
         let observed = self.ailments.iter().filter(|case| case.enabled);
@@ -104,7 +121,7 @@ impl Case {
     const ENABLED: Key = Key {
         name: "enabled",
         allowed: Allowed::Switch,
-        help: "Whether this ailment is observed.",
+        help: "Observe this ailment.",
         flag: None,
     };
 
@@ -128,9 +145,9 @@ impl Table for Modes {
     }
 
     fn help(&self) -> &'static str {
-        "Who may have each treatment applied. off: nobody. dry-run: a person who says --apply; the \
-         agent only says what it would do. manual: a person, without being told twice. alert: an \
-         alert too. auto: the agent by itself too."
+        "Who may start each treatment. `off`: nobody. `dry-run`: a person with --apply; without it, \
+         nodemedic reports what it would do. `manual`: a person, without --apply too. `alert`: also \
+         an alert. `auto`: also the agent itself."
     }
 
     fn keys(&self) -> Vec<Key> {

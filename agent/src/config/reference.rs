@@ -30,6 +30,9 @@ pub fn as_toml(config: &Config) -> Result<String, toml::ser::Error> {
             page.push('\n');
             comment(&mut page, key.help);
             comment(&mut page, &format!("Allowed: {}.", key.allowed));
+            if let Some(flag) = key.flag {
+                comment(&mut page, &format!("Flag: {flag}"));
+            }
             page.push_str(&format!("{} = {value}\n", key.name));
         }
     }
@@ -51,6 +54,8 @@ pub fn as_markdown(config: &Config) -> Result<String, toml::ser::Error> {
         page.push_str("| Key | Default | Allowed | What it does |\n|---|---|---|---|\n");
         for (key, value) in section.entries {
             let (name, allowed, help) = (key.name, key.allowed, key.help);
+            let flag = key.flag.map(|flag| format!(" Flag: `{flag}`."));
+            let help = help.to_owned() + &flag.unwrap_or_default();
             page.push_str(&format!("| `{name}` | `{value}` | {allowed} | {help} |\n"));
         }
     }

@@ -2,66 +2,59 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::ValueEnum;
-
-use super::{
-    declare::{HOUR, SECOND, count, loopback, settings, time, words},
-    key::Allowed,
-};
+use super::declare::{HOUR, SECOND, count, loopback, settings, time, words};
 
 settings! {
     /// The agent itself.
     pub struct Agent as "agent" {
-        /// Where the HTTP server listens. Port 0 takes a free port; the log says which. The pages
-        /// show addresses of the node's clients, so think before you open them to a network.
-        listen: SocketAddr = loopback(19_110);
-        /// Time from one reading of all ailments to the next. Scrapes show the last reading and
-        /// never start one.
-        interval: Duration = Duration::from_secs(5), in Agent::INTERVAL;
-        /// What reports call this node. Empty: its host name.
-        node_name: String = String::new();
-        /// How long the answers under way, and the removal of the probes, may take after SIGTERM or
-        /// Ctrl-C before the agent exits all the same.
-        drain: Duration = Duration::from_secs(10),
+        /// Set the address of the HTTP server; port 0 takes a free port, which the log names. The
+        /// pages show addresses of the node's clients: restrict who can reach them before you
+        /// listen beyond the loopback.
+        listen: SocketAddr = loopback(19_110), flag "--listen ADDR:PORT";
+        /// Set the time between two readings of all ailments. A scrape shows the last reading and
+        /// never starts one.
+        interval: Duration = Duration::from_secs(5), in time(SECOND..=HOUR), flag "--interval TIME";
+        /// Set the node's name in reports. Empty: the host name.
+        node_name: String = String::new(), flag "--node-name NAME";
+        /// Limit the time to finish open requests and to detach the probes after SIGTERM or Ctrl-C.
+        /// The agent then exits in any case.
+        shutdown_timeout: Duration = Duration::from_secs(10),
             in time(Duration::ZERO..=Duration::from_secs(600));
-        /// Directory of the lock that keeps a second agent away. Empty: /run/nodemedic for root,
-        /// else nodemedic in $XDG_RUNTIME_DIR, else in the directory for temporary files.
-        state_dir: PathBuf = PathBuf::new();
+        /// Set the directory of the journal of treatments, the lock against a second agent, and the
+        /// control socket. In a container, mount a directory of the host there, or a restarted
+        /// agent does not find the journal. Empty: `/run/nodemedic` for root; else `nodemedic` in
+        /// `$XDG_RUNTIME_DIR`, or in the directory for temporary files.
+        state_dir: PathBuf = PathBuf::new(), flag "--state-dir DIRECTORY";
     }
 }
 
 settings! {
-    /// What the agent writes to standard error.
+    /// What the agent logs to standard error.
     #[derive(Copy)]
     pub struct Log as "log" {
-        /// The least important records that go to standard error.
-        level: Level = Level::default();
-        /// Lines for people, or one JSON object a line.
-        format: Format = Format::default();
+        /// Set the least severe level that the agent logs.
+        level: Level = Level::default(), flag "--log-level LEVEL";
+        /// Set the format of log records. `text`: lines for people. `json`: one JSON object a line.
+        format: Format = Format::default(), flag "--log-format FORMAT";
     }
 }
 
 settings! {
-    /// What it exports.
+    /// What the agent exports at `/metrics`.
     #[derive(Copy)]
     pub struct Metrics as "metrics" {
-        /// The most series that a scrape has. What is beyond is left out and counted in
-        /// nodemedic_series_cut_total.
+        /// Limit the series of one scrape. The agent drops further series and counts them in
+        /// `nodemedic_series_cut_total`.
         max_series: usize = 5_000, in count(500..=50_000);
-        /// Have the kernel count and time each run of each BPF program of this machine, not the
-        /// agent's alone. It costs some 20 ns a run, and ends with the agent.
-        bpf_stats: bool = false;
+        /// Let the kernel count and time each run of every BPF program on this machine, not only
+        /// the agent's. Counting costs about 20 ns a run and ends with the agent.
+        bpf_stats: bool = false, flag "--bpf-stats";
     }
-}
-
-impl Agent {
-    /// What `interval` may be; the flag of the command line is held against it too.
-    pub const INTERVAL: Allowed = time(SECOND..=HOUR);
 }
 
 words! {
     /// Importance of a log record.
-    #[derive(Default, ValueEnum)]
+    #[derive(Default)]
     pub enum Level {
         /// Nothing is written.
         Off = "off",
@@ -81,7 +74,7 @@ words! {
 
 words! {
     /// Form of a log record.
-    #[derive(Default, ValueEnum)]
+    #[derive(Default)]
     pub enum Format {
         /// Lines for people.
         #[default]

@@ -12,56 +12,63 @@ use crate::{
 const PORT: Allowed = count(1..=u16::MAX as u64);
 
 settings! {
-    /// How `nodemedic dispatch` gives alerts to agents, and how many nodes may be treated at once:
-    /// docs/operations.md, Dispatch.
+    /// How `nodemedic dispatch` routes alerts to agents, and how many nodes may be under treatment
+    /// at once: docs/operations.md, Dispatch.
     pub struct Dispatch as "dispatch" {
-        /// Where Alertmanager's webhook is taken, by POST /alertmanager. Beyond the loopback it
-        /// takes token_file, or web_config with client_auth_type RequireAndVerifyClientCert.
-        listen: SocketAddr = loopback(19_112);
+        /// Set the address of the webhook for Alertmanager, POST /alertmanager. Beyond the
+        /// loopback, set token_file too, or web_config with client_auth_type
+        /// `RequireAndVerifyClientCert`.
+        listen: SocketAddr = loopback(19_112), flag "--listen ADDR:PORT";
         #[doc = shared_help!(web_config)]
         web_config: PathBuf = PathBuf::new();
         #[doc = shared_help!(token_file)]
         token_file: PathBuf = PathBuf::new();
         #[doc = shared_help!(max_body_bytes)]
         max_body_bytes: usize = 4 << 20, in keys::BODY;
-        #[doc = shared_help!(per_minute)]
-        per_minute: u32 = 120, in keys::REQUESTS;
-        /// Where /metrics and /healthz are, for whoever asks.
-        pages: SocketAddr = loopback(19_113);
+        #[doc = shared_help!(max_requests_per_minute)]
+        max_requests_per_minute: u32 = 120, in keys::REQUESTS;
+        /// Set the address of /metrics and /healthz. Both answer without authentication.
+        http_listen: SocketAddr = loopback(19_113), flag "--http-listen ADDR:PORT";
         #[doc = shared_help!(node_labels)]
         node_labels: Vec<String> = keys::node_labels();
-        /// Agents, each as "NODE REPORT WEBHOOK": the name of the node, the URL of its pages, and
-        /// that of its webhook, such as "node-1 http://192.0.2.1:19110 https://192.0.2.1:19111".
+        /// List agents, each as "NODE REPORT WEBHOOK": the name of the node, the URL of the agent's
+        /// pages, and the URL of its webhook, such as "node-1 http://192.0.2.1:19110
+        /// https://192.0.2.1:19111".
         agents: Vec<Place> = Vec::new();
-        /// A name in DNS, as that of a headless service, each of whose addresses is an agent. Which
-        /// node that is, its report says. Empty: agents alone.
+        /// Find agents by this DNS name: every address of the name is an agent, as with a headless
+        /// service. Each agent's report gives its node's name. Empty: only the agents in the list.
         service: String = String::new();
-        /// The port of the pages of the agents of service. They are asked by HTTP.
+        /// Set the port of the pages of agents found by service. The dispatcher speaks HTTP to
+        /// them.
         report_port: u16 = 19_110, in PORT;
-        /// The port of the webhooks of the agents of service. They are asked by HTTPS where
-        /// agent_ca_file is set, else by HTTP.
+        /// Set the port of the webhooks of agents found by service. The dispatcher speaks HTTPS to
+        /// them where agent_ca_file is set, else HTTP.
         webhook_port: u16 = 19_111, in PORT;
-        /// How long the addresses of service are believed before it is looked up again. So often
-        /// the agents are asked how they are, too, when no alert comes.
+        /// Set the time between two lookups of service. The dispatcher also polls the agents at
+        /// this interval.
         resolve_every: Duration = Duration::from_secs(10), in time(SECOND..=HOUR);
-        /// A file with the bearer token that the agents' webhooks want, readable by its owner
-        /// alone. It is read again when it changes. Empty: no token.
+        /// Send the bearer token in this file to the agents' webhooks. No one but the owner may
+        /// have access to the file. The dispatcher reads the file again when it changes. Empty: no
+        /// token.
         agent_token_file: PathBuf = PathBuf::new();
-        /// The certificates of those who vouch for the agents' webhooks. Empty: no TLS.
+        /// Verify the certificates of the agents' webhooks with the CA bundle in this file. Empty:
+        /// no TLS.
         agent_ca_file: PathBuf = PathBuf::new();
-        /// What the certificate of every agent's webhook calls it. Empty: the host of its URL.
+        /// Expect this name in the certificate of every agent's webhook. Empty: the host of the
+        /// agent's URL.
         agent_server_name: String = String::new();
-        /// The certificate that is shown to webhooks which ask for one. Empty: none.
+        /// Present the client certificate in this file to webhooks that request one. Empty: none.
         agent_cert_file: PathBuf = PathBuf::new();
-        /// The key of that certificate, readable by its owner alone.
+        /// Set the file with the private key of agent_cert_file. No one but the owner may have
+        /// access to the file.
         agent_key_file: PathBuf = PathBuf::new();
-        /// How long one answer of an agent may take. One that takes longer counts as unreachable.
+        /// Limit the time for one answer of an agent. A slower agent counts as unreachable.
         agent_timeout: Duration = Duration::from_secs(5),
             in time(Duration::from_millis(100)..=Duration::from_secs(10));
-        /// The brake: at most so many nodes are under treatment at once. A node whose agent does
-        /// not answer counts as one.
+        /// Limit the nodes under treatment at once. A node with an unreachable agent counts as
+        /// under treatment.
         max_nodes: usize = 3, in count(1..=10_000);
-        /// The brake: at most so many of a hundred known nodes, yet always one.
+        /// Limit the percentage of known nodes under treatment at once. One node is always allowed.
         max_percent: usize = 10, in count(1..=100);
     }
 }
@@ -75,7 +82,7 @@ impl Dispatch {
             web_config: self.web_config.clone(),
             token_file: self.token_file.clone(),
             max_body_bytes: self.max_body_bytes,
-            per_minute: self.per_minute,
+            max_requests_per_minute: self.max_requests_per_minute,
         }
     }
 

@@ -236,11 +236,11 @@ impl Guard<'_> {
             return Ok(());
         };
         let pause = if course.discourages() {
-            self.policy.back_off
+            self.policy.backoff
         } else if matches!(self.ask.trigger, Trigger::Hand { .. }) {
             return Ok(());
         } else {
-            self.policy.cool_down
+            self.policy.cooldown
         };
         let left = ended + pause.as_secs_f64() - self.now.boot_seconds;
         if left > 0.0 {
@@ -263,8 +263,8 @@ impl Guard<'_> {
             .filter(|course| !matches!(course.trigger, Trigger::Hand { .. }))
             .filter(|course| course.began > an_hour_ago)
             .count();
-        if lately >= self.policy.per_hour as usize {
-            return Err(Refusal::HourlyCap(self.policy.per_hour));
+        if lately >= self.policy.max_per_hour as usize {
+            return Err(Refusal::HourlyCap(self.policy.max_per_hour));
         }
         Ok(())
     }

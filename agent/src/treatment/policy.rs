@@ -6,28 +6,28 @@ use super::{course::Trigger, plan::LONGEST};
 use crate::config::{Allowed, HOUR, SECOND, Word as _, count, settings, time, words};
 
 settings! {
-    /// What the agent may change on this node, for how long, and when it puts it back.
-    pub struct Policy as "treatment" {
-        /// How long a treatment lasts before it is undone, unless it is asked for with another
-        /// time.
+    /// What the agent may change on this node, for how long, and when it restores the old value.
+    pub struct Policy as "treatment_policy" {
+        /// Set how long a treatment lasts before the agent undoes it, unless the request gives
+        /// another time.
         duration: Duration = HOUR, in Policy::DURATION;
-        /// After this time a treatment has to have helped, by the verdict of the ailment that it is
-        /// against; else it is undone. While it is watched, it is undone at once if another ailment
-        /// gets worse.
+        /// Set how long the agent watches a new treatment. The agent undoes the treatment at once
+        /// if another ailment gets worse, and at the end if the verdict of the treated ailment has
+        /// not improved.
         watch: Duration = Duration::from_secs(90), in time(SECOND..=HOUR);
-        /// After the end of a treatment, how long before the agent or an alert may begin it again.
-        cool_down: Duration = Duration::from_secs(300), in Policy::PAUSE;
-        /// The same after a treatment that did not help, that harmed, or that somebody else has
-        /// overtaken.
-        back_off: Duration = HOUR, in Policy::PAUSE;
-        /// How many treatments the agent and alerts may begin in an hour, together.
-        per_hour: u32 = 6, in count(1..=60);
-        /// How often a value that somebody has set back is written again before the treatment gives
-        /// up, and advises the place where that value comes from.
+        /// Set the time from the end of a treatment until the agent or an alert may start it again.
+        cooldown: Duration = Duration::from_secs(300), in Policy::PAUSE;
+        /// Set the same time after a treatment that did not help, did harm, or was overridden by
+        /// another program.
+        backoff: Duration = HOUR, in Policy::PAUSE;
+        /// Limit the treatments that the agent and alerts together start in one hour.
+        max_per_hour: u32 = 6, in count(1..=60);
+        /// Limit how often the agent writes its value again after another program has restored the
+        /// old one. The treatment then ends, and its advice names where that value comes from.
         reapply: u32 = 3, in count(0..=100);
-        /// What an agent that is told to end does with active treatments: undo them, or keep them
-        /// for the next agent, which undoes them when their time is over. Without a next agent they
-        /// stay until `nodemedic undo` or a reboot.
+        /// Select what happens to active treatments when the agent stops. `undo`: the agent undoes
+        /// them. `keep`: the next agent undoes them when their time is over; without a next agent
+        /// they stay until `nodemedic undo` or a reboot.
         at_exit: AtExit = AtExit::Undo;
     }
     beside them {

@@ -9,30 +9,30 @@ use crate::{
 };
 
 settings! {
-    /// How Alertmanager asks for treatments: docs/operations.md, Treatments by alert.
+    /// How Alertmanager requests treatments: docs/operations.md, Treatments by alert.
     pub struct Webhook as "webhook" {
-        /// Whether Alertmanager can ask for treatments, by POST /alertmanager.
+        /// Accept alerts from Alertmanager at POST /alertmanager.
         enabled: bool = false;
-        /// Where the webhook listens. Beyond the loopback it takes token_file, or web_config with
-        /// client_auth_type RequireAndVerifyClientCert.
-        listen: SocketAddr = loopback(19_111);
+        /// Set the address of the webhook; the flag also enables the webhook. Beyond the loopback,
+        /// set token_file too, or web_config with client_auth_type `RequireAndVerifyClientCert`.
+        listen: SocketAddr = loopback(19_111), flag "--webhook ADDR:PORT";
         #[doc = shared_help!(web_config)]
         web_config: PathBuf = PathBuf::new();
         #[doc = shared_help!(token_file)]
         token_file: PathBuf = PathBuf::new();
         #[doc = shared_help!(max_body_bytes)]
         max_body_bytes: usize = 1 << 20, in keys::BODY;
-        #[doc = shared_help!(per_minute)]
-        per_minute: u32 = 120, in keys::REQUESTS;
-        /// Whether an alert that is resolved undoes the treatment that it has begun. Otherwise that
-        /// ends when its time is over.
+        #[doc = shared_help!(max_requests_per_minute)]
+        max_requests_per_minute: u32 = 120, in keys::REQUESTS;
+        /// Undo the treatment of an alert when the alert is resolved. `false`: the treatment lasts
+        /// until its time is over.
         undo_resolved: bool = true;
         #[doc = shared_help!(node_labels)]
         node_labels: Vec<String> = keys::node_labels();
-        /// What these labels call this node, each with or without a port. Empty: what reports call
-        /// it.
+        /// List the values of these labels that mean this node, each with or without a port. Empty:
+        /// the node's name in reports.
         node_names: Vec<String> = Vec::new();
-        /// Whether an alert that has none of these labels is for this node.
+        /// Accept alerts that have none of these labels.
         accept_unnamed: bool = false;
     }
 }
@@ -46,7 +46,7 @@ impl Webhook {
             web_config: self.web_config.clone(),
             token_file: self.token_file.clone(),
             max_body_bytes: self.max_body_bytes,
-            per_minute: self.per_minute,
+            max_requests_per_minute: self.max_requests_per_minute,
         }
     }
 }

@@ -8,46 +8,45 @@ use crate::{
 };
 
 settings! {
-    /// Limits of the verdict and of the walk.
+    /// Limits of the verdict, triggers, tracing, and limits of the scan.
     pub struct Settings {
         #[doc = shared_help!(hooks)]
         hooks: Vec<Hook> = vec![Hook::Fentry, Hook::RawTracepoint, Hook::Kprobe],
             in Allowed::SomeOf(&["fentry", "raw_tracepoint", "kprobe"]);
-        /// The verdict is cpu_contention, or cpu_throttled, when tasks waited for a CPU for more
-        /// than this share of the time.
+        /// Report `cpu_contention` or `cpu_throttled` when tasks waited for a CPU for more than
+        /// this share of the time.
         cpu_ratio: f64 = 0.4;
-        /// The verdict is memory_reclaim, or memory_limit, when tasks waited for memory for more
-        /// than this share of the time.
+        /// Report `memory_reclaim` or `memory_limit` when tasks waited for memory for more than
+        /// this share of the time.
         memory_ratio: f64 = 0.1;
-        /// The verdict is io_stall when tasks waited for a disk for more than this share of the
-        /// time.
+        /// Report `io_stall` when tasks waited for a disk for more than this share of the time.
         io_ratio: f64 = 0.4;
-        /// A stall of any kind is critical from this share of the time on.
+        /// Report a stall of any kind as critical from this share of the time on.
         critical_ratio: f64 = 0.7;
-        /// A cgroup takes part in a report, and gets series of its own, when its tasks waited, or
-        /// ran, for more than this share of the time.
+        /// Show a cgroup in reports, and in series of its own, when its tasks waited or ran for
+        /// more than this share of the time.
         floor_ratio: f64 = 0.01;
-        /// Whether a reading is taken as soon as tasks of the node have waited for more than one of
-        /// the ratios above of a second, which the kernel then calls for: at most once a second,
-        /// and as long as it lasts.
-        armed: bool = true;
-        /// Cgroups for which the kernel calls as well, at the same ratios: those that have waited
-        /// most lately, since what waits in one of them may be too little to be seen in the
-        /// pressure of a big node. The kernel has a thread for each, which sleeps while nobody
-        /// waits.
-        armed_cgroups: u32 = 16, in count(0..=256);
-        /// How long the tracepoints of the scheduler are attached when tasks wait for CPUs or disks
-        /// for more than the ratios above: they tell which commands wait, and which run. 0s: never.
-        watch_for: Duration = Duration::from_secs(3), in time(Duration::ZERO..=MINUTE);
-        /// How long they are not attached again after that, whoever waits.
-        watch_pause: Duration = Duration::from_secs(30), in time(SECOND..=HOUR);
-        /// Cgroups that metrics show, 7 series each; all others are one, other.
+        /// Set PSI triggers on the node, so that the agent takes a reading at once when PSI exceeds
+        /// a ratio above within 1 s. Such readings are at least 1 s apart.
+        triggers: bool = true;
+        /// Limit the cgroups with PSI triggers of their own, at the same ratios. The agent selects
+        /// the cgroups that waited most in the recent past: a stall in one cgroup can be too small
+        /// to show in the pressure of a large node. The kernel runs one thread for each, which
+        /// sleeps while no task waits.
+        trigger_cgroups: u32 = 16, in count(0..=256);
+        /// Trace the scheduler for this long when tasks wait for CPUs or disks for more than the
+        /// ratios above. A trace shows which commands wait and which run. `0s`: no traces.
+        trace_duration: Duration = Duration::from_secs(3), in time(Duration::ZERO..=MINUTE);
+        /// Set the time from the end of a trace until the next trace may start.
+        trace_cooldown: Duration = Duration::from_secs(30), in time(SECOND..=HOUR);
+        /// Limit the cgroups with series of their own, 7 series each. All further cgroups share
+        /// one, `other`.
         top_cgroups: u32 = 50, in count(0..=500);
-        /// Cgroups that are looked at in one walk, about 0.5 KiB of memory each.
+        /// Limit the cgroups in one scan, about 0.5 KiB of memory each.
         max_cgroups: u32 = 20_000, in count(16..=1_000_000);
-        /// The longest that one walk of the tree of cgroups may take. What was not reached then is
-        /// looked at in the next.
-        walk_limit: Duration = Duration::from_millis(500),
+        /// Limit the time for one scan of the cgroup tree. The next scan continues with the cgroups
+        /// that this scan did not reach.
+        scan_timeout: Duration = Duration::from_millis(500),
             in time(MILLISECOND..=Duration::from_secs(10));
     }
 }

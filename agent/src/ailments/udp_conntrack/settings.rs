@@ -13,29 +13,30 @@ settings! {
         #[doc = shared_help!(hooks)]
         hooks: Vec<Hook> = vec![Hook::Fentry, Hook::Kprobe],
             in Allowed::SomeOf(&["fentry", "kprobe"]);
-        /// Flows (network namespace, port, source) that the kernel tells apart at one time, about
-        /// 0.1 KiB of kernel memory each. Beyond it the least used is forgotten, and what it made
-        /// since the last tick is counted as other.
+        /// Limit the flows (network namespace, port, source) in the kernel's map, about 0.1 KiB of
+        /// kernel memory each. A full map evicts the least recently used flow. The agent counts
+        /// what that flow created since the last tick as `other`.
         max_flows: u32 = 8_192, in count(16..=1_048_576);
-        /// Entries whose time of creation is remembered, for their lifetimes, about 0.1 KiB of
-        /// kernel memory each. Lifetimes beyond it are counted as lost.
-        max_births: u32 = 65_536, in count(16..=4_194_304);
-        /// Flows that metrics show; all others are one series, other.
+        /// Limit the conntrack entries with a known time of creation, about 0.1 KiB of kernel
+        /// memory each. Lifetimes need that time; the agent counts lifetimes beyond the limit as
+        /// lost.
+        max_tracked_entries: u32 = 65_536, in count(16..=4_194_304);
+        /// Limit the flows with series of their own. All further flows share one series, `other`.
         top_flows: u32 = 100, in count(0..=1_000);
-        /// Time between two walks of the whole table through ctnetlink; "0s" switches them off.
-        snapshot_interval: Duration = MINUTE, in time(Duration::ZERO..=DAY);
-        /// The longest that one walk may take. The next waits for at least 200 times as long as a
-        /// walk took.
-        snapshot_limit: Duration = Duration::from_millis(500),
+        /// Set the time between two scans of the whole conntrack table through ctnetlink. `0s`: no
+        /// scans.
+        scan_interval: Duration = MINUTE, in time(Duration::ZERO..=DAY);
+        #[doc = shared_help!(scan_timeout)]
+        scan_timeout: Duration = Duration::from_millis(500),
             in time(MILLISECOND..=Duration::from_secs(10));
-        /// The verdict is filling when the table will be full in less than this.
-        filling_within: Duration = Duration::from_secs(600), in time(SECOND..=DAY);
-        /// The verdict is filling when more than this share of the table is in use.
-        filling_ratio: f64 = 0.9;
-        /// The verdict is wasteful when more than this share of the entries stand idle after a flow
-        /// that is over,
-        wasteful_ratio: f64 = 0.5;
-        /// and more than this share of the table is in use.
-        wasteful_usage_ratio: f64 = 0.1;
+        /// Report `table_filling` when the table will be full within this time.
+        table_filling_within: Duration = Duration::from_secs(600), in time(SECOND..=DAY);
+        /// Report `table_filling` when more than this share of the table is in use.
+        table_filling_ratio: f64 = 0.9;
+        /// Report `idle_entries` when more than this share of the entries is idle after the end of
+        /// a flow, and the table exceeds idle_entries_usage_ratio too.
+        idle_entries_ratio: f64 = 0.5;
+        /// Report `idle_entries` only when more than this share of the table is in use.
+        idle_entries_usage_ratio: f64 = 0.1;
     }
 }

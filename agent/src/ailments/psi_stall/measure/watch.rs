@@ -51,8 +51,8 @@ impl Watch {
         let stats = attached.stats();
         Self {
             planned,
-            lasts: settings.watch_for,
-            pause: settings.watch_pause,
+            lasts: settings.trace_duration,
+            pause: settings.trace_cooldown,
             running: None,
             report,
             stats,
