@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod http;
 pub mod identity;
 pub mod kernel;
+pub mod keys;
 pub mod logging;
 pub mod metrics;
 pub mod model;
@@ -24,13 +25,11 @@ pub mod webhook;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::cmd::{Arguments, exit};
 
 fn main() -> ExitCode {
     kernel::keep_little_free_memory();
-    match Arguments::try_parse() {
+    match Arguments::read(std::env::args_os()) {
         Ok(arguments) => exit::code(arguments.run()),
         Err(error) => exit::usage(&error),
     }

@@ -144,7 +144,7 @@ fn the_dispatcher_finds_the_agents_and_alertmanager_the_dispatcher() -> Result<V
             "{port} of the agents is not {usual}"
         );
     }
-    for (key, port) in [("listen", "webhook"), ("pages", "metrics")] {
+    for (key, port) in [("listen", "webhook"), ("http_listen", "metrics")] {
         let listens = config[key].as_str().unwrap_or_default();
         let ends = format!(":{}", dispatcher.port(port)?);
         ensure!(

@@ -78,7 +78,11 @@ impl Agent {
 
     pub(crate) fn dispatcher(program: &OsString, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(["dispatch", "--listen=127.0.0.1:0", "--pages=127.0.0.1:0"]);
+        command.args([
+            "dispatch",
+            "--listen=127.0.0.1:0",
+            "--http-listen=127.0.0.1:0",
+        ]);
         command.arg("--log-format=json").args(arguments);
         Self::of(&mut command, tempfile::tempdir().context("make a folder")?)
     }

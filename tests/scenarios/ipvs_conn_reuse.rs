@@ -48,7 +48,7 @@ const DELAYS: &str = "nodemedic_ipvs_conn_reuse_delay_seconds_count";
 const LOST: &str = "nodemedic_ailment_lost_events_total";
 
 /// As many services as the table has cells.
-const ALL_NAMES: &str = "top_services = 1000\nsurvey_interval = \"1s\"\nremember = \"5s\"";
+const ALL_NAMES: &str = "top_services = 1000\nscan_interval = \"1s\"\nwindow = \"5s\"";
 
 /// Whether the packet hook is attached.
 const WATCHING: &str = "nodemedic_ipvs_conn_reuse_tracing_active";

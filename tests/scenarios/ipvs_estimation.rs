@@ -45,8 +45,7 @@ const CHAIN: &str = "ip_vs_chain_estimation";
 
 /// A pass over a thousand services and 128 CPUs takes several times as long, one over a few a tenth.
 /// Threads of an emulated CPU take much of it.
-const SETTINGS: &str =
-    "slow = \"25ms\"\ncensus_interval = \"1s\"\ncensus_limit = \"10s\"\nbusy_ratio = 1.0";
+const SETTINGS: &str = "slow_threshold = \"25ms\"\nscan_interval = \"1s\"\nscan_timeout = \"10s\"\nestimator_cpu_ratio = 1.0";
 
 /// Which kind of estimator the kernel has; ip_vs must be loaded.
 fn has_threads(guest: &Guest) -> Result<bool> {
@@ -85,7 +84,7 @@ fn busy(guest: &Guest) -> Result<Vec<Process>> {
 pub(crate) fn few_services_are_healthy(guest: &Guest) -> Result<Verdict> {
     Services::new(10).add(guest)?;
     let _busy = busy(guest)?;
-    let settings = format!("{SETTINGS}\nwatch_for = \"1s\"");
+    let settings = format!("{SETTINGS}\ntrace_linger = \"1s\"");
     let mut agent = Agent::start_for(guest, AILMENT, &settings)?;
     agent.shows("the estimators, and passes over them", SOON, |metrics| {
         let estimators = metrics.sum(ESTIMATORS, &[]);
@@ -142,7 +141,7 @@ pub(crate) fn five_thousand_services_stall_until_estimation_is_off(
 fn stall_until_estimation_is_off(guest: &Guest, services: u32) -> Result<Verdict> {
     Services::new(services).add(guest)?;
     let _busy = busy(guest)?;
-    let settings = format!("{SETTINGS}\nwatch_for = \"1s\"");
+    let settings = format!("{SETTINGS}\ntrace_linger = \"1s\"");
     let mut agent = Agent::start_for(guest, AILMENT, &settings)?;
     let estimators = f64::from(1 + 2 * services);
     agent.shows("the estimators", SOON, |metrics| {
@@ -298,7 +297,7 @@ pub(crate) fn a_treatment_follows_namespaces_and_reloads(guest: &Guest) -> Resul
     if !has_switch(guest) {
         return Ok(Verdict::Skipped("it has no run_estimation".to_owned()));
     }
-    let agent = Agent::start_for(guest, AILMENT, "census_interval = \"1s\"")?;
+    let agent = Agent::start_for(guest, AILMENT, "scan_interval = \"1s\"")?;
     agent.finds(&[], SOON)?;
     stop_estimation(guest)?;
     ensure!(guest.sysctl(RUN_ESTIMATION)? == "0", "it is on");
@@ -348,7 +347,7 @@ pub(crate) fn busy_threads_let_others_go_first_until_that_is_undone(
         return Ok(Verdict::Skipped("its estimator has no threads".to_owned()));
     }
     Services::new(1_000).add(guest)?;
-    let settings = "busy_ratio = 0.0000001\ncensus_interval = \"1s\"";
+    let settings = "estimator_cpu_ratio = 0.0000001\nscan_interval = \"1s\"";
     let agent = Agent::start_for(guest, AILMENT, settings)?;
     let finding = agent.finds_one("estimator_cpu", SOON)?;
     let remedies = finding["remedies"].to_string();
@@ -370,7 +369,7 @@ pub(crate) fn busy_threads_let_others_go_first_until_that_is_undone(
     ensure!(nice()? == before, "est_nice is {}", nice()?);
     agent.finds(&["estimator_cpu"], SOON)?;
     drop(agent);
-    let agent = Agent::start_for(guest, AILMENT, "busy_ratio = 1.0")?;
+    let agent = Agent::start_for(guest, AILMENT, "estimator_cpu_ratio = 1.0")?;
     agent.finds(&[], SOON)?;
     Ok(Verdict::Passed)
 }
@@ -744,7 +743,7 @@ pub(crate) fn every_namespace_and_protocol_is_counted(guest: &Guest) -> Result<V
 pub(crate) fn twenty_thousand_services_take_no_memory(guest: &Guest) -> Result<Verdict> {
     const GROWTH: u64 = 6 << 20;
     Services::new(10).protocol(Protocol::Udp).add(guest)?;
-    let settings = "census_interval = \"1s\"\ncensus_limit = \"10s\"";
+    let settings = "scan_interval = \"1s\"\nscan_timeout = \"10s\"";
     let mut agent = Agent::start_for(guest, AILMENT, settings)?;
     agent.shows("the first of them", SOON, |metrics| {
         let services = metrics.value(SERVICES, &[])?;

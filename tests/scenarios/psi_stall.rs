@@ -33,7 +33,7 @@ fn start_with(guest: &Guest, settings: &str) -> Result<Agent> {
 }
 
 /// What it may have watched as it started itself does not keep it from watching again.
-const WATCHFUL: &str = "watch_pause = \"1s\"";
+const WATCHFUL: &str = "trace_cooldown = \"1s\"";
 
 /// Nothing is found, for three readings in a row.
 fn healthy(agent: &Agent) -> Result<()> {
@@ -360,7 +360,7 @@ pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Res
     };
     // What the agent does itself is some of the node's time, on an emulated CPU.
     let settings = "cpu_ratio = 0.92";
-    let by_node = format!("{settings}\narmed_cgroups = 0");
+    let by_node = format!("{settings}\ntrigger_cgroups = 0");
     // While it attaches, it is one that waits itself, and may call for that.
     let agent = start_with(guest, &by_node)?;
     let before = calls(&agent)?;

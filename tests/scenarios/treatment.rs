@@ -81,9 +81,9 @@ pub(crate) fn entries_fall_to_half_and_the_agents_end_undoes(guest: &Guest) -> R
     guest.set_sysctl(MAX, "1050")?;
     // A walk of the table has the kernel drop what has expired, which it does seldom by itself.
     guest.modprobe("nf_conntrack_netlink")?;
-    let settings = "filling_ratio = 0.55\nfilling_within = \"1s\"\nwasteful_usage_ratio = 0.55\n\
-                    snapshot_interval = \"1s\"\n\
-                    [treatment]\nwatch = \"35s\"\n\
+    let settings = "table_filling_ratio = 0.55\ntable_filling_within = \"1s\"\nidle_entries_usage_ratio = 0.55\n\
+                    scan_interval = \"1s\"\n\
+                    [treatment_policy]\nwatch = \"35s\"\n\
                     [treatments]\nudp_timeout = \"auto\"";
     forget()?;
     let mut agent = Agent::start_whole(guest, "udp_conntrack", settings)?;
@@ -135,7 +135,7 @@ fn entries(guest: &Guest) -> Result<u32> {
 /// written it says so.
 pub(crate) fn others_are_respected(guest: &Guest) -> Result<Verdict> {
     let _site = Site::build(guest)?;
-    let agent = start(guest, "[treatment]\nreapply = 1")?;
+    let agent = start(guest, "[treatment_policy]\nreapply = 1")?;
     verb(guest, &[&SHORTER[..4], &["--force"]].concat())?.ok()?;
     is_set(guest, UDP_TIMEOUT, "30")?;
     let healthy = verb(guest, &SHORTER[..5])?;

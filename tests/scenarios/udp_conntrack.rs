@@ -30,7 +30,7 @@ const SWEEP: Duration = Duration::from_secs(100);
 
 /// The walk of the agent is off: it makes the kernel drop what has expired, and a test that looks
 /// at lifetimes wants to know who did it.
-const NO_WALK: &str = "snapshot_interval = \"0s\"";
+const NO_WALK: &str = "scan_interval = \"0s\"";
 
 /// A rule that counts the packets for which the kernel made a new UDP entry.
 const NEW_UDP: &str = "-p udp -m conntrack --ctstate NEW";
@@ -219,7 +219,7 @@ pub(crate) fn a_small_table_fills_is_full_and_recovers(guest: &Guest) -> Result<
     guest.set_sysctl(UDP_TIMEOUT, "60")?;
     let agent = Agent::start(
         guest,
-        "snapshot_interval = \"1s\"\nwasteful_usage_ratio = 1.0",
+        "scan_interval = \"1s\"\nidle_entries_usage_ratio = 1.0",
     )?;
     agent.finds(&[], SOON).context("before any load")?;
 
@@ -313,7 +313,10 @@ pub(crate) fn idle_entries_are_a_waste_until_the_timeout_is_short(
     guest.set_sysctl(UDP_TIMEOUT, "600")?;
     // Only a walk tells what stands idle before anything has expired.
     guest.modprobe("nf_conntrack_netlink")?;
-    let agent = Agent::start(guest, "snapshot_interval = \"1s\"\nfilling_within = \"1s\"")?;
+    let agent = Agent::start(
+        guest,
+        "scan_interval = \"1s\"\ntable_filling_within = \"1s\"",
+    )?;
     site.one_shots(20_000..21_000)?;
     let finding = agent.finds_one("idle_entries", SOON)?;
     names_the_client(&finding)?;
@@ -540,7 +543,7 @@ fn says_what_is_missing(guest: &Guest, site: &Site) -> Result<Verdict> {
 pub(crate) fn without_hooks_the_baseline_stands_in(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest)?;
     guest.modprobe("nf_conntrack_netlink")?;
-    let agent = Agent::start(guest, "hooks = []\nsnapshot_interval = \"1s\"")?;
+    let agent = Agent::start(guest, "hooks = []\nscan_interval = \"1s\"")?;
     site.one_shots(20_000..20_300)?;
     agent.shows("the entries, by count and by state", SOON, |metrics| {
         let entries = metrics.sum(ENTRIES, &[]);

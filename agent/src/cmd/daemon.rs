@@ -7,14 +7,14 @@ use clap::Args;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{ConfigFile, exit::Exit, signals::Signals};
+use super::{ConfigFile, exit::Exit, flags::Flags, signals::Signals};
 use crate::{
-    config::{self, Config, Format, Level, Log},
+    config::{self, Config, Log},
     logging,
     render::print,
 };
 
-/// Flags override the configuration file.
+/// What they take beside the keys of the configuration.
 #[derive(Debug, Args)]
 pub(super) struct Daemon {
     #[command(flatten)]
@@ -22,23 +22,13 @@ pub(super) struct Daemon {
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
-    /// Write log records of this level and above.
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<Level>,
-    /// Write log records in this format.
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<Format>,
 }
 
 impl Daemon {
-    /// The configuration, with these flags in it.
-    pub(super) fn load(&self) -> Result<Config, config::Error> {
+    /// The configuration, with the verb's flags in it.
+    pub(super) fn load<V>(&self, flags: &Flags<V>) -> Result<Config, config::Error> {
         let mut config = self.config.load()?;
-        let Log { level, format } = config.log;
-        config.log = Log {
-            level: self.log_level.unwrap_or(level),
-            format: self.log_format.unwrap_or(format),
-        };
+        flags.set(&mut config)?;
         Ok(config)
     }
 

@@ -1,6 +1,6 @@
 //! `nodemedic dispatch`
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -10,10 +10,11 @@ use tracing::info;
 use super::{
     daemon::{Daemon, finish, stay},
     exit::Exit,
+    flags::{Flag, Flags, TakesKeys},
     signals::Signals,
 };
 use crate::{
-    config::Config,
+    config::{Config, Log},
     dispatch::{self, Pages, Router},
     http::{Gate, Server, Tls},
     metrics::Page,
@@ -30,20 +31,19 @@ const THREADS_THAT_BLOCK: usize = 8;
 pub(super) struct Dispatch {
     #[command(flatten)]
     daemon: Daemon,
-    /// Listen for alerts on this address; port 0 picks a free port.
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
-    /// Serve /metrics and /healthz on this address; port 0 picks a free port.
-    #[arg(long, value_name = "ADDR:PORT")]
-    pages: Option<SocketAddr>,
+    #[command(flatten)]
+    flags: Flags<Self>,
+}
+
+impl TakesKeys for Dispatch {
+    fn flags() -> Vec<Flag> {
+        [Flag::all::<dispatch::Dispatch>(), Flag::all::<Log>()].concat()
+    }
 }
 
 impl Dispatch {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let mut config = self.daemon.load()?;
-        let dispatch = &mut config.dispatch;
-        dispatch.listen = self.listen.unwrap_or(dispatch.listen);
-        dispatch.pages = self.pages.unwrap_or(dispatch.pages);
+        let config = self.daemon.load(&self.flags)?;
         let opens = || open(&config.dispatch).map(|_| ());
         if let Some(exit) = self.daemon.only_checks(opens)? {
             return Ok(exit);
@@ -54,7 +54,7 @@ impl Dispatch {
 
 async fn dispatcher(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::take()?;
-    let drain = config.agent.drain;
+    let drain = config.agent.shutdown_timeout;
     let config = config.dispatch;
     let (gate, tls, router) = open(&config)?;
     let router = Arc::new(router);
@@ -67,7 +67,12 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
         })
         .context("define the metrics")?;
     let server = Server::bind(config.listen, tls, "--listen or [dispatch] listen").await?;
-    let pages = Server::bind(config.pages, None, "--pages or [dispatch] pages").await?;
+    let pages = Server::bind(
+        config.http_listen,
+        None,
+        "--http-listen or [dispatch] http_listen",
+    )
+    .await?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %pages.address(),

@@ -6,6 +6,7 @@ mod config;
 mod daemon;
 mod dispatch;
 pub mod exit;
+mod flags;
 mod metrics;
 mod pause;
 mod probes;
@@ -17,11 +18,15 @@ mod treat;
 mod treatments;
 mod undo;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use self::exit::Exit;
+use self::{
+    exit::Exit,
+    flags::{Flag, Flags, TakesKeys},
+};
+use crate::config::Agent;
 
 /// Find and remove the stalls that the kernel causes on this node: what is wrong, which
 /// workload causes it, which workloads suffer, and what helps.
@@ -67,12 +72,20 @@ enum Verb {
     Config(config::Config),
 }
 
-/// Refuses any value of a renamed flag and names the new one.
-fn renamed(now: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone {
-    move |_| Err(format!("this flag was renamed: use {now}"))
-}
-
 impl Arguments {
+    /// The command line.
+    ///
+    /// # Errors
+    ///
+    /// When it names no verb, or a flag that is unknown, has no such value or another name now.
+    pub fn read<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = flags::refuse_renamed(Self::command());
+        let mut matches = command.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+
     /// Does what was asked for.
     ///
     /// # Errors
@@ -117,18 +130,21 @@ impl ConfigFile {
 struct Node {
     #[command(flatten)]
     config: ConfigFile,
-    /// Use this state directory instead of the configured one.
-    #[arg(long, value_name = "DIRECTORY")]
-    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags<Self>,
+}
+
+impl TakesKeys for Node {
+    fn flags() -> Vec<Flag> {
+        Flag::one::<Agent>("state_dir")
+    }
 }
 
 impl Node {
     /// The configuration, with the directory in it.
     fn load(&self) -> Result<crate::config::Config, crate::config::Error> {
         let mut config = self.config.load()?;
-        if let Some(directory) = &self.state_dir {
-            config.agent.state_dir.clone_from(directory);
-        }
+        self.flags.set(&mut config)?;
         Ok(config)
     }
 }

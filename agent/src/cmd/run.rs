@@ -1,8 +1,6 @@
 //! `nodemedic run`
 
-use std::{
-    convert::Infallible, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{convert::Infallible, os::fd::OwnedFd, sync::Arc};
 
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
@@ -13,21 +11,22 @@ use tracing::{info, warn};
 use super::{
     daemon::{Daemon, finish, stay},
     exit::Exit,
+    flags::{Flag, Flags, TakesKeys},
     signals::Signals,
 };
 use crate::{
     ailments,
-    config::{Agent, Config},
+    config::{Agent, Config, Log, Metrics},
     control::Control,
     http::{Gate, Server},
     identity::Identity,
     metrics::Page,
     monitor::Monitor,
-    node::Directory,
+    node::{Directory, Node},
     pages::Pages,
     state::{self, Lock},
     treatment::TreatmentService,
-    webhook::{self, Listener},
+    webhook::{self, Listener, Webhook},
 };
 
 /// Threads beside those of the ailments: what detaches, what acts on a report, what
@@ -39,34 +38,27 @@ const OTHERS_THAT_BLOCK: usize = 4;
 pub(super) struct Run {
     #[command(flatten)]
     daemon: Daemon,
-    /// Serve HTTP on this address; port 0 picks a free port.
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
-    /// Receive Alertmanager's webhook on this address, as [webhook] enabled and listen do;
-    /// port 0 picks a free port.
-    #[arg(long, value_name = "ADDR:PORT")]
-    webhook: Option<SocketAddr>,
-    /// Take a reading at this interval.
-    #[arg(long, value_name = "TIME", value_parser = interval)]
-    interval: Option<Duration>,
-    /// Use this name for the node in reports.
-    #[arg(long, value_name = "NAME")]
-    node_name: Option<String>,
-    /// Read pod names from the kubelet at this URL, as [node] kubelet_url does.
-    #[arg(long, value_name = "URL")]
-    kubelet_url: Option<String>,
-    /// Keep the journal of treatments, the control socket and the lock in this directory.
-    #[arg(long, value_name = "DIRECTORY")]
-    state_dir: Option<PathBuf>,
-    /// Have the kernel count and time the runs of BPF programs.
-    #[arg(long)]
-    bpf_stats: bool,
+    #[command(flatten)]
+    flags: Flags<Self>,
+}
+
+impl TakesKeys for Run {
+    fn flags() -> Vec<Flag> {
+        [
+            Flag::all::<Agent>(),
+            Flag::all::<Webhook>(),
+            Flag::all::<Node>(),
+            Flag::all::<Metrics>(),
+            Flag::all::<Log>(),
+        ]
+        .concat()
+    }
 }
 
 impl Run {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let mut config = self.daemon.load()?;
-        self.override_file(&mut config);
+        let mut config = self.daemon.load(&self.flags)?;
+        config.webhook.enabled |= self.flags.has("webhook");
         let opens = || {
             Directory::check(&config.node)?;
             let gate = config.webhook.enabled.then(|| config.webhook.gate());
@@ -79,28 +71,6 @@ impl Run {
         let threads = config.ailments.len() + OTHERS_THAT_BLOCK;
         stay(config.log, threads, agent(config))
     }
-
-    fn override_file(&self, config: &mut Config) {
-        fn set<T: Clone>(value: &mut T, flag: &Option<T>) {
-            if let Some(flag) = flag {
-                value.clone_from(flag);
-            }
-        }
-        set(&mut config.agent.listen, &self.listen);
-        set(&mut config.webhook.listen, &self.webhook);
-        config.webhook.enabled |= self.webhook.is_some();
-        set(&mut config.agent.interval, &self.interval);
-        set(&mut config.agent.node_name, &self.node_name);
-        set(&mut config.agent.state_dir, &self.state_dir);
-        set(&mut config.node.kubelet_url, &self.kubelet_url);
-        config.metrics.bpf_stats |= self.bpf_stats;
-    }
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let value = toml::de::DeValue::String(text.into());
-    Agent::INTERVAL.check(&value)?;
-    humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// Until a signal comes. Signals are taken before anything is attached, so that
@@ -116,12 +86,12 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let kernel = Arc::new(config.kernel().with(directory));
     let service = Arc::new(TreatmentService::open(
         ailments::registry(),
-        config.treatment,
+        config.treatment_policy.with(config.treatments),
         &state,
     ));
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
     let identity = Identity::of_this_node(&config.agent.node_name);
-    let (interval, drain) = (config.agent.interval, config.agent.drain);
+    let (interval, drain) = (config.agent.interval, config.agent.shutdown_timeout);
     let max_series = config.metrics.max_series;
     let mut monitor = Monitor::new(
         config.ailments,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use super::{exit::Exit, renamed};
+use super::exit::Exit;
 use crate::{
     ailments::ipvs_conn_reuse::{
         Settings,
@@ -36,8 +36,6 @@ pub(super) struct Sweep {
     /// Observe for this time. A FIN of a server counts as unanswered after 3 s.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    #[arg(long = "for", hide = true, value_parser = renamed("--duration"))]
-    time: Option<String>,
 }
 
 impl Sweep {

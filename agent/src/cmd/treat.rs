@@ -7,7 +7,7 @@ use clap::Args;
 use rustix::process::geteuid;
 use tokio::time::timeout;
 
-use super::{Node, exit::Exit, renamed, signals::Signals};
+use super::{Node, exit::Exit, signals::Signals};
 use crate::{
     ailments,
     config::Config,
@@ -42,8 +42,6 @@ pub(super) struct Treat {
     /// End the treatment after this time [default: as configured].
     #[arg(long, value_name = "TIME", value_parser = Policy::parse_duration)]
     duration: Option<Duration>,
-    #[command(flatten)]
-    renamed: Renamed,
     /// Apply the treatment.
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
@@ -56,15 +54,6 @@ pub(super) struct Treat {
     /// Observe the node for this time before treating it, where no agent runs.
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     window: Duration,
-}
-
-/// Renamed flags: each is refused with its new name.
-#[derive(Debug, Args)]
-struct Renamed {
-    #[arg(long, hide = true, value_parser = renamed("--treatment"))]
-    with: Option<String>,
-    #[arg(long = "for", hide = true, value_parser = renamed("--duration"))]
-    time: Option<String>,
 }
 
 impl Treat {
@@ -113,7 +102,7 @@ impl Treat {
         let kernel = Arc::new(config.kernel());
         let service = Arc::new(TreatmentService::open(
             ailments::registry(),
-            config.treatment,
+            config.treatment_policy.with(config.treatments),
             &directory,
         ));
         let identity = Identity::of_this_node(&config.agent.node_name);

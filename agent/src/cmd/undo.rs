@@ -31,8 +31,11 @@ impl Undo {
             Some(answer) => answer,
             None => {
                 let _lock = Lock::take(&config.agent.state_dir)?;
-                let service =
-                    TreatmentService::open(ailments::registry(), config.treatment, &directory);
+                let service = TreatmentService::open(
+                    ailments::registry(),
+                    config.treatment_policy.with(config.treatments),
+                    &directory,
+                );
                 match service.undo(self.id, Ending::Requested) {
                     Ok(runs) => Answer::Undone { runs },
                     Err(refusal) => Answer::refused(&refusal),

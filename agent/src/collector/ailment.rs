@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    config::Key,
     kernel::KernelFacts,
+    keys::Keyed,
     model::{
         Finding, MetricDef, Missing, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment,
     },
@@ -32,13 +32,11 @@ pub trait Ailment: Send + Sync + 'static {
     const METRICS: &'static [MetricDef];
     /// The kinds of its findings.
     const FINDINGS: &'static [&'static str];
-    /// The keys of its table of the configuration.
-    const KEYS: &'static [Key];
     /// What can be done against it, safest first.
     const TREATMENTS: &'static [&'static Treatment];
 
     /// Its table of the configuration: limits of the verdict, sizes of maps.
-    type Settings: Clone + Default + Serialize + DeserializeOwned + Send + Sync;
+    type Settings: Keyed + Clone + Send + Sync;
     /// What `support` decided to attach.
     type Plan: Send;
     /// The running measurement. Dropping it detaches all.

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::{Collector, Host, of};
 use crate::{
     collector::{Ailment, Support},
-    config::{Allowed, Key},
     kernel::{Fact, KernelFacts, cgroup::Hierarchies},
+    keys::{count, settings},
     model::{
         AilmentReport, Evidence, Finding, MetricDef, MetricKind, MetricValue, Missing, Needs,
         Party, ProbeReport, ProgramStats, Proposal, Sample, Severity, Treatment,
@@ -241,15 +241,11 @@ pub fn report(events: u64) -> AilmentReport {
 #[derive(Debug)]
 pub struct Fake;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    rate_limit: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { rate_limit: 100 }
+settings! {
+    /// Limits of the verdict.
+    pub struct Settings {
+        /// Report `rate_high` from this many events.
+        rate_limit: u32 = 100, in count(1..=500);
     }
 }
 
@@ -298,11 +294,6 @@ impl Ailment for Fake {
     const MODULE: Option<&'static str> = Some("fake");
     const METRICS: &'static [MetricDef] = &[EVENTS, MEMORY, PAUSE];
     const FINDINGS: &'static [&'static str] = &["rate_high"];
-    const KEYS: &'static [Key] = &[Key {
-        name: "rate_high",
-        allowed: Allowed::Count { min: 1, max: 500 },
-        help: "Beats from which on the rate is_high.",
-    }];
     const TREATMENTS: &'static [&'static Treatment] = &[];
 
     type Settings = Settings;
@@ -353,7 +344,7 @@ impl Ailment for Fake {
     }
 
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding> {
-        if reading.rate < settings.rate_limit {
+        if reading.rate < u64::from(settings.rate_limit) {
             return Vec::new();
         }
         vec![Finding {
@@ -363,7 +354,7 @@ impl Ailment for Fake {
             evidence: vec![Evidence {
                 metric: EVENTS.name.to_owned(),
                 value: reading.rate as f64,
-                limit: Some(settings.rate_limit as f64),
+                limit: Some(f64::from(settings.rate_limit)),
             }],
             culprits: vec![Party {
                 who: "the source".to_owned(),

@@ -61,6 +61,16 @@ pub struct Configured {
     pub collector: Box<dyn Collector>,
 }
 
+impl Configured {
+    /// With its default settings.
+    pub fn enabled(collector: Box<dyn Collector>) -> Self {
+        Self {
+            enabled: true,
+            collector,
+        }
+    }
+}
+
 /// A collector of an ailment, with its default settings.
 pub fn of<A: Ailment>() -> Box<dyn Collector> {
     Box::new(Observed::<A>::default())

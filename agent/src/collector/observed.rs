@@ -12,6 +12,7 @@ use super::{Collector, Host, guard::guarded, pause::Pause};
 use crate::{
     collector::{Ailment, Support, findings},
     kernel::KernelFacts,
+    keys::Keyed as _,
     model::{About, AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Verdict},
     time::unix_seconds,
 };
@@ -56,7 +57,7 @@ impl<A: Ailment> Collector for Observed<A> {
             needs: A::NEEDS,
             metrics: A::METRICS,
             findings: A::FINDINGS,
-            keys: A::KEYS,
+            keys: A::Settings::KEYS,
             treatments: A::TREATMENTS,
         }
     }

@@ -13,6 +13,14 @@ pub enum Error {
         /// What the system says.
         cause: io::Error,
     },
+    /// A flag sets a key to what it cannot be.
+    #[error("{key}: {}", cause.message())]
+    Flag {
+        /// The table and the key.
+        key: String,
+        /// What is wrong with the value.
+        cause: toml::de::Error,
+    },
     /// It can be read, and something in it is wrong.
     #[error("{}", Listed { file, faults })]
     Faulty {

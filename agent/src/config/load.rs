@@ -1,35 +1,21 @@
 //! Reads a file, holds all of it against the lists of keys, and only then makes
 //! values of it: so every fault is reported at once, each at its place.
 
-use std::{collections::BTreeMap, fs, ops::Range, path::Path};
+use std::{fs, ops::Range, path::Path};
 
-use serde::Deserialize;
 use toml::{
     Spanned,
     de::{DeString, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Agent, Config, ENABLED, Error, Fault, Key, Log, Metrics, treatment_keys};
+use super::{
+    Config, ENABLED, Error, Fault, keys_of,
+    renamed::{self, Kind},
+};
 use crate::{
     collector::Configured,
-    dispatch::Dispatch,
-    node::Node,
-    treatment::{Mode, Policy},
-    webhook::Webhook,
+    keys::{Key, Table},
 };
-
-/// The tables of a file; that of the ailments has one for each.
-const TABLES: [&str; 9] = [
-    "agent",
-    "log",
-    "metrics",
-    "node",
-    "treatment",
-    "treatments",
-    "webhook",
-    "dispatch",
-    "ailments",
-];
 
 /// The file's configuration, or the defaults where there is none.
 ///
@@ -72,6 +58,9 @@ fn misread(text: &str, fallback: Range<usize>, error: &toml::de::Error) -> Fault
     Fault::at(text, error.span().unwrap_or(fallback), error.message())
 }
 
+/// The table that has one for each ailment.
+const AILMENTS: &str = "ailments";
+
 type Name<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -83,57 +72,35 @@ struct Reader<'i> {
 impl<'i> Reader<'i> {
     fn document(&mut self, document: DeTable<'i>) -> Config {
         let mut config = Config::default();
-        let mut modes = BTreeMap::new();
         for (name, value) in document {
-            match name.get_ref().as_ref() {
-                "agent" => self.table("agent", Agent::KEYS, value, &mut config.agent),
-                "log" => self.table("log", Log::KEYS, value, &mut config.log),
-                "metrics" => self.table("metrics", Metrics::KEYS, value, &mut config.metrics),
-                "node" => self.table("node", Node::KEYS, value, &mut config.node),
-                "treatment" => {
-                    self.table("treatment", Policy::KEYS, value, &mut config.treatment);
-                }
-                "webhook" => self.table("webhook", Webhook::KEYS, value, &mut config.webhook),
-                "dispatch" => self.table("dispatch", Dispatch::KEYS, value, &mut config.dispatch),
-                "treatments" => modes = self.modes(value),
-                "ailments" => self.ailments(value, &mut config.ailments),
-                _ => self.unknown("table", &name, TABLES),
+            let current = match self.renamed(Kind::Table, &name) {
+                Some(current) => current,
+                None => name.get_ref().as_ref(),
+            };
+            let mut tables = config.tables_mut().into_iter();
+            if current == AILMENTS {
+                self.ailments(value, &mut config.ailments);
+            } else if let Some(table) = tables.find(|it| it.name() == current) {
+                self.table(table, value);
+            } else {
+                let names = config.tables().into_iter().map(|table| table.name());
+                self.unknown("table", &name, names.chain([AILMENTS]));
             }
         }
-        config.treatment.modes = modes;
         config
     }
 
-    fn table<T: Deserialize<'i>>(
-        &mut self,
-        path: &str,
-        keys: &[Key],
-        value: Value<'i>,
-        into: &mut T,
-    ) {
-        let Some((table, span)) = self.checked(path, keys, &[], value) else {
+    fn table(&mut self, into: &mut dyn Table, value: Value<'i>) {
+        let Some((table, span)) = self.checked(into.name(), &into.keys(), value) else {
             return;
         };
-        match T::deserialize(deserializer(table, span.clone())) {
-            Ok(read) => *into = read,
-            Err(error) => self.faults.push(misread(self.text, span, &error)),
+        if let Err(error) = into.read(deserializer(table, span.clone())) {
+            self.faults.push(misread(self.text, span, &error));
         }
     }
 
-    fn modes(&mut self, value: Value<'i>) -> BTreeMap<String, Mode> {
-        let keys = treatment_keys();
-        let Some((table, _)) = self.checked("treatments", &keys, &[], value) else {
-            return BTreeMap::new();
-        };
-        let mode = |(name, value): (Name<'_>, Value<'_>)| {
-            let mode = Mode::of(value.get_ref().as_str()?)?;
-            Some((name.get_ref().to_string(), mode))
-        };
-        table.into_iter().filter_map(mode).collect()
-    }
-
     fn ailments(&mut self, value: Value<'i>, configured: &mut [Configured]) {
-        let Some((tables, _)) = self.as_table("ailments", value) else {
+        let Some((tables, _)) = self.as_table(AILMENTS, value) else {
             return;
         };
         for (name, value) in tables {
@@ -155,9 +122,9 @@ impl<'i> Reader<'i> {
 
     fn ailment(&mut self, value: Value<'i>, ailment: &mut Configured) {
         let about = ailment.collector.about();
-        let path = format!("ailments.{}", about.name);
-        let checked = self.checked(&path, about.keys, &[ENABLED], value);
-        let Some((mut table, span)) = checked else {
+        let path = format!("{AILMENTS}.{}", about.name);
+        let Some((mut table, span)) = self.checked(&path, &keys_of(&*ailment.collector), value)
+        else {
             return;
         };
         if let Some(enabled) = table.remove(ENABLED.name) {
@@ -171,21 +138,29 @@ impl<'i> Reader<'i> {
         }
     }
 
+    /// The new name of an old one, which is a fault.
+    fn renamed(&mut self, kind: Kind<'_>, name: &Name<'_>) -> Option<&'static str> {
+        let renamed = renamed::find(kind, name.get_ref())?;
+        let fault = Fault::at(self.text, name.span(), renamed.to_string());
+        self.faults.push(fault);
+        Some(renamed.new)
+    }
+
     /// The table, if it has none but known keys with allowed values.
     fn checked(
         &mut self,
         path: &str,
         keys: &[Key],
-        more_keys: &[Key],
         value: Value<'i>,
     ) -> Option<(DeTable<'i>, Range<usize>)> {
         let (table, span) = self.as_table(path, value)?;
         let faults_before = self.faults.len();
-        let keys = || more_keys.iter().chain(keys);
+        let kind = Kind::KeyOf(path);
         for (name, value) in &table {
-            match keys().find(|key| key.name == name.get_ref()) {
+            match keys.iter().find(|key| key.name == name.get_ref()) {
                 Some(key) => self.check(path, key, value),
-                None => self.unknown("key", name, keys().map(|key| key.name)),
+                None if self.renamed(kind, name).is_some() => {}
+                None => self.unknown("key", name, keys.iter().map(|key| key.name)),
             }
         }
         (self.faults.len() == faults_before).then_some((table, span))
@@ -193,6 +168,9 @@ impl<'i> Reader<'i> {
 
     fn check(&mut self, path: &str, key: &Key, value: &Value<'i>) {
         if let Err(message) = key.allowed.check(value.get_ref()) {
+            let word = value.get_ref().as_str();
+            let renamed = word.and_then(|word| renamed::find(Kind::WordIn(path), word));
+            let message = renamed.map_or(message, |renamed| renamed.to_string());
             let message = format!("{path}.{}: {message}", key.name);
             self.faults
                 .push(Fault::at(self.text, value.span(), message));
@@ -236,6 +214,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::{config::Agent, node::Node, treatment::Mode};
 
     fn faults(text: &str) -> Vec<String> {
         let faults = parse(text).expect_err("the text is faulty");
@@ -252,7 +231,10 @@ mod tests {
         .unwrap();
         assert_eq!(config.agent.listen.port(), 1);
         assert_eq!(config.agent.interval, Duration::from_secs(7));
-        assert_eq!(config.agent.drain, Agent::default().drain);
+        assert_eq!(
+            config.agent.shutdown_timeout,
+            Agent::default().shutdown_timeout
+        );
         assert_eq!(config.log.format, crate::config::Format::Json);
         assert!(!config.ailments[0].enabled);
     }
@@ -275,7 +257,7 @@ mod tests {
         assert_eq!(
             faults("[agent]\n  intervall = '5s'\n"),
             ["2:3: unknown key `intervall`, allowed are: \
-                 listen, interval, node_name, drain, state_dir"]
+                 listen, interval, node_name, shutdown_timeout, state_dir"]
         );
     }
 
@@ -284,14 +266,14 @@ mod tests {
         assert_eq!(
             faults("[agents]\n"),
             [
-                "1:2: unknown table `agents`, allowed are: agent, log, metrics, node, treatment, \
+                "1:2: unknown table `agents`, allowed are: agent, log, metrics, node, treatment_policy, \
              treatments, webhook, dispatch, ailments"
             ]
         );
         assert_eq!(
             faults("interval = '5s'\n"),
             [
-                "1:1: unknown table `interval`, allowed are: agent, log, metrics, node, treatment, \
+                "1:1: unknown table `interval`, allowed are: agent, log, metrics, node, treatment_policy, \
              treatments, webhook, dispatch, ailments"
             ]
         );
@@ -299,11 +281,8 @@ mod tests {
 
     #[test]
     fn an_unknown_ailment_is_refused() {
-        let fault = &faults("[ailments.other]\n")[0];
-        assert!(
-            fault.starts_with("1:11: unknown ailment `other`"),
-            "{fault}"
-        );
+        let fault = &faults("[ailments.flu]\n")[0];
+        assert!(fault.starts_with("1:11: unknown ailment `flu`"), "{fault}");
         assert!(fault.contains("udp_conntrack"), "{fault}");
     }
 
@@ -329,9 +308,8 @@ mod tests {
 
     #[test]
     fn a_treatment_has_its_mode_and_the_others_the_default() {
-        let policy = parse("[treatments]\nudp_timeout = 'auto'\n")
-            .unwrap()
-            .treatment;
+        let config = parse("[treatments]\nudp_timeout = 'auto'\n").unwrap();
+        let policy = config.treatment_policy.with(config.treatments);
         assert_eq!(policy.mode("udp_timeout"), Mode::Auto);
         assert_eq!(policy.mode("run_estimation"), Mode::DryRun);
         let fault = &faults("[treatments]\nudp_timeout = 'yes'\n")[0];
@@ -342,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_none_is_refused_with_what_one_is() {
-        let faults = faults("[dispatch]\nagents = ['node-7 http://a:1 a:2']\n");
+        let faults = faults("[dispatch]\nagents = ['collector-7 http://a:1 a:2']\n");
         assert!(faults[0].starts_with("2:"), "{faults:?}");
         assert!(faults[0].contains("http://HOST:PORT"), "{faults:?}");
     }

@@ -1,11 +1,8 @@
 //! Prints a configuration with what each key means: as TOML that loads again, and
 //! as the page of the documentation.
 
-use serde::Serialize;
-
-use super::{Agent, Config, ENABLED, Key, Log, Metrics, treatment_keys};
-use crate::collector::Configured;
-use crate::{dispatch::Dispatch, node::Node, render::wrap, treatment::Policy, webhook::Webhook};
+use super::{Config, ENABLED, keys_of};
+use crate::{collector::Configured, keys::Key, render::wrap};
 
 const WIDTH: usize = 80;
 
@@ -33,6 +30,9 @@ pub fn as_toml(config: &Config) -> Result<String, toml::ser::Error> {
             page.push('\n');
             comment(&mut page, key.help);
             comment(&mut page, &format!("Allowed: {}.", key.allowed));
+            if let Some(flag) = key.flag {
+                comment(&mut page, &format!("Flag: {flag}"));
+            }
             page.push_str(&format!("{} = {value}\n", key.name));
         }
     }
@@ -54,6 +54,8 @@ pub fn as_markdown(config: &Config) -> Result<String, toml::ser::Error> {
         page.push_str("| Key | Default | Allowed | What it does |\n|---|---|---|---|\n");
         for (key, value) in section.entries {
             let (name, allowed, help) = (key.name, key.allowed, key.help);
+            let flag = key.flag.map(|flag| format!(" Flag: `{flag}`."));
+            let help = help.to_owned() + &flag.unwrap_or_default();
             page.push_str(&format!("| `{name}` | `{value}` | {allowed} | {help} |\n"));
         }
     }
@@ -61,97 +63,36 @@ pub fn as_markdown(config: &Config) -> Result<String, toml::ser::Error> {
 }
 
 fn sections(config: &Config) -> Result<Vec<Section>, toml::ser::Error> {
-    let mut sections = vec![
-        section("agent", "The agent itself.", Agent::KEYS, &config.agent)?,
-        section(
-            "log",
-            "What the agent writes to standard error.",
-            Log::KEYS,
-            &config.log,
-        )?,
-        section(
-            "metrics",
-            "What it exports.",
-            Metrics::KEYS,
-            &config.metrics,
-        )?,
-    ];
-    sections.push(section(
-        "node",
-        "Who tells the names of pods and containers: docs/operations.md, Names of pods.",
-        Node::KEYS,
-        &config.node,
-    )?);
-    sections.push(section(
-        "treatment",
-        "What the agent may change on this node, for how long, and when it puts it back.",
-        Policy::KEYS,
-        &config.treatment,
-    )?);
-    sections.push(modes(&config.treatment));
-    sections.push(section(
-        "webhook",
-        "How Alertmanager asks for treatments: docs/operations.md, Treatments by alert.",
-        Webhook::KEYS,
-        &config.webhook,
-    )?);
-    sections.push(section(
-        "dispatch",
-        "How `nodemedic dispatch` gives alerts to agents, and how many nodes may be treated at \
-         once: docs/operations.md, Dispatch.",
-        Dispatch::KEYS,
-        &config.dispatch,
-    )?);
+    let mut sections = Vec::new();
+    for table in config.tables() {
+        let (name, help) = (table.name().to_owned(), table.help().to_owned());
+        sections.push(section(name, help, table.keys(), &table.values()?));
+    }
     for configured in &config.ailments {
         sections.push(ailment(configured)?);
     }
     Ok(sections)
 }
 
-fn section<T: Serialize>(
-    name: &str,
-    help: &str,
-    keys: &[Key],
-    values: &T,
-) -> Result<Section, toml::ser::Error> {
-    let values = toml::Table::try_from(values)?;
-    let entries = keys
-        .iter()
-        .filter_map(|key| Some((*key, values.get(key.name)?.clone())));
-    Ok(Section {
-        name: name.to_owned(),
-        help: help.to_owned(),
-        entries: entries.collect(),
-    })
-}
-
-fn modes(policy: &Policy) -> Section {
-    let keys = treatment_keys().into_iter();
-    let entry = |key: Key| {
-        let mode = policy.mode(key.name).name();
-        (key, mode.into())
-    };
+fn section(name: String, help: String, keys: Vec<Key>, values: &toml::Table) -> Section {
+    let entry = |key: Key| Some((key, values.get(key.name)?.clone()));
     Section {
-        name: "treatments".to_owned(),
-        help: "Who may have each treatment applied. off: nobody. dry-run: a person who says \
-               --apply; the agent only says what it would do. manual: a person, without being \
-               told twice. alert: an alert too. auto: the agent by itself too."
-            .to_owned(),
-        entries: keys.map(entry).collect(),
+        name,
+        help,
+        entries: keys.into_iter().filter_map(entry).collect(),
     }
 }
 
-fn ailment(ailment: &Configured) -> Result<Section, toml::ser::Error> {
-    let about = ailment.collector.about();
-    let name = format!("ailments.{}", about.name);
-    let mut section = section(
-        &name,
-        &format!("The ailment: {}.", about.summary),
-        about.keys,
-        &ailment.collector.settings()?,
-    )?;
-    section.entries.insert(0, (ENABLED, ailment.enabled.into()));
-    Ok(section)
+fn ailment(configured: &Configured) -> Result<Section, toml::ser::Error> {
+    let about = configured.collector.about();
+    let mut values = configured.collector.settings()?;
+    values.insert(ENABLED.name.to_owned(), configured.enabled.into());
+    Ok(section(
+        format!("ailments.{}", about.name),
+        format!("The ailment: {}.", about.summary),
+        keys_of(&*configured.collector),
+        &values,
+    ))
 }
 
 fn comment(page: &mut String, text: &str) {
@@ -162,7 +103,11 @@ fn comment(page: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::load::parse, *};
+    use super::{
+        super::{Agent, Log, Metrics, load::parse},
+        *,
+    };
+    use crate::keys::Allowed;
 
     #[test]
     fn the_defaults_load_again_to_the_same() {
@@ -174,62 +119,16 @@ mod tests {
         assert_eq!(loaded.metrics, Metrics::default());
     }
 
-    /// A key without a field would be refused when it is used, a field without a
-    /// key could not be set.
-    #[test]
-    fn each_field_has_its_key() {
-        let config = Config::default();
-        let mut tables = vec![
-            (
-                "agent",
-                Agent::KEYS,
-                toml::Table::try_from(&config.agent).unwrap(),
-            ),
-            ("log", Log::KEYS, toml::Table::try_from(config.log).unwrap()),
-            (
-                "metrics",
-                Metrics::KEYS,
-                toml::Table::try_from(config.metrics).unwrap(),
-            ),
-        ];
-        let node = toml::Table::try_from(&config.node).unwrap();
-        tables.push(("node", Node::KEYS, node));
-        let policy = toml::Table::try_from(&config.treatment).unwrap();
-        tables.push(("treatment", Policy::KEYS, policy));
-        let webhook = toml::Table::try_from(&config.webhook).unwrap();
-        tables.push(("webhook", Webhook::KEYS, webhook));
-        let dispatch = toml::Table::try_from(&config.dispatch).unwrap();
-        tables.push(("dispatch", Dispatch::KEYS, dispatch));
-        for ailment in &config.ailments {
-            let about = ailment.collector.about();
-            tables.push((
-                about.name,
-                about.keys,
-                ailment.collector.settings().unwrap(),
-            ));
-        }
-        for (table, keys, fields) in tables {
-            let mut keys: Vec<_> = keys.iter().map(|key| key.name).collect();
-            keys.sort_unstable();
-            let mut fields: Vec<_> = fields.keys().map(String::as_str).collect();
-            fields.sort_unstable();
-            assert_eq!(keys, fields, "[{table}]");
-        }
-    }
-
     #[test]
     fn every_word_that_a_key_allows_can_be_read() {
-        for (table, keys) in [
-            ("log", Log::KEYS),
-            ("node", Node::KEYS),
-            ("treatment", Policy::KEYS),
-        ] {
-            for key in keys {
-                let super::super::Allowed::OneOf(words) = key.allowed else {
+        for table in Config::default().tables() {
+            for key in table.keys() {
+                let Allowed::OneOf(words) = key.allowed else {
                     continue;
                 };
                 for word in words {
-                    assert!(parse(&format!("[{table}]\n{} = '{word}'\n", key.name)).is_ok());
+                    let text = format!("[{}]\n{} = '{word}'\n", table.name(), key.name);
+                    assert!(parse(&text).is_ok(), "{text}");
                 }
             }
         }

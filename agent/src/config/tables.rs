@@ -1,186 +1,85 @@
-//! The tables that are not an ailment's: types, defaults and keys.
+//! The tables that are not of a part of the agent.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use crate::keys::{HOUR, SECOND, count, loopback, settings, time, words};
 
-use super::key::{Allowed, Key};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// `[agent]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Agent {
-    /// Address of the HTTP server.
-    pub listen: SocketAddr,
-    /// Time between readings.
-    #[serde(with = "humantime_serde")]
-    pub interval: Duration,
-    /// What the node is called; empty for its host name.
-    pub node_name: String,
-    /// Time to finish what is under way when asked to stop.
-    #[serde(with = "humantime_serde")]
-    pub drain: Duration,
-    /// Directory for what must outlive a request; empty for the usual one.
-    pub state_dir: PathBuf,
-}
-
-impl Agent {
-    /// What may stand in `[agent]`.
-    pub const KEYS: &'static [Key] = &[
-        Key {
-            name: "listen",
-            allowed: Allowed::Address,
-            help: "Where the HTTP server listens. Port 0 takes a free port; the log says which. \
-                   The pages show addresses of the node's clients, so think before you open \
-                   them to a network.",
-        },
-        Key {
-            name: "interval",
-            allowed: Self::INTERVAL,
-            help: "Time from one reading of all ailments to the next. Scrapes show the last \
-                   reading and never start one.",
-        },
-        Key {
-            name: "node_name",
-            allowed: Allowed::Text,
-            help: "What reports call this node. Empty: its host name.",
-        },
-        Key {
-            name: "drain",
-            allowed: Allowed::Time {
-                min: Duration::ZERO,
-                max: SECOND.saturating_mul(600),
-            },
-            help: "How long the answers under way, and the removal of the probes, may take after \
-                   SIGTERM or Ctrl-C before the agent exits all the same.",
-        },
-        Key {
-            name: "state_dir",
-            allowed: Allowed::Text,
-            help: "Directory of the lock that keeps a second agent away. Empty: /run/nodemedic \
-                   for root, else nodemedic in $XDG_RUNTIME_DIR, else in the directory for \
-                   temporary files.",
-        },
-    ];
-
-    /// What `interval` may be; the flag of the command line is held against it too.
-    pub const INTERVAL: Allowed = Allowed::Time {
-        min: SECOND,
-        max: SECOND.saturating_mul(3_600),
-    };
-}
-
-impl Default for Agent {
-    fn default() -> Self {
-        Self {
-            listen: (Ipv4Addr::LOCALHOST, 19_110).into(),
-            interval: SECOND * 5,
-            node_name: String::new(),
-            drain: SECOND * 10,
-            state_dir: PathBuf::new(),
-        }
+settings! {
+    /// The agent itself.
+    pub struct Agent as "agent" {
+        /// Set the address of the HTTP server; port 0 takes a free port, which the log names. The
+        /// pages show addresses of the node's clients: restrict who can reach them before you
+        /// listen beyond the loopback.
+        listen: SocketAddr = loopback(19_110), flag "--listen ADDR:PORT";
+        /// Set the time between two readings of all ailments. A scrape shows the last reading and
+        /// never starts one.
+        interval: Duration = Duration::from_secs(5), in time(SECOND..=HOUR), flag "--interval TIME";
+        /// Set the node's name in reports. Empty: the host name.
+        node_name: String = String::new(), flag "--node-name NAME";
+        /// Limit the time to finish open requests and to detach the probes after SIGTERM or Ctrl-C.
+        /// The agent then exits in any case.
+        shutdown_timeout: Duration = Duration::from_secs(10),
+            in time(Duration::ZERO..=Duration::from_secs(600));
+        /// Set the directory of the journal of treatments, the lock against a second agent, and the
+        /// control socket. In a container, mount a directory of the host there, or a restarted
+        /// agent does not find the journal. Empty: `/run/nodemedic` for root; else `nodemedic` in
+        /// `$XDG_RUNTIME_DIR`, or in the directory for temporary files.
+        state_dir: PathBuf = PathBuf::new(), flag "--state-dir DIRECTORY";
     }
 }
 
-/// `[log]`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// The least important records that are written.
-    pub level: Level,
-    /// How a record is written.
-    pub format: Format,
+settings! {
+    /// What the agent logs to standard error.
+    #[derive(Copy)]
+    pub struct Log as "log" {
+        /// Set the least severe level that the agent logs.
+        level: Level = Level::default(), flag "--log-level LEVEL";
+        /// Set the format of log records. `text`: lines for people. `json`: one JSON object a line.
+        format: Format = Format::default(), flag "--log-format FORMAT";
+    }
 }
 
-impl Log {
-    /// What may stand in `[log]`.
-    pub const KEYS: &'static [Key] = &[
-        Key {
-            name: "level",
-            allowed: Allowed::OneOf(&["off", "error", "warn", "info", "debug", "trace"]),
-            help: "The least important records that go to standard error.",
-        },
-        Key {
-            name: "format",
-            allowed: Allowed::OneOf(&["text", "json"]),
-            help: "Lines for people, or one JSON object a line.",
-        },
-    ];
+settings! {
+    /// What the agent exports at `/metrics`.
+    #[derive(Copy)]
+    pub struct Metrics as "metrics" {
+        /// Limit the series of one scrape. The agent drops further series and counts them in
+        /// `nodemedic_series_cut_total`.
+        max_series: usize = 5_000, in count(500..=50_000);
+        /// Let the kernel count and time each run of every BPF program on this machine, not only
+        /// the agent's. Counting costs about 20 ns a run and ends with the agent.
+        bpf_stats: bool = false, flag "--bpf-stats";
+    }
 }
 
-/// Importance of a log record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Nothing is written.
-    Off,
-    /// Something does not work.
-    Error,
-    /// Something works only in part.
-    Warn,
-    /// What the agent does.
-    #[default]
-    Info,
-    /// How it does it.
-    Debug,
-    /// Everything.
-    Trace,
+words! {
+    /// Importance of a log record.
+    #[derive(Default)]
+    pub enum Level {
+        /// Nothing is written.
+        Off = "off",
+        /// Something does not work.
+        Error = "error",
+        /// Something works only in part.
+        Warn = "warn",
+        /// What the agent does.
+        #[default]
+        Info = "info",
+        /// How it does it.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
 }
 
-/// Form of a log record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Lines for people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// `[metrics]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Metrics {
-    /// The most series that a scrape may have.
-    pub max_series: usize,
-    /// Whether the kernel is to count and time the runs of BPF programs.
-    pub bpf_stats: bool,
-}
-
-impl Metrics {
-    /// What may stand in `[metrics]`.
-    pub const KEYS: &'static [Key] = &[
-        Key {
-            name: "max_series",
-            allowed: Allowed::Count {
-                min: 500,
-                max: 50_000,
-            },
-            help: "The most series that a scrape has. What is beyond is left out and counted in \
-                   nodemedic_series_dropped_total.",
-        },
-        Key {
-            name: "bpf_stats",
-            allowed: Allowed::Switch,
-            help: "Have the kernel count and time each run of each BPF program of this machine, \
-                   not the agent's alone. It costs some 20 ns a run, and ends with the agent.",
-        },
-    ];
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            max_series: 5_000,
-            bpf_stats: false,
-        }
+words! {
+    /// Form of a log record.
+    #[derive(Default)]
+    pub enum Format {
+        /// Lines for people.
+        #[default]
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
     }
 }

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::http::Url;
+use crate::{
+    http::Url,
+    keys::{Allowed, Value},
+};
 
 /// An agent: its node's name, if that is known, and where its pages and its webhook are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,11 @@ impl AgentAddress {
     pub fn name(&self) -> String {
         self.node.clone().unwrap_or_else(|| self.report.to_string())
     }
+}
+
+/// Each is a text.
+impl Value for Vec<AgentAddress> {
+    const ALLOWED: Option<Allowed> = Some(Allowed::Texts);
 }
 
 impl TryFrom<String> for AgentAddress {

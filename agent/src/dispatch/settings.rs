@@ -1,175 +1,79 @@
 //! `[dispatch]`
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
-
-use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::AgentAddress;
 use crate::{
-    config::{Allowed, Key},
     http::{ClientConfig, GateConfig},
+    keys::{Allowed, HOUR, SECOND, count, loopback, settings, shared_help, time},
     webhook::keys,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
+const PORT: Allowed = count(1..=u16::MAX as u64);
 
-/// `[dispatch]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dispatch {
-    /// Where alerts come in.
-    pub listen: SocketAddr,
-    /// The file that says how to speak TLS there; empty for not at all.
-    pub web_config: PathBuf,
-    /// The file of the bearer token; empty for none.
-    pub token_file: PathBuf,
-    /// The largest payload, bytes.
-    pub max_body_bytes: usize,
-    /// Requests a minute.
-    pub per_minute: u32,
-    /// Where /metrics and /healthz are.
-    pub pages: SocketAddr,
-    /// The labels that may name a node; the first that an alert has counts.
-    pub node_labels: Vec<String>,
-    /// Agents that are known by name.
-    pub agents: Vec<AgentAddress>,
-    /// A name whose addresses are all agents; empty for none.
-    pub service: String,
-    /// Where those have their reports.
-    pub report_port: u16,
-    /// Where those have their webhooks.
-    pub webhook_port: u16,
-    /// How long what the name means is believed.
-    #[serde(with = "humantime_serde")]
-    pub resolve_every: Duration,
-    /// The file of the token for the agents' webhooks; empty for none.
-    pub agent_token_file: PathBuf,
-    /// Who vouches for the agents' webhooks; empty for no TLS to those of `service`.
-    pub agent_ca_file: PathBuf,
-    /// What the agents' certificates call them; empty for the host of their URL.
-    pub agent_server_name: String,
-    /// The certificate for agents that ask for one; empty for none.
-    pub agent_cert_file: PathBuf,
-    /// Its key.
-    pub agent_key_file: PathBuf,
-    /// How long an agent may take.
-    #[serde(with = "humantime_serde")]
-    pub agent_timeout: Duration,
-    /// At most so many nodes are under treatment at once.
-    pub max_nodes: usize,
-    /// And at most so many in a hundred.
-    pub max_percent: usize,
+settings! {
+    /// How `nodemedic dispatch` routes alerts to agents, and how many nodes may be under treatment
+    /// at once: docs/operations.md, Dispatch.
+    pub struct Dispatch as "dispatch" {
+        /// Set the address of the webhook for Alertmanager, POST /alertmanager. Beyond the
+        /// loopback, set token_file too, or web_config with client_auth_type
+        /// `RequireAndVerifyClientCert`.
+        listen: SocketAddr = loopback(19_112), flag "--listen ADDR:PORT";
+        #[doc = shared_help!(web_config)]
+        web_config: PathBuf = PathBuf::new();
+        #[doc = shared_help!(token_file)]
+        token_file: PathBuf = PathBuf::new();
+        #[doc = shared_help!(max_body_bytes)]
+        max_body_bytes: usize = 4 << 20, in keys::BODY;
+        #[doc = shared_help!(max_requests_per_minute)]
+        max_requests_per_minute: u32 = 120, in keys::REQUESTS;
+        /// Set the address of /metrics and /healthz. Both answer without authentication.
+        http_listen: SocketAddr = loopback(19_113), flag "--http-listen ADDR:PORT";
+        #[doc = shared_help!(node_labels)]
+        node_labels: Vec<String> = keys::node_labels();
+        /// List agents, each as "NODE REPORT WEBHOOK": the name of the node, the URL of the agent's
+        /// pages, and the URL of its webhook, such as "node-1 http://192.0.2.1:19110
+        /// https://192.0.2.1:19111".
+        agents: Vec<AgentAddress> = Vec::new();
+        /// Find agents by this DNS name: every address of the name is an agent, as with a headless
+        /// service. Each agent's report gives its node's name. Empty: only the agents in the list.
+        service: String = String::new();
+        /// Set the port of the pages of agents found by service. The dispatcher speaks HTTP to
+        /// them.
+        report_port: u16 = 19_110, in PORT;
+        /// Set the port of the webhooks of agents found by service. The dispatcher speaks HTTPS to
+        /// them where agent_ca_file is set, else HTTP.
+        webhook_port: u16 = 19_111, in PORT;
+        /// Set the time between two lookups of service. The dispatcher also polls the agents at
+        /// this interval.
+        resolve_every: Duration = Duration::from_secs(10), in time(SECOND..=HOUR);
+        /// Send the bearer token in this file to the agents' webhooks. No one but the owner may
+        /// have access to the file. The dispatcher reads the file again when it changes. Empty: no
+        /// token.
+        agent_token_file: PathBuf = PathBuf::new();
+        /// Verify the certificates of the agents' webhooks with the CA bundle in this file. Empty:
+        /// no TLS.
+        agent_ca_file: PathBuf = PathBuf::new();
+        /// Expect this name in the certificate of every agent's webhook. Empty: the host of the
+        /// agent's URL.
+        agent_server_name: String = String::new();
+        /// Present the client certificate in this file to webhooks that request one. Empty: none.
+        agent_cert_file: PathBuf = PathBuf::new();
+        /// Set the file with the private key of agent_cert_file. No one but the owner may have
+        /// access to the file.
+        agent_key_file: PathBuf = PathBuf::new();
+        /// Limit the time for one answer of an agent. A slower agent counts as unreachable.
+        agent_timeout: Duration = Duration::from_secs(5),
+            in time(Duration::from_millis(100)..=Duration::from_secs(10));
+        /// Limit the nodes under treatment at once. A node with an unreachable agent counts as
+        /// under treatment.
+        max_nodes: usize = 3, in count(1..=10_000);
+        /// Limit the percentage of known nodes under treatment at once. One node is always allowed.
+        max_percent: usize = 10, in count(1..=100);
+    }
 }
 
 impl Dispatch {
-    /// What may stand in `[dispatch]`.
-    pub const KEYS: &'static [Key] = &[
-        Key {
-            name: "listen",
-            allowed: Allowed::Address,
-            help: "Where Alertmanager's webhook is taken, by POST /alertmanager. Beyond the \
-                   loopback it takes token_file, or web_config with client_auth_type \
-                   RequireAndVerifyClientCert.",
-        },
-        keys::WEB_CONFIG,
-        keys::TOKEN_FILE,
-        keys::MAX_BODY,
-        keys::PER_MINUTE,
-        Key {
-            name: "pages",
-            allowed: Allowed::Address,
-            help: "Where /metrics and /healthz are, for whoever asks.",
-        },
-        keys::NODE_LABELS,
-        Key {
-            name: "agents",
-            allowed: Allowed::Texts,
-            help: "Agents, each as \"NODE REPORT WEBHOOK\": the name of the node, the URL of its \
-                   pages, and that of its webhook, such as \"node-1 http://192.0.2.1:19110 \
-                   https://192.0.2.1:19111\".",
-        },
-        Key {
-            name: "service",
-            allowed: Allowed::Text,
-            help: "A name in DNS, as that of a headless service, each of whose addresses is an \
-                   agent. Which node that is, its report says. Empty: agents alone.",
-        },
-        Key {
-            name: "report_port",
-            allowed: PORT,
-            help: "The port of the pages of the agents of service. They are asked by HTTP.",
-        },
-        Key {
-            name: "webhook_port",
-            allowed: PORT,
-            help: "The port of the webhooks of the agents of service. They are asked by HTTPS \
-                   where agent_ca_file is set, else by HTTP.",
-        },
-        Key {
-            name: "resolve_every",
-            allowed: Allowed::Time {
-                min: SECOND,
-                max: SECOND.saturating_mul(3_600),
-            },
-            help: "How long the addresses of service are believed before it is looked up again. \
-                   So often the agents are asked how they are, too, when no alert comes.",
-        },
-        Key {
-            name: "agent_token_file",
-            allowed: Allowed::Text,
-            help: "A file with the bearer token that the agents' webhooks want, readable by its \
-                   owner alone. It is read again when it changes. Empty: no token.",
-        },
-        Key {
-            name: "agent_ca_file",
-            allowed: Allowed::Text,
-            help: "The certificates of those who vouch for the agents' webhooks. Empty: no TLS.",
-        },
-        Key {
-            name: "agent_server_name",
-            allowed: Allowed::Text,
-            help: "What the certificate of every agent's webhook calls it. Empty: the host of \
-                   its URL.",
-        },
-        Key {
-            name: "agent_cert_file",
-            allowed: Allowed::Text,
-            help: "The certificate that is shown to webhooks which ask for one. Empty: none.",
-        },
-        Key {
-            name: "agent_key_file",
-            allowed: Allowed::Text,
-            help: "The key of that certificate, readable by its owner alone.",
-        },
-        Key {
-            name: "agent_timeout",
-            allowed: Allowed::Time {
-                min: Duration::from_millis(100),
-                max: SECOND.saturating_mul(10),
-            },
-            help: "How long one answer of an agent may take. One that takes longer counts as \
-                   unreachable.",
-        },
-        Key {
-            name: "max_nodes",
-            allowed: Allowed::Count {
-                min: 1,
-                max: 10_000,
-            },
-            help: "The limit: at most so many nodes are under treatment at once. A node whose \
-                   agent does not answer counts as one.",
-        },
-        Key {
-            name: "max_percent",
-            allowed: Allowed::Count { min: 1, max: 100 },
-            help: "The limit: at most so many of a hundred known nodes, yet always one.",
-        },
-    ];
-
     /// Who may come in.
     pub fn gate(&self) -> GateConfig {
         GateConfig {
@@ -178,7 +82,7 @@ impl Dispatch {
             web_config: self.web_config.clone(),
             token_file: self.token_file.clone(),
             max_body_bytes: self.max_body_bytes,
-            per_minute: self.per_minute,
+            max_requests_per_minute: self.max_requests_per_minute,
         }
     }
 
@@ -197,38 +101,6 @@ impl Dispatch {
             is_https: self.agents.iter().any(|it| it.webhook.is_https),
             within: self.agent_timeout,
             largest: LARGEST_REPORT,
-        }
-    }
-}
-
-const PORT: Allowed = Allowed::Count {
-    min: 1,
-    max: u16::MAX as u64,
-};
-
-impl Default for Dispatch {
-    fn default() -> Self {
-        Self {
-            listen: (Ipv4Addr::LOCALHOST, 19_112).into(),
-            web_config: PathBuf::new(),
-            token_file: PathBuf::new(),
-            max_body_bytes: 4 << 20,
-            per_minute: 120,
-            pages: (Ipv4Addr::LOCALHOST, 19_113).into(),
-            node_labels: keys::node_labels(),
-            agents: Vec::new(),
-            service: String::new(),
-            report_port: 19_110,
-            webhook_port: 19_111,
-            resolve_every: SECOND * 10,
-            agent_token_file: PathBuf::new(),
-            agent_ca_file: PathBuf::new(),
-            agent_server_name: String::new(),
-            agent_cert_file: PathBuf::new(),
-            agent_key_file: PathBuf::new(),
-            agent_timeout: SECOND * 5,
-            max_nodes: 3,
-            max_percent: 10,
         }
     }
 }

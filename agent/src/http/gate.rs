@@ -39,7 +39,7 @@ pub struct GateConfig {
     /// The largest body, bytes.
     pub max_body_bytes: usize,
     /// Requests a minute.
-    pub per_minute: u32,
+    pub max_requests_per_minute: u32,
 }
 
 /// Lets those in who may.
@@ -75,7 +75,7 @@ impl Gate {
         }
         let gate = Self {
             token,
-            rate: Rate::new(config.per_minute, Instant::now()),
+            rate: Rate::new(config.max_requests_per_minute, Instant::now()),
             max_body_bytes: config.max_body_bytes,
         };
         Ok((gate, tls))
@@ -181,7 +181,7 @@ mod tests {
             web_config: PathBuf::new(),
             token_file: token_file.to_owned(),
             max_body_bytes: 1_000,
-            per_minute: 60,
+            max_requests_per_minute: 60,
         })
     }
 

@@ -1,7 +1,7 @@
 //! What an ailment is, before it is observed.
 
 use super::{AilmentReport, Coverage, MetricDef, Needs, Treatment};
-use crate::config::Key;
+use crate::keys::Key;
 
 /// What is known of an ailment before it is observed.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct About {
     pub metrics: &'static [MetricDef],
     /// [`Ailment::FINDINGS`]
     pub findings: &'static [&'static str],
-    /// [`Ailment::KEYS`]
+    /// The keys of `Ailment::Settings`.
     pub keys: &'static [Key],
     /// [`Ailment::TREATMENTS`]
     pub treatments: &'static [&'static Treatment],

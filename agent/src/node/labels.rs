@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Name;
+use crate::keys::{Allowed, Value};
 
-/// The most that may be chosen: each is a label more on every series that names a pod.
-pub const MOST: usize = 10;
+/// The most that may be chosen, as [`Value::ALLOWED`] says: each is a label more on every series that names a pod.
+const MOST: usize = 10;
 
 /// The longest that Kubernetes allows for the name in a key, and for the prefix before it.
 const LONGEST_NAME: usize = 63;
@@ -15,6 +16,14 @@ const LONGEST_PREFIX: usize = 253;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PodLabels(Vec<String>);
+
+impl Value for PodLabels {
+    const ALLOWED: Option<Allowed> = Some(Allowed::Checked {
+        check: PodLabels::check,
+        shown: "a list of up to 10 keys of labels, such as \"app.kubernetes.io/name\", each with a \
+                name of its own in metrics",
+    });
+}
 
 impl PodLabels {
     /// Those by which most pods say what they are an instance of: the one that Kubernetes

@@ -16,7 +16,7 @@ mod settings;
 mod source;
 
 pub use directory::Directory;
-pub use labels::{MOST as MOST_LABELS, PodLabels};
+pub use labels::PodLabels;
 pub use metrics::{METRICS, samples};
 pub use names::{Name, Names};
 pub use neighbours::Neighbours;

@@ -238,11 +238,11 @@ impl Guard<'_> {
             return Ok(());
         };
         let pause = if run.discourages() {
-            self.policy.back_off
+            self.policy.backoff
         } else if matches!(self.ask.trigger, Trigger::Manual { .. }) {
             return Ok(());
         } else {
-            self.policy.cool_down
+            self.policy.cooldown
         };
         let left = ended + pause.as_secs_f64() - self.now.boot_seconds;
         if left > 0.0 {
@@ -265,8 +265,8 @@ impl Guard<'_> {
             .filter(|run| !matches!(run.trigger, Trigger::Manual { .. }))
             .filter(|run| run.began > an_hour_ago)
             .count();
-        if lately >= self.policy.per_hour as usize {
-            return Err(Refusal::HourlyCap(self.policy.per_hour));
+        if lately >= self.policy.max_per_hour as usize {
+            return Err(Refusal::HourlyCap(self.policy.max_per_hour));
         }
         Ok(())
     }

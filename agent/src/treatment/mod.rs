@@ -24,7 +24,7 @@ mod writer;
 pub use engine::{Ask, AskOutcome, Engine, Intent, Now};
 pub use guard::Refusal;
 pub use journal::Journal;
-pub use policy::{AtExit, Mode, Policy};
+pub use policy::{AtExit, Mode, Modes, Policy};
 pub use service::{NotNow, Once, Resolved, Runs, TreatmentService, is_paused, pause};
 pub use writer::{SysctlTarget, SysctlWriter, SysctlsAndSwitches};
 

@@ -340,8 +340,8 @@ fn the_mode_says_who_may() {
 #[test]
 fn only_one_is_begun_at_a_time_and_few_in_an_hour() {
     let mut bed = TestEngine::new(Mode::Auto);
-    bed.policy.per_hour = 1;
-    bed.policy.cool_down = Duration::ZERO;
+    bed.policy.max_per_hour = 1;
+    bed.policy.cooldown = Duration::ZERO;
     let mut engine = bed.engine();
     engine.step(&sick(), bed.now);
     let refused = engine.ask(&by_hand(), &sick(), bed.now);

@@ -89,7 +89,7 @@ impl Agent {
             "dispatch",
             "--listen",
             "127.0.0.1:0",
-            "--pages",
+            "--http-listen",
             "127.0.0.1:0",
         ]);
         command.args(["--log-format", "json"]).args(arguments);

@@ -33,6 +33,17 @@ fn a_flag_out_of_range_says_the_range() {
 }
 
 #[test]
+fn an_old_flag_is_refused_with_the_new_one() {
+    for arguments in [
+        &["dispatch", "--pages", "127.0.0.1:0"][..],
+        &["dispatch", "--pages=127.0.0.1:0"],
+    ] {
+        let said = ["`--pages` was renamed: use `--http-listen`"];
+        assert_refused(&nodemedic(arguments), 64, &said);
+    }
+}
+
+#[test]
 fn help_and_version_go_to_standard_output() {
     for arguments in [
         &["--help"][..],

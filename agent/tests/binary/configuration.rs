@@ -46,6 +46,17 @@ fn every_verb_refuses_a_faulty_file_with_line_column_and_what_is_allowed() {
 }
 
 #[test]
+fn every_verb_refuses_old_names_with_the_new_ones() {
+    for refusal in refusals("[treatment]\nper_hour = 6\n") {
+        assert_eq!(
+            refusal,
+            "nodemedic: FILE:1:2: `treatment` was renamed: use `treatment_policy`\n\
+             FILE:2:1: `per_hour` was renamed: use `max_per_hour`\n"
+        );
+    }
+}
+
+#[test]
 fn malformed_toml_is_refused_with_its_place() {
     for refusal in refusals("[agent]\nlisten = \"127.0.0.1\n") {
         assert!(refusal.starts_with("nodemedic: FILE:2:"), "{refusal}");

@@ -42,7 +42,7 @@ fn a_request_under_way_is_answered_before_the_end() {
 fn a_client_that_hangs_holds_the_end_up_no_longer_than_the_drain() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
-    fs::write(&config, "[agent]\ndrain = \"200ms\"\n").unwrap();
+    fs::write(&config, "[agent]\nshutdown_timeout = \"200ms\"\n").unwrap();
     let mut agent = Agent::start(&["--config", config.to_str().unwrap()]);
     agent.until_ready();
     let _client = agent.client_under_way("/");

@@ -24,8 +24,8 @@ pub(crate) fn entries(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest)?;
     guest.set_sysctl(MAX, "1700")?;
     guest.modprobe("nf_conntrack_netlink")?;
-    let settings = "[ailments.udp_conntrack]\nsnapshot_interval = \"1s\"\nfilling_within = \"1s\"\n\
-                    filling_ratio = 0.45\nwasteful_usage_ratio = 0.45";
+    let settings = "[ailments.udp_conntrack]\nscan_interval = \"1s\"\ntable_filling_within = \"1s\"\n\
+                    table_filling_ratio = 0.45\nidle_entries_usage_ratio = 0.45";
     let before = count(guest)?;
     site.while_asking(QUERIES_A_SECOND, || {
         let begun = Instant::now();

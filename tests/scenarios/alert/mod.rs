@@ -72,7 +72,7 @@ fn start(guest: &Guest, treatment: &str, watch: Duration, settings: &str) -> Res
         "[agent]\nlisten = \"{pages}\"\ninterval = \"1s\"\n\
          [webhook]\nenabled = true\nlisten = \"{webhook}\"\ntoken_file = \"{token}\"\n\
          node_names = [\"{node}\"]\nundo_resolved = true\n\
-         [treatment]\nwatch = \"{watch}s\"\n[treatments]\n{treatment} = \"alert\"\n{settings}\n"
+         [treatment_policy]\nwatch = \"{watch}s\"\n[treatments]\n{treatment} = \"alert\"\n{settings}\n"
     );
     fs::write(config, text).with_context(|| format!("write {config}"))?;
     let agent = guest.start("agent", &mut guest.agent(&["run", "--config", config])?)?;

@@ -57,7 +57,7 @@ pub(crate) fn connections(guest: &Guest) -> Result<Verdict> {
     };
     let healthy = upgrade(Close::ClientFin)?;
     let sick = upgrade(Close::ServerReset)?;
-    let settings = "[ailments.ipvs_conn_reuse]\nsurvey_interval = \"1s\"\nremember = \"5s\"";
+    let settings = "[ailments.ipvs_conn_reuse]\nscan_interval = \"1s\"\nwindow = \"5s\"";
     let agent = start(
         guest,
         "tcp_timeout_close",

@@ -57,12 +57,12 @@ const UNTIL_EXPIRED: Duration = Duration::from_millis(1_200);
 
 /// Readings are rare, and there are no walks: the probes alone are measured.
 const FENTRY: &str = "[agent]\ninterval = \"1m\"\n\
-                      [ailments.udp_conntrack]\nsnapshot_interval = \"0s\"\n";
+                      [ailments.udp_conntrack]\nscan_interval = \"0s\"\n";
 const KPROBE: &str = "[agent]\ninterval = \"1m\"\n\
-                      [ailments.udp_conntrack]\nsnapshot_interval = \"0s\"\nhooks = [\"kprobe\"]\n";
+                      [ailments.udp_conntrack]\nscan_interval = \"0s\"\nhooks = [\"kprobe\"]\n";
 /// To see the counts of programs soon.
 const EVERY_SECOND: &str = "[agent]\ninterval = \"1s\"\n\
-                            [ailments.udp_conntrack]\nsnapshot_interval = \"0s\"\n";
+                            [ailments.udp_conntrack]\nscan_interval = \"0s\"\n";
 
 const SUBJECTS: [(&str, Subject); 5] = [
     ("nothing", Subject::Nothing),

@@ -22,7 +22,8 @@ const SERVICES: u32 = 1_000;
 const WATCHED: Duration = Duration::from_secs(20);
 
 /// With what is attached only while passes are slow.
-const CONFIG: &str = "[agent]\ninterval = \"1s\"\n[ailments.ipvs_estimation]\nwatch = \"always\"\n";
+const CONFIG: &str =
+    "[agent]\ninterval = \"1s\"\n[ailments.ipvs_estimation]\ntrace_when = \"always\"\n";
 
 /// What a pass is: up to 6.1, and from 6.2 on.
 const PASSES: [&str; 2] = ["estimation_timer", "ip_vs_chain_estimation"];

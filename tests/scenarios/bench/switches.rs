@@ -22,11 +22,11 @@ const ROUND_TRIPS: u32 = 20_000;
 const ROUNDS: usize = 5;
 
 /// The agent as it comes, but for one thing: it does not begin to watch.
-const AT_REST: &str = "[ailments.psi_stall]\nwatch_for = \"0s\"\n";
+const AT_REST: &str = "[ailments.psi_stall]\ntrace_duration = \"0s\"\n";
 
 /// It watches for as long as the rounds take, and begins at the least pressure.
-const WATCHING: &str = "[agent]\ninterval = \"1s\"\n[ailments.psi_stall]\nwatch_for = \"60s\"\n\
-                        watch_pause = \"1s\"\ncpu_ratio = 0.001\n";
+const WATCHING: &str = "[agent]\ninterval = \"1s\"\n[ailments.psi_stall]\ntrace_duration = \"60s\"\n\
+                        trace_cooldown = \"1s\"\ncpu_ratio = 0.001\n";
 
 pub(crate) fn switches_with_and_without_it(guest: &Guest) -> Result<Verdict> {
     // What the boot has left to do is over after a few.

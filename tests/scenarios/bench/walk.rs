@@ -75,7 +75,7 @@ fn listing(guest: &Guest) -> Result<f64> {
 
 fn walk(guest: &Guest, limit: Duration) -> Result<OneWalk> {
     let config = format!(
-        "[agent]\ninterval = \"30s\"\n[ailments.udp_conntrack]\nsnapshot_limit = \"{}ms\"\n",
+        "[agent]\ninterval = \"30s\"\n[ailments.udp_conntrack]\nscan_timeout = \"{}ms\"\n",
         limit.as_millis()
     );
     let agent = Agent::start(guest, &config)?;

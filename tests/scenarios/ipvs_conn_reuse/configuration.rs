@@ -88,7 +88,7 @@ pub(crate) fn the_packet_hook_is_left_alone_as_kube_proxy_sets_it(
 pub(crate) fn a_removal_is_noticed_between_two_readings(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest, Family::V4)?;
     site.set(guest, KEEPS)?;
-    let settings = "survey_interval = \"1h\"\nwatch_for = \"10s\"\ntop_services = 100";
+    let settings = "scan_interval = \"1h\"\ntrace_linger = \"10s\"\ntop_services = 100";
     let agent = attached(guest, &site, settings)?;
     let services = [SERVICE, SERVICE + 1];
     site.add_services(guest, &services)?;

@@ -90,7 +90,7 @@ fn switches_seen(agent: &Agent) -> Result<u64> {
 /// The tracepoints are attached while tasks wait for a CPU, and not before or after.
 pub(crate) fn the_scheduler_is_watched_only_while_tasks_wait(guest: &Guest) -> Result<Verdict> {
     fs::write(BPF_STATS, "1").context("have the kernel count runs of BPF programs")?;
-    let agent = Agent::start_for(guest, super::AILMENT, "watch_for = \"2s\"")?;
+    let agent = Agent::start_for(guest, super::AILMENT, "trace_duration = \"2s\"")?;
     let before = unwatched(&agent)?;
     let meek = Cgroup::create("/meek")?;
     meek.set("cpu.weight", "5")?;

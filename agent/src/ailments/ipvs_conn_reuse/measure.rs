@@ -107,7 +107,7 @@ impl VsSettings {
 pub struct ProbedReading {
     /// Since the agent began.
     pub total: Counts,
-    /// Lately: in the last `remember`, or since the agent began.
+    /// Lately: in the last `window`, or since the agent began.
     pub recent: Counts,
     /// How long that is, seconds.
     pub recent_seconds: f64,

@@ -66,7 +66,7 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
     if !reading.holds_up_packets() {
         return None;
     }
-    let limit = settings.slow.as_secs_f64();
+    let limit = settings.slow_threshold.as_secs_f64();
     let recent = reading.probed.as_ref().map(|probed| &probed.recent);
     let seen = recent.and_then(|recent| longest(&recent.passes));
     let predicted = reading
@@ -110,13 +110,13 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
 fn busy(reading: &Reading, settings: &Settings) -> Option<Finding> {
     let threads = reading.threads.as_ref()?;
     let share = threads.taken_from_others() / reading.window_seconds.max(f64::EPSILON);
-    if share <= settings.busy_ratio {
+    if share <= settings.estimator_cpu_ratio {
         return None;
     }
     let mut evidence = vec![Evidence {
         metric: "rate of nodemedic_ipvs_estimation_cpu_seconds_total".to_owned(),
         value: share,
-        limit: Some(settings.busy_ratio),
+        limit: Some(settings.estimator_cpu_ratio),
     }];
     evidence.extend(size(reading));
     Some(Finding {
@@ -160,7 +160,7 @@ fn measured(recent: &Recent, settings: &Settings) -> Vec<Evidence> {
             Some(Evidence {
                 metric: what.to_owned(),
                 value: longest(intervals)?.seconds,
-                limit: Some(settings.slow.as_secs_f64()),
+                limit: Some(settings.slow_threshold.as_secs_f64()),
             })
         })
         .collect()

@@ -245,7 +245,7 @@ impl Measurement {
             missing.extend(all.map(|name| ProbeReport::not_measured(name, why)));
         }
         Self {
-            slow: settings.slow,
+            slow: settings.slow_threshold,
             context: plan.context,
             baseline: Baseline::new(plan, settings),
             calibration: Calibration::default(),

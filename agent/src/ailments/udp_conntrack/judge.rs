@@ -115,8 +115,8 @@ fn victims(
 fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
     let table = tightest(reading)?;
     let forecast = seconds_to_full(reading).filter(|_| will_overflow(reading));
-    let soon = forecast.filter(|seconds| *seconds < settings.filling_within.as_secs_f64());
-    let nearly = table.share() > settings.filling_ratio;
+    let soon = forecast.filter(|seconds| *seconds < settings.table_filling_within.as_secs_f64());
+    let nearly = table.share() > settings.table_filling_ratio;
     if soon.is_none() && !nearly {
         return None;
     }
@@ -125,7 +125,7 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
         evidence.push(Evidence {
             metric: "nodemedic_conntrack_seconds_to_full".to_owned(),
             value: seconds,
-            limit: Some(settings.filling_within.as_secs_f64()),
+            limit: Some(settings.table_filling_within.as_secs_f64()),
         });
     }
     evidence.push(usage(&table));
@@ -162,7 +162,7 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
     let idle = idle_entries(reading)?;
     let share = idle / (reading.entries.max(1) as f64);
     let used = reading.entries as f64 / limit as f64;
-    if share <= settings.wasteful_ratio || used <= settings.wasteful_usage_ratio {
+    if share <= settings.idle_entries_ratio || used <= settings.idle_entries_usage_ratio {
         return None;
     }
     let whose = if reading.dns_dominates() {
@@ -181,13 +181,13 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
             Evidence {
                 metric: "idle UDP entries / nodemedic_conntrack_entries".to_owned(),
                 value: share,
-                limit: Some(settings.wasteful_ratio),
+                limit: Some(settings.idle_entries_ratio),
             },
             Evidence {
                 metric: "nodemedic_conntrack_entries / nodemedic_conntrack_entries_limit"
                     .to_owned(),
                 value: used,
-                limit: Some(settings.wasteful_usage_ratio),
+                limit: Some(settings.idle_entries_usage_ratio),
             },
         ],
         culprits: culprits(reading),

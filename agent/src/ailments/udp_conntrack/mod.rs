@@ -18,7 +18,6 @@ use support::Plan;
 
 use crate::{
     collector::{Ailment, Support},
-    config::Key,
     kernel::KernelFacts,
     model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
     node::Directory,
@@ -36,7 +35,6 @@ impl Ailment for UdpConntrack {
     const MODULE: Option<&'static str> = Some(support::MODULE);
     const METRICS: &'static [MetricDef] = metrics::ALL;
     const FINDINGS: &'static [&'static str] = judge::KINDS;
-    const KEYS: &'static [Key] = Settings::KEYS;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::keys::{Allowed, Value};
+
 /// One thing to be counted, and the ways to hook it.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
@@ -34,6 +36,11 @@ pub enum Hook {
     RawTracepoint,
     /// kprobe and kretprobe: through a trap or ftrace.
     Kprobe,
+}
+
+/// Which of them, the key says.
+impl Value for Vec<Hook> {
+    const ALLOWED: Option<Allowed> = None;
 }
 
 impl Hook {

@@ -8,7 +8,7 @@ fn what_makes_no_sense_is_refused_with_what_does() {
     for (line, why) in [
         ("max_body = 1", "max_body_bytes"),
         ("max_body_bytes = 1", "from 1024 to"),
-        ("per_minute = 0", "from 1 to"),
+        ("max_requests_per_minute = 0", "from 1 to"),
         ("node_labels = \"node\"", "a list of texts"),
         ("undo_resolved = \"yes\"", "true or false"),
         ("listen = \"everywhere\"", "an IP address with a port"),

@@ -171,7 +171,7 @@ fn ten_thousand_alerts_at_once_are_bounded_work() {
 
 #[test]
 fn too_many_requests_are_to_come_again() {
-    let collector = Bed::new().guarded("per_minute = 2");
+    let collector = Bed::new().guarded("max_requests_per_minute = 2");
     // Those who may not come in use up nobody's turn.
     for _ in 0..5 {
         assert_eq!(

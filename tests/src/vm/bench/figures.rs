@@ -110,7 +110,7 @@ pub struct Walk {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OneWalk {
-    /// `snapshot_limit`, seconds.
+    /// `scan_timeout`, seconds.
     pub limit: f64,
     pub seconds: f64,
     pub seen: u64,

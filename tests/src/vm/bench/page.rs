@@ -238,7 +238,7 @@ fn walk(figures: &Walk) -> String {
         } else {
             "the limit"
         };
-        format!("| walk, `snapshot_limit` {limit} s | {seen} | {seconds:.3} | {end} |\n")
+        format!("| walk, `scan_timeout` {limit} s | {seen} | {seconds:.3} | {end} |\n")
     });
     format!(
         "\

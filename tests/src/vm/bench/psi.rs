@@ -65,8 +65,8 @@ the rounds, and the readings that the agent takes meanwhile are in it.
 |---|---|---|---|---|
 {}
 At rest the agent has its triggers set and its probes on waits for memory attached, which no switch
-passes. Watching, its programs on `sched_switch` and `sched_wakeup` are attached: by itself for `watch_for`
-(3 s), and then not for `watch_pause` (30 s), however long tasks wait.
+passes. Watching, its programs on `sched_switch` and `sched_wakeup` are attached: by itself for `trace_duration`
+(3 s), and then not for `trace_cooldown` (30 s), however long tasks wait.
 ",
         figures.round_trips,
         rows.collect::<String>()

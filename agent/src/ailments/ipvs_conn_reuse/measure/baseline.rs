@@ -24,7 +24,7 @@ impl Baseline {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             namespaces: Namespaces::default(),
-            surveyor: Surveyor::new(settings.survey_interval, settings.survey_limit),
+            surveyor: Surveyor::new(settings.scan_interval, settings.scan_timeout),
         }
     }
 

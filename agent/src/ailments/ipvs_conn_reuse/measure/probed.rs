@@ -269,7 +269,7 @@ impl Running {
         let log = bpf::log_of(programs.iter());
         Ok(Self {
             programs,
-            watch: PacketTracer::new(object, kept, settings.watch_for)?,
+            watch: PacketTracer::new(object, kept, settings.trace_linger)?,
             totals,
             flow_map,
             client_map,
@@ -279,7 +279,7 @@ impl Running {
             clients: Clients::new(settings.top_clients as usize),
             before: Counts::empty(),
             read_at: Instant::now(),
-            recent: Recent::new(settings.remember),
+            recent: Recent::new(settings.window),
         })
     }
 

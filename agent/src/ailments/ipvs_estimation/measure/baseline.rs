@@ -37,7 +37,7 @@ impl Baseline {
             possible_cpus: plan.possible_cpus,
             online_cpus: plan.online_cpus,
             namespaces: Namespaces::default(),
-            surveyor: Surveyor::new(settings.census_interval, settings.census_limit),
+            surveyor: Surveyor::new(settings.scan_interval, settings.scan_timeout),
             clocks: threads.then(Clocks::default),
         }
     }

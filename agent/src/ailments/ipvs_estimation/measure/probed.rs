@@ -195,7 +195,7 @@ impl Probed {
 }
 
 fn load(plan: &Plan, settings: &Settings) -> anyhow::Result<Object> {
-    let slow_ns = settings.slow.as_nanos() as u64;
+    let slow_ns = settings.slow_threshold.as_nanos() as u64;
     let parameters = Parameters::default()
         .global("OFFSETS", &plan.offsets)
         .global("SLOW_NS", &slow_ns)

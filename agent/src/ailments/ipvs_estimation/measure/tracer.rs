@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    ailments::ipvs_estimation::{Settings, settings::WatchWhen},
+    ailments::ipvs_estimation::{Settings, settings::TraceWhen},
     kernel::bpf::{Attached, Object, PlannedProbe},
     model::{Missing, ProbeReport, ProgramStats},
 };
@@ -12,7 +12,7 @@ use crate::{
 /// The probes on waits, attached or not.
 #[derive(Debug)]
 pub(super) struct WaitTracer {
-    when: WatchWhen,
+    when: TraceWhen,
     lasts: Duration,
     planned: Vec<PlannedProbe>,
     attached: Vec<Attached>,
@@ -26,13 +26,13 @@ pub(super) struct WaitTracer {
 impl WaitTracer {
     /// Attaches them once, to know whether the kernel takes them.
     pub(super) fn new(planned: &[PlannedProbe], settings: &Settings, object: &mut Object) -> Self {
-        let with_hooks = |probe: &PlannedProbe| match settings.watch {
-            WatchWhen::Never => PlannedProbe::impossible(probe.probe, &switched_off()),
-            WatchWhen::Slow | WatchWhen::Always => probe.clone().with_hooks(&settings.hooks),
+        let with_hooks = |probe: &PlannedProbe| match settings.trace_when {
+            TraceWhen::Never => PlannedProbe::impossible(probe.probe, &switched_off()),
+            TraceWhen::Slow | TraceWhen::Always => probe.clone().with_hooks(&settings.hooks),
         };
         let mut watch = Self {
-            when: settings.watch,
-            lasts: settings.watch_for,
+            when: settings.trace_when,
+            lasts: settings.trace_linger,
             planned: planned.iter().map(with_hooks).collect(),
             attached: Vec::new(),
             reports: Vec::new(),
@@ -40,7 +40,7 @@ impl WaitTracer {
             until: None,
         };
         watch.begin(object);
-        if watch.when != WatchWhen::Always {
+        if watch.when != TraceWhen::Always {
             watch.end();
         }
         watch
@@ -57,9 +57,9 @@ impl WaitTracer {
             self.until = Some(now + self.lasts);
         }
         let wanted = match self.when {
-            WatchWhen::Always => true,
-            WatchWhen::Never => false,
-            WatchWhen::Slow => self.until.is_some_and(|until| now < until),
+            TraceWhen::Always => true,
+            TraceWhen::Never => false,
+            TraceWhen::Slow => self.until.is_some_and(|until| now < until),
         };
         wanted && !self.planned.is_empty()
     }
@@ -94,7 +94,7 @@ impl WaitTracer {
 fn switched_off() -> Missing {
     Missing {
         what: "watch over waits".to_owned(),
-        why: "the configuration's `watch` is \"never\"".to_owned(),
+        why: "the configuration's `trace_when` is \"never\"".to_owned(),
         remedy: "set it to \"slow\"".to_owned(),
     }
 }

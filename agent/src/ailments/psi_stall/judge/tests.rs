@@ -550,7 +550,7 @@ fn the_worst_comes_first() {
 fn a_walk_that_was_cut_is_told() {
     let mut reading = healthy();
     reading.walk = Some(WalkReading::default());
-    assert!(notes(&reading)[0].contains("walk_limit"));
+    assert!(notes(&reading)[0].contains("scan_timeout"));
 }
 
 #[test]

@@ -58,8 +58,8 @@ impl TaskTracer {
         Self {
             planned,
             wakeup: wakeup.clone(),
-            lasts: settings.watch_for,
-            pause: settings.watch_pause,
+            lasts: settings.trace_duration,
+            pause: settings.trace_cooldown,
             running: None,
             report,
             stats,

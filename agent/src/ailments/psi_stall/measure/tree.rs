@@ -102,7 +102,7 @@ impl Tree {
             floor: settings.floor_ratio,
             limits: Bounds {
                 cgroups: settings.max_cgroups as usize,
-                time: settings.walk_limit,
+                time: settings.scan_timeout,
             },
             walks: 0,
             off: BTreeSet::new(),
@@ -507,7 +507,7 @@ mod tests {
         fn begin_with(&self, settings: &Settings) -> Tree {
             let settings = Settings {
                 // However slow the machine.
-                walk_limit: Duration::from_secs(300),
+                scan_timeout: Duration::from_secs(300),
                 ..settings.clone()
             };
             Tree::begin(self.folder.path().to_owned(), &settings)

@@ -70,13 +70,13 @@ impl PsiTriggers {
         let calls = Calls::new(wakeup);
         let limits = [settings.cpu_ratio, settings.memory_ratio, settings.io_ratio];
         let limits: [_; RESOURCES.len()] = std::array::from_fn(|i| (RESOURCES[i], limits[i]));
-        let node = if settings.armed {
+        let node = if settings.triggers {
             let armed = on_node(&limits).and_then(|triggers| calls.start("psi-trigger", triggers));
             armed.map_err(|error| Some(missing(&error)))
         } else {
             Err(None)
         };
-        let most = settings.armed_cgroups as usize;
+        let most = settings.trigger_cgroups as usize;
         let root = root.filter(|_| node.is_ok() && most > 0);
         let cgroups = root.map(|root| CgroupTriggers::new(root, limits, most, calls.clone()));
         Self {

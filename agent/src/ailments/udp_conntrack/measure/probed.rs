@@ -143,7 +143,7 @@ fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
         .global("OFFSETS", offsets)
         .global("VERBOSE", &verbose)
         .max_entries("FLOWS", settings.max_flows)
-        .max_entries("BIRTHS", settings.max_births);
+        .max_entries("BIRTHS", settings.max_tracked_entries);
     Object::load("udp_conntrack", OBJECT, &parameters)
 }
 

@@ -35,8 +35,8 @@ pub(super) struct Walker {
 impl Walker {
     pub(super) fn new(settings: &Settings, when: &Result<Walks, Missing>) -> Self {
         Self {
-            interval: settings.snapshot_interval,
-            limit: settings.snapshot_limit,
+            interval: settings.scan_interval,
+            limit: settings.scan_timeout,
             when: when.clone(),
             failure: None,
             last: None,
@@ -86,7 +86,7 @@ impl Walker {
         if self.interval.is_zero() {
             return Some(missing(
                 "the configuration has them switched off".to_owned(),
-                "set `snapshot_interval`".to_owned(),
+                "set `scan_interval`".to_owned(),
             ));
         }
         match &self.when {

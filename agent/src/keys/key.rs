@@ -6,8 +6,6 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use humantime::{format_duration, parse_duration};
 use toml::de::DeValue;
 
-use crate::node::{MOST_LABELS, PodLabels};
-
 /// The only place where a key's name, meaning and allowed values stand.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -17,6 +15,8 @@ pub struct Key {
     pub allowed: Allowed,
     /// What it does, in a sentence or two.
     pub help: &'static str,
+    /// Its flag on the command line with a name for the value, as `--listen ADDR:PORT`.
+    pub flag: Option<&'static str>,
 }
 
 /// The values that a [`Key`] takes.
@@ -34,8 +34,13 @@ pub enum Allowed {
     SomeOf(&'static [&'static str]),
     /// A list of texts.
     Texts,
-    /// A list of keys of labels of Kubernetes.
-    LabelKeys,
+    /// A list of texts that have to pass a check.
+    Checked {
+        /// What is wrong with the texts, if anything.
+        check: fn(&[&str]) -> Result<(), String>,
+        /// What is allowed, in words.
+        shown: &'static str,
+    },
     /// A whole number in a range.
     Count {
         /// The least.
@@ -75,7 +80,7 @@ impl Allowed {
                         .all(|(i, word)| !list[..i].contains(word))
             }),
             Self::Texts => list(value).is_some(),
-            Self::LabelKeys => match list(value).map(|keys| PodLabels::check(&keys)) {
+            Self::Checked { check, .. } => match list(value).map(|texts| check(&texts)) {
                 Some(Err(why)) => return Err(format!("{why}; allowed is {self}")),
                 checked => checked.is_some(),
             },
@@ -104,11 +109,7 @@ impl fmt::Display for Allowed {
             Self::OneOf(words) => write!(f, "one of {}", quoted(words)),
             Self::SomeOf(words) => write!(f, "a list of some of {}, each once", quoted(words)),
             Self::Texts => f.write_str("a list of texts, each in quotes"),
-            Self::LabelKeys => write!(
-                f,
-                "a list of up to {MOST_LABELS} keys of labels, such as \"app.kubernetes.io/name\", \
-                 each with a name of its own in metrics"
-            ),
+            Self::Checked { shown, .. } => f.write_str(shown),
             Self::Count { min, max } => write!(f, "a whole number from {min} to {max}"),
             Self::Share => f.write_str("a share, above 0 and at most 1"),
             Self::Time { min, max } => write!(
