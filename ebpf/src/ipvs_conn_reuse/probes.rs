@@ -75,44 +75,11 @@ const TCP_ACK: u8 = 0x10;
 
 /// Set by the agent from the types of the running kernel.
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    family: 0,
-    destination_family: 0,
-    protocol: 0,
-    client: 0,
-    client_port: 0,
-    virtual_address: 0,
-    virtual_port: 0,
-    destination: 0,
-    destination_port: 0,
-    flags: 0,
-    state: 0,
-    dest: 0,
-    ipvs: 0,
-    dest_weight: 0,
-    dest_available: 0,
-    ipvs_net: 0,
-    conntrack: 0,
-    conn_reuse_mode: 0,
-    expire_nodest_conn: 0,
-    expire_quiescent_template: 0,
-    net_inum: 0,
-    service_ipvs: 0,
-    wanted_weight: 0,
-    header_flags: 0,
-    header_length: 0,
-    header_protocol: 0,
-    skb_data: 0,
-};
+static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Set by the agent where [`OFFSETS`] is a layout that was recorded.
 #[unsafe(no_mangle)]
-static SPECIMEN_OFFSETS: SpecimenOffsets = SpecimenOffsets {
-    ipvs: 0,
-    client: 0,
-    virtual_address: 0,
-    settings: 0,
-};
+static SPECIMEN_OFFSETS: SpecimenOffsets = SpecimenOffsets::UNKNOWN;
 
 /// Not zero: the probes say in the agent's log what they could not read.
 #[unsafe(no_mangle)]

@@ -31,9 +31,9 @@ use aya_ebpf::{
 use ebpf::{
     ipvs_estimation::{
         Context, Control, Interval, Longest, Loss, Mark, NamespacePasses, Offsets, REMEMBERED,
-        Ring, Slow, Totals, UNIT_NS, UNKNOWN, Wakeup,
+        Ring, Slow, Totals, UNIT_NS, Wakeup,
     },
-    shared::{add, context_id, global, read},
+    shared::{UNKNOWN, add, context_id, global, read},
 };
 
 /// `NET_RX_SOFTIRQ` of include/linux/interrupt.h.

@@ -2,6 +2,8 @@
 
 pub mod histogram;
 
+mod abi;
+
 #[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
@@ -19,6 +21,9 @@ mod reads;
 #[cfg(target_arch = "bpf")]
 mod stacks;
 
+pub use self::abi::UNKNOWN;
+pub(crate) use self::abi::{abi, label_values, offsets};
+
 #[cfg(target_arch = "bpf")]
 pub use self::{
     atomic::add,
@@ -27,16 +32,3 @@ pub use self::{
     reads::{Part, global, read, read_typed, untyped},
     stacks::Stacks,
 };
-
-/// Marks a plain structure of the ABI as one that the agent may read out of a
-/// map or write into a global: no padding, no pointer, any bit pattern valid.
-#[macro_export]
-macro_rules! abi {
-    ($($type:ty),+ $(,)?) => {
-        $(
-            // SAFETY: `repr(C)`, built of integers only, without padding.
-            #[cfg(feature = "user")]
-            unsafe impl aya::Pod for $type {}
-        )+
-    };
-}

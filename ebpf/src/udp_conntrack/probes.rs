@@ -31,8 +31,8 @@ use ebpf::{
         read, read_typed, untyped,
     },
     udp_conntrack::{
-        ENTRY_WORDS, EPHEMERAL_PORT, End, EntryOffsets, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss,
-        Offsets, State, Totals,
+        ENTRY_WORDS, EPHEMERAL_PORT, End, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss, Offsets, State,
+        Totals,
     },
 };
 
@@ -50,22 +50,7 @@ const IPS_NAT_CLASH: u32 = 1 << 12;
 
 /// Set by the agent from the BTF of the running kernel.
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    skb_nfct: 0,
-    ct_general: 0,
-    ct_part: 0,
-    ct: EntryOffsets {
-        status: 0,
-        timeout: 0,
-        net: 0,
-        source_address: 0,
-        family: 0,
-        destination_port: 0,
-        protocol: 0,
-    },
-    net_inum: 0,
-    net_udp_timeout: 0,
-};
+static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Not zero: the probes say in the agent's log what they could not read.
 #[unsafe(no_mangle)]
