@@ -1,7 +1,7 @@
 //! ABI of `ipvs_conn_reuse`: the outcome of TCP SYNs that met an IPVS connection of the
 //! same client address and port.
 
-use crate::shared::{abi, histogram::Histogram, label_values, offsets};
+use crate::shared::{abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of the delay histogram: 1/64 s, 1/32 s, … 128 s, and all above.
 pub const DELAY_BUCKETS: usize = 15;
@@ -339,6 +339,7 @@ impl Number {
     pub const COUNT: u32 = 2;
 }
 
+losses!(Totals, Loss);
 offsets!(Offsets, SpecimenOffsets);
 
 abi!(

@@ -21,9 +21,9 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_current_comm, bpf_probe_read_kernel_buf, generated::bpf_ktime_get_ns},
+    helpers::{bpf_get_current_comm, bpf_probe_read_kernel_buf},
     macros::{fentry, fexit, kprobe, kretprobe, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, RingBuf},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::warn;
@@ -34,9 +34,11 @@ use ebpf::{
         Totals, Tuple, Waiting,
     },
     shared::{
-        add,
+        PerCpu, add_atomic,
         calls::{self, CallMap},
-        context_id, global, read,
+        context_id, get_or_insert, global,
+        histogram::Histogram,
+        now_ns, read, value_of,
     },
 };
 
@@ -86,7 +88,7 @@ static SPECIMEN_OFFSETS: SpecimenOffsets = SpecimenOffsets::UNKNOWN;
 static VERBOSE: u32 = 0;
 
 #[map]
-static TOTALS: PerCpuArray<Totals> = PerCpuArray::with_max_entries(1, 0);
+static TOTALS: PerCpu<Totals> = PerCpu::new();
 
 /// The agent sets the size of this map and of the next two.
 #[map]
@@ -126,7 +128,7 @@ static NEW_CALLS: LruHashMap<u64, NewCall> = LruHashMap::with_max_entries(1024, 
 
 /// See [`unknown`].
 #[map]
-static FORGOTTEN: PerCpuArray<[u32; 2]> = PerCpuArray::with_max_entries(1, 0);
+static FORGOTTEN: PerCpu<[u32; 2]> = PerCpu::new();
 
 /// By the address of the connection.
 #[map]
@@ -134,7 +136,7 @@ static TAKEN: HashMap<u64, Specimen> = HashMap::with_max_entries(SPECIMENS, 0);
 
 /// Room to make one in: it is too big for the stack.
 #[map]
-static SPECIMEN: PerCpuArray<Specimen> = PerCpuArray::with_max_entries(1, 0);
+static SPECIMEN: PerCpu<Specimen> = PerCpu::new();
 
 /// The arguments of `ip_vs_conn_new` that are registers.
 #[derive(Clone, Copy)]
@@ -220,7 +222,7 @@ fn schedule_kretprobe(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn lookup_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(header)) = (ctx.arg(2), ctx.arg(3)) {
-        lost(Loss::Call, calls::enter(&LOOKUPS, &ctx, [skb, header]));
+        TOTALS.lost(Loss::Call, calls::enter(&LOOKUPS, &ctx, [skb, header]));
     }
     0
 }
@@ -230,8 +232,8 @@ fn lookup_kretprobe(ctx: RetProbeContext) -> u32 {
     let returned = calls::leave(&LOOKUPS, &ctx);
     // While the probes come and go one of both is seen alone.
     if is_watching() {
-        lost(Loss::Call, returned.unreturned);
-        lost(Loss::Call, u64::from(!returned.seen));
+        TOTALS.lost(Loss::Call, returned.unreturned);
+        TOTALS.lost(Loss::Call, u64::from(!returned.seen));
     }
     if returned.seen {
         let [skb, header] = returned.arguments;
@@ -347,7 +349,7 @@ fn let_go(connection: Connection) -> Result<(), i32> {
 /// four fates are as long to it as twenty programs. What comes out of a map it does not know.
 #[inline(always)]
 fn unknown(numbers: [u32; 2]) -> Option<[u32; 2]> {
-    let place = FORGOTTEN.get_ptr_mut(0)?;
+    let place = FORGOTTEN.get()?;
     // SAFETY: this CPU's own value; only this program writes it, and it is never entered twice on
     // one CPU.
     unsafe {
@@ -403,8 +405,7 @@ fn waited(connection: Connection) -> Result<(), i32> {
         return Ok(());
     }
     count_waiting(u64::MAX);
-    // SAFETY: takes no argument.
-    let waited_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(waiting.since_ns);
+    let waited_ns = now_ns().saturating_sub(waiting.since_ns);
     let at_once = waiting.context == context_id() && waited_ns < AT_ONCE_NS;
     let repeated = waited_ns > REPEATED_NS;
     let (now, dropped) = match (waiting.fate, at_once, repeated) {
@@ -425,10 +426,10 @@ fn waited(connection: Connection) -> Result<(), i32> {
             waiting.settings,
         );
     }
-    if dropped && let Some(totals) = TOTALS.get_ptr_mut(0) {
+    if dropped && let Some(totals) = TOTALS.get() {
         // SAFETY: this CPU's own value; only this program writes the field, and it is
         // never entered twice on one CPU.
-        unsafe { (*totals).delays.record(waited_ns, DELAY_UNIT_NS) };
+        unsafe { Histogram::record(&raw mut (*totals).delays, waited_ns, DELAY_UNIT_NS) };
     }
     name_new_destination(&waiting.flow, connection)
 }
@@ -457,7 +458,7 @@ fn looked_up(skb: u64, header: u64, found: Connection) -> Result<(), i32> {
             .insert(context_id(), note, u64::from(BPF_ANY))
             .is_err()
         {
-            lost(Loss::Call, 1);
+            TOTALS.lost(Loss::Call, 1);
         }
     }
     Ok(())
@@ -532,7 +533,7 @@ fn passed(verdict: u32) -> Result<(), i32> {
 /// Takes a specimen, unless there are enough.
 #[inline(always)]
 fn taken(call: &NewCall, connection: u64) -> Result<(), i32> {
-    let Some(specimen) = SPECIMEN.get_ptr_mut(0) else {
+    let Some(specimen) = SPECIMEN.get() else {
         return Ok(());
     };
     // SAFETY: this CPU's own value; a program is never entered twice on one CPU.
@@ -751,9 +752,9 @@ fn count(outcome: u32, reason: u32, flow: &Flow, tuple: &Tuple, settings: IpvsSe
     if outcome >= Outcome::ALL.len() || reason >= Reason::ALL.len() {
         return;
     }
-    if let Some(totals) = TOTALS.get_ptr_mut(0) {
+    if let Some(totals) = TOTALS.get() {
         // SAFETY: a value of the map; several programs count here, so atomically.
-        unsafe { add(&raw mut (*totals).syns[outcome][reason], 1) };
+        unsafe { add_atomic(&raw mut (*totals).syns[outcome][reason], 1) };
     }
     count_flow(outcome, flow, settings);
     let client = Client {
@@ -767,9 +768,6 @@ fn count(outcome: u32, reason: u32, flow: &Flow, tuple: &Tuple, settings: IpvsSe
 
 #[inline(always)]
 fn count_flow(outcome: usize, flow: &Flow, settings: IpvsSettings) {
-    if add_to_flow(outcome, flow, settings) {
-        return;
-    }
     let nothing = FlowCounts {
         syns: NO_SYNS,
         new_destination: [0; 16],
@@ -777,46 +775,25 @@ fn count_flow(outcome: usize, flow: &Flow, settings: IpvsSettings) {
         new_port: 0,
         settings,
     };
-    // Another CPU may just have inserted it; else, the map is out of free nodes.
-    let _known = FLOWS.insert(flow, nothing, u64::from(BPF_NOEXIST));
-    if !add_to_flow(outcome, flow, settings) {
-        lost(Loss::Name, 1);
-    }
-}
-
-#[inline(always)]
-fn add_to_flow(outcome: usize, flow: &Flow, settings: IpvsSettings) -> bool {
-    let Some(sum) = FLOWS.get_ptr_mut(flow) else {
-        return false;
+    let Some(sum) = get_or_insert(&FLOWS, flow, nothing) else {
+        TOTALS.lost(Loss::Name, 1);
+        return;
     };
     // SAFETY: a value of the map.
     unsafe {
-        add(&raw mut (*sum).syns[outcome], 1);
+        add_atomic(&raw mut (*sum).syns[outcome], 1);
         (*sum).settings = settings;
     }
-    true
 }
 
 #[inline(always)]
 fn count_client(outcome: usize, client: &Client) {
-    if add_to_client(outcome, client) {
+    let Some(sum) = get_or_insert(&CLIENTS, client, ClientCounts { syns: NO_SYNS }) else {
+        TOTALS.lost(Loss::Name, 1);
         return;
-    }
-    let nothing = ClientCounts { syns: NO_SYNS };
-    let _known = CLIENTS.insert(client, nothing, u64::from(BPF_NOEXIST));
-    if !add_to_client(outcome, client) {
-        lost(Loss::Name, 1);
-    }
-}
-
-#[inline(always)]
-fn add_to_client(outcome: usize, client: &Client) -> bool {
-    let Some(sum) = CLIENTS.get_ptr_mut(client) else {
-        return false;
     };
     // SAFETY: a value of the map.
-    unsafe { add(&raw mut (*sum).syns[outcome], 1) };
-    true
+    unsafe { add_atomic(&raw mut (*sum).syns[outcome], 1) };
 }
 
 const NO_SYNS: SynCounts = [0; Outcome::ALL.len()];
@@ -844,8 +821,7 @@ fn name_new_destination(flow: &Flow, connection: Connection) -> Result<(), i32> 
 #[inline(always)]
 fn await_connection(tuple: &Tuple, flow: Flow, fate: u32, reason: u32, settings: IpvsSettings) {
     let waiting = Waiting {
-        // SAFETY: takes no argument.
-        since_ns: unsafe { bpf_ktime_get_ns() },
+        since_ns: now_ns(),
         context: context_id(),
         flow,
         fate: fate as u8,
@@ -861,7 +837,7 @@ fn await_connection(tuple: &Tuple, flow: Flow, fate: u32, reason: u32, settings:
         }
         None => match WAITING.insert(tuple, waiting, u64::from(BPF_NOEXIST)) {
             Ok(()) => count_waiting(1),
-            Err(_) => lost(Loss::Waiting, 1),
+            Err(_) => TOTALS.lost(Loss::Waiting, 1),
         },
     }
 }
@@ -870,40 +846,30 @@ fn await_connection(tuple: &Tuple, flow: Flow, fate: u32, reason: u32, settings:
 fn count_waiting(change: u64) {
     if let Some(number) = NUMBERS.get_ptr_mut(Number::Entered as u32) {
         // SAFETY: a value of the map.
-        unsafe { add(number, change) };
+        unsafe { add_atomic(number, change) };
     }
 }
 
 #[inline(always)]
 fn somebody_waits() -> bool {
     let (Some(entered), Some(swept)) = (
-        NUMBERS.get(Number::Entered as u32),
-        NUMBERS.get(Number::Swept as u32),
+        value_of(&NUMBERS, Number::Entered as u32),
+        value_of(&NUMBERS, Number::Swept as u32),
     ) else {
         return false;
     };
-    *entered != *swept
+    entered != swept
 }
 
 #[inline(always)]
 fn is_watching() -> bool {
-    WATCHING.get(0).is_some_and(|watching| *watching != 0)
-}
-
-#[inline(always)]
-fn lost(loss: Loss, events: u64) {
-    if events > 0
-        && let Some(totals) = TOTALS.get_ptr_mut(0)
-    {
-        // SAFETY: a value of the map; several programs count here, so atomically.
-        unsafe { add(&raw mut (*totals).lost[loss as usize], events) };
-    }
+    value_of(&WATCHING, 0).is_some_and(|watching| watching != 0)
 }
 
 #[inline(always)]
 fn count_if_readable(ctx: &impl EbpfContext, counted: Result<(), i32>) {
     if let Err(errno) = counted {
-        lost(Loss::Read, 1);
+        TOTALS.lost(Loss::Read, 1);
         if global(&VERBOSE) != 0 {
             warn!(
                 ctx,

@@ -1,7 +1,7 @@
 //! ABI of `ipvs_estimation`: how long each pass of the IPVS estimator holds its
 //! CPU, and who waits for that CPU meanwhile.
 
-use crate::shared::{UNKNOWN, abi, histogram::Histogram, label_values, offsets};
+use crate::shared::{UNKNOWN, abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of all histograms: 8 µs, 16 µs, … 2.1 s, and all above.
 pub const BUCKETS: usize = 20;
@@ -182,6 +182,7 @@ pub struct Wakeup {
     pub ns: u64,
 }
 
+losses!(Totals, Loss);
 offsets!(Offsets);
 
 abi!(

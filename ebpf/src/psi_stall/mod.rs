@@ -1,6 +1,6 @@
 //! ABI of `psi_stall`: who waits for memory, by which path of the kernel, and how long.
 
-use crate::shared::{abi, histogram::Histogram, label_values, offsets};
+use crate::shared::{abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of all histograms: 16 µs, 32 µs, … 4.2 s, and all above.
 pub const BUCKETS: usize = 20;
@@ -146,6 +146,7 @@ pub struct Totals {
     pub lost: [u64; Loss::ALL.len()],
 }
 
+losses!(Totals, Loss);
 offsets!(Offsets);
 
 abi!(Offsets, Stall, Waiter, Waiting, Task, Sum, Totals);

@@ -68,4 +68,21 @@ macro_rules! label_values {
     };
 }
 
-pub(crate) use {abi, label_values, offsets};
+/// Lets the programs count lost events in the field `lost` of a structure of totals, an
+/// array of counters by reason.
+macro_rules! losses {
+    ($totals:ty, $loss:ty) => {
+        #[cfg(target_arch = "bpf")]
+        impl $crate::shared::Losses for $totals {
+            type Loss = $loss;
+
+            #[inline(always)]
+            unsafe fn counter(totals: *mut Self, loss: $loss) -> *mut u64 {
+                // SAFETY: the caller's promise.
+                unsafe { &raw mut (*totals).lost[loss as usize] }
+            }
+        }
+    };
+}
+
+pub(crate) use {abi, label_values, losses, offsets};

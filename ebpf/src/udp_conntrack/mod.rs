@@ -1,7 +1,7 @@
 //! ABI of `udp_conntrack`: the creation and the removal of UDP entries in the
 //! connection tracking table.
 
-use crate::shared::{abi, histogram::Histogram, label_values, offsets};
+use crate::shared::{abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of the lifetime histogram: 1 s, 2 s, … 16,384 s, and all above.
 pub const LIFETIME_BUCKETS: usize = 16;
@@ -150,6 +150,7 @@ pub struct Totals {
     pub lost: [u64; Loss::ALL.len()],
 }
 
+losses!(Totals, Loss);
 offsets!(Offsets);
 
 abi!(Offsets, Flow, FlowCounts, Totals);
