@@ -234,8 +234,17 @@ mod tests {
             let renamed::Kind::FlagOf(verb) = old.kind else {
                 continue;
             };
-            let flag = |name: &str| format!("--{name}=127.0.0.1:1");
-            let read = |name| Arguments::read(["nodemedic", verb, &flag(name)]);
+            let value = match old.new {
+                "duration" => "5m",
+                "treatment" => "udp_timeout",
+                _ => "127.0.0.1:1",
+            };
+            let ailment = (verb == "treat").then_some("udp_conntrack");
+            let read = |name: &str| {
+                let flag = format!("--{name}={value}");
+                let words = ["nodemedic", verb].into_iter().chain(ailment);
+                Arguments::read(words.chain([flag.as_str()]))
+            };
             let error = read(old.old).unwrap_err().to_string();
             assert!(error.contains(&old.to_string()), "{error}");
             assert!(read(old.new).is_ok(), "{old}");

@@ -1,7 +1,7 @@
-//! ABI of `ipvs_conn_reuse`: what became of TCP SYNs that met an IPVS connection
-//! of the same client address and port.
+//! ABI of `ipvs_conn_reuse`: the outcome of TCP SYNs that met an IPVS connection of the
+//! same client address and port.
 
-use crate::shared::histogram::Histogram;
+use crate::shared::{abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of the delay histogram: 1/64 s, 1/32 s, … 128 s, and all above.
 pub const DELAY_BUCKETS: usize = 15;
@@ -13,7 +13,7 @@ pub const DELAY_UNIT_NS: u64 = 15_625_000;
 
 /// Where the members lie in the structures of the running kernel, in bytes
 /// (include/net/ip_vs.h).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Offsets {
     /// `ip_vs_conn.af`, of which the low byte is read: 16 bits up to 6.12, 8 from 7.2.
@@ -137,13 +137,13 @@ pub type SynCounts = [u64; Outcome::ALL.len()];
 pub struct FlowCounts {
     /// SYNs by outcome.
     pub syns: SynCounts,
-    /// Where the last of them went when it was scheduled anew; zeros before.
+    /// The destination of the last SYN that IPVS rescheduled; zeros before there was one.
     pub new_destination: [u8; 16],
     /// Family of that address, 0 before.
     pub new_family: u16,
     /// That destination's port, host order.
     pub new_port: u16,
-    /// The settings that were in force at the last SYN.
+    /// The settings at the last SYN.
     pub settings: IpvsSettings,
 }
 
@@ -177,13 +177,13 @@ pub struct Waiting {
     pub since_ns: u64,
     /// The context that it was in.
     pub context: u64,
-    /// To whom it was ascribed.
+    /// The flow for which it was counted.
     pub flow: Flow,
-    /// A [`Fate`], as far as it is known.
+    /// A [`Fate`].
     pub fate: u8,
     /// A [`Reason`].
     pub reason: u8,
-    /// The settings that were in force.
+    /// The settings at that time.
     pub settings: IpvsSettings,
     /// Zero.
     pub unused: [u8; 6],
@@ -193,118 +193,61 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fate {
-    /// It was scheduled anew at once.
+    /// IPVS rescheduled it at once.
     Rescheduled = 0,
-    /// It was dropped, and counted.
+    /// IPVS dropped it, and the probes counted it.
     Dropped = 1,
-    /// Without `vs.conntrack` the kernel's own mark is missing: a new connection that
-    /// follows at once says that it was rescheduled, a later one that it was dropped.
+    /// Without `vs.conntrack` the kernel's own mark is missing. A new connection that
+    /// follows at once shows that IPVS rescheduled the SYN, a later one that IPVS dropped it.
     Unmarked = 2,
-    /// A packet to a destination that is gone was dropped; whether it was a SYN, its
-    /// repetition will tell.
+    /// IPVS dropped a packet to a destination that is gone. If it was a SYN, the client
+    /// repeats it.
     Unsure = 3,
 }
 
-/// What became of a SYN that met a connection of its tuple.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Outcome {
-    /// IPVS let go of the old connection and scheduled a new one at once.
-    Rescheduled = 0,
-    /// IPVS let go of the old connection, but dropped the SYN: the client waits until
-    /// it sends the next.
-    Dropped = 1,
-    /// Dropped, and the old connection stays, so that the next one will be as well.
-    DroppedSilently = 2,
-    /// Sent to the old connection's destination, which is drained.
-    StaleDestination = 3,
-}
-
-impl Outcome {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 4] = [
-        Self::Rescheduled,
-        Self::Dropped,
-        Self::DroppedSilently,
-        Self::StaleDestination,
-    ];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rescheduled => "rescheduled",
-            Self::Dropped => "dropped",
-            Self::DroppedSilently => "dropped_silently",
-            Self::StaleDestination => "stale_destination",
-        }
+label_values! {
+    /// The outcome of a SYN that met a connection of its tuple.
+    pub enum Outcome {
+        /// IPVS expired the old connection and scheduled a new one at once.
+        Rescheduled = "rescheduled",
+        /// IPVS expired the old connection, but dropped the SYN: the client waits until
+        /// it sends the next.
+        Dropped = "dropped",
+        /// IPVS dropped the SYN and kept the old connection, so that it drops the next as well.
+        DroppedSilently = "dropped_silently",
+        /// IPVS sent the SYN to the old connection's destination, which is drained.
+        StaleDestination = "stale_destination",
     }
 }
 
-/// What of the old connection decided the outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Reason {
-    /// Its destination has weight 0.
-    WeightZero = 0,
-    /// Its destination is no longer in the service.
-    DestinationGone = 1,
-    /// It was in TIME_WAIT.
-    TimeWait = 2,
-    /// It was in CLOSE: one side had reset it.
-    Close = 3,
-    /// It was in FIN_WAIT, and its server's packets do not pass here (mode 2).
-    FinWait = 4,
-}
-
-impl Reason {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
-        Self::WeightZero,
-        Self::DestinationGone,
-        Self::TimeWait,
-        Self::Close,
-        Self::FinWait,
-    ];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::WeightZero => "weight_zero",
-            Self::DestinationGone => "destination_gone",
-            Self::TimeWait => "time_wait",
-            Self::Close => "close",
-            Self::FinWait => "fin_wait",
-        }
+label_values! {
+    /// What of the old connection decided the outcome.
+    pub enum Reason {
+        /// Its destination has weight 0.
+        WeightZero = "weight_zero",
+        /// Its destination is no longer in the service.
+        DestinationGone = "destination_gone",
+        /// It was in TIME_WAIT.
+        TimeWait = "time_wait",
+        /// It was in CLOSE: one side had reset it.
+        Close = "close",
+        /// It was in FIN_WAIT, and its server's packets do not pass here (mode 2).
+        FinWait = "fin_wait",
     }
 }
 
-/// Why an event, or a part of one, is missing from the counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Loss {
-    /// Kernel memory could not be read: the event is not counted at all.
-    Read = 0,
-    /// An entry's return probe found no entry probe, or there was no room to
-    /// remember it: the event is not counted at all.
-    Call = 1,
-    /// A map of flows or clients took no more: counted, but under no name.
-    Name = 2,
-    /// The map of waiting clients took no more: its delay will be unknown.
-    Waiting = 3,
-}
-
-impl Loss {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Call, Self::Name, Self::Waiting];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Call => "call",
-            Self::Name => "name",
-            Self::Waiting => "waiting",
-        }
+label_values! {
+    /// Why an event, or a part of one, is missing from the counts.
+    pub enum Loss {
+        /// Kernel memory could not be read: the event is not counted at all.
+        Read = "read",
+        /// An entry's return probe found no entry probe, or there was no room to
+        /// remember it: the event is not counted at all.
+        Call = "call",
+        /// A map of flows or clients took no more: counted, but under no name.
+        Name = "name",
+        /// The map of waiting clients took no more: its delay will be unknown.
+        Waiting = "waiting",
     }
 }
 
@@ -334,7 +277,7 @@ pub const SPECIMENS: u32 = 4;
 
 /// Where to find what a [`Specimen`] is made of, in bytes: by a layout that was
 /// recorded, and is to be checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SpecimenOffsets {
     /// `ip_vs_conn_param.ipvs`: pointer to what IPVS has of the network namespace.
@@ -396,7 +339,10 @@ impl Number {
     pub const COUNT: u32 = 2;
 }
 
-crate::abi!(
+losses!(Totals, Loss);
+offsets!(Offsets, SpecimenOffsets);
+
+abi!(
     Offsets,
     Tuple,
     Flow,

@@ -1,16 +1,13 @@
 //! ABI of `ipvs_estimation`: how long each pass of the IPVS estimator holds its
 //! CPU, and who waits for that CPU meanwhile.
 
-use crate::shared::histogram::Histogram;
+use crate::shared::{UNKNOWN, abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of all histograms: 8 µs, 16 µs, … 2.1 s, and all above.
 pub const BUCKETS: usize = 20;
 
 /// The unit of their bounds, nanoseconds.
 pub const UNIT_NS: u64 = 8_000;
-
-/// An offset that the running kernel does not tell.
-pub const UNKNOWN: u32 = u32::MAX;
 
 /// Intervals of a kind that a CPU remembers. Passes come every 2 s for each network
 /// namespace, and the agent reads more often than that adds up to.
@@ -36,16 +33,6 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// A kernel that tells nothing.
-    pub const UNKNOWN: Self = Self {
-        ipvs_est_timer: UNKNOWN,
-        ipvs_net: UNKNOWN,
-        ipvs_run_estimation: UNKNOWN,
-        ipvs_services: UNKNOWN,
-        net_inum: UNKNOWN,
-        task_cpu: UNKNOWN,
-    };
-
     /// Whether a timer tells its network namespace.
     #[inline(always)]
     pub const fn tell_namespaces(&self) -> bool {
@@ -53,64 +40,35 @@ impl Offsets {
     }
 }
 
-/// In what a pass runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "user", serde(rename_all = "snake_case"))]
-#[repr(usize)]
-pub enum Context {
-    /// The timer softirq: nothing else runs on the CPU but interrupts.
-    Softirq = 0,
-    /// A kworker, under a spin lock: packets are received, tasks wait.
-    Workqueue = 1,
-    /// A kernel thread that gives way after each chain of estimators.
-    Kthread = 2,
-}
-
-impl Context {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Softirq, Self::Workqueue, Self::Kthread];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Softirq => "softirq",
-            Self::Workqueue => "workqueue",
-            Self::Kthread => "kthread",
-        }
+label_values! {
+    /// In what a pass runs.
+    #[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
+    #[cfg_attr(feature = "user", serde(rename_all = "snake_case"))]
+    pub enum Context {
+        /// The timer softirq: nothing else runs on the CPU but interrupts.
+        Softirq = "softirq",
+        /// A kworker, under a spin lock: packets are received, tasks wait.
+        Workqueue = "workqueue",
+        /// A kernel thread that gives way after each chain of estimators.
+        Kthread = "kthread",
     }
 }
 
-/// Why an event is missing from the counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Loss {
-    /// Kernel memory could not be read: a pass is of no namespace, or a wake-up is
-    /// not counted.
-    Read = 0,
-    /// A pass whose end was not seen, or whose begin found no room. One that is under way
-    /// when anybody attaches to its function ends unseen: it returns through the trampoline
-    /// that was, which is told to leave the probes out (`bpf_tramp_image_put`,
-    /// kernel/bpf/trampoline.c).
-    Call = 1,
-    /// The map of namespaces took no more: the pass is counted, but in none.
-    Namespace = 2,
-    /// The map of waiting tasks took no more.
-    Wait = 3,
-}
-
-impl Loss {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Call, Self::Namespace, Self::Wait];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Call => "call",
-            Self::Namespace => "namespace",
-            Self::Wait => "wait",
-        }
+label_values! {
+    /// Why an event is missing from the counts.
+    pub enum Loss {
+        /// Kernel memory could not be read: a pass is of no namespace, or a wake-up is
+        /// not counted.
+        Read = "read",
+        /// A pass whose end was not seen, or whose begin found no room. One that is under way
+        /// when anybody attaches to its function ends unseen: it returns through the trampoline
+        /// that was, which is told to leave the probes out (`bpf_tramp_image_put`,
+        /// kernel/bpf/trampoline.c).
+        Call = "call",
+        /// The map of namespaces took no more: the pass is counted, but in none.
+        Namespace = "namespace",
+        /// The map of waiting tasks took no more.
+        Wait = "wait",
     }
 }
 
@@ -224,7 +182,10 @@ pub struct Wakeup {
     pub ns: u64,
 }
 
-crate::abi!(
+losses!(Totals, Loss);
+offsets!(Offsets);
+
+abi!(
     Offsets,
     Control,
     Mark,

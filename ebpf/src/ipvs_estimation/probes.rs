@@ -3,43 +3,46 @@
 //! - A pass is one run of `estimation_timer` (up to 6.1, in the timer softirq) or
 //!   `estimation_work` (some vendors' kernels, on a kworker): all estimators of a
 //!   network namespace at once. From 6.2 on it is one of `ip_vs_chain_estimation`, a
-//!   short list of them, after which the kernel thread gives way (ip_vs_est.c).
+//!   short list of them, after which the kernel thread yields (ip_vs_est.c).
 //! - Packets wait from the first `softirq_raise` of `NET_RX` to the next
 //!   `softirq_entry` of it on that CPU, where a pass ended in between. A raise may come
-//!   before the pass: softirqs that are pending together run in the order of their
+//!   before the pass: the kernel runs softirqs that are pending together in the order of their
 //!   numbers, the timer's first (`handle_softirqs`), and while one is pending for a
 //!   queue of packets there is no other (`enqueue_to_backlog`, net/core/dev.c).
 //! - Tasks wait where a pass has interrupted one, and from `sched_wakeup` to the
-//!   CPU of a pass until `sched_switch` to them. Those that were queued before are
-//!   in no count.
+//!   CPU of a pass until `sched_switch` to them. Tasks that were queued before are not
+//!   counted.
 //!
 //! The programs of the last two are attached only while passes are slow.
+//!
+//! The prototypes are those of Linux 5.10.262, 6.1.176, 6.12.117 and 7.3.4, as Debian ships
+//! them; "all" means these four.
 
 #![no_std]
 #![no_main]
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::{
-        bpf_get_current_comm,
-        generated::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
-    },
+    helpers::bpf_get_current_comm,
     macros::{fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use ebpf::{
     ipvs_estimation::{
         Context, Control, Interval, Longest, Loss, Mark, NamespacePasses, Offsets, REMEMBERED,
-        Ring, Slow, Totals, UNIT_NS, UNKNOWN, Wakeup,
+        Ring, Slow, Totals, UNIT_NS, Wakeup,
     },
-    shared::{add, context_id, global, read},
+    scheduler_programs,
+    shared::{
+        PerCpu, UNKNOWN, add_atomic, add_exclusive, context_id, cpu, get_or_insert, global,
+        histogram::Histogram, now_ns, read, thread, value_of,
+    },
 };
 
 /// `NET_RX_SOFTIRQ` of include/linux/interrupt.h.
 const NET_RX: u32 = 3;
 
-/// The begin of the names of the threads that run softirqs (kernel/softirq.c).
+/// How the names of the threads begin that run softirqs (kernel/softirq.c).
 const KSOFTIRQD: &[u8; 9] = b"ksoftirqd";
 
 /// Set by the agent from the BTF of the running kernel.
@@ -53,18 +56,18 @@ static SLOW_NS: u64 = u64::MAX;
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
-/// By CPU; the agent sets the size, as possible CPUs are numbered from 0 on. No
-/// per-CPU map, since a wake-up looks at the CPU of the woken.
+/// By CPU; the agent sets the size, as possible CPUs are numbered from 0 on. It is no
+/// per-CPU map, since a wake-up looks at the CPU of the task that is woken.
 #[map]
 static MARKS: Array<Mark> = Array::with_max_entries(1, 0);
 
 #[map]
-static TOTALS: PerCpuArray<Totals> = PerCpuArray::with_max_entries(1, 0);
+static TOTALS: PerCpu<Totals> = PerCpu::new();
 
 #[map]
-static SLOW: PerCpuArray<Slow> = PerCpuArray::with_max_entries(1, 0);
+static SLOW: PerCpu<Slow> = PerCpu::new();
 
-/// When the chain began that a thread is in.
+/// When the chain began that a thread estimates, by [`context_id`].
 #[map]
 static CHAINS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
@@ -79,87 +82,96 @@ static WAKEUPS: HashMap<u64, Wakeup> = HashMap::with_max_entries(4096, 0);
 #[map]
 static WAITING: Array<u64> = Array::with_max_entries(1, 0);
 
-// Hooks: `estimation_timer(struct timer_list *)`.
+// Passes: programs.
 
+/// 5.10, 6.1: `void estimation_timer(struct timer_list *t)`, static
 #[fentry]
 fn timer_fentry(ctx: FEntryContext) -> i32 {
     pass_begins(ctx.arg(0));
     0
 }
 
+/// As of [`timer_fentry`].
 #[fexit]
 fn timer_fexit(_ctx: FExitContext) -> i32 {
     pass_ends(Context::Softirq);
     0
 }
 
+/// As of [`timer_fentry`].
 #[kprobe]
 fn timer_kprobe(ctx: ProbeContext) -> u32 {
     pass_begins(ctx.arg(0).unwrap_or(0));
     0
 }
 
+/// As of [`timer_fentry`].
 #[kretprobe]
 fn timer_kretprobe(_ctx: RetProbeContext) -> u32 {
     pass_ends(Context::Softirq);
     0
 }
 
-// Hooks: `estimation_work(struct work_struct *)`. Its spin lock keeps it on its CPU.
-
+/// None of the four; alibaba/cloud-kernel 4.19: `void estimation_work(struct work_struct *work)`,
+/// static. Its spin lock keeps it on its CPU.
 #[fentry]
 fn work_fentry(ctx: FEntryContext) -> i32 {
     pass_begins(ctx.arg(0));
     0
 }
 
+/// As of [`work_fentry`].
 #[fexit]
 fn work_fexit(_ctx: FExitContext) -> i32 {
     pass_ends(Context::Workqueue);
     0
 }
 
+/// As of [`work_fentry`].
 #[kprobe]
 fn work_kprobe(ctx: ProbeContext) -> u32 {
     pass_begins(ctx.arg(0).unwrap_or(0));
     0
 }
 
+/// As of [`work_fentry`].
 #[kretprobe]
 fn work_kretprobe(_ctx: RetProbeContext) -> u32 {
     pass_ends(Context::Workqueue);
     0
 }
 
-// Hooks: `ip_vs_chain_estimation(struct hlist_head *)`.
-
+/// 6.12, 7.3: `void ip_vs_chain_estimation(struct hlist_head *chain)`, static
 #[fentry]
 fn chain_fentry(_ctx: FEntryContext) -> i32 {
     chain_begins();
     0
 }
 
+/// As of [`chain_fentry`].
 #[fexit]
 fn chain_fexit(_ctx: FExitContext) -> i32 {
     chain_ends();
     0
 }
 
+/// As of [`chain_fentry`].
 #[kprobe]
 fn chain_kprobe(_ctx: ProbeContext) -> u32 {
     chain_begins();
     0
 }
 
+/// As of [`chain_fentry`].
 #[kretprobe]
 fn chain_kretprobe(_ctx: RetProbeContext) -> u32 {
     chain_ends();
     0
 }
 
-// Hooks: who waits.
+// Waits: programs.
 
-/// `softirq_raise(unsigned int vec_nr)`
+/// All: `softirq_raise(unsigned int vec_nr)`, include/trace/events/irq.h
 #[raw_tracepoint]
 fn softirq_raise(ctx: RawTracePointContext) -> i32 {
     if ctx.arg::<u32>(0) == NET_RX {
@@ -168,7 +180,7 @@ fn softirq_raise(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `softirq_entry(unsigned int vec_nr)`
+/// All: `softirq_entry(unsigned int vec_nr)`, include/trace/events/irq.h
 #[raw_tracepoint]
 fn softirq_entry(ctx: RawTracePointContext) -> i32 {
     if ctx.arg::<u32>(0) == NET_RX {
@@ -177,68 +189,57 @@ fn softirq_entry(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `sched_wakeup(struct task_struct *p)`
-#[raw_tracepoint]
-fn task_woken(ctx: RawTracePointContext) -> i32 {
-    woken(ctx.arg(0));
-    0
-}
-
-/// `sched_wakeup_new(struct task_struct *p)`
-#[raw_tracepoint]
-fn new_task_woken(ctx: RawTracePointContext) -> i32 {
-    woken(ctx.arg(0));
-    0
-}
-
-/// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, …)`
-#[raw_tracepoint]
-fn task_switched(ctx: RawTracePointContext) -> i32 {
-    switched(ctx.arg(1), ctx.arg(2));
-    0
-}
+scheduler_programs!(woken: woken, switched: switched);
 
 // Passes.
 
 #[inline(always)]
 fn pass_begins(object: u64) {
-    let Some(mark) = mark(cpu()) else {
-        lost(Loss::Call);
+    let Some(mark) = MARKS.get_ptr_mut(cpu()) else {
+        TOTALS.lost(Loss::Call, 1);
         return;
     };
-    if mark.began_ns != 0 {
-        lost(Loss::Call);
+    // SAFETY: a value of the map. Other CPUs read `began_ns`, and write nothing.
+    unsafe {
+        if (*mark).began_ns != 0 {
+            TOTALS.lost(Loss::Call, 1);
+        }
+        (*mark).object = object;
+        (&raw mut (*mark).began_ns).write_volatile(now_ns());
     }
-    mark.object = object;
-    mark.began_ns = now();
 }
 
 #[inline(always)]
 fn pass_ends(context: Context) {
-    let Some(mark) = mark(cpu()) else {
+    let Some(mark) = MARKS.get_ptr_mut(cpu()) else {
         return;
     };
+    // SAFETY: as in `pass_begins`.
+    let (began_ns, object) = unsafe { ((*mark).began_ns, (*mark).object) };
     // No begin: it ran already when the probes were attached.
-    if mark.began_ns == 0 {
+    if began_ns == 0 {
         return;
     }
-    let pass = since(mark.began_ns);
-    mark.began_ns = 0;
-    mark.ended_ns = pass.began_ns + pass.ns;
+    let pass = since(began_ns);
+    // SAFETY: as in `pass_begins`.
+    unsafe {
+        (&raw mut (*mark).began_ns).write_volatile(0);
+        (*mark).ended_ns = pass.began_ns + pass.ns;
+    }
     count_pass(context, pass);
     if let Context::Softirq = context {
         if pass.ns >= global(&SLOW_NS) && interrupted_a_task() {
             count_task_wait(pass);
         }
-        count_in_namespace(mark.object, pass.ns);
+        count_in_namespace(object, pass.ns);
     }
 }
 
-/// A thread may be moved to another CPU inside a chain, so it is known by itself.
+/// The scheduler may move a thread to another CPU inside a chain, so the thread is the key.
 #[inline(always)]
 fn chain_begins() {
-    if CHAINS.insert(context_id(), now(), 0).is_err() {
-        lost(Loss::Call);
+    if CHAINS.insert(context_id(), now_ns(), 0).is_err() {
+        TOTALS.lost(Loss::Call, 1);
     }
 }
 
@@ -255,17 +256,26 @@ fn chain_ends() {
 
 #[inline(always)]
 fn count_pass(context: Context, pass: Interval) {
-    let Some(totals) = totals() else {
+    let Some(totals) = TOTALS.get() else {
         return;
     };
-    totals.passes[context as usize].record(pass.ns, UNIT_NS);
     let epoch = control().epoch;
-    let longest = &mut totals.longest[(epoch & 1) as usize];
-    if longest.epoch != epoch || longest.pass.ns < pass.ns {
-        *longest = Longest { epoch, pass };
+    // SAFETY: this CPU's own value. Only the end of a pass writes these fields, and it does
+    // not interrupt another.
+    unsafe {
+        Histogram::record(
+            &raw mut (*totals).passes[context as usize],
+            pass.ns,
+            UNIT_NS,
+        );
+        let longest = &raw mut (*totals).longest[(epoch & 1) as usize];
+        if (*longest).epoch != epoch || (*longest).pass.ns < pass.ns {
+            longest.write(Longest { epoch, pass });
+        }
     }
     if let Some(slow) = slow(pass) {
-        remember(&mut slow.passes, pass);
+        // SAFETY: as above.
+        unsafe { remember(&raw mut (*slow).passes, pass) };
     }
 }
 
@@ -273,8 +283,7 @@ fn count_pass(context: Context, pass: Interval) {
 /// the thread that runs softirqs when they are many. Who it was does not matter.
 #[inline(always)]
 fn interrupted_a_task() -> bool {
-    // SAFETY: takes no argument.
-    if unsafe { bpf_get_current_pid_tgid() } == 0 {
+    if thread() == 0 {
         return false;
     }
     let Ok(name) = bpf_get_current_comm() else {
@@ -283,7 +292,7 @@ fn interrupted_a_task() -> bool {
     name[..KSOFTIRQD.len()] != *KSOFTIRQD
 }
 
-/// Of a timer, what is known of its namespace.
+/// Counts a pass for the network namespace of its timer.
 #[inline(always)]
 fn count_in_namespace(timer: u64, ns: u64) {
     let Ok(Namespace {
@@ -292,32 +301,31 @@ fn count_in_namespace(timer: u64, ns: u64) {
         services,
     }) = namespace(timer)
     else {
-        lost(Loss::Read);
+        TOTALS.lost(Loss::Read, 1);
         return;
     };
-    let counts = NamespacePasses {
-        passes: estimating,
-        sum_ns: ns * estimating,
-        skipped: 1 - estimating,
-        estimating,
-        services,
+    let Some(sum) = get_or_insert(&NAMESPACES, &key, NO_PASSES) else {
+        TOTALS.lost(Loss::Namespace, 1);
+        return;
     };
-    // One timer runs on one CPU at a time, so nobody else writes this value.
-    if let Some(sum) = NAMESPACES.get_ptr_mut(key) {
-        // SAFETY: a value of the map.
-        let sum = unsafe { &mut *sum };
-        sum.passes += counts.passes;
-        sum.sum_ns += counts.sum_ns;
-        sum.skipped += counts.skipped;
-        sum.estimating = estimating;
-        sum.services = services;
-    } else if NAMESPACES
-        .insert(key, counts, u64::from(BPF_NOEXIST))
-        .is_err()
-    {
-        lost(Loss::Namespace);
+    // SAFETY: a value of the map. One timer runs on one CPU at a time, so nothing else
+    // writes it meanwhile.
+    unsafe {
+        add_exclusive(&raw mut (*sum).passes, estimating);
+        add_exclusive(&raw mut (*sum).sum_ns, ns * estimating);
+        add_exclusive(&raw mut (*sum).skipped, 1 - estimating);
+        (*sum).estimating = estimating;
+        (*sum).services = services;
     }
 }
+
+const NO_PASSES: NamespacePasses = NamespacePasses {
+    passes: 0,
+    sum_ns: 0,
+    skipped: 0,
+    estimating: 0,
+    services: 0,
+};
 
 /// What a timer tells of its network namespace.
 struct Namespace {
@@ -326,31 +334,30 @@ struct Namespace {
     services: u64,
 }
 
-/// Where the kernel tells nothing, the timer stands for its namespace.
+/// Where the offsets are unknown, the timer stands for its namespace.
 #[inline(always)]
 fn namespace(timer: u64) -> Result<Namespace, i32> {
-    let offsets = global(&OFFSETS);
-    if !offsets.tell_namespaces() {
+    if !global(&OFFSETS).tell_namespaces() {
         return Ok(Namespace {
             key: timer,
             estimating: 1,
             services: 0,
         });
     }
-    let ipvs = timer.wrapping_sub(u64::from(offsets.ipvs_est_timer)) as *const u8;
+    let ipvs = timer.wrapping_sub(u64::from(global(&OFFSETS.ipvs_est_timer))) as *const u8;
     // SAFETY: integers.
     unsafe {
-        let net: u64 = read(ipvs, offsets.ipvs_net)?;
-        let inum: u32 = read(net as *const u8, offsets.net_inum)?;
-        let estimating = if offsets.ipvs_run_estimation == UNKNOWN {
+        let net: u64 = read(ipvs, global(&OFFSETS.ipvs_net))?;
+        let inum: u32 = read(net as *const u8, global(&OFFSETS.net_inum))?;
+        let estimating = if global(&OFFSETS.ipvs_run_estimation) == UNKNOWN {
             1
         } else {
-            u64::from(read::<u32>(ipvs, offsets.ipvs_run_estimation)? != 0)
+            u64::from(read::<u32>(ipvs, global(&OFFSETS.ipvs_run_estimation))? != 0)
         };
-        let services = if offsets.ipvs_services == UNKNOWN {
+        let services = if global(&OFFSETS.ipvs_services) == UNKNOWN {
             0
         } else {
-            u64::from(read::<u32>(ipvs, offsets.ipvs_services)?)
+            u64::from(read::<u32>(ipvs, global(&OFFSETS.ipvs_services))?)
         };
         Ok(Namespace {
             key: u64::from(inum),
@@ -364,33 +371,41 @@ fn namespace(timer: u64) -> Result<Namespace, i32> {
 
 #[inline(always)]
 fn rx_raised() {
-    if let Some(mark) = mark(cpu())
-        && mark.rx_raised_ns == 0
-    {
-        mark.rx_raised_ns = now();
+    let Some(mark) = MARKS.get_ptr_mut(cpu()) else {
+        return;
+    };
+    // SAFETY: a value of the map. Other CPUs do not use this field.
+    unsafe {
+        if (*mark).rx_raised_ns == 0 {
+            (*mark).rx_raised_ns = now_ns();
+        }
     }
 }
 
 #[inline(always)]
 fn rx_served() {
-    let Some(mark) = mark(cpu()) else {
+    let Some(mark) = MARKS.get_ptr_mut(cpu()) else {
         return;
     };
-    let raised = mark.rx_raised_ns;
+    // SAFETY: a value of the map. Other CPUs do not use these fields.
+    let (raised, pass_ended) = unsafe { ((*mark).rx_raised_ns, (*mark).ended_ns) };
     if raised == 0 {
         return;
     }
-    mark.rx_raised_ns = 0;
-    let is_of_a_pass = raised <= mark.ended_ns;
-    if !is_of_a_pass || raised < control().watched_since_ns {
+    // SAFETY: as above.
+    unsafe { (*mark).rx_raised_ns = 0 };
+    if raised > pass_ended || raised < control().watched_since_ns {
         return;
     }
     let wait = since(raised);
-    if let Some(totals) = totals() {
-        totals.rx_waits.record(wait.ns, UNIT_NS);
+    if let Some(totals) = TOTALS.get() {
+        // SAFETY: this CPU's own value. Only this program writes the field, and it does not
+        // interrupt itself: softirqs of a kind are not nested.
+        unsafe { Histogram::record(&raw mut (*totals).rx_waits, wait.ns, UNIT_NS) };
     }
     if let Some(slow) = slow(wait) {
-        remember(&mut slow.rx_waits, wait);
+        // SAFETY: as above.
+        unsafe { remember(&raw mut (*slow).rx_waits, wait) };
     }
 }
 
@@ -399,12 +414,16 @@ fn rx_served() {
 #[inline(always)]
 fn woken(task: u64) {
     // SAFETY: an integer.
-    let Ok(cpu) = (unsafe { read::<u32>(task as *const u8, global(&OFFSETS).task_cpu) }) else {
-        lost(Loss::Read);
+    let Ok(cpu) = (unsafe { read::<u32>(task as *const u8, global(&OFFSETS.task_cpu)) }) else {
+        TOTALS.lost(Loss::Read, 1);
         return;
     };
-    if mark(cpu).is_some_and(|mark| mark.began_ns != 0) {
-        waits_from(task, now());
+    let Some(mark) = MARKS.get_ptr(cpu) else {
+        return;
+    };
+    // SAFETY: a value of the map, which that CPU may write now: hence volatile.
+    if unsafe { (&raw const (*mark).began_ns).read_volatile() } != 0 {
+        waits_from(task, now_ns());
     }
 }
 
@@ -412,22 +431,23 @@ fn woken(task: u64) {
 fn waits_from(task: u64, ns: u64) {
     let Some(wakeup) = WAKEUPS.get_ptr_mut(task) else {
         if WAKEUPS.insert(task, Wakeup { ns }, 0).is_ok() {
-            waiting(1);
+            count_waiting(1);
         } else {
-            lost(Loss::Wait);
+            TOTALS.lost(Loss::Wait, 1);
         }
         return;
     };
     // SAFETY: a value of the map.
-    let wakeup = unsafe { &mut *wakeup };
-    // Left behind by an earlier watch; of this one, the first wake-up counts.
-    if wakeup.ns < control().watched_since_ns {
-        wakeup.ns = ns;
+    unsafe {
+        // Left behind by an earlier watch; of this one, the first wake-up counts.
+        if (*wakeup).ns < control().watched_since_ns {
+            (*wakeup).ns = ns;
+        }
     }
 }
 
-/// A task that goes without having come was on the CPU when it was woken: a pass had
-/// interrupted it on its way to sleep, which is counted there.
+/// A task that leaves the CPU while it waits was still on it when it was woken: a pass had
+/// interrupted it on its way to sleep. The end of that pass counts its wait.
 #[inline(always)]
 fn switched(previous: u64, next: u64) {
     if !anybody_waits() {
@@ -448,59 +468,54 @@ fn forget(task: u64) -> Option<u64> {
     // SAFETY: a value of the map.
     let ns = unsafe { (*wakeup).ns };
     if WAKEUPS.remove(task).is_ok() {
-        // In two's complement.
-        waiting(u64::MAX);
+        // Minus one, in two's complement.
+        count_waiting(u64::MAX);
     }
     Some(ns)
 }
 
 #[inline(always)]
 fn count_task_wait(wait: Interval) {
-    if let Some(totals) = totals() {
-        totals.task_waits.record(wait.ns, UNIT_NS);
+    if let Some(totals) = TOTALS.get() {
+        // SAFETY: this CPU's own value. A switch of tasks and the end of a pass write the
+        // field; the former runs with interrupts off, so neither interrupts the other.
+        unsafe { Histogram::record(&raw mut (*totals).task_waits, wait.ns, UNIT_NS) };
     }
     if let Some(slow) = slow(wait) {
-        remember(&mut slow.task_waits, wait);
+        // SAFETY: as above.
+        unsafe { remember(&raw mut (*slow).task_waits, wait) };
     }
 }
 
 // Maps.
 
-#[inline(always)]
-fn mark(cpu: u32) -> Option<&'static mut Mark> {
-    // SAFETY: a value of the map. All but `began_ns`, which wake-ups on other CPUs
-    // read, is used by its own CPU alone.
-    MARKS.get_ptr_mut(cpu).map(|mark| unsafe { &mut *mark })
-}
-
-#[inline(always)]
-fn totals() -> Option<&'static mut Totals> {
-    // SAFETY: this CPU's own value. No two programs that can interrupt each other
-    // write the same field, but for the losses.
-    TOTALS.get_ptr_mut(0).map(|totals| unsafe { &mut *totals })
-}
-
 /// Where this CPU's slow intervals are remembered, if this one is slow.
 #[inline(always)]
-fn slow(interval: Interval) -> Option<&'static mut Slow> {
+fn slow(interval: Interval) -> Option<*mut Slow> {
     if interval.ns < global(&SLOW_NS) {
         return None;
     }
-    // SAFETY: as of `totals`.
-    SLOW.get_ptr_mut(0).map(|slow| unsafe { &mut *slow })
+    SLOW.get()
 }
 
+/// Overwrites the oldest interval of a ring.
+///
+/// # Safety
+///
+/// `ring` must point to one in a map's value that nothing else writes at the same time.
 #[inline(always)]
-fn remember(ring: &mut Ring, interval: Interval) {
-    if let Some(place) = ring.intervals.get_mut(ring.written as usize % REMEMBERED) {
-        *place = interval;
-        ring.written += 1;
+unsafe fn remember(ring: *mut Ring, interval: Interval) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let place = (*ring).written as usize % REMEMBERED;
+        (*ring).intervals[place] = interval;
+        add_exclusive(&raw mut (*ring).written, 1);
     }
 }
 
 #[inline(always)]
 fn control() -> Control {
-    CONTROL.get(0).copied().unwrap_or(Control {
+    value_of(&CONTROL, 0).unwrap_or(Control {
         epoch: 0,
         watched_since_ns: 0,
     })
@@ -508,44 +523,22 @@ fn control() -> Control {
 
 #[inline(always)]
 fn anybody_waits() -> bool {
-    WAITING.get(0).is_some_and(|waiting| *waiting != 0)
+    value_of(&WAITING, 0).is_some_and(|waiting| waiting != 0)
 }
 
 #[inline(always)]
-fn waiting(more: u64) {
+fn count_waiting(change: u64) {
     if let Some(waiting) = WAITING.get_ptr_mut(0) {
         // SAFETY: a value of the map.
-        unsafe { add(waiting, more) };
+        unsafe { add_atomic(waiting, change) };
     }
 }
 
-#[inline(always)]
-fn lost(loss: Loss) {
-    if let Some(totals) = TOTALS.get_ptr_mut(0) {
-        // SAFETY: a value of the map; several programs count here, so atomically.
-        unsafe { add(&raw mut (*totals).lost[loss as usize], 1) };
-    }
-}
-
-// Time.
-
-#[inline(always)]
-fn cpu() -> u32 {
-    // SAFETY: takes no argument.
-    unsafe { bpf_get_smp_processor_id() }
-}
-
-/// `CLOCK_MONOTONIC`, nanoseconds.
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: takes no argument.
-    unsafe { bpf_ktime_get_ns() }
-}
-
+/// The time from `began_ns` until now.
 #[inline(always)]
 fn since(began_ns: u64) -> Interval {
     Interval {
         began_ns,
-        ns: now().saturating_sub(began_ns),
+        ns: now_ns().saturating_sub(began_ns),
     }
 }

@@ -1,6 +1,6 @@
 //! ABI of `psi_stall`: who waits for memory, by which path of the kernel, and how long.
 
-use crate::shared::histogram::Histogram;
+use crate::shared::{abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of all histograms: 16 µs, 32 µs, … 4.2 s, and all above.
 pub const BUCKETS: usize = 20;
@@ -16,11 +16,8 @@ pub const FRAMES: usize = 12;
 /// include/linux/sched.h).
 pub const COMMAND: usize = 16;
 
-/// An offset that the running kernel does not tell.
-pub const UNKNOWN: u32 = u32::MAX;
-
 /// Where the members lie in the structures of the running kernel, in bytes, or
-/// [`UNKNOWN`].
+/// [`UNKNOWN`](crate::shared::UNKNOWN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Offsets {
@@ -38,18 +35,6 @@ pub struct Offsets {
     pub node_id: u32,
 }
 
-impl Offsets {
-    /// A kernel that tells nothing.
-    pub const UNKNOWN: Self = Self {
-        task_psi_flags: UNKNOWN,
-        task_command: UNKNOWN,
-        task_cgroups: UNKNOWN,
-        css_set_cgroup: UNKNOWN,
-        cgroup_node: UNKNOWN,
-        node_id: UNKNOWN,
-    };
-}
-
 /// What a task does while tasks are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -62,41 +47,19 @@ pub enum Doing {
     Runs = 2,
 }
 
-/// Why a wait is missing from the counts, or its cause is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Loss {
-    /// A wait whose end was not seen.
-    Call = 0,
-    /// The stack was not taken: the wait is counted, with an unknown cause.
-    Stack = 1,
-    /// The map of waits took no more: the wait is in the histogram alone.
-    Waiter = 2,
-    /// Memory of the kernel could not be read: the wait is not counted.
-    Read = 3,
-    /// The map of what tasks did took no more.
-    Task = 4,
-}
-
-impl Loss {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
-        Self::Call,
-        Self::Stack,
-        Self::Waiter,
-        Self::Read,
-        Self::Task,
-    ];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Call => "call",
-            Self::Stack => "stack",
-            Self::Waiter => "waiter",
-            Self::Read => "read",
-            Self::Task => "task",
-        }
+label_values! {
+    /// Why a wait is missing from the counts, or its cause is.
+    pub enum Loss {
+        /// A wait whose end was not seen.
+        Call = "call",
+        /// The stack was not taken: the wait is counted, with an unknown cause.
+        Stack = "stack",
+        /// The map of waits took no more: the wait is in the histogram alone.
+        Waiter = "waiter",
+        /// Memory of the kernel could not be read: the wait is not counted.
+        Read = "read",
+        /// The map of what tasks did took no more.
+        Task = "task",
     }
 }
 
@@ -183,4 +146,7 @@ pub struct Totals {
     pub lost: [u64; Loss::ALL.len()],
 }
 
-crate::abi!(Offsets, Stall, Waiter, Waiting, Task, Sum, Totals);
+losses!(Totals, Loss);
+offsets!(Offsets);
+
+abi!(Offsets, Stall, Waiter, Waiting, Task, Sum, Totals);

@@ -16,7 +16,7 @@ const DEPTH: usize = 4;
 
 /// How far the stack pointer of a return may lie above that of its entry, bytes:
 /// the return address and what the trampoline adjusts, which differs by version
-/// (arch/x86/kernel/kprobes/core.c) but is far below any frame's size.
+/// (arch/x86/kernel/kprobes/core.c) but is far less than the size of any frame.
 const RETURN_DISTANCE: u64 = 32;
 
 /// The calls that are under way in one context, in no order.
@@ -42,7 +42,7 @@ const NO_CALL: Call = Call {
 pub type CallMap = HashMap<u64, Calls>;
 
 /// Remembers the arguments of a call at its entry. Returns how many events that
-/// loses: this one for want of room, or one that never returned and held the place.
+/// loses: this one where there is no room, or one that never returned and held the place.
 #[inline(always)]
 pub fn enter(map: &CallMap, ctx: &ProbeContext, arguments: [u64; 2]) -> u64 {
     let stack = stack_pointer(ctx.as_ptr().cast());
@@ -52,7 +52,7 @@ pub fn enter(map: &CallMap, ctx: &ProbeContext, arguments: [u64; 2]) -> u64 {
         let calls = Calls([call, NO_CALL, NO_CALL, NO_CALL]);
         return u64::from(map.insert(key, calls, 0).is_err());
     };
-    // SAFETY: a value of the map, used by this context alone.
+    // SAFETY: a value of the map. This context alone uses it, so the reference is the only one.
     for place in unsafe { &mut (*calls).0 } {
         // The stack grows down: a call whose frame is not above this one is over.
         if place.stack <= stack {
@@ -90,7 +90,7 @@ pub fn leave(map: &CallMap, ctx: &RetProbeContext) -> Return {
         return found;
     };
     let mut running = false;
-    // SAFETY: a value of the map, used by this context alone.
+    // SAFETY: as in `enter`.
     for place in unsafe { &mut (*calls).0 } {
         if place.stack == 0 {
             continue;

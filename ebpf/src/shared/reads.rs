@@ -21,20 +21,20 @@ pub unsafe fn read<T: Copy>(base: *const u8, offset: u32) -> Result<T, i32> {
 }
 
 /// Reads a member of an object whose type the verifier knows, such as an argument of
-/// an fentry program: one instruction instead of a call. An address that cannot be
-/// read gives 0.
+/// an fentry program: one instruction instead of a call. It is 0 where the memory cannot
+/// be read.
 ///
 /// # Safety
 ///
-/// See [`read`]. Of any other object than a typed one the verifier refuses the program.
+/// See [`read`]. The verifier refuses the program for an object without such a type.
 #[inline(always)]
 pub unsafe fn read_typed<T: Copy>(object: *const u8, offset: u32) -> T {
     // SAFETY: the kernel catches the fault of a bad address.
     unsafe { core::ptr::read_volatile(object.wrapping_add(offset as usize).cast()) }
 }
 
-/// The number of an address whose type the verifier knows. It allows next to no
-/// arithmetic on such a one, and takes what has been negated for a number.
+/// The number of an address whose type the verifier knows. The verifier allows next to no
+/// arithmetic on such an address, but takes what was negated for a number.
 #[inline(always)]
 pub fn untyped(object: *const u8) -> u64 {
     let mut number = object as u64;
@@ -49,7 +49,7 @@ pub fn untyped(object: *const u8) -> u64 {
 pub struct Part<const WORDS: usize>(MaybeUninit<[u64; WORDS]>);
 
 impl<const WORDS: usize> Part<WORDS> {
-    /// Before it is read.
+    /// A copy of nothing yet.
     #[inline(always)]
     pub const fn unread() -> Self {
         Self(MaybeUninit::uninit())
@@ -59,7 +59,7 @@ impl<const WORDS: usize> Part<WORDS> {
     ///
     /// # Errors
     ///
-    /// The kernel's negative error number where the memory cannot be read. It is zero
+    /// The kernel's negative error number where the memory cannot be read. The copy is zeros
     /// then.
     #[inline(always)]
     pub fn read(&mut self, address: u64) -> Result<(), i32> {

@@ -8,8 +8,8 @@ use aya_ebpf::{
     helpers::generated::bpf_get_stackid,
 };
 
-/// A map of stacks of at most `FRAMES` frames: one that is as deep as the kernel allows
-/// takes a kilobyte, and has the same beginning as many others.
+/// A map of stacks, of which it keeps the innermost `FRAMES` frames: as many as the kernel
+/// allows take a kilobyte, and most stacks differ in the innermost few.
 #[expect(missing_debug_implementations, reason = "lives in BPF alone")]
 #[repr(transparent)]
 pub struct Stacks<const FRAMES: usize> {
@@ -20,7 +20,7 @@ pub struct Stacks<const FRAMES: usize> {
 unsafe impl<const FRAMES: usize> Sync for Stacks<FRAMES> {}
 
 impl<const FRAMES: usize> Stacks<FRAMES> {
-    /// With room for so many stacks, at a place that a hash tells.
+    /// A map with room for so many stacks. The hash of a stack decides its place.
     pub const fn with_max_entries(max_entries: u32) -> Self {
         Self {
             definition: UnsafeCell::new(bpf_map_def {
@@ -35,8 +35,8 @@ impl<const FRAMES: usize> Stacks<FRAMES> {
         }
     }
 
-    /// The id of the stack of the kernel at this place, or a negative error number: its
-    /// place is another's.
+    /// The id of the kernel's stack here, or a negative error number where another stack has
+    /// its place.
     #[inline(always)]
     pub fn id(&'static self, ctx: &impl EbpfContext) -> i64 {
         // SAFETY: the context is the program's, the map what the loader makes of it.

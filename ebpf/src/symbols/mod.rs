@@ -1,5 +1,7 @@
 //! The kernel's symbols whose names may be wanted, picked out by the kernel itself.
 
+use crate::shared::{abi, offsets};
+
 /// Bytes of a name that are looked at.
 pub const PREFIX: usize = 4;
 
@@ -73,11 +75,6 @@ pub struct Offsets {
     pub kind: u32,
 }
 
-impl Offsets {
-    /// Before the agent has set them.
-    pub const UNKNOWN: Self = Self { name: 0, kind: 0 };
-}
-
 /// Bytes of a name and the zero behind it.
 pub const LONGEST_NAME: usize = 127;
 
@@ -91,7 +88,9 @@ pub struct Symbol {
     pub name: [u8; LONGEST_NAME],
 }
 
-crate::abi!(Prefixes, Offsets, Symbol);
+offsets!(Offsets);
+
+abi!(Prefixes, Offsets, Symbol);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
-//! Goes through the kernel's symbols and writes those down whose names may be wanted: an
-//! iterator (kernel/kallsyms.c, `bpf_iter_ksym`, from 6.0 on). `/proc/kallsyms` has the same,
-//! but most of what reading that takes is the formatting of symbols that nobody asks for.
+//! Iterates over the kernel's symbols and writes out those whose names may be wanted.
+//! `/proc/kallsyms` has the same, but most of what reading that takes is the formatting of
+//! symbols that nobody asks for.
 
 #![no_std]
 #![no_main]
@@ -21,7 +21,8 @@ static OFFSETS: Offsets = Offsets::UNKNOWN;
 #[unsafe(no_mangle)]
 static PREFIXES: Prefixes = Prefixes::NONE;
 
-/// `struct bpf_iter__ksym` of kernel/kallsyms.c.
+/// `struct bpf_iter__ksym { struct bpf_iter_meta *meta; struct kallsym_iter *ksym; }` of
+/// kernel/kallsyms.c, the same in 6.1.176, 6.12.117 and 7.3.4. 5.10 has no such iterator.
 #[repr(C)]
 struct Context {
     meta: *const Meta,
@@ -34,6 +35,8 @@ struct Meta {
     file: *mut aya_ebpf::bindings::seq_file,
 }
 
+/// 6.1, 6.12, 7.3: the target `ksym` of iterators, called once a symbol, and at the end once
+/// more with a null pointer for a symbol.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/ksym")]
 extern "C" fn wanted_symbols(context: *const Context) -> i32 {
@@ -47,9 +50,8 @@ extern "C" fn wanted_symbols(context: *const Context) -> i32 {
 
 #[inline(always)]
 fn write_if_wanted(meta: *const Meta, symbol: *const u8) {
-    let offsets = global(&OFFSETS);
     // SAFETY: characters.
-    let prefix: Result<[u8; PREFIX], _> = unsafe { read(symbol, offsets.name) };
+    let prefix: Result<[u8; PREFIX], _> = unsafe { read(symbol, global(&OFFSETS.name)) };
     if !prefix.is_ok_and(|prefix| PREFIXES.has(prefix)) {
         return;
     }
@@ -58,11 +60,11 @@ fn write_if_wanted(meta: *const Meta, symbol: *const u8) {
     // SAFETY: a character; and a name with a zero at its end. The verifier takes what is behind
     // that for written too.
     unsafe {
-        (&raw mut (*found).kind).write(read(symbol, offsets.kind).unwrap_or(0));
+        (&raw mut (*found).kind).write(read(symbol, global(&OFFSETS.kind)).unwrap_or(0));
         bpf_probe_read_kernel_str(
             (&raw mut (*found).name).cast(),
             LONGEST_NAME as u32,
-            symbol.wrapping_add(offsets.name as usize).cast(),
+            symbol.wrapping_add(global(&OFFSETS.name) as usize).cast(),
         );
     }
     // SAFETY: the file is the kernel's own, the symbol as long as is said. What finds no room

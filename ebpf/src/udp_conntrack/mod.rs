@@ -1,7 +1,7 @@
 //! ABI of `udp_conntrack`: the creation and the removal of UDP entries in the
 //! connection tracking table.
 
-use crate::shared::histogram::Histogram;
+use crate::shared::{abi, histogram::Histogram, label_values, losses, offsets};
 
 /// Buckets of the lifetime histogram: 1 s, 2 s, … 16,384 s, and all above.
 pub const LIFETIME_BUCKETS: usize = 16;
@@ -20,7 +20,7 @@ pub const EPHEMERAL_PORT: u16 = 32_768;
 pub const ENTRY_WORDS: usize = 20;
 
 /// Where the members lie in the structures of the running kernel, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Offsets {
     /// `sk_buff._nfct`: pointer to the entry, its low three bits hold other things.
@@ -40,7 +40,7 @@ pub struct Offsets {
 
 /// Members of `nf_conn`, counted from [`Offsets::ct_part`]. Each lies within
 /// [`ENTRY_WORDS`], at a multiple of its size, or of 4 for the source address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EntryOffsets {
     /// `status`: bits of `enum ip_conntrack_status`.
@@ -59,7 +59,7 @@ pub struct EntryOffsets {
     pub protocol: u32,
 }
 
-/// To whom an entry is ascribed.
+/// Whose entries are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct Flow {
@@ -86,98 +86,47 @@ pub struct FlowCounts {
     pub wasted_jiffies: u64,
 }
 
-/// How an entry ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum End {
-    /// Its timeout had passed.
-    Expired = 0,
-    /// Pushed out by a new entry, the table being full.
-    EarlyDrop = 1,
-    /// Deleted by ctnetlink.
-    Userspace = 2,
-    /// Everything else: an interface or namespace went, IPVS, a clash.
-    Other = 3,
-}
-
-impl End {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Expired, Self::EarlyDrop, Self::Userspace, Self::Other];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::EarlyDrop => "early_drop",
-            Self::Userspace => "userspace",
-            Self::Other => "other",
-        }
+label_values! {
+    /// How an entry ended.
+    pub enum End {
+        /// Its timeout had passed.
+        Expired = "expired",
+        /// Pushed out by a new entry, the table being full.
+        EarlyDrop = "early_drop",
+        /// Deleted by ctnetlink.
+        Userspace = "userspace",
+        /// Everything else: an interface or namespace went, IPVS, a clash.
+        Other = "other",
     }
 }
 
-/// What a flow had become when its entry was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum State {
-    /// Nothing came back.
-    Unreplied = 0,
-    /// An answer came, and the flow was over before it counted as a stream.
-    Replied = 1,
-    /// A stream: kept for `nf_conntrack_udp_timeout_stream`, and never pushed out.
-    Assured = 2,
-}
-
-impl State {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Unreplied, Self::Replied, Self::Assured];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unreplied => "unreplied",
-            Self::Replied => "replied",
-            Self::Assured => "assured",
-        }
+label_values! {
+    /// What a flow had become when its entry was removed.
+    pub enum State {
+        /// Nothing came back.
+        Unreplied = "unreplied",
+        /// An answer came, and the flow was over before it counted as a stream.
+        Replied = "replied",
+        /// A stream: kept for `nf_conntrack_udp_timeout_stream`, and never pushed out.
+        Assured = "assured",
     }
 }
 
-/// Why an event, or a part of one, is missing from the counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Loss {
-    /// Kernel memory could not be read: the event is not counted at all.
-    Read = 0,
-    /// An entry's return probe found no entry probe, or there was no room to
-    /// remember it: the event is not counted at all.
-    Call = 1,
-    /// The map of flows took no more: counted, but in no flow.
-    Flow = 2,
-    /// The map of births took no more: the entry's lifetime will be unknown.
-    Birth = 3,
-    /// Removed without a birth on record: made before the probes were attached,
-    /// or pushed out of the map of births. Its lifetime is unknown.
-    Lifetime = 4,
-}
-
-impl Loss {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
-        Self::Read,
-        Self::Call,
-        Self::Flow,
-        Self::Birth,
-        Self::Lifetime,
-    ];
-
-    /// The value of the metric's label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Call => "call",
-            Self::Flow => "flow",
-            Self::Birth => "birth",
-            Self::Lifetime => "lifetime",
-        }
+label_values! {
+    /// Why an event, or a part of one, is missing from the counts.
+    pub enum Loss {
+        /// Kernel memory could not be read: the event is not counted at all.
+        Read = "read",
+        /// An entry's return probe found no entry probe, or there was no room to
+        /// remember it: the event is not counted at all.
+        Call = "call",
+        /// The map of flows took no more: counted, but in no flow.
+        Flow = "flow",
+        /// The map of births took no more: the entry's lifetime will be unknown.
+        Birth = "birth",
+        /// Removed without a birth on record: made before the probes were attached,
+        /// or pushed out of the map of births. Its lifetime is unknown.
+        Lifetime = "lifetime",
     }
 }
 
@@ -201,4 +150,7 @@ pub struct Totals {
     pub lost: [u64; Loss::ALL.len()],
 }
 
-crate::abi!(Offsets, Flow, FlowCounts, Totals);
+losses!(Totals, Loss);
+offsets!(Offsets);
+
+abi!(Offsets, Flow, FlowCounts, Totals);

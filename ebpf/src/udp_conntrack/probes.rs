@@ -1,12 +1,14 @@
-//! Counts UDP entries of the connection tracking table where they are made and
-//! where they are removed: once a flow, never once a packet.
+//! Counts UDP entries of the connection tracking table where the kernel makes and removes
+//! them: once a flow, never once a packet.
 //!
-//! - Made: `__nf_conntrack_confirm` returns `NF_ACCEPT` (nf_conntrack_core.c).
-//!   The packet may by then carry an entry that another packet had inserted
-//!   first; that one is not counted again.
-//! - Removed: `nf_ct_destroy` (`destroy_conntrack` up to 5.10) runs once for each
-//!   entry, whatever way it went, while nobody can reuse it yet. `nf_ct_delete`
-//!   alone knows whether user space asked for it, so that is noted there.
+//! - Made: `__nf_conntrack_confirm` returns `NF_ACCEPT`. The packet may by then carry an
+//!   entry that another packet had inserted first; that one is not counted again.
+//! - Removed: `nf_ct_destroy` (`destroy_conntrack` on 5.10) runs once for each entry,
+//!   for whatever reason, while nobody can reuse it yet. `nf_ct_delete` alone knows whether
+//!   user space asked for it, so its probe remembers that.
+//!
+//! All functions are in net/netfilter/nf_conntrack_core.c. The prototypes are those of
+//! Linux 5.10.262, 6.1.176, 6.12.117 and 7.3.4, as Debian ships them; "all" means these four.
 
 #![no_std]
 #![no_main]
@@ -15,24 +17,23 @@ use core::sync::atomic::AtomicU64;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
-    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
+    helpers::generated::bpf_jiffies64,
     macros::{fentry, fexit, kprobe, kretprobe, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::warn;
 use ebpf::{
     shared::{
-        Marks, Part, add,
+        AddressCache, AddressSet, Part, PerCpu, SLOTS, Slot, add_atomic, add_exclusive,
         calls::{self, CallMap},
-        context_id, global,
-        memo::{self, Memo},
-        read, read_typed, untyped,
+        context_id, get_or_insert, global,
+        histogram::Histogram,
+        now_ns, read, read_typed, untyped,
     },
     udp_conntrack::{
-        ENTRY_WORDS, EPHEMERAL_PORT, End, EntryOffsets, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss,
-        Offsets, State, Totals,
+        ENTRY_WORDS, EPHEMERAL_PORT, End, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss, Offsets, State,
+        Totals,
     },
 };
 
@@ -50,29 +51,14 @@ const IPS_NAT_CLASH: u32 = 1 << 12;
 
 /// Set by the agent from the BTF of the running kernel.
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    skb_nfct: 0,
-    ct_general: 0,
-    ct_part: 0,
-    ct: EntryOffsets {
-        status: 0,
-        timeout: 0,
-        net: 0,
-        source_address: 0,
-        family: 0,
-        destination_port: 0,
-        protocol: 0,
-    },
-    net_inum: 0,
-    net_udp_timeout: 0,
-};
+static OFFSETS: Offsets = Offsets::UNKNOWN;
 
-/// Not zero: the probes say in the agent's log what they could not read.
+/// Not zero: the probes write to the agent's log what they could not read.
 #[unsafe(no_mangle)]
 static VERBOSE: u32 = 0;
 
 #[map]
-static TOTALS: PerCpuArray<Totals> = PerCpuArray::with_max_entries(1, 0);
+static TOTALS: PerCpu<Totals> = PerCpu::new();
 
 /// The agent sets the size of this map and of `BIRTHS`.
 #[map]
@@ -81,17 +67,17 @@ static FLOWS: LruHashMap<Flow, FlowCounts> = LruHashMap::with_max_entries(1, 0);
 /// When entries were made (`CLOCK_MONOTONIC`, nanoseconds), by the address of the
 /// `nf_conn`. The slab reuses addresses at once, so a removal takes its birth out, and a
 /// new entry overwrites one left behind.
-const BORN: Memo = Memo {
+const BORN: AddressCache = AddressCache {
     slots: &RECENT_BIRTHS,
     rest: &BIRTHS,
 };
 #[map]
-static RECENT_BIRTHS: Array<memo::Slot> = Array::with_max_entries(memo::SLOTS, 0);
+static RECENT_BIRTHS: Array<Slot> = Array::with_max_entries(SLOTS, 0);
 #[map]
 static BIRTHS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
-/// Packets (`sk_buff` addresses) whose own entry lost against an equal one.
-const CLASHED: Marks = Marks {
+/// Packets (`sk_buff` addresses) that took over an equal entry in place of their own.
+const CLASHED: AddressSet = AddressSet {
     map: &CLASHES,
     count: &CLASH_COUNT,
 };
@@ -104,7 +90,7 @@ static CLASH_COUNT: AtomicU64 = AtomicU64::new(0);
 static EARLY_DROPS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
 
 /// Entries that user space has deleted and that are not destroyed yet.
-const DELETED: Marks = Marks {
+const DELETED: AddressSet = AddressSet {
     map: &DELETIONS,
     count: &DELETION_COUNT,
 };
@@ -115,20 +101,22 @@ static DELETION_COUNT: AtomicU64 = AtomicU64::new(0);
 #[map]
 static CONFIRMS: CallMap = HashMap::with_max_entries(1024, 0);
 
-// Hooks: fentry and fexit.
+// Made.
 
+/// All: `int __nf_conntrack_confirm(struct sk_buff *skb)`
 #[fexit]
 fn confirm_fexit(ctx: FExitContext) -> i32 {
     let skb: *const u8 = ctx.arg(0);
     let verdict: u32 = ctx.arg(1);
-    if verdict == NF_ACCEPT && !CLASHED.take(skb as u64) {
+    if verdict == NF_ACCEPT && !CLASHED.remove(skb as u64) {
         count_if_readable(&ctx, created(entry_of_typed(skb)));
     }
     0
 }
 
-/// `nf_ct_resolve_clash(skb, h, reply_hash)`: the packet goes on with the entry
-/// that was first, except where its own could be inserted under `IPS_NAT_CLASH`.
+/// All: `int nf_ct_resolve_clash(struct sk_buff *skb, struct nf_conntrack_tuple_hash *h, u32
+/// reply_hash)`, static. The packet goes on with the entry that was first, except where its
+/// own could be inserted under `IPS_NAT_CLASH`.
 #[fexit]
 fn clash_fexit(ctx: FExitContext) -> i32 {
     let skb: *const u8 = ctx.arg(0);
@@ -139,49 +127,25 @@ fn clash_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
-#[fentry]
-fn delete_fentry(ctx: FEntryContext) -> i32 {
-    note_deletion(ctx.arg(0), ctx.arg(1));
-    0
-}
-
-#[fentry]
-fn destroy_fentry(ctx: FEntryContext) -> i32 {
-    count_if_readable(&ctx, removed(untyped(ctx.arg(0))));
-    0
-}
-
-#[fentry]
-fn early_drop_fentry(_ctx: FEntryContext) -> i32 {
-    early_drop_begins();
-    0
-}
-
-#[fexit]
-fn early_drop_fexit(_ctx: FExitContext) -> i32 {
-    early_drop_ends();
-    0
-}
-
-// Hooks: kprobe and kretprobe.
-
+/// As of [`confirm_fexit`].
 #[kprobe]
 fn confirm_kprobe(ctx: ProbeContext) -> u32 {
     let Some(skb) = ctx.arg::<u64>(0) else {
         return 0;
     };
     match entry_of(skb) {
-        Ok(ct) => lost(Loss::Call, calls::enter(&CONFIRMS, &ctx, [skb, ct])),
+        Ok(ct) => TOTALS.lost(Loss::Call, calls::enter(&CONFIRMS, &ctx, [skb, ct])),
         Err(errno) => count_if_readable(&ctx, Err(errno)),
     }
     0
 }
 
+/// As of [`confirm_fexit`].
 #[kretprobe]
 fn confirm_kretprobe(ctx: RetProbeContext) -> u32 {
     let returned = calls::leave(&CONFIRMS, &ctx);
-    lost(Loss::Call, returned.unreturned);
-    lost(Loss::Call, u64::from(!returned.seen));
+    TOTALS.lost(Loss::Call, returned.unreturned);
+    TOTALS.lost(Loss::Call, u64::from(!returned.seen));
     let [skb, ct] = returned.arguments;
     // The same entry as before the call: the packet's own was inserted.
     if returned.seen && ctx.ret::<u32>() == NF_ACCEPT && entry_of(skb) == Ok(ct) {
@@ -190,14 +154,35 @@ fn confirm_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
+// Removed.
+
+/// All: `bool nf_ct_delete(struct nf_conn *ct, u32 portid, int report)`. `portid` is the
+/// port of the netlink socket that asked for it, 0 for the kernel itself.
+#[fentry]
+fn delete_fentry(ctx: FEntryContext) -> i32 {
+    deleted(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// As of [`delete_fentry`]. In Debian's 5.10 gcc has split the function, and the probe is at
+/// `nf_ct_delete.part.0`.
 #[kprobe]
 fn delete_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(ct), Some(portid)) = (ctx.arg(0), ctx.arg(1)) {
-        note_deletion(ct, portid);
+        deleted(ct, portid);
     }
     0
 }
 
+/// - 5.10: `void destroy_conntrack(struct nf_conntrack *nfct)`, static
+/// - 6.1, 6.12, 7.3: `void nf_ct_destroy(struct nf_conntrack *nfct)`
+#[fentry]
+fn destroy_fentry(ctx: FEntryContext) -> i32 {
+    count_if_readable(&ctx, removed(untyped(ctx.arg(0))));
+    0
+}
+
+/// As of [`destroy_fentry`].
 #[kprobe]
 fn destroy_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(general) = ctx.arg(0) {
@@ -206,12 +191,28 @@ fn destroy_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// All: `int early_drop(struct net *net, unsigned int hash)`, static
+#[fentry]
+fn early_drop_fentry(_ctx: FEntryContext) -> i32 {
+    early_drop_begins();
+    0
+}
+
+/// As of [`early_drop_fentry`].
+#[fexit]
+fn early_drop_fexit(_ctx: FExitContext) -> i32 {
+    early_drop_ends();
+    0
+}
+
+/// As of [`early_drop_fentry`].
 #[kprobe]
 fn early_drop_kprobe(_ctx: ProbeContext) -> u32 {
     early_drop_begins();
     0
 }
 
+/// As of [`early_drop_fentry`].
 #[kretprobe]
 fn early_drop_kretprobe(_ctx: RetProbeContext) -> u32 {
     early_drop_ends();
@@ -228,7 +229,7 @@ fn entry_of(skb: u64) -> Result<u64, i32> {
     Ok(nfct & NFCT_PTRMASK)
 }
 
-/// The same of a packet that the hook was given as such.
+/// The same of a packet whose type the verifier knows.
 #[inline(always)]
 fn entry_of_typed(skb: *const u8) -> u64 {
     // SAFETY: an integer.
@@ -246,15 +247,17 @@ fn created(address: u64) -> Result<(), i32> {
     if entry.status() & IPS_CONFIRMED == 0 {
         return Ok(());
     }
-    let Some(totals) = totals() else {
+    let Some(totals) = TOTALS.get() else {
         return Ok(());
     };
     if entry.protocol() != IPPROTO_UDP {
-        totals.created_other += 1;
+        // SAFETY: this CPU's own value, and no other program writes this field.
+        unsafe { add_exclusive(&raw mut (*totals).created_other, 1) };
         return Ok(());
     }
     let flow = entry.flow()?;
-    totals.created += 1;
+    // SAFETY: as above.
+    unsafe { add_exclusive(&raw mut (*totals).created, 1) };
     count_flow(
         &flow,
         FlowCounts {
@@ -262,10 +265,8 @@ fn created(address: u64) -> Result<(), i32> {
             ..NO_COUNTS
         },
     );
-    // SAFETY: takes no argument.
-    let ns = unsafe { bpf_ktime_get_ns() };
-    if !BORN.put(address, ns) {
-        lost(Loss::Birth, 1);
+    if !BORN.put(address, now_ns()) {
+        TOTALS.lost(Loss::Birth, 1);
     }
     Ok(())
 }
@@ -278,17 +279,15 @@ fn clashed(skb: u64, address: u64) -> Result<(), i32> {
     let mut entry = Entry::unread();
     entry.read(address)?;
     if entry.status() & IPS_NAT_CLASH == 0 {
-        CLASHED.set(skb);
+        CLASHED.insert(skb);
     }
     Ok(())
 }
 
-/// `nf_ct_delete(ct, portid, report)`: the port of the netlink socket that asked for
-/// it, 0 for the kernel itself.
 #[inline(always)]
-fn note_deletion(ct: u64, portid: u32) {
+fn deleted(ct: u64, portid: u32) {
     if portid != 0 {
-        DELETED.set(ct);
+        DELETED.insert(ct);
     }
 }
 
@@ -303,41 +302,31 @@ fn removed(general: u64) -> Result<(), i32> {
         return Ok(());
     }
     // For every protocol: the address will be another entry's soon.
-    let by_userspace = DELETED.take(address);
-    let Some(totals) = totals() else {
+    let by_userspace = DELETED.remove(address);
+    let Some(totals) = TOTALS.get() else {
         return Ok(());
     };
     if entry.protocol() != IPPROTO_UDP {
-        totals.removed_other += 1;
+        // SAFETY: this CPU's own value, and no other program writes this field.
+        unsafe { add_exclusive(&raw mut (*totals).removed_other, 1) };
         return Ok(());
     }
     let flow = entry.flow()?;
-    let state = if status & IPS_ASSURED != 0 {
-        State::Assured
-    } else if status & IPS_SEEN_REPLY != 0 {
-        State::Replied
-    } else {
-        State::Unreplied
-    };
+    let state = state(status);
     // SAFETY: takes no argument. The entry's own time stamps have 32 bits.
     let now = unsafe { bpf_jiffies64() } as u32;
     let timeout = entry.timeout();
-    let end = if by_userspace {
-        End::Userspace
-    } else if now.wrapping_sub(timeout) as i32 >= 0 {
-        End::Expired
-    } else if EARLY_DROPS.get_ptr(context_id()).is_some() {
-        End::EarlyDrop
-    } else {
-        End::Other
-    };
+    let end = end(by_userspace, now, timeout);
     let wasted = match state {
         State::Assured => 0,
         State::Unreplied | State::Replied => u64::from(idle(now, timeout, entry.udp_timeout()?)),
     };
 
-    totals.removed[end as usize][state as usize] += 1;
-    totals.wasted_jiffies += wasted;
+    // SAFETY: as above.
+    unsafe {
+        add_exclusive(&raw mut (*totals).removed[end as usize][state as usize], 1);
+        add_exclusive(&raw mut (*totals).wasted_jiffies, wasted);
+    }
     count_flow(
         &flow,
         FlowCounts {
@@ -346,15 +335,46 @@ fn removed(general: u64) -> Result<(), i32> {
             ..NO_COUNTS
         },
     );
-    let born = BORN.take(address);
-    if born == 0 {
-        lost(Loss::Lifetime, 1);
-    } else {
-        // SAFETY: takes no argument.
-        let lived = unsafe { bpf_ktime_get_ns() }.saturating_sub(born);
-        totals.lifetimes.record(lived, LIFETIME_UNIT_NS);
-    }
+    count_lifetime(totals, address);
     Ok(())
+}
+
+/// What a flow has become, by the status of its entry.
+#[inline(always)]
+fn state(status: u32) -> State {
+    if status & IPS_ASSURED != 0 {
+        State::Assured
+    } else if status & IPS_SEEN_REPLY != 0 {
+        State::Replied
+    } else {
+        State::Unreplied
+    }
+}
+
+/// How an entry ends that is removed now; both times are jiffies.
+#[inline(always)]
+fn end(by_userspace: bool, now: u32, timeout: u32) -> End {
+    if by_userspace {
+        End::Userspace
+    } else if now.wrapping_sub(timeout) as i32 >= 0 {
+        End::Expired
+    } else if EARLY_DROPS.get_ptr(context_id()).is_some() {
+        End::EarlyDrop
+    } else {
+        End::Other
+    }
+}
+
+#[inline(always)]
+fn count_lifetime(totals: *mut Totals, address: u64) {
+    let born_ns = BORN.take(address);
+    if born_ns == 0 {
+        TOTALS.lost(Loss::Lifetime, 1);
+        return;
+    }
+    let lived_ns = now_ns().saturating_sub(born_ns);
+    // SAFETY: this CPU's own value, and no other program writes this field.
+    unsafe { Histogram::record(&raw mut (*totals).lifetimes, lived_ns, LIFETIME_UNIT_NS) };
 }
 
 /// Jiffies since the last packet of an entry that is not assured: each of its
@@ -386,7 +406,7 @@ impl Entry {
         Self(Part::unread())
     }
 
-    /// Reads the one at an address. Nothing may be asked of it before.
+    /// Reads the entry at an address. Nothing else may be called before.
     #[inline(always)]
     fn read(&mut self, address: u64) -> Result<(), i32> {
         self.0.read(address + u64::from(global(&OFFSETS.ct_part)))
@@ -419,7 +439,7 @@ impl Entry {
         let family = self.at(&OFFSETS.ct.family);
         let mut source: [u32; 4] = self.at(&OFFSETS.ct.source_address);
         if family == AF_INET {
-            // The kernel clears the rest of a tuple, but a key must not rest on it.
+            // The kernel clears the rest of a tuple, but a key must not depend on it.
             source = [source[0], 0, 0, 0];
         }
         Ok(Flow {
@@ -439,8 +459,8 @@ impl Entry {
 
     #[inline(always)]
     fn at<T: Copy>(&self, offset: &'static u32) -> T {
-        // SAFETY: integers and arrays of them only, see above; the agent has seen to their
-        // alignment, and nobody has an entry before it is read.
+        // SAFETY: integers and arrays of them only, see above. The agent has checked their
+        // alignment, and `read` comes first.
         unsafe { self.0.at(global(offset)) }
     }
 }
@@ -453,62 +473,38 @@ const NO_COUNTS: FlowCounts = FlowCounts {
     wasted_jiffies: 0,
 };
 
-#[inline(always)]
-fn totals() -> Option<&'static mut Totals> {
-    // SAFETY: this CPU's own value. A program is never entered twice on one CPU
-    // (`bpf_prog.active`), and no two of these programs write the same field.
-    TOTALS.get_ptr_mut(0).map(|totals| unsafe { &mut *totals })
-}
-
-/// Adds `counts` to what the map has for a flow.
+/// Adds `counts` to those of a flow.
 #[inline(always)]
 fn count_flow(flow: &Flow, counts: FlowCounts) {
-    if add_to_flow(flow, &counts) || FLOWS.insert(flow, counts, u64::from(BPF_NOEXIST)).is_ok() {
+    let Some(sum) = get_or_insert(&FLOWS, flow, NO_COUNTS) else {
+        TOTALS.lost(Loss::Flow, 1);
         return;
-    }
-    // Another CPU has just inserted it, or the map is out of free nodes.
-    if !add_to_flow(flow, &counts) {
-        lost(Loss::Flow, 1);
-    }
-}
-
-#[inline(always)]
-fn add_to_flow(flow: &Flow, counts: &FlowCounts) -> bool {
-    let Some(sum) = FLOWS.get_ptr_mut(flow) else {
-        return false;
     };
-    // SAFETY: a value of the map.
+    // SAFETY: a value of the map. Other CPUs may count there too, so atomically.
     unsafe {
         add_any(&raw mut (*sum).created, counts.created);
         add_any(&raw mut (*sum).removed, counts.removed);
         add_any(&raw mut (*sum).wasted_jiffies, counts.wasted_jiffies);
     }
-    true
 }
 
 /// Adds what is not zero: most is, and an atomic addition is not free.
+///
+/// # Safety
+///
+/// See [`add_atomic`].
 #[inline(always)]
 unsafe fn add_any(counter: *mut u64, value: u64) {
     if value != 0 {
-        // SAFETY: the caller's promise, that of `add`.
-        unsafe { add(counter, value) };
-    }
-}
-
-#[inline(always)]
-fn lost(loss: Loss, events: u64) {
-    if events > 0
-        && let Some(totals) = TOTALS.get_ptr_mut(0)
-    {
-        // SAFETY: a value of the map; several programs count here, so atomically.
-        unsafe { add(&raw mut (*totals).lost[loss as usize], events) };
+        // SAFETY: the caller's promise.
+        unsafe { add_atomic(counter, value) };
     }
 }
 
 #[inline(always)]
 fn count_if_readable(ctx: &impl EbpfContext, counted: Result<(), i32>) {
     if let Err(errno) = counted {
-        lost(Loss::Read, 1);
+        TOTALS.lost(Loss::Read, 1);
         if global(&VERBOSE) != 0 {
             warn!(
                 ctx,

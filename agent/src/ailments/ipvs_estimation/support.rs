@@ -1,6 +1,9 @@
 //! Which probes of the ailment a kernel supports, and in what its passes run.
 
-use ebpf::ipvs_estimation::{Context, Offsets, UNKNOWN};
+use ebpf::{
+    ipvs_estimation::{Context, Offsets},
+    shared::UNKNOWN,
+};
 
 use crate::{
     collector::Support,

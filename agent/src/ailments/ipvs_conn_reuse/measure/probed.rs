@@ -7,7 +7,9 @@ use aya::{
     include_bytes_aligned,
     maps::{MapData, PerCpuArray},
 };
-use ebpf::ipvs_conn_reuse::{Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, Totals};
+use ebpf::ipvs_conn_reuse::{
+    Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, SpecimenOffsets, Totals,
+};
 
 use super::{
     Counts, NamespaceReading, ProbedReading,
@@ -240,7 +242,7 @@ fn load(
     settings: &Settings,
 ) -> anyhow::Result<Object> {
     let specimen = unchecked.map(|unchecked| unchecked.layout.specimen);
-    let specimen = specimen.unwrap_or_default();
+    let specimen = specimen.unwrap_or(SpecimenOffsets::UNKNOWN);
     let verbose = bpf::verbosity();
     let parameters = Parameters::default()
         .global("OFFSETS", offsets)

@@ -5,23 +5,23 @@ use aya_ebpf::maps::{Array, LruHashMap};
 
 /// Numbers by address.
 ///
-/// An address has one slot in an array where its number goes if the slot is free, and
-/// only otherwise is a hash map asked: putting in and taking out cost a tenth of what
-/// they cost there. No slot is locked. Where two CPUs take a free one at the same
-/// time, one of the numbers is lost, as where the map pushes one out.
+/// An address has one slot in an array. Its number goes there if the slot is free, and
+/// into a hash map otherwise: the slot costs a tenth of what the hash map costs. No slot
+/// is locked. Where two CPUs take a free one at the same time, one of the numbers is
+/// lost, as where the hash map evicts one.
 #[expect(missing_debug_implementations, reason = "lives in BPF alone")]
 #[derive(Clone, Copy)]
-pub struct Memo {
+pub struct AddressCache {
     /// The slots.
     pub slots: &'static Array<Slot>,
-    /// What found its slot taken.
+    /// Numbers of addresses that found their slot taken.
     pub rest: &'static LruHashMap<u64, u64>,
 }
 
 /// Bits of a slot's number.
 const SLOT_BITS: u32 = 15;
 
-/// The slots of a [`Memo`]: 512 KiB of memory.
+/// The slots of an [`AddressCache`]: 512 KiB of memory.
 pub const SLOTS: u32 = 1 << SLOT_BITS;
 
 /// A number with its address; address 0 is none.
@@ -32,17 +32,19 @@ pub struct Slot {
     number: u64,
 }
 
-impl Memo {
+impl AddressCache {
     /// Puts in a number that is not 0, in the place of one that the address may have.
-    /// Whether there was room.
+    /// Returns whether there was room.
     #[inline(always)]
     pub fn put(self, address: u64, number: u64) -> bool {
         if let Some(slot) = self.slot(address) {
             // SAFETY: a value of the map.
-            let slot = unsafe { &mut *slot };
-            if slot.address == 0 || slot.address == address {
-                *slot = Slot { address, number };
-                return true;
+            unsafe {
+                let occupant = (*slot).address;
+                if occupant == 0 || occupant == address {
+                    slot.write(Slot { address, number });
+                    return true;
+                }
             }
         }
         self.rest.insert(address, number, 0).is_ok()
@@ -53,10 +55,11 @@ impl Memo {
     pub fn take(self, address: u64) -> u64 {
         if let Some(slot) = self.slot(address) {
             // SAFETY: a value of the map.
-            let slot = unsafe { &mut *slot };
-            if slot.address == address {
-                slot.address = 0;
-                return slot.number;
+            unsafe {
+                if (*slot).address == address {
+                    (*slot).address = 0;
+                    return (*slot).number;
+                }
             }
         }
         let Some(number) = self.rest.get_ptr(address) else {
