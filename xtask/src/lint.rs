@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 
-use crate::{cargo, docs, paths, setup};
+use crate::{cargo, docs, paths, prose, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {}
@@ -13,8 +13,9 @@ pub(crate) struct Args {}
 /// A check: what it is called, and what does it.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("format", format),
+    ("prose", prose::check),
     ("lints, host", host_clippy),
     ("lints, BPF", bpf_clippy),
     ("dependencies", dependencies),

@@ -9,6 +9,7 @@ mod docs;
 mod lab;
 mod lint;
 mod paths;
+mod prose;
 mod record;
 mod run;
 mod scenarios;
@@ -43,7 +44,7 @@ enum Verb {
     Lab(lab::Args),
     /// Run scenarios on the kernels of the matrix, or look around in one.
     Vm(vm::Args),
-    /// Check format, lints, dependencies and generated pages.
+    /// Check format, prose, lints, dependencies and generated pages.
     Lint(lint::Args),
     /// Measure what the agent costs, and write the page about it.
     Bench(bench::Args),

@@ -25,8 +25,8 @@ use crate::{
     render::{Terminal, print, report_as_text},
 };
 
-/// Whoever tells the names of pods is asked while the ailments are observed; this much is
-/// added for one that is slow.
+/// The source of the names of pods answers while the ailments are observed; a slow source gets
+/// this time in addition.
 const NAMES_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -189,8 +189,7 @@ fn replay(file: &Path, config: &Config) -> anyhow::Result<NodeReport> {
     Ok(report)
 }
 
-/// The version is looked at first: of another version nothing else can be expected
-/// to be understood.
+/// Reads the version first: the rest of another version may have another form.
 fn parse(text: &str) -> anyhow::Result<NodeReport> {
     #[derive(Deserialize)]
     struct Head {

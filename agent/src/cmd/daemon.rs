@@ -65,7 +65,7 @@ pub(super) fn stay(
     outcome.map(|()| Exit::Healthy)
 }
 
-/// Waits for what is under way, unless it takes too long or somebody is impatient.
+/// Waits for what is under way, unless it takes too long or a second signal comes.
 pub(super) async fn finish(done: impl Future, within: Duration, signals: &mut Signals) {
     tokio::select! {
         done = timeout(within, done) => match done {

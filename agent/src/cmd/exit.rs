@@ -38,7 +38,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The code of a verb that has ended; an error is told on standard error.
+/// The code of a subcommand that has ended; prints an error to standard error.
 pub fn code(outcome: anyhow::Result<Exit>) -> ExitCode {
     let exit = outcome.unwrap_or_else(|error| {
         eprintln!("nodemedic: {error:#}");

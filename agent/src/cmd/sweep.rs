@@ -23,8 +23,8 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Walk the IPVS connections of the current network namespace once a second, and print the
-/// dead connections whose conntrack entry still makes IPVS drop the next SYN. Nothing is
-/// changed without --apply.
+/// dead connections with a conntrack entry that still makes IPVS drop the next SYN. Nothing
+/// is changed without --apply.
 ///
 /// The treatment sweep_dead does the same, reacts faster to resets, verifies its effect, and
 /// refuses kernels on which it has none.

@@ -179,6 +179,9 @@ pub(super) fn show(answer: Answer) -> anyhow::Result<Exit> {
     match answer {
         Answer::Begun { run } => {
             print_run(&run)?;
+            if !run.is_active() {
+                eprintln!("nodemedic: {}", run.why);
+            }
             Ok(exit(&run))
         }
         Answer::Would { run } => {
@@ -220,7 +223,7 @@ fn print_run(run: &Run) -> anyhow::Result<()> {
 fn exit(run: &Run) -> Exit {
     match (run.state, run.ending) {
         (RunState::Failed | RunState::Overridden | RunState::Rebooted, _)
-        | (_, Some(Ending::Ineffective | Ending::Harmful)) => Exit::Unknown,
+        | (_, Some(Ending::Ineffective | Ending::Harmful | Ending::Refused)) => Exit::Unknown,
         _ => Exit::Healthy,
     }
 }

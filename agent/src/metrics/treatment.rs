@@ -14,9 +14,9 @@ const ACTIVE: MetricDef = MetricDef {
 const TOTAL: MetricDef = MetricDef {
     name: "nodemedic_treatment_transitions_total",
     kind: MetricKind::Counter,
-    help: "Steps of treatments: applied, kept, undone (ineffective or harmful, if that is why), \
-           overtaken by somebody else, void after a reboot, failed; dry_run where it was only told what would be done. By who asked for \
-           it: hand, agent, alert.",
+    help: "Transitions of treatments: applied, confirmed, undone (ineffective or harmful, if that is \
+           why), overridden by another writer, rebooted, failed; dry-run where nothing was set. \
+           Trigger: manual, auto or alert.",
     labels: &["treatment", "trigger", "outcome"],
 };
 const DRIFT: MetricDef = MetricDef {

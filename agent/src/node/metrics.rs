@@ -5,7 +5,7 @@ use crate::model::{DirectoryReport, MetricDef, MetricKind, Sample};
 const SOURCE_INFO: MetricDef = MetricDef {
     name: "nodemedic_pod_lookup_source_info",
     kind: MetricKind::Gauge,
-    help: "Always 1: who tells the names of pods and containers, cri, kubelet or none.",
+    help: "Always 1: the source of the names of pods and containers: cri, kubelet or none.",
     labels: &["source"],
 };
 const KNOWN: MetricDef = MetricDef {

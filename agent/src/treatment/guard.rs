@@ -147,14 +147,17 @@ impl fmt::Display for Refusal {
             Self::OutOfRange(changes) => write!(f, "not within what is ever allowed: {changes}"),
             Self::Healthy(ailment) => write!(
                 f,
-                "{ailment} has nothing that this would be against; by hand, --force does it all \
-                 the same"
+                "{ailment} has no finding that this treats; `nodemedic treat --force` ignores \
+                 the verdict"
             ),
-            Self::Busy(id) => write!(f, "treatment {id} is active, wait for it or undo it"),
+            Self::Busy(id) => write!(
+                f,
+                "treatment {id} is active: wait until it ends, or undo it"
+            ),
             Self::CoolDown { seconds, ended } => write!(
                 f,
-                "the last one ended as {}; in {seconds} s it may begin again, by hand --force \
-                 does it now",
+                "the last run ended as {}; the cooldown lasts {seconds} s more, and `nodemedic \
+                 treat --force` ignores it",
                 ended.name()
             ),
             Self::HourlyCap(most) => write!(f, "{most} were begun in the last hour already"),

@@ -1,17 +1,16 @@
-//! Treatments: sysctls that are changed for a limited time, watched, and put back.
+//! Treatments: sysctls that are set for a limited time, watched, and restored.
 //!
-//! A treatment takes its run in steps, each of which is in the [`journal`] before the
-//! next begins, so that an agent that was killed at any point finds out at its next start
-//! what it has to undo:
+//! A run of a treatment goes through these states. The [`journal`] has each before the next
+//! begins, so an agent that was killed at any point knows at its next start what to restore:
 //!
 //! ```text
-//! guard ──> intended ──write, read back──> applied ──watch──> kept ──> undone
-//!             └─────────> failed              └─────────────────────────^
+//! guard ──> intended ──write, read back──> applied ──watch──> confirmed ──> undone
+//!             └─────────> failed              └──────────────────────────────^
 //! ```
 //!
-//! Beside these ends there are `overtaken`, where somebody else has changed a value
-//! since, which is reported and left, and `void`, where the machine has booted since.
-//! This folder alone asks [`crate::kernel::sysctl`] to write.
+//! Two more ends: `overridden`, when another writer has changed a value since (the run reports it
+//! and leaves that value), and `rebooted`, when the machine has booted since. This folder alone
+//! asks [`crate::kernel::sysctl`] to write.
 
 mod engine;
 mod guard;

@@ -8,7 +8,7 @@ use super::{
     Alert, AlertOutcome, AlertTarget, Counts, Decision, Names, Payload, Receipt, Receiver, Status,
 };
 use crate::{
-    model::{Reports, Run, RunState},
+    model::{Reports, Run},
     treatment::{Ask, AskOutcome, Intent, NotNow, Once, Resolved, TreatmentService},
 };
 
@@ -137,9 +137,11 @@ impl Decider {
                 of_run(alert, Decision::Duplicate, &run, why)
             }
             Ok(Once::Decided(AskOutcome::Begun(run))) => {
-                let decision = match run.state {
-                    RunState::Failed => Decision::Failed,
-                    _ => Decision::Begun,
+                // What could not be written or recorded was restored at once.
+                let decision = if run.is_active() {
+                    Decision::Begun
+                } else {
+                    Decision::Failed
                 };
                 of_run(alert, decision, &run, run.why.clone())
             }

@@ -45,7 +45,7 @@ pub struct Scan {
 
 /// Takes scans of namespaces when they are due, and keeps the last of each.
 #[derive(Debug)]
-pub struct Surveyor {
+pub struct Scanner {
     interval: Duration,
     limit: Duration,
     next: Instant,
@@ -63,7 +63,7 @@ pub struct Namespace {
     pub scan: Scan,
 }
 
-impl Surveyor {
+impl Scanner {
     /// Scans `interval` apart or more, each of which takes `limit` at the most.
     pub fn new(interval: Duration, limit: Duration) -> Self {
         Self {
@@ -77,14 +77,14 @@ impl Surveyor {
     /// The namespaces that have services, as of the last scan; it is taken anew where it
     /// is due. The kernel walks its table from the begin for each page that is read, so a
     /// scan of a large one has to wait for longer.
-    pub fn survey(&mut self, namespaces: impl Iterator<Item = (u32, u32)>) -> &[Namespace] {
+    pub fn scan(&mut self, namespaces: impl Iterator<Item = (u32, u32)>) -> &[Namespace] {
         let began = Instant::now();
         if began < self.next {
             return &self.last;
         }
         let until = began + self.limit;
         let count = |(netns, pid): (u32, u32)| {
-            let scan = poll(&pid.to_string(), until).ok()??;
+            let scan = scan_of(&pid.to_string(), until).ok()??;
             let namespace = Namespace { netns, pid, scan };
             (scan.services > 0).then_some(namespace)
         };
@@ -93,7 +93,7 @@ impl Surveyor {
         &self.last
     }
 
-    /// Makes the next survey due, as when something has changed.
+    /// Makes the next scan due, as when something has changed.
     pub fn expire(&mut self) {
         self.next = Instant::now();
     }
@@ -105,7 +105,7 @@ impl Surveyor {
 /// # Errors
 ///
 /// Where the list cannot be read.
-pub fn poll(process: &str, until: Instant) -> io::Result<Option<Scan>> {
+pub fn scan_of(process: &str, until: Instant) -> io::Result<Option<Scan>> {
     let path = format!("/proc/{process}/net/ip_vs");
     let counted = match File::open(&path) {
         Ok(file) => count(BufReader::with_capacity(1 << 14, file), until),

@@ -7,7 +7,7 @@ use crate::{
     ailments::ipvs_conn_reuse::{Settings, dead::Sweepers},
     kernel::{
         conntrack,
-        ipvs::{Namespace, Surveyor},
+        ipvs::{Namespace, Scanner},
         netns::{self, Namespaces},
         sysctl,
     },
@@ -17,21 +17,21 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Baseline {
     namespaces: Namespaces,
-    surveyor: Surveyor,
+    scanner: Scanner,
 }
 
 impl Baseline {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             namespaces: Namespaces::default(),
-            surveyor: Surveyor::new(settings.scan_interval, settings.scan_timeout),
+            scanner: Scanner::new(settings.scan_interval, settings.scan_timeout),
         }
     }
 
     pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
         let own = netns::own()?;
-        let surveyed = self.surveyor.survey(self.namespaces.living());
-        let namespaces = surveyed
+        let scanned = self.scanner.scan(self.namespaces.living());
+        let namespaces = scanned
             .iter()
             .map(|namespace| NamespaceReading {
                 netns: namespace.netns,

@@ -12,7 +12,7 @@ use crate::{
         support::{EST_CPULIST, EST_NICE, Plan, RUN_ESTIMATION},
     },
     kernel::{
-        ipvs::{Namespace, Surveyor},
+        ipvs::{Namespace, Scanner},
         netns::{self, Namespaces},
         sysctl,
     },
@@ -25,7 +25,7 @@ pub(super) struct Baseline {
     possible_cpus: Option<u32>,
     online_cpus: Option<u32>,
     namespaces: Namespaces,
-    surveyor: Surveyor,
+    scanner: Scanner,
     clocks: Option<Clocks>,
 }
 
@@ -37,7 +37,7 @@ impl Baseline {
             possible_cpus: plan.possible_cpus,
             online_cpus: plan.online_cpus,
             namespaces: Namespaces::default(),
-            surveyor: Surveyor::new(settings.scan_interval, settings.scan_timeout),
+            scanner: Scanner::new(settings.scan_interval, settings.scan_timeout),
             clocks: threads.then(Clocks::default),
         }
     }
@@ -45,7 +45,7 @@ impl Baseline {
     pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
         let netns = netns::own().context("find our own network namespace")?;
         let switches = read_switches()?;
-        let surveyed = self.surveyor.survey(self.namespaces.living());
+        let scanned = self.scanner.scan(self.namespaces.living());
         let with_switches = |namespace: &Namespace| {
             let within = if namespace.netns == netns {
                 switches.clone()
@@ -67,7 +67,7 @@ impl Baseline {
                 est_nice: within.est_nice.and_then(|nice| nice.parse().ok()),
             }
         };
-        let mut namespaces: Vec<_> = surveyed.iter().map(with_switches).collect();
+        let mut namespaces: Vec<_> = scanned.iter().map(with_switches).collect();
         namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.estimators()));
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
