@@ -203,6 +203,6 @@ FWM  00000007 rr
 
     #[test]
     fn a_process_that_is_gone_has_no_services() {
-        assert_eq!(poll("0", soon()).expect("it is no error"), None);
+        assert_eq!(scan_of("0", soon()).expect("it is no error"), None);
     }
 }
