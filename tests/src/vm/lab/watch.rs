@@ -165,7 +165,7 @@ mod tests {
         let findings = json!([{"kind": "table_filling"}, {"kind": "idle_entries"}]);
         assert_eq!(
             line_of(&report(findings), "").unwrap(),
-            "1200 of 8192 entries, 200 UDP entries/s made, warning: filling, wasteful"
+            "1200 of 8192 entries, 200 UDP entries/s made, warning: table_filling, idle_entries"
         );
         let line = line_of(&report(json!([])), "").unwrap();
         assert!(line.ends_with("made, warning"), "{line}");
