@@ -72,11 +72,15 @@ fn stop_estimation(guest: &Guest) -> Result<()> {
 
 /// Something that wants all of each CPU, and gives way to everybody.
 fn busy(guest: &Guest) -> Result<Vec<Process>> {
+    const LOWEST: i32 = 19;
     let spin = |cpu: u32| {
         let mut command = Command::new("taskset");
-        let script = "exec nice -n 19 sh -c 'while :; do :; done'";
-        command.args(["-c", &cpu.to_string(), "sh", "-c", script]);
-        guest.start(&format!("busy-{cpu}"), &mut command)
+        command.args(["-c", &cpu.to_string(), "sh", "-c", "while :; do :; done"]);
+        let process = guest.start(&format!("busy-{cpu}"), &mut command)?;
+        let pid = rustix::process::Pid::from_raw(process.id().cast_signed());
+        // It fails for a process that is not there.
+        rustix::process::setpriority_process(pid, LOWEST).context("make it nice")?;
+        Ok(process)
     };
     (0..guest.online_cpus()?).map(spin).collect()
 }
