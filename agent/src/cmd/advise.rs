@@ -6,7 +6,7 @@ use super::{Node, exit::Exit, status::known};
 use crate::{
     ailments,
     kernel::netns,
-    model::{Run, Treatment},
+    model::{Registry, Run, Treatment},
     render::{print, wrap},
 };
 
@@ -39,7 +39,11 @@ impl Advise {
 }
 
 fn lines(run: &Run, own: u32) -> String {
-    let known = ailments::treatments().into_iter();
+    let Registry {
+        treatments,
+        switches,
+    } = ailments::registry();
+    let known = treatments.into_iter();
     let mut treatment = known.filter(|(_, it)| it.name == run.treatment);
     let durable = treatment
         .next()
@@ -48,7 +52,6 @@ fn lines(run: &Run, own: u32) -> String {
     for line in wrap(durable, WIDTH) {
         text.push_str(&format!("# {line}\n"));
     }
-    let switches = ailments::registry().switches;
     for change in &run.changes {
         if switches.iter().any(|switch| switch.key == change.key) {
             // The agent's own, of which no other program knows.

@@ -15,8 +15,7 @@ use serde::Deserialize;
 use super::{ConfigFile, exit::Exit};
 use crate::{
     ailments,
-    collector::Configured,
-    collector::{Host as _, RunningKernel},
+    collector::{Configured, Host as _, RunningKernel},
     config::Config,
     identity::Identity,
     logging,

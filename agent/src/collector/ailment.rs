@@ -76,7 +76,7 @@ pub trait Ailment: Send + Sync + 'static {
     fn identify(_reading: &mut Self::Reading, _directory: &Directory) {}
 
     /// What is wrong, worst first. Of the remedies it gives those that only a person can carry
-    /// out; [`findings`] puts the treatments before them.
+    /// out; [`judged`] puts the treatments before them.
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding>;
 
     /// What a user should know although nothing is wrong, in whole sentences.
@@ -106,13 +106,14 @@ pub trait Ailment: Send + Sync + 'static {
     fn programs(probe: &Self::Probe) -> Vec<ProgramStats>;
 }
 
-/// What is wrong, worst first, with what can be done: first the treatments that are proposed
-/// against it, then what only a person can do. So no advice differs from a treatment.
-pub fn findings<A: Ailment>(
+/// What each treatment would be, and what is wrong, worst first, with what can be done: first the
+/// treatments that are proposed against it, then what only a person can do. So no advice differs
+/// from a treatment.
+pub fn judged<A: Ailment>(
     reading: &A::Reading,
     settings: &A::Settings,
-    proposals: &[Proposal],
-) -> Vec<Finding> {
+) -> (Vec<Proposal>, Vec<Finding>) {
+    let proposals = A::proposals(reading);
     let mut findings = A::judge(reading, settings);
     for finding in &mut findings {
         let against = proposals
@@ -126,7 +127,7 @@ pub fn findings<A: Ailment>(
         let treatments: Vec<_> = against.filter_map(remedy).collect();
         finding.remedies.splice(..0, treatments);
     }
-    findings
+    (proposals, findings)
 }
 
 /// How far a kernel supports an ailment.

@@ -15,7 +15,7 @@ use toml::de::ValueDeserializer;
 
 use self::observed::Observed;
 pub use self::{
-    ailment::{Ailment, Support, findings},
+    ailment::{Ailment, Support, judged},
     host::{Host, RunningKernel},
 };
 use crate::model::{About, AilmentReport};

@@ -10,7 +10,7 @@ use toml::de::ValueDeserializer;
 
 use super::{Collector, Host, guard::guarded, pause::Pause};
 use crate::{
-    collector::{Ailment, Support, findings},
+    collector::{Ailment, Support, judged},
     kernel::KernelFacts,
     keys::Keyed as _,
     model::{About, AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Verdict},
@@ -218,8 +218,7 @@ impl<A: Ailment> Observed<A> {
 
     /// All that follows from a reading alone.
     fn interpret(&self, reading: &A::Reading, report: &mut AilmentReport) {
-        report.proposals = A::proposals(reading);
-        report.findings = findings::<A>(reading, &self.settings, &report.proposals);
+        (report.proposals, report.findings) = judged::<A>(reading, &self.settings);
         report.verdict = worst(&report.findings);
         report.notes = A::notes(reading);
         report.samples = A::samples(reading);

@@ -220,18 +220,18 @@ fn last(engine: &Engine) -> &Run {
 
 #[test]
 fn what_helps_is_kept_until_its_time_is_over() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
     assert_eq!(last(&engine).state, RunState::Applied);
-    assert_eq!(bed.kernel.value(), Some(60));
-    bed.pass(91.0);
-    engine.step(&well(), bed.now);
+    assert_eq!(node.kernel.value(), Some(60));
+    node.pass(91.0);
+    engine.step(&well(), node.now);
     assert_eq!(last(&engine).state, RunState::Confirmed);
-    bed.pass(3_600.0);
-    engine.step(&well(), bed.now);
+    node.pass(3_600.0);
+    engine.step(&well(), node.now);
     assert_eq!(last(&engine).ending, Some(Ending::Expired));
-    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(node.kernel.value(), Some(120));
 }
 
 /// The outcomes that it has counted, each once.
@@ -242,64 +242,64 @@ fn counted(engine: &Engine) -> Vec<&str> {
 
 #[test]
 fn what_does_not_help_is_undone_and_not_tried_again_soon() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
-    bed.pass(91.0);
-    engine.step(&sick(), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
+    node.pass(91.0);
+    engine.step(&sick(), node.now);
     assert_eq!(last(&engine).ending, Some(Ending::Ineffective));
-    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(node.kernel.value(), Some(120));
     assert_eq!(counted(&engine), ["applied", "ineffective"]);
-    bed.pass(600.0);
-    engine.step(&sick(), bed.now);
+    node.pass(600.0);
+    engine.step(&sick(), node.now);
     assert_eq!(engine.runs().len(), 1);
-    bed.pass(3_600.0);
-    engine.step(&sick(), bed.now);
+    node.pass(3_600.0);
+    engine.step(&sick(), node.now);
     assert_eq!(engine.runs().len(), 2);
 }
 
 #[test]
 fn what_harms_another_is_undone_at_once() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
-    bed.pass(5.0);
-    engine.step(&report(true, Verdict::Warning), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
+    node.pass(5.0);
+    engine.step(&report(true, Verdict::Warning), node.now);
     assert_eq!(last(&engine).ending, Some(Ending::Harmful));
-    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(node.kernel.value(), Some(120));
     assert_eq!(counted(&engine), ["applied", "harmful"]);
 }
 
 #[test]
 fn what_follows_the_load_of_the_node_is_no_harm() {
     for (follows_load, state) in [(true, RunState::Applied), (false, RunState::Undone)] {
-        let mut bed = TestEngine::new(Mode::Manual);
-        let mut engine = bed.engine();
+        let mut node = TestEngine::new(Mode::Manual);
+        let mut engine = node.engine();
         let well = found(Verdict::Healthy, "other", "symptom");
         engine
-            .ask(&by_hand(), &beside(true, well), bed.now)
+            .ask(&by_hand(), &beside(true, well), node.now)
             .unwrap();
-        bed.pass(5.0);
+        node.pass(5.0);
         let mut worse = found(Verdict::Critical, "other", "symptom");
         worse.findings[0].follows_load = follows_load;
-        engine.step(&beside(true, worse), bed.now);
+        engine.step(&beside(true, worse), node.now);
         assert_eq!(engine.runs()[0].state, state, "{follows_load}");
     }
 }
 
 #[test]
 fn a_healthy_node_is_left_alone() {
-    let bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&well(), bed.now);
+    let node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&well(), node.now);
     assert_eq!(engine.runs(), []);
-    let refused = engine.ask(&by_hand(), &well(), bed.now);
+    let refused = engine.ask(&by_hand(), &well(), node.now);
     assert!(matches!(refused, Err(Refusal::Healthy(_))), "{refused:?}");
     let forced = Ask {
         force: true,
         ..by_hand()
     };
-    assert!(engine.ask(&forced, &well(), bed.now).is_ok());
+    assert!(engine.ask(&forced, &well(), node.now).is_ok());
 }
 
 #[test]
@@ -317,57 +317,57 @@ fn the_mode_says_who_may() {
         (Mode::Alert, &Trigger::Auto, false),
         (Mode::Auto, &Trigger::Auto, true),
     ] {
-        let bed = TestEngine::new(mode);
+        let node = TestEngine::new(mode);
         let ask = Ask {
             trigger: trigger.clone(),
             intent: Intent::AsConfigured,
             ..by_hand()
         };
-        let decision = bed.engine().ask(&ask, &sick(), bed.now).unwrap();
+        let decision = node.engine().ask(&ask, &sick(), node.now).unwrap();
         assert_eq!(
             matches!(decision, AskOutcome::Begun(_)),
             begins,
             "{mode:?} {trigger:?}"
         );
         let wanted = if begins { 60 } else { 120 };
-        assert_eq!(bed.kernel.value(), Some(wanted), "{mode:?} {trigger:?}");
+        assert_eq!(node.kernel.value(), Some(wanted), "{mode:?} {trigger:?}");
     }
-    let bed = TestEngine::new(Mode::Off);
-    let refused = bed.engine().ask(&by_hand(), &sick(), bed.now);
+    let node = TestEngine::new(Mode::Off);
+    let refused = node.engine().ask(&by_hand(), &sick(), node.now);
     assert!(matches!(refused, Err(Refusal::Off(_))), "{refused:?}");
 }
 
 #[test]
 fn only_one_is_begun_at_a_time_and_few_in_an_hour() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    bed.policy.max_per_hour = 1;
-    bed.policy.cooldown = Duration::ZERO;
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
-    let refused = engine.ask(&by_hand(), &sick(), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    node.policy.max_per_hour = 1;
+    node.policy.cooldown = Duration::ZERO;
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
+    let refused = engine.ask(&by_hand(), &sick(), node.now);
     assert!(matches!(refused, Err(Refusal::Busy(1))), "{refused:?}");
-    engine.undo(None, Ending::Requested, bed.now).unwrap();
+    engine.undo(None, Ending::Requested, node.now).unwrap();
     let ask = Ask {
         trigger: Trigger::Auto,
         ..by_hand()
     };
-    bed.pass(1.0);
-    let refused = engine.ask(&ask, &sick(), bed.now);
+    node.pass(1.0);
+    let refused = engine.ask(&ask, &sick(), node.now);
     assert!(matches!(refused, Err(Refusal::HourlyCap(1))), "{refused:?}");
-    assert!(engine.ask(&by_hand(), &sick(), bed.now).is_ok());
+    assert!(engine.ask(&by_hand(), &sick(), node.now).is_ok());
 }
 
 #[test]
 fn while_paused_nothing_begins_and_what_is_active_ends() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
     engine.pause(true);
-    bed.pass(4_000.0);
-    engine.step(&sick(), bed.now);
-    assert_eq!(bed.kernel.value(), Some(120));
-    bed.pass(4_000.0);
-    let refused = engine.ask(&by_hand(), &sick(), bed.now);
+    node.pass(4_000.0);
+    engine.step(&sick(), node.now);
+    assert_eq!(node.kernel.value(), Some(120));
+    node.pass(4_000.0);
+    let refused = engine.ask(&by_hand(), &sick(), node.now);
     assert_eq!(refused, Err(Refusal::Paused));
 }
 
@@ -375,102 +375,105 @@ fn while_paused_nothing_begins_and_what_is_active_ends() {
 /// agent switches it on again, as often as that happens.
 #[test]
 fn what_the_agent_does_itself_goes_on_with_the_next_one() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    bed.policy.reapply = 0;
-    bed.kernel.0.lock().unwrap().ends_with_agent = true;
-    bed.engine().step(&sick(), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    node.policy.reapply = 0;
+    node.kernel.0.lock().unwrap().ends_with_agent = true;
+    node.engine().step(&sick(), node.now);
     for _ in 0..3 {
-        assert_eq!(bed.kernel.value(), Some(60));
-        bed.kernel.set(Some(120));
-        let mut engine = bed.engine();
-        bed.pass(1.0);
-        engine.step(&sick(), bed.now);
+        assert_eq!(node.kernel.value(), Some(60));
+        node.kernel.set(Some(120));
+        let mut engine = node.engine();
+        node.pass(1.0);
+        engine.step(&sick(), node.now);
         assert_eq!(last(&engine).state, RunState::Applied);
         assert!(engine.counts().drifts.is_empty(), "{:?}", engine.counts());
     }
-    bed.kernel.set(Some(120));
-    let undone = bed.engine().undo(None, Ending::Requested, bed.now).unwrap();
+    node.kernel.set(Some(120));
+    let undone = node
+        .engine()
+        .undo(None, Ending::Requested, node.now)
+        .unwrap();
     assert_eq!(undone[0].state, RunState::Undone);
-    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(node.kernel.value(), Some(120));
 }
 
 #[test]
 fn a_value_out_of_range_is_never_written() {
-    let bed = TestEngine::new(Mode::Auto);
+    let node = TestEngine::new(Mode::Auto);
     let mut report = sick();
     report.ailments[0].proposals[0].changes[0].to = 20;
-    let refused = bed.engine().ask(&by_hand(), &report, bed.now);
+    let refused = node.engine().ask(&by_hand(), &report, node.now);
     assert!(
         matches!(refused, Err(Refusal::OutOfRange(_))),
         "{refused:?}"
     );
     report.ailments[0].proposals[0].changes[0].to = 60;
     report.ailments[0].proposals[0].changes[0].key = "kernel.panic".to_owned();
-    let refused = bed.engine().ask(&by_hand(), &report, bed.now);
+    let refused = node.engine().ask(&by_hand(), &report, node.now);
     assert!(
         matches!(refused, Err(Refusal::OutOfRange(_))),
         "{refused:?}"
     );
-    assert_eq!(bed.journal(), []);
+    assert_eq!(node.journal(), []);
 }
 
 #[test]
 fn what_is_unsafe_here_is_not_done() {
-    let bed = TestEngine::new(Mode::Auto);
+    let node = TestEngine::new(Mode::Auto);
     let mut report = sick();
     report.ailments[0].proposals[0].objection = Some("asleep".to_owned());
-    let refused = bed.engine().ask(&by_hand(), &report, bed.now);
+    let refused = node.engine().ask(&by_hand(), &report, node.now);
     assert_eq!(refused, Err(Refusal::Unsafe("asleep".to_owned())));
 }
 
 #[test]
 fn unknown_names_are_told_what_there_is() {
-    let bed = TestEngine::new(Mode::Auto);
+    let node = TestEngine::new(Mode::Auto);
     let ask = Ask {
         ailment: "puls".to_owned(),
         ..by_hand()
     };
-    let refused = bed.engine().ask(&ask, &sick(), bed.now).unwrap_err();
+    let refused = node.engine().ask(&ask, &sick(), node.now).unwrap_err();
     assert!(refused.to_string().contains("rate"), "{refused}");
     let ask = Ask {
         treatment: Some("speed_up".to_owned()),
         ..by_hand()
     };
-    let refused = bed.engine().ask(&ask, &sick(), bed.now).unwrap_err();
+    let refused = node.engine().ask(&ask, &sick(), node.now).unwrap_err();
     assert!(refused.to_string().contains("slow_down"), "{refused}");
 }
 
 #[test]
 fn what_cannot_be_written_has_failed_and_nothing_is_left() {
     for deaf in [false, true] {
-        let bed = TestEngine::new(Mode::Auto);
+        let node = TestEngine::new(Mode::Auto);
         {
-            let mut sysctl = bed.kernel.0.lock().unwrap();
+            let mut sysctl = node.kernel.0.lock().unwrap();
             sysctl.read_only = !deaf;
             sysctl.deaf = deaf;
         }
-        let mut engine = bed.engine();
-        engine.step(&sick(), bed.now);
+        let mut engine = node.engine();
+        engine.step(&sick(), node.now);
         assert_eq!(last(&engine).state, RunState::Failed, "deaf: {deaf}");
-        assert_eq!(bed.kernel.value(), Some(120));
-        assert_eq!(bed.journal()[0].state, RunState::Failed);
+        assert_eq!(node.kernel.value(), Some(120));
+        assert_eq!(node.journal()[0].state, RunState::Failed);
     }
 }
 
 #[test]
 fn what_was_set_back_is_written_again_and_then_given_up() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    bed.policy.reapply = 2;
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    node.policy.reapply = 2;
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
     for _ in 0..2 {
-        bed.kernel.set(Some(120));
-        engine.step(&sick(), bed.now);
-        assert_eq!(bed.kernel.value(), Some(60));
+        node.kernel.set(Some(120));
+        engine.step(&sick(), node.now);
+        assert_eq!(node.kernel.value(), Some(60));
     }
-    bed.kernel.set(Some(120));
-    engine.step(&sick(), bed.now);
-    assert_eq!(bed.kernel.value(), Some(120));
+    node.kernel.set(Some(120));
+    engine.step(&sick(), node.now);
+    assert_eq!(node.kernel.value(), Some(120));
     assert_eq!(last(&engine).ending, Some(Ending::Contended));
     assert!(
         last(&engine).why.contains("send less"),
@@ -482,157 +485,157 @@ fn what_was_set_back_is_written_again_and_then_given_up() {
 
 #[test]
 fn a_module_that_comes_back_is_treated_again() {
-    let bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
-    bed.kernel.set(None);
-    engine.step(&sick(), bed.now);
+    let node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
+    node.kernel.set(None);
+    engine.step(&sick(), node.now);
     assert!(last(&engine).is_active());
     // The default of a module may be another than what was there.
-    bed.kernel.set(Some(100));
-    engine.step(&sick(), bed.now);
-    assert_eq!(bed.kernel.value(), Some(60));
+    node.kernel.set(Some(100));
+    engine.step(&sick(), node.now);
+    assert_eq!(node.kernel.value(), Some(60));
     assert_eq!(engine.counts().drifts.get("slow_down"), None);
-    engine.undo(None, Ending::Requested, bed.now).unwrap();
-    assert_eq!(bed.kernel.value(), Some(100));
+    engine.undo(None, Ending::Requested, node.now).unwrap();
+    assert_eq!(node.kernel.value(), Some(100));
 }
 
 #[test]
 fn what_somebody_else_has_set_is_left() {
-    let bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
-    bed.kernel.set(Some(77));
-    engine.step(&sick(), bed.now);
+    let node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
+    node.kernel.set(Some(77));
+    engine.step(&sick(), node.now);
     assert_eq!(last(&engine).state, RunState::Overridden);
-    assert_eq!(bed.kernel.value(), Some(77));
+    assert_eq!(node.kernel.value(), Some(77));
 }
 
 #[test]
 fn a_new_namespace_is_treated_too() {
-    let bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
+    let node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
     let target = SysctlTarget {
         key: KEY,
         netns: NETNS + 1,
     };
-    bed.kernel.write(target, 130).unwrap();
+    node.kernel.write(target, 130).unwrap();
     let mut report = sick();
     report.ailments[0].proposals[0].changes = vec![Change::new(KEY, NETNS + 1, 130, 60)];
-    engine.step(&report, bed.now);
-    assert_eq!(bed.kernel.read(target).unwrap(), Some(60));
-    engine.undo(None, Ending::Requested, bed.now).unwrap();
-    assert_eq!(bed.kernel.read(target).unwrap(), Some(130));
-    assert_eq!(bed.kernel.value(), Some(120));
+    engine.step(&report, node.now);
+    assert_eq!(node.kernel.read(target).unwrap(), Some(60));
+    engine.undo(None, Ending::Requested, node.now).unwrap();
+    assert_eq!(node.kernel.read(target).unwrap(), Some(130));
+    assert_eq!(node.kernel.value(), Some(120));
 }
 
 /// The state of the journal and the kernel after each step of a treatment; the next agent
 /// undoes, or goes on and undoes later, and always ends with what was there before.
 #[test]
 fn after_a_kill_at_any_step_the_next_agent_puts_all_back() {
-    let intended = |bed: &TestEngine| {
-        let mut engine = bed.engine();
-        engine.step(&sick(), bed.now);
+    let intended = |node: &TestEngine| {
+        let mut engine = node.engine();
+        engine.step(&sick(), node.now);
         let mut run = last(&engine).clone();
         run.state = RunState::Intended;
-        let (mut journal, _) = Journal::open(bed.folder.path()).unwrap();
+        let (mut journal, _) = Journal::open(node.folder.path()).unwrap();
         journal.append(&run, 0.0).unwrap();
     };
     // Killed before the write, and after it.
     for value in [120, 60] {
-        let bed = TestEngine::new(Mode::Auto);
-        intended(&bed);
-        bed.kernel.set(Some(value));
-        let engine = bed.engine();
+        let node = TestEngine::new(Mode::Auto);
+        intended(&node);
+        node.kernel.set(Some(value));
+        let engine = node.engine();
         assert_eq!(last(&engine).ending, Some(Ending::Interrupted), "{value}");
-        assert_eq!(bed.kernel.value(), Some(120), "{value}");
+        assert_eq!(node.kernel.value(), Some(120), "{value}");
     }
     // Killed while it was watched, or kept.
     for kept in [false, true] {
-        let mut bed = TestEngine::new(Mode::Auto);
-        let mut engine = bed.engine();
-        engine.step(&sick(), bed.now);
+        let mut node = TestEngine::new(Mode::Auto);
+        let mut engine = node.engine();
+        engine.step(&sick(), node.now);
         if kept {
-            bed.pass(91.0);
-            engine.step(&well(), bed.now);
+            node.pass(91.0);
+            engine.step(&well(), node.now);
         }
         drop(engine);
-        assert!(last(&bed.engine()).is_active());
-        assert_eq!(bed.kernel.value(), Some(60));
-        bed.pass(4_000.0);
-        let engine = bed.engine();
+        assert!(last(&node.engine()).is_active());
+        assert_eq!(node.kernel.value(), Some(60));
+        node.pass(4_000.0);
+        let engine = node.engine();
         assert_eq!(last(&engine).ending, Some(Ending::Expired));
-        assert_eq!(bed.kernel.value(), Some(120));
+        assert_eq!(node.kernel.value(), Some(120));
     }
     // Killed while it was undone: the value is back, the journal does not know.
-    let bed = TestEngine::new(Mode::Auto);
-    bed.engine().step(&sick(), bed.now);
-    bed.kernel.set(Some(120));
-    let mut engine = bed.engine();
-    engine.undo(None, Ending::Requested, bed.now).unwrap();
+    let node = TestEngine::new(Mode::Auto);
+    node.engine().step(&sick(), node.now);
+    node.kernel.set(Some(120));
+    let mut engine = node.engine();
+    engine.undo(None, Ending::Requested, node.now).unwrap();
     assert_eq!(last(&engine).state, RunState::Undone);
-    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(node.kernel.value(), Some(120));
 }
 
 #[test]
 fn after_a_reboot_nothing_is_written() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    bed.engine().step(&sick(), bed.now);
-    bed.boot = "the next";
-    bed.now.boot_seconds = 10.0;
-    bed.kernel.set(Some(60));
-    let engine = bed.engine();
+    let mut node = TestEngine::new(Mode::Auto);
+    node.engine().step(&sick(), node.now);
+    node.boot = "the next";
+    node.now.boot_seconds = 10.0;
+    node.kernel.set(Some(60));
+    let engine = node.engine();
     assert_eq!(last(&engine).state, RunState::Rebooted);
-    assert_eq!(bed.kernel.value(), Some(60), "it is somebody else's now");
+    assert_eq!(node.kernel.value(), Some(60), "it is somebody else's now");
 }
 
 #[test]
 fn the_agents_end_undoes_or_keeps() {
     for (at_exit, left) in [(AtExit::Undo, 120), (AtExit::Keep, 60)] {
-        let mut bed = TestEngine::new(Mode::Auto);
-        bed.policy.at_exit = at_exit;
-        let mut engine = bed.engine();
-        engine.step(&sick(), bed.now);
-        engine.leave(bed.now);
-        assert_eq!(bed.kernel.value(), Some(left), "{at_exit:?}");
+        let mut node = TestEngine::new(Mode::Auto);
+        node.policy.at_exit = at_exit;
+        let mut engine = node.engine();
+        engine.step(&sick(), node.now);
+        engine.leave(node.now);
+        assert_eq!(node.kernel.value(), Some(left), "{at_exit:?}");
     }
 }
 
 /// The wall clock may be set to anything.
 #[test]
 fn a_clock_that_goes_back_prolongs_nothing() {
-    let mut bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
-    bed.now.boot_seconds += 4_000.0;
-    bed.now.unix_seconds -= 1e6;
-    engine.step(&sick(), bed.now);
+    let mut node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
+    node.now.boot_seconds += 4_000.0;
+    node.now.unix_seconds -= 1e6;
+    engine.step(&sick(), node.now);
     assert_eq!(last(&engine).ending, Some(Ending::Expired));
 }
 
 #[test]
 fn a_line_that_was_cut_short_was_never_done() {
-    let bed = TestEngine::new(Mode::Auto);
-    bed.engine().step(&sick(), bed.now);
-    let path = bed.folder.path().join(Journal::FILE);
+    let node = TestEngine::new(Mode::Auto);
+    node.engine().step(&sick(), node.now);
+    let path = node.folder.path().join(Journal::FILE);
     let mut text = std::fs::read_to_string(&path).unwrap();
     text.push_str("{\"unix_seconds\":1,\"cour");
     std::fs::write(&path, text).unwrap();
-    let engine = bed.engine();
+    let engine = node.engine();
     assert_eq!(engine.trouble(), None);
     assert_eq!(last(&engine).state, RunState::Applied);
 }
 
 fn sealed(text: &str) -> String {
-    let bed = TestEngine::new(Mode::Auto);
-    let path = bed.folder.path().join(Journal::FILE);
+    let node = TestEngine::new(Mode::Auto);
+    let path = node.folder.path().join(Journal::FILE);
     std::fs::write(&path, text).unwrap();
-    let mut engine = bed.engine();
-    engine.step(&sick(), bed.now);
-    assert_eq!(bed.kernel.value(), Some(120));
+    let mut engine = node.engine();
+    engine.step(&sick(), node.now);
+    assert_eq!(node.kernel.value(), Some(120));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "it is left");
-    let refused = engine.ask(&by_hand(), &sick(), bed.now);
+    let refused = engine.ask(&by_hand(), &sick(), node.now);
     assert!(matches!(refused, Err(Refusal::Journal(_))), "{refused:?}");
     engine.trouble().unwrap()
 }
@@ -652,55 +655,55 @@ fn a_journal_of_a_newer_agent_is_left_and_nothing_is_treated() {
 
 #[test]
 fn a_full_disk_lets_nothing_begin() {
-    let bed = TestEngine::new(Mode::Auto);
-    let new = bed.folder.path().join("journal.new");
+    let node = TestEngine::new(Mode::Auto);
+    let new = node.folder.path().join("journal.new");
     std::os::unix::fs::symlink("/dev/full", new).unwrap();
-    let mut engine = bed.engine();
-    let refused = engine.ask(&by_hand(), &sick(), bed.now).unwrap_err();
+    let mut engine = node.engine();
+    let refused = engine.ask(&by_hand(), &sick(), node.now).unwrap_err();
     assert!(refused.to_string().contains("No space left"), "{refused}");
-    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(node.kernel.value(), Some(120));
 }
 
 #[test]
 fn old_runs_are_forgotten_and_ids_go_on() {
-    let mut bed = TestEngine::new(Mode::Manual);
-    let mut engine = bed.engine();
+    let mut node = TestEngine::new(Mode::Manual);
+    let mut engine = node.engine();
     for _ in 0..105 {
-        engine.ask(&by_hand(), &sick(), bed.now).unwrap();
-        engine.undo(None, Ending::Requested, bed.now).unwrap();
-        bed.pass(1.0);
+        engine.ask(&by_hand(), &sick(), node.now).unwrap();
+        engine.undo(None, Ending::Requested, node.now).unwrap();
+        node.pass(1.0);
     }
-    let engine = bed.engine();
+    let engine = node.engine();
     assert_eq!(engine.runs().len(), 100);
     assert_eq!(last(&engine).id, 105);
-    assert_eq!(bed.journal().len(), 100);
+    assert_eq!(node.journal().len(), 100);
 }
 
 #[test]
 fn after_it_has_left_nothing_begins() {
-    let bed = TestEngine::new(Mode::Auto);
-    let mut engine = bed.engine();
-    engine.leave(bed.now);
-    engine.step(&sick(), bed.now);
+    let node = TestEngine::new(Mode::Auto);
+    let mut engine = node.engine();
+    engine.leave(node.now);
+    engine.step(&sick(), node.now);
     assert_eq!(
-        engine.ask(&by_hand(), &sick(), bed.now),
+        engine.ask(&by_hand(), &sick(), node.now),
         Err(Refusal::Ending)
     );
-    assert_eq!(bed.kernel.value(), Some(120));
+    assert_eq!(node.kernel.value(), Some(120));
 }
 
 #[test]
 fn what_is_against_something_else_is_not_taken() {
-    let bed = TestEngine::new(Mode::Manual);
-    let mut engine = bed.engine();
+    let node = TestEngine::new(Mode::Manual);
+    let mut engine = node.engine();
     let against = |kind: &str| Ask {
         against: Some(kind.to_owned()),
         ..by_hand()
     };
-    let refused = engine.ask(&against("rate_low"), &sick(), bed.now);
+    let refused = engine.ask(&against("rate_low"), &sick(), node.now);
     assert!(
         matches!(refused, Err(Refusal::NoTreatment(_))),
         "{refused:?}"
     );
-    assert!(engine.ask(&against("rate_high"), &sick(), bed.now).is_ok());
+    assert!(engine.ask(&against("rate_high"), &sick(), node.now).is_ok());
 }

@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_first_label_that_is_there_counts() {
-        for (given, whose) in [
+        for (given, target) in [
             (&[("node", "node-7")][..], AlertTarget::ThisNode),
             (&[("instance", "node-7")], AlertTarget::ThisNode),
             (&[("instance", "node-7:19110")], AlertTarget::ThisNode),
@@ -103,7 +103,7 @@ mod tests {
             (&[("host", "node-7")], AlertTarget::Unknown),
             (&[], AlertTarget::Unknown),
         ] {
-            assert_eq!(names(false).target(&labels(given)), whose, "{given:?}");
+            assert_eq!(names(false).target(&labels(given)), target, "{given:?}");
         }
     }
 

@@ -263,7 +263,7 @@ mod tests {
             dead::SweepReading,
             measure::{ClientReading, Counts, VsSettings},
         },
-        collector::findings,
+        collector,
         kernel::ipvs::Scan,
         node::Neighbours,
     };
@@ -381,8 +381,7 @@ mod tests {
 
     /// Those of the worst finding.
     fn remedies_of(reading: &Reading) -> String {
-        let proposals = treat::proposals(reading);
-        let found = findings::<IpvsConnReuse>(reading, &Settings::default(), &proposals);
+        let (_, found) = collector::judged::<IpvsConnReuse>(reading, &Settings::default());
         found[0].remedies.join("\n")
     }
 

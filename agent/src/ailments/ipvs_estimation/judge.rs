@@ -257,7 +257,7 @@ mod tests {
                 measure::{Cost, ProbedReading, Switches, Threads},
             },
         },
-        collector::findings,
+        collector::judged,
         kernel::ipvs::Scan,
     };
 
@@ -484,8 +484,7 @@ mod tests {
 
     /// Those of the worst finding.
     fn remedies(reading: &Reading) -> Vec<String> {
-        let proposals = treat::proposals(reading);
-        let mut found = findings::<IpvsEstimation>(reading, &Settings::default(), &proposals);
+        let (_, mut found) = judged::<IpvsEstimation>(reading, &Settings::default());
         found.swap_remove(0).remedies
     }
 

@@ -351,13 +351,13 @@ fn maker(reading: &Reading, flow: &FlowReading, all: u64) -> Party {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use super::{super::treat, *};
+    use super::*;
     use crate::{
         ailments::udp_conntrack::{
             UdpConntrack,
             measure::{Counts, Drops, ProbedReading, Timeouts},
         },
-        collector::findings,
+        collector::judged,
         kernel::conntrack::{Namespace, Snapshot, TableState},
         node::Neighbours,
     };
@@ -455,8 +455,7 @@ mod tests {
 
     /// Those of the worst finding.
     fn remedies(reading: &Reading) -> Vec<String> {
-        let proposals = treat::proposals(reading);
-        let mut found = findings::<UdpConntrack>(reading, &Settings::default(), &proposals);
+        let (_, mut found) = judged::<UdpConntrack>(reading, &Settings::default());
         found.swap_remove(0).remedies
     }
 

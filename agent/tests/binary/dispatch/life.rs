@@ -3,10 +3,10 @@
 use nodemedic_tests::http::{get, request};
 use rustix::process::Signal;
 
-use super::bed::{Station, nobody};
+use super::setup::{Station, nobody};
 use crate::{
     agent::{assert_refused, nodemedic},
-    webhook::bed::{Bed, shown},
+    webhook::setup::{Setup, shown},
 };
 
 #[test]
@@ -35,8 +35,8 @@ fn it_has_metrics_and_health_and_ends_well() {
 
 #[test]
 fn what_cannot_be_right_is_said_before_anything_is_done() {
-    let bed = Bed::new();
-    let readable = bed.file("readable", "secret", 0o644);
+    let setup = Setup::new();
+    let readable = setup.file("readable", "secret", 0o644);
     let agents = "agents = [\"a http://127.0.0.1:1 http://127.0.0.1:2\"]\n";
     let https = "agents = [\"a http://127.0.0.1:1 https://127.0.0.1:2\"]\n";
     for (lines, why) in [
@@ -56,7 +56,7 @@ fn what_cannot_be_right_is_said_before_anything_is_done() {
             "agent_server_name",
         ),
     ] {
-        let config = shown(&bed.file("dispatch.toml", &format!("[dispatch]\n{lines}\n"), 0o644));
+        let config = shown(&setup.file("dispatch.toml", &format!("[dispatch]\n{lines}\n"), 0o644));
         for more in [&[][..], &["--check-config"]] {
             let arguments = ["dispatch", "--config", &config];
             let output = nodemedic(&[&arguments[..], more].concat());
@@ -69,7 +69,7 @@ fn what_cannot_be_right_is_said_before_anything_is_done() {
         ("max_percent = 101", "from 1 to 100"),
         ("limit = 1", "max_nodes"),
     ] {
-        let config = shown(&bed.file("dispatch.toml", &format!("[dispatch]\n{lines}\n"), 0o644));
+        let config = shown(&setup.file("dispatch.toml", &format!("[dispatch]\n{lines}\n"), 0o644));
         assert_refused(&nodemedic(&["dispatch", "--config", &config]), 64, &[why]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::bed::{Fake, Node, Station, alert, nobody, of_nodes, page, post};
+use super::setup::{Fake, Node, Station, alert, nobody, of_nodes, page, post};
 
 const RATE_LIMITED: &str = "alert: rate_limited";
 

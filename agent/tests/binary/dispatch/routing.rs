@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::bed::{Node, Station, alert, nobody, of_nodes, place, post};
+use super::setup::{Node, Station, alert, nobody, of_nodes, place, post};
 use crate::webhook::{
-    bed::{Bed, NODE, TOKEN, connect, exchange, metric, payload, request, webhook_address},
     certificates::Authority,
+    setup::{NODE, Setup, TOKEN, connect, exchange, metric, payload, request, webhook_address},
 };
 
 const ANSWERED: &str = "nodemedic_webhook_requests_total{code=\"200\"} ";
@@ -69,15 +69,15 @@ fn what_goes_nowhere_is_told_and_what_may_go_later_is_to_come_again() {
 #[test]
 fn an_agent_that_does_not_take_it_is_told_of() {
     let node = Node::start("node-1");
-    let bed = Bed::new();
-    bed.secret("wrong", "password");
-    let wrong = bed.path("wrong");
-    let own = bed.secret("own", TOKEN);
+    let setup = Setup::new();
+    setup.secret("wrong", "password");
+    let wrong = setup.path("wrong");
+    let own = setup.secret("own", TOKEN);
     let text = format!(
         "[dispatch]\ntoken_file = {own:?}\nagent_token_file = {wrong:?}\nagents = [{:?}]\n",
         node.place()
     );
-    let config = bed.file("dispatch.toml", &text, 0o644);
+    let config = setup.file("dispatch.toml", &text, 0o644);
     let dispatcher = crate::agent::Agent::dispatcher(&["--config", config.to_str().unwrap()]);
     let answer = post(webhook_address(&dispatcher), &[alert("resolved", "node-1")]);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -91,7 +91,7 @@ fn agents_are_found_by_a_name_and_say_which_node_they_are() {
     let (report, webhook) = (node.agent.address.port(), node.webhook.port());
     let lines =
         format!("service = \"localhost\"\nreport_port = {report}\nwebhook_port = {webhook}\n");
-    let station = Station::start(Bed::new(), &lines);
+    let station = Station::start(Setup::new(), &lines);
     let answer = station.post(&[alert("resolved", "node-1")]);
     assert_eq!(of_nodes(&answer, &["node-1"]), ["nothing_to_undo"]);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -100,36 +100,36 @@ fn agents_are_found_by_a_name_and_say_which_node_they_are() {
 #[test]
 fn towards_agents_there_is_tls_with_certificates_of_both_sides() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let bed = Bed::new();
+    let setup = Setup::new();
     let agent = servers.vouch("agent", 2100);
-    bed.file("tls.crt", &agent.certificate_pem(), 0o644);
-    bed.secret("tls.key", &agent.key_pem());
-    bed.file("clients.crt", &clients.pem(), 0o644);
-    let web = bed.file(
+    setup.file("tls.crt", &agent.certificate_pem(), 0o644);
+    setup.secret("tls.key", &agent.key_pem());
+    setup.file("clients.crt", &clients.pem(), 0o644);
+    let web = setup.file(
         "web.yaml",
         "tls_server_config: {cert_file: tls.crt, key_file: tls.key, client_ca_file: clients.crt, \
          client_auth_type: RequireAndVerifyClientCert}",
         0o644,
     );
-    let collector = bed.start(&format!("web_config = {web:?}"));
-    collector.agent.until_read();
-    let place = place(NODE, collector.agent.address, collector.address);
+    let agent = setup.start(&format!("web_config = {web:?}"));
+    agent.agent.until_read();
+    let place = place(NODE, agent.agent.address, agent.address);
     let place = place.replace(
-        &format!("http://{}", collector.address),
-        &format!("https://{}", collector.address),
+        &format!("http://{}", agent.address),
+        &format!("https://{}", agent.address),
     );
 
     let dispatch = |authority: &Authority, name: &str| {
-        let bed = Bed::new();
+        let setup = Setup::new();
         let own = clients.vouch("dispatch", 2100);
-        let certificate = bed.file("own.crt", &own.certificate_pem(), 0o644);
-        let key = bed.secret("own.key", &own.key_pem());
-        let ca = bed.file("servers.crt", &authority.pem(), 0o644);
+        let certificate = setup.file("own.crt", &own.certificate_pem(), 0o644);
+        let key = setup.secret("own.key", &own.key_pem());
+        let ca = setup.file("servers.crt", &authority.pem(), 0o644);
         let lines = format!(
             "agents = [{place:?}]\nagent_ca_file = {ca:?}\nagent_cert_file = {certificate:?}\n\
              agent_key_file = {key:?}\nagent_server_name = {name:?}"
         );
-        let station = Station::start(bed, &lines);
+        let station = Station::start(setup, &lines);
         of_nodes(&station.post(&[alert("resolved", NODE)]), &[NODE])
     };
     assert_eq!(dispatch(&servers, ""), ["nothing_to_undo"]);

@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, ServerName},
 };
 
-use super::bed::exchange;
+use super::setup::exchange;
 
 /// Somebody who vouches for others.
 pub(crate) struct Authority {

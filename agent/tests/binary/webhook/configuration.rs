@@ -1,6 +1,6 @@
 //! What may stand in `[webhook]`.
 
-use super::bed::{Bed, NODE, alert, decisions, payload, refuses, shown};
+use super::setup::{NODE, Setup, alert, decisions, payload, refuses, shown};
 use crate::agent::{assert_refused, nodemedic};
 
 #[test]
@@ -13,9 +13,9 @@ fn what_makes_no_sense_is_refused_with_what_does() {
         ("undo_resolved = \"yes\"", "true or false"),
         ("listen = \"everywhere\"", "an IP address with a port"),
     ] {
-        let bed = Bed::new();
+        let setup = Setup::new();
         let text = format!("[webhook]\n{line}\n");
-        let config = shown(&bed.file("config.toml", &text, 0o644));
+        let config = shown(&setup.file("config.toml", &text, 0o644));
         let output = nodemedic(&["config", "--check", &config]);
         assert_refused(&output, 64, &["config.toml:2:", why]);
     }
@@ -23,7 +23,7 @@ fn what_makes_no_sense_is_refused_with_what_does() {
 
 #[test]
 fn the_labels_and_names_are_what_the_configuration_says() {
-    let collector = Bed::new()
+    let agent = Setup::new()
         .guarded("node_labels = [\"host\"]\nnode_names = [\"a\", \"b\"]\naccept_unnamed = true");
     let on_host = |host: &str| {
         let mut alert = alert("resolved", NODE, "other");
@@ -33,7 +33,7 @@ fn the_labels_and_names_are_what_the_configuration_says() {
     let unnamed = alert("resolved", "node-8", "other");
     let body = payload(&[on_host("a"), on_host("b:80"), on_host(NODE), unnamed]).to_string();
     assert_eq!(
-        decisions(&collector.post(&body)),
+        decisions(&agent.post(&body)),
         [
             "nothing_to_undo",
             "nothing_to_undo",
@@ -45,22 +45,22 @@ fn the_labels_and_names_are_what_the_configuration_says() {
 
 #[test]
 fn undoing_can_be_switched_off() {
-    let collector = Bed::new().guarded("undo_resolved = false");
+    let agent = Setup::new().guarded("undo_resolved = false");
     let body = payload(&[alert("resolved", NODE, "udp_conntrack")]).to_string();
-    assert_eq!(decisions(&collector.post(&body)), ["left_alone"]);
+    assert_eq!(decisions(&agent.post(&body)), ["left_alone"]);
 }
 
 #[test]
 fn a_port_in_use_is_said_with_the_key() {
-    let first = Bed::new().guarded("");
-    let bed = Bed::new();
+    let first = Setup::new().guarded("");
+    let setup = Setup::new();
     let text = format!(
         "[webhook]\nenabled = true\nlisten = \"{}\"\n",
         first.address
     );
-    let config = bed.file("config.toml", &text, 0o644);
+    let config = setup.file("config.toml", &text, 0o644);
     refuses(
-        &bed,
+        &setup,
         &config,
         &[],
         &["[webhook] listen", "Address already in use"],

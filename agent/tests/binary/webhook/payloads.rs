@@ -3,13 +3,13 @@
 use nodemedic_tests::{eventually::eventually, http::Response};
 use serde_json::{Value, json};
 
-use super::bed::{Bed, Collector, NODE, TOKEN, alert, decisions, exchange, payload, request};
+use super::setup::{Collector, NODE, Setup, TOKEN, alert, decisions, exchange, payload, request};
 use crate::agent::LIMIT;
 
 /// The answer once the ailment has been measured.
-fn settled(collector: &Collector, body: &str) -> Response {
+fn settled(agent: &Collector, body: &str) -> Response {
     eventually(LIMIT, "an answer that is no 503", || {
-        let answer = collector.post(body);
+        let answer = agent.post(body);
         anyhow::ensure!(answer.status != 503, "{answer:?}");
         Ok(answer)
     })
@@ -18,7 +18,7 @@ fn settled(collector: &Collector, body: &str) -> Response {
 
 #[test]
 fn each_alert_is_answered_with_what_was_decided() {
-    let collector = Bed::new().guarded("");
+    let agent = Setup::new().guarded("");
     let named = format!("{NODE}:19110");
     let body = payload(&[
         alert("firing", "node-8:19110", "udp_conntrack"),
@@ -28,7 +28,7 @@ fn each_alert_is_answered_with_what_was_decided() {
                "fingerprint": "2"}),
     ])
     .to_string();
-    let answer = collector.post(&body);
+    let answer = agent.post(&body);
     assert_eq!(answer.status, 200, "{answer:?}");
     let told: Value = serde_json::from_str(&answer.body).unwrap();
     let why = told["alerts"].to_string();
@@ -41,33 +41,33 @@ fn each_alert_is_answered_with_what_was_decided() {
     );
     for decision in ["nothing_to_undo", "other_node", "refused", "no_node"] {
         let series = format!("nodemedic_webhook_alerts_total{{decision=\"{decision}\"}} ");
-        assert_eq!(collector.metric(&series), 1.0, "{decision}");
+        assert_eq!(agent.metric(&series), 1.0, "{decision}");
     }
     let begun = "nodemedic_webhook_alerts_total{decision=\"begun\"} ";
-    assert_eq!(collector.metric(begun), 0.0);
+    assert_eq!(agent.metric(begun), 0.0);
     assert_eq!(
-        collector.metric("nodemedic_webhook_requests_total{code=\"200\"} "),
+        agent.metric("nodemedic_webhook_requests_total{code=\"200\"} "),
         1.0
     );
-    collector.agent.until_log("alert: refused");
+    agent.agent.until_log("alert: refused");
 }
 
 /// Whatever this machine is like, the same payload has the same answer again.
 #[test]
 fn a_payload_that_is_sent_again_changes_nothing() {
-    let collector = Bed::new().guarded("");
+    let agent = Setup::new().guarded("");
     let body = payload(&[alert("firing", NODE, "udp_conntrack")]).to_string();
-    let first = decisions(&settled(&collector, &body));
+    let first = decisions(&settled(&agent, &body));
     assert!(
         ["refused", "dry-run"].contains(&first[0].as_str()),
         "{first:?}"
     );
-    assert_eq!(decisions(&settled(&collector, &body)), first);
+    assert_eq!(decisions(&settled(&agent, &body)), first);
 }
 
 #[test]
 fn what_is_no_payload_is_refused_with_what_to_do() {
-    let collector = Bed::new().guarded("");
+    let agent = Setup::new().guarded("");
     let good = payload(&[alert("firing", NODE, "other")]);
     let with = |key: &str, value: Value| {
         let mut changed = good.clone();
@@ -84,21 +84,21 @@ fn what_is_no_payload_is_refused_with_what_to_do() {
         (String::new(), "webhook_configs"),
         ("\u{0}\u{1}".to_owned(), "webhook_configs"),
     ] {
-        let answer = collector.post(&body);
+        let answer = agent.post(&body);
         assert_eq!(answer.status, 400, "{body}");
         assert!(answer.body.contains(why), "{body}: {answer:?}");
     }
     assert_eq!(
-        collector.metric("nodemedic_webhook_requests_total{code=\"400\"} "),
+        agent.metric("nodemedic_webhook_requests_total{code=\"400\"} "),
         7.0
     );
 }
 
 #[test]
 fn only_a_post_of_its_path_is_taken() {
-    let collector = Bed::new().guarded("");
+    let agent = Setup::new().guarded("");
     for method in ["GET", "HEAD", "PUT", "DELETE"] {
-        let answer = collector.ask(method, "/alertmanager", Some(TOKEN), "");
+        let answer = agent.ask(method, "/alertmanager", Some(TOKEN), "");
         assert_eq!(answer.status, 405, "{method}");
         assert!(answer.headers.contains("allow: POST"), "{answer:?}");
     }
@@ -109,7 +109,7 @@ fn only_a_post_of_its_path_is_taken() {
         "/report",
         "/../alertmanager",
     ] {
-        let answer = collector.ask("POST", path, Some(TOKEN), "{}");
+        let answer = agent.ask("POST", path, Some(TOKEN), "{}");
         assert_eq!(answer.status, 404, "{path}");
         assert!(answer.body.contains("/alertmanager"), "{answer:?}");
     }
@@ -117,72 +117,69 @@ fn only_a_post_of_its_path_is_taken() {
 
 #[test]
 fn alerts_that_were_cut_off_are_said_loudly() {
-    let collector = Bed::new().guarded("");
+    let agent = Setup::new().guarded("");
     let mut body = payload(&[alert("firing", "node-8", "other")]);
     body["truncatedAlerts"] = json!(7);
-    let answer = collector.post(&body.to_string());
+    let answer = agent.post(&body.to_string());
     assert_eq!(answer.status, 200);
     let told: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(told["truncatedAlerts"], 7);
     assert!(told["warning"].as_str().unwrap().contains("max_alerts: 0"));
-    collector.agent.until_log("7 alerts were cut off");
+    agent.agent.until_log("7 alerts were cut off");
     assert_eq!(
-        collector.metric("nodemedic_webhook_truncated_alerts_total "),
+        agent.metric("nodemedic_webhook_truncated_alerts_total "),
         7.0
     );
 }
 
 #[test]
 fn a_body_that_ends_before_its_end_does_nothing() {
-    let collector = Bed::new().guarded("");
+    let agent = Setup::new().guarded("");
     let body = payload(&[alert("firing", NODE, "other")]).to_string();
     let whole = request("POST", "/alertmanager", Some(TOKEN), &body);
     let half = &whole[..whole.len() - 10];
-    let stream = collector.connect();
+    let stream = agent.connect();
     let other = stream.try_clone().unwrap();
     std::io::Write::write_all(&mut &stream, half.as_bytes()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let answer = exchange(other, "");
     assert_eq!(answer.status, 400, "{answer:?}");
     let refused = "nodemedic_webhook_alerts_total{decision=\"refused\"} ";
-    assert_eq!(collector.metric(refused), 0.0);
+    assert_eq!(agent.metric(refused), 0.0);
 }
 
 #[test]
 fn ten_thousand_alerts_at_once_are_bounded_work() {
-    let collector = Bed::new().guarded("");
+    let agent = Setup::new().guarded("");
     let many: Vec<_> = (0..10_000)
         .map(|_| alert("firing", NODE, "other"))
         .collect();
     let body = payload(&many).to_string();
-    let answer = collector.post(&body);
+    let answer = agent.post(&body);
     assert_eq!(answer.status, 413, "{}", answer.body);
     assert!(answer.body.contains("max_body_bytes"), "{answer:?}");
 
-    let collector = Bed::new().guarded("max_body_bytes = 16_000_000");
-    let answer = collector.post(&body);
+    let agent = Setup::new().guarded("max_body_bytes = 16_000_000");
+    let answer = agent.post(&body);
     assert_eq!(answer.status, 200);
     let decided = decisions(&answer);
     let refused = decided.iter().filter(|it| *it == "refused").count();
     assert_eq!((decided.len(), refused), (10_000, 100));
     // And it is still there.
-    assert_eq!(collector.post(&payload(&[]).to_string()).status, 200);
+    assert_eq!(agent.post(&payload(&[]).to_string()).status, 200);
 }
 
 #[test]
 fn too_many_requests_are_to_come_again() {
-    let collector = Bed::new().guarded("max_requests_per_minute = 2");
+    let agent = Setup::new().guarded("max_requests_per_minute = 2");
     // Those who may not come in use up nobody's turn.
     for _ in 0..5 {
-        assert_eq!(
-            collector.ask("POST", "/alertmanager", None, "{}").status,
-            401
-        );
+        assert_eq!(agent.ask("POST", "/alertmanager", None, "{}").status, 401);
     }
     let body = payload(&[]).to_string();
-    assert_eq!(collector.post(&body).status, 200);
-    assert_eq!(collector.post(&body).status, 200);
-    let answer = collector.post(&body);
+    assert_eq!(agent.post(&body).status, 200);
+    assert_eq!(agent.post(&body).status, 200);
+    let answer = agent.post(&body);
     assert_eq!(answer.status, 503);
     assert!(answer.headers.contains("retry-after: "), "{answer:?}");
 }

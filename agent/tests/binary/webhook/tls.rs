@@ -5,23 +5,23 @@ use std::{fs, io::Read as _};
 use nodemedic_tests::http::Response;
 
 use super::{
-    bed::{Bed, Collector, TOKEN, payload, request, shown},
     certificates::{Authority, Identity, post},
+    setup::{Collector, Setup, TOKEN, payload, request, shown},
 };
 use crate::agent::{assert_refused, nodemedic};
 
 const LONG: i32 = 2100;
 const OVER: i32 = 2001;
 
-fn write(bed: &Bed, identity: &Identity) {
-    bed.file("tls.crt", &identity.certificate_pem(), 0o644);
-    bed.secret("tls.key", &identity.key_pem());
+fn write(setup: &Setup, identity: &Identity) {
+    setup.file("tls.crt", &identity.certificate_pem(), 0o644);
+    setup.secret("tls.key", &identity.key_pem());
 }
 
 /// The web configuration, with more lines in `tls_server_config`.
-fn web_config(bed: &Bed, more: &str) -> String {
+fn web_config(setup: &Setup, more: &str) -> String {
     let text = format!("tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n{more}");
-    let file = bed.file("web.yaml", &text, 0o644);
+    let file = setup.file("web.yaml", &text, 0o644);
     format!("web_config = {file:?}\n")
 }
 
@@ -30,28 +30,28 @@ const MUTUAL: &str =
 
 /// An agent that knows its clients by their certificates, beyond the loopback too.
 fn mutual(servers: &Authority, clients: &Authority) -> Collector {
-    let bed = Bed::new();
-    write(&bed, &servers.vouch("agent", LONG));
-    bed.file("clients.crt", &clients.pem(), 0o644);
-    let line = web_config(&bed, MUTUAL);
-    bed.start(&line)
+    let setup = Setup::new();
+    write(&setup, &servers.vouch("agent", LONG));
+    setup.file("clients.crt", &clients.pem(), 0o644);
+    let line = web_config(&setup, MUTUAL);
+    setup.start(&line)
 }
 
 fn ask(
-    collector: &Collector,
+    agent: &Collector,
     servers: &Authority,
     client: Option<&Identity>,
 ) -> std::io::Result<Response> {
     let request = request("POST", "/alertmanager", None, &payload(&[]).to_string());
-    post(collector.connect(), servers, client, &request)
+    post(agent.connect(), servers, client, &request)
 }
 
 #[test]
 fn a_client_with_the_right_certificate_comes_in_and_no_other() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let collector = mutual(&servers, &clients);
+    let agent = mutual(&servers, &clients);
     let right = clients.vouch("alertmanager", LONG);
-    assert_eq!(ask(&collector, &servers, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&agent, &servers, Some(&right)).unwrap().status, 200);
     let strangers = Authority::new("clients");
     for (who, client) in [
         ("none", None),
@@ -65,23 +65,23 @@ fn a_client_with_the_right_certificate_comes_in_and_no_other() {
             Some(servers.vouch("alertmanager", LONG)),
         ),
     ] {
-        let answer = ask(&collector, &servers, client.as_ref());
+        let answer = ask(&agent, &servers, client.as_ref());
         assert!(answer.is_err(), "{who}: {answer:?}");
     }
-    assert_eq!(ask(&collector, &servers, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&agent, &servers, Some(&right)).unwrap().status, 200);
 }
 
 #[test]
 fn with_a_token_too_both_are_needed() {
     let servers = Authority::new("servers");
-    let bed = Bed::new();
-    write(&bed, &servers.vouch("agent", LONG));
-    let line = web_config(&bed, "  min_version: TLS13\n");
-    let collector = bed.guarded(&line);
+    let setup = Setup::new();
+    write(&setup, &servers.vouch("agent", LONG));
+    let line = web_config(&setup, "  min_version: TLS13\n");
+    let agent = setup.guarded(&line);
     let body = payload(&[]).to_string();
     for (token, status) in [(Some(TOKEN), 200), (Some("wrong"), 401), (None, 401)] {
         let request = request("POST", "/alertmanager", token, &body);
-        let answer = post(collector.connect(), &servers, None, &request).unwrap();
+        let answer = post(agent.connect(), &servers, None, &request).unwrap();
         assert_eq!(answer.status, status, "{token:?}");
     }
 }
@@ -89,8 +89,8 @@ fn with_a_token_too_both_are_needed() {
 #[test]
 fn in_the_clear_nobody_is_understood() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let collector = mutual(&servers, &clients);
-    let mut stream = collector.connect();
+    let agent = mutual(&servers, &clients);
+    let mut stream = agent.connect();
     let request = request("POST", "/alertmanager", None, &payload(&[]).to_string());
     std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
     let mut answer = Vec::new();
@@ -101,10 +101,10 @@ fn in_the_clear_nobody_is_understood() {
 #[test]
 fn a_handshake_that_stalls_is_ended_and_holds_nobody_up() {
     let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
-    let collector = mutual(&servers, &clients);
-    let mut stalled = collector.connect();
+    let agent = mutual(&servers, &clients);
+    let mut stalled = agent.connect();
     let right = clients.vouch("alertmanager", LONG);
-    assert_eq!(ask(&collector, &servers, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&agent, &servers, Some(&right)).unwrap().status, 200);
     // The agent's limit ends it, and not the one of the test.
     let ended = stalled.read_to_end(&mut Vec::new());
     assert!(!ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
@@ -113,41 +113,41 @@ fn a_handshake_that_stalls_is_ended_and_holds_nobody_up() {
 #[test]
 fn certificates_that_are_renewed_hold_at_once_and_half_renewed_ones_do_no_harm() {
     let (old, clients) = (Authority::new("old"), Authority::new("clients"));
-    let collector = mutual(&old, &clients);
+    let agent = mutual(&old, &clients);
     let right = clients.vouch("alertmanager", LONG);
-    assert_eq!(ask(&collector, &old, Some(&right)).unwrap().status, 200);
+    assert_eq!(ask(&agent, &old, Some(&right)).unwrap().status, 200);
     let new = Authority::new("new");
     let renewed = new.vouch("agent", LONG);
     // The key comes before its certificate.
-    collector.bed.secret("tls.key", &renewed.key_pem());
-    assert_eq!(ask(&collector, &old, Some(&right)).unwrap().status, 200);
-    collector.agent.until_log("the old ones stay");
-    collector
-        .bed
+    agent.setup.secret("tls.key", &renewed.key_pem());
+    assert_eq!(ask(&agent, &old, Some(&right)).unwrap().status, 200);
+    agent.agent.until_log("the old ones stay");
+    agent
+        .setup
         .file("tls.crt", &renewed.certificate_pem(), 0o644);
-    assert!(ask(&collector, &old, Some(&right)).is_err());
-    assert_eq!(ask(&collector, &new, Some(&right)).unwrap().status, 200);
+    assert!(ask(&agent, &old, Some(&right)).is_err());
+    assert_eq!(ask(&agent, &new, Some(&right)).unwrap().status, 200);
     // Who vouches for clients may change, too.
     fs::write(
-        collector.bed.path("clients.crt"),
+        agent.setup.path("clients.crt"),
         Authority::new("others").pem(),
     )
     .unwrap();
-    assert!(ask(&collector, &new, Some(&right)).is_err());
+    assert!(ask(&agent, &new, Some(&right)).is_err());
 }
 
 #[test]
 fn a_web_configuration_that_cannot_be_used_is_said_with_the_reason() {
-    let bed = Bed::new();
+    let setup = Setup::new();
     let authority = Authority::new("servers");
-    write(&bed, &authority.vouch("agent", LONG));
-    bed.file(
+    write(&setup, &authority.vouch("agent", LONG));
+    setup.file(
         "other.key",
         &authority.vouch("other", LONG).key_pem(),
         0o600,
     );
-    bed.file("open.key", &authority.vouch("other", LONG).key_pem(), 0o644);
-    bed.file("empty.crt", "", 0o644);
+    setup.file("open.key", &authority.vouch("other", LONG).key_pem(), 0o644);
+    setup.file("empty.crt", "", 0o644);
     for (text, why) in [
         ("", "tls_server_config"),
         ("tls_server_config: {cert_file: tls.crt}", "key_file"),
@@ -184,8 +184,8 @@ fn a_web_configuration_that_cannot_be_used_is_said_with_the_reason() {
             "client_auth_type",
         ),
     ] {
-        let file = bed.file("web.yaml", text, 0o644);
-        let config = shown(&bed.config(&format!("web_config = {file:?}")));
+        let file = setup.file("web.yaml", text, 0o644);
+        let config = shown(&setup.config(&format!("web_config = {file:?}")));
         let output = nodemedic(&["run", "--check-config", "--config", &config]);
         assert_refused(&output, 2, &["[webhook] web_config", why]);
     }

@@ -14,7 +14,7 @@ use crate::{
         },
         treat,
     },
-    collector::findings,
+    collector::judged,
     kernel::{
         cgroup::{IoStat, Transfer},
         machine::{Memory, MemoryEvents},
@@ -101,8 +101,7 @@ fn wait(reading: &mut Reading, path: &str, resource: Resource, seconds: f64) {
 }
 
 fn found(reading: &Reading) -> Vec<Finding> {
-    let proposals = treat::proposals(reading);
-    let found = findings::<PsiStall>(reading, &Settings::default(), &proposals);
+    let (_, found) = judged::<PsiStall>(reading, &Settings::default());
     for finding in &found {
         let of_memory = finding.kind.starts_with("memory_");
         assert_eq!(finding.follows_load, !of_memory, "{finding:?}");

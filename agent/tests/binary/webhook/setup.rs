@@ -19,11 +19,11 @@ pub(crate) const NODE: &str = "node-7";
 pub(crate) const TOKEN: &str = "hunter2";
 
 /// A folder with a configuration and what it names.
-pub(crate) struct Bed {
+pub(crate) struct Setup {
     pub(crate) folder: TempDir,
 }
 
-impl Bed {
+impl Setup {
     pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -65,7 +65,7 @@ impl Bed {
         let agent = Agent::start(&["--config", config.to_str().unwrap()]);
         let address = webhook_address(&agent);
         Collector {
-            bed: self,
+            setup: self,
             agent,
             address,
         }
@@ -91,7 +91,7 @@ pub(crate) fn webhook_address(agent: &Agent) -> SocketAddr {
 
 /// A running agent.
 pub(crate) struct Collector {
-    pub(crate) bed: Bed,
+    pub(crate) setup: Setup,
     pub(crate) agent: Agent,
     pub(crate) address: SocketAddr,
 }
@@ -198,8 +198,8 @@ pub(crate) fn payload(alerts: &[Value]) -> Value {
 }
 
 /// `nodemedic run` with a configuration, which ends at once.
-pub(crate) fn refuses(bed: &Bed, config: &Path, more: &[&str], texts: &[&str]) {
-    let (config, state) = (shown(config), shown(bed.folder.path()));
+pub(crate) fn refuses(setup: &Setup, config: &Path, more: &[&str], texts: &[&str]) {
+    let (config, state) = (shown(config), shown(setup.folder.path()));
     let arguments = [
         "run",
         "--listen",

@@ -14,32 +14,32 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::Agent,
-    webhook::bed::{Bed, TOKEN, connect, exchange, payload, request, shown, webhook_address},
+    webhook::setup::{Setup, TOKEN, connect, exchange, payload, request, shown, webhook_address},
 };
 
 /// A running dispatcher.
 pub(crate) struct Station {
-    pub(crate) bed: Bed,
+    pub(crate) setup: Setup,
     pub(crate) dispatcher: Agent,
     pub(crate) address: SocketAddr,
 }
 
 impl Station {
     /// With these lines in `[dispatch]`, and the token for itself and the agents.
-    pub(crate) fn start(bed: Bed, lines: &str) -> Self {
-        let token = bed.secret("token", TOKEN);
+    pub(crate) fn start(setup: Setup, lines: &str) -> Self {
+        let token = setup.secret("token", TOKEN);
         let text =
             format!("[dispatch]\ntoken_file = {token:?}\nagent_token_file = {token:?}\n{lines}\n");
-        bed.file("dispatch.toml", &text, 0o644);
-        Self::of_bed(bed)
+        setup.file("dispatch.toml", &text, 0o644);
+        Self::of_bed(setup)
     }
 
-    fn of_bed(bed: Bed) -> Self {
-        let config = shown(&bed.path("dispatch.toml"));
+    fn of_bed(setup: Setup) -> Self {
+        let config = shown(&setup.path("dispatch.toml"));
         let dispatcher = Agent::dispatcher(&["--config", &config]);
         let address = webhook_address(&dispatcher);
         Self {
-            bed,
+            setup,
             dispatcher,
             address,
         }
@@ -47,16 +47,16 @@ impl Station {
 
     /// Of these agents.
     pub(crate) fn of(places: &[String], lines: &str) -> Self {
-        Self::start(Bed::new(), &format!("agents = {places:?}\n{lines}"))
+        Self::start(Setup::new(), &format!("agents = {places:?}\n{lines}"))
     }
 
     /// Another process in the place of this one.
     pub(crate) fn again(self) -> Self {
         let Self {
-            bed, dispatcher, ..
+            setup, dispatcher, ..
         } = self;
         drop(dispatcher);
-        Self::of_bed(bed)
+        Self::of_bed(setup)
     }
 
     pub(crate) fn post(&self, alerts: &[Value]) -> Response {
@@ -72,7 +72,7 @@ pub(crate) fn post(address: SocketAddr, alerts: &[Value]) -> Response {
 
 /// An alert of a node, another one for each name.
 pub(crate) fn alert(status: &str, node: &str) -> Value {
-    let mut alert = crate::webhook::bed::alert(status, node, "udp_conntrack");
+    let mut alert = crate::webhook::setup::alert(status, node, "udp_conntrack");
     alert["fingerprint"] = format!("of-{node}").into();
     alert
 }
@@ -96,7 +96,7 @@ pub(crate) struct Node {
     pub(crate) agent: Agent,
     pub(crate) webhook: SocketAddr,
     name: String,
-    _bed: Bed,
+    _bed: Setup,
 }
 
 impl Node {
@@ -123,9 +123,9 @@ impl Node {
     }
 
     fn start_in(name: &str, state: tempfile::TempDir) -> Self {
-        let bed = Bed::new();
-        let token = bed.secret("token", TOKEN);
-        let config = shown(&bed.config_of(name, &format!("token_file = {token:?}")));
+        let setup = Setup::new();
+        let token = setup.secret("token", TOKEN);
+        let config = shown(&setup.config_of(name, &format!("token_file = {token:?}")));
         let agent = Agent::start_in(state, &["--config", &config]);
         agent.until_read();
         let webhook = webhook_address(&agent);
@@ -133,7 +133,7 @@ impl Node {
             agent,
             webhook,
             name: name.to_owned(),
-            _bed: bed,
+            _bed: setup,
         }
     }
 
