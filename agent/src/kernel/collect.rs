@@ -42,7 +42,7 @@ pub fn collect(needs: &[Needs]) -> KernelFacts {
 }
 
 /// The kernel formats its symbols for as long as all else takes together, so they are read on
-/// a thread of their own.
+/// a thread of their own: from the start where the types cannot tell of a faster way.
 fn collect_all(needs: &[Needs]) -> KernelFacts {
     let functions = needs.iter().flat_map(|needs| needs.functions);
     let wanted: BTreeSet<_> = functions.map(|function| function.name).collect();
@@ -60,12 +60,17 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
     let structures = members.map(|member| member.structure());
     let names = wanted.iter().copied().chain(structures);
     let names = names.chain([TRACED]).chain(SymbolIterator::NAMES);
-    let types = Types::open(loaded.iter().copied(), &names.collect());
-    let traced = types.function(TRACED, VMLINUX);
-    let program_types = bpf::program_types(traced.known().map(|function| function.type_id));
-    let iterator = symbol_iterator(&types, &program_types);
     thread::scope(|scope| {
-        let symbols = Background::start(scope, || symbols::find(&wanted, places, iterator));
+        let find = |iterator| {
+            let (wanted, places) = (&wanted, places);
+            Background::start(scope, move || symbols::find(wanted, places, iterator))
+        };
+        let read = bpf::tracing_is_forbidden().then(|| find(None));
+        let types = Types::open(loaded.iter().copied(), &names.collect());
+        let traced = types.function(TRACED, VMLINUX);
+        let program_types = bpf::program_types(traced.known().map(|function| function.type_id));
+        let iterator = symbol_iterator(&types, &program_types);
+        let symbols = read.unwrap_or_else(|| find(iterator));
         facts(needs, &stages, &types, program_types, symbols)
     })
 }

@@ -3,7 +3,11 @@
 //! It reads no clock: whoever calls says what time it is. All it does to the kernel goes
 //! through [`SysctlWriter`].
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use tracing::{error, info, warn};
 
@@ -18,6 +22,9 @@ use crate::model::{
     AilmentReport, Change, Ending, HealthSnapshot, NodeReport, Proposal, Run, RunState, Treatment,
     TreatmentCounts, Trigger,
 };
+
+/// Seconds for which an alert may be after a finding that is over.
+const LATELY: f64 = 300.0;
 
 /// What time it is.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +52,19 @@ pub struct Ask {
     pub intent: Intent,
     /// Though the node is healthy, or the treatment has just ended.
     pub force: bool,
+}
+
+impl Ask {
+    /// What an ailment proposes that is asked for.
+    fn selects<'r>(&self, ailment: &'r AilmentReport) -> impl Iterator<Item = &'r Proposal> {
+        let is_selected = |proposal: &&Proposal| {
+            let named = self.treatment.as_ref();
+            let against = self.against.as_ref();
+            named.is_none_or(|named| *named == proposal.treatment)
+                && against.is_none_or(|kind| proposal.against.contains(kind))
+        };
+        ailment.proposals.iter().filter(is_selected)
+    }
 }
 
 /// Whether something is to be done.
@@ -81,6 +101,8 @@ pub struct Engine {
     paused: bool,
     /// Whether the agent has left: nothing begins any more.
     left: bool,
+    /// When each kind of finding was there last, seconds since boot.
+    found: BTreeMap<String, f64>,
     /// What was refused to the agent itself, so that it is said once.
     said: BTreeSet<(&'static str, &'static str)>,
 }
@@ -114,6 +136,7 @@ impl Engine {
             counts: TreatmentCounts::default(),
             paused: false,
             left: false,
+            found: BTreeMap::new(),
             said: BTreeSet::new(),
         };
         engine.recover(now);
@@ -128,6 +151,16 @@ impl Engine {
     /// What was decided since the agent began.
     pub fn counts(&self) -> &TreatmentCounts {
         &self.counts
+    }
+
+    /// Whether what is asked for is against a finding of the last minutes, though it may be over.
+    /// Many findings come and go, and an alert tells of more than one reading.
+    pub(super) fn was_found_lately(&self, ask: &Ask, report: &NodeReport, now: Now) -> bool {
+        let ailment = report.ailments.iter().find(|it| it.name == ask.ailment);
+        let proposals = ailment.into_iter().flat_map(|it| ask.selects(it));
+        let found = |kind| self.found.get(kind);
+        let mut found = proposals.flat_map(|it| &it.against).filter_map(found);
+        found.any(|found| now.boot_seconds - found < LATELY)
     }
 
     /// Why nothing can be begun, if so.
@@ -212,14 +245,8 @@ impl Engine {
             boot: &self.boot,
             now,
         };
-        let wanted = |proposal: &&Proposal| {
-            let named = ask.treatment.as_ref();
-            let against = ask.against.as_ref();
-            named.is_none_or(|named| *named == proposal.treatment)
-                && against.is_none_or(|kind| proposal.against.contains(kind))
-        };
         let (mut possible, mut against) = (None, None);
-        for proposal in ailment.proposals.iter().filter(wanted) {
+        for proposal in ask.selects(ailment) {
             let Some(treatment) = self.treatment(&proposal.treatment) else {
                 continue;
             };
@@ -395,6 +422,9 @@ impl Engine {
     /// Called with each report: watches what is active, and begins what the
     /// configuration allows the agent itself.
     pub fn step(&mut self, report: &NodeReport, now: Now) {
+        let findings = report.ailments.iter().flat_map(|it| &it.findings);
+        self.found
+            .extend(findings.map(|it| (it.kind.clone(), now.boot_seconds)));
         for index in self.active() {
             self.watch(index, report, now);
         }

@@ -49,10 +49,17 @@ pub enum Refusal {
 
 impl Refusal {
     /// Whether it passes of itself, in a minute or two: the ailment is about to be
-    /// measured, or another treatment is being watched.
-    pub(super) fn passes(&self, runs: &[Run], report: Option<&NodeReport>) -> bool {
+    /// measured, another treatment is being watched, or the finding was there lately and may
+    /// come back.
+    pub(super) fn passes(
+        &self,
+        runs: &[Run],
+        report: Option<&NodeReport>,
+        found_lately: bool,
+    ) -> bool {
         match self {
             Self::Ending => true,
+            Self::Healthy(_) => found_lately,
             Self::NotMeasured(ailment) => report.is_none_or(|report| {
                 let mut known = report.ailments.iter();
                 let ailment = known.find(|it| it.name == *ailment);
@@ -70,7 +77,6 @@ impl Refusal {
             | Self::Unsafe(_)
             | Self::Nothing
             | Self::OutOfRange(_)
-            | Self::Healthy(_)
             | Self::CoolDown { .. }
             | Self::HourlyCap(_) => false,
         }

@@ -136,9 +136,9 @@ impl TreatmentService {
         if let Some(run) = known.find(theirs) {
             return Ok(Once::Already(run.clone()));
         }
-        let report = last.as_ref().map(|snapshot| &*snapshot.report);
+        let (report, now) = (last.as_ref().map(|snapshot| &*snapshot.report), now());
         let decision = match report {
-            Some(report) => engine.ask(ask, report, now()),
+            Some(report) => engine.ask(ask, report, now),
             None => engine
                 .known(ask)
                 .and(Err(Refusal::NotMeasured(ask.ailment.clone()))),
@@ -147,10 +147,13 @@ impl TreatmentService {
             Ok(decision) => Ok(Once::Decided(decision)),
             Err(refusal) => match engine.runs().iter().find(|it| refusal.is_of(it)) {
                 Some(run) if does(run, ask) => Ok(Once::Already(run.clone())),
-                _ => Err(NotNow {
-                    passes: refusal.passes(engine.runs(), report),
-                    refusal,
-                }),
+                _ => {
+                    let lately = report.is_some_and(|it| engine.was_found_lately(ask, it, now));
+                    Err(NotNow {
+                        passes: refusal.passes(engine.runs(), report, lately),
+                        refusal,
+                    })
+                }
             },
         }
     }

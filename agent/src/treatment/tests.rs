@@ -214,6 +214,27 @@ fn by_hand() -> Ask {
     }
 }
 
+#[test]
+fn a_finding_is_of_late_for_five_minutes() {
+    let mut node = TestEngine::new(Mode::Alert);
+    let mut engine = node.engine();
+    let lately = |engine: &Engine, node: &TestEngine, ask: &Ask| {
+        engine.was_found_lately(ask, &well(), node.now)
+    };
+    assert!(!lately(&engine, &node, &by_hand()));
+    engine.step(&sick(), node.now);
+    node.pass(299.0);
+    engine.step(&well(), node.now);
+    assert!(lately(&engine, &node, &by_hand()));
+    let other_kind = Ask {
+        against: Some("symptom".to_owned()),
+        ..by_hand()
+    };
+    assert!(!lately(&engine, &node, &other_kind));
+    node.pass(1.0);
+    assert!(!lately(&engine, &node, &by_hand()));
+}
+
 fn last(engine: &Engine) -> &Run {
     engine.runs().last().expect("something was begun")
 }

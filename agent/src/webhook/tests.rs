@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     model::{NodeReport, Snapshot},
     treatment::{
-        Mode,
+        Mode, TreatmentService,
         tests::{TestEngine, sick, well},
     },
 };
@@ -18,6 +18,7 @@ const TREATED: u64 = 60;
 
 struct Setup {
     engine: TestEngine,
+    service: Arc<TreatmentService>,
     handler: AlertHandler,
     reports: watch::Sender<Option<Snapshot>>,
 }
@@ -43,7 +44,8 @@ fn with_engine(engine: TestEngine, undo_resolved: bool) -> Setup {
     let service = Arc::new(engine.service());
     let counts = Arc::new(Counts::new(&OF_WEBHOOK));
     Setup {
-        handler: AlertHandler::new(service, reports, names, undo_resolved, counts),
+        handler: AlertHandler::new(Arc::clone(&service), reports, names, undo_resolved, counts),
+        service,
         engine,
         reports: sender,
     }
@@ -212,6 +214,19 @@ async fn what_passes_is_to_be_asked_for_again() {
     let setup = setup(Mode::Alert);
     setup.reports.send_replace(None);
     assert_eq!(setup.decide(firing()).await, Decision::NotYet);
+    setup.reports.send_replace(snapshot(sick()));
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
+}
+
+#[tokio::test]
+async fn an_alert_that_comes_between_two_findings_is_to_come_again() {
+    let setup = setup(Mode::Alert);
+    setup.service.step(&sick());
+    setup.service.step(&well());
+    setup.reports.send_replace(snapshot(well()));
+    assert_eq!(setup.decide(firing()).await, Decision::NotYet);
+    let other = alert(Status::Firing, "b", &[("kind", "weak")]);
+    assert_eq!(setup.decide(other).await, Decision::Refused);
     setup.reports.send_replace(snapshot(sick()));
     assert_eq!(setup.decide(firing()).await, Decision::Begun);
 }

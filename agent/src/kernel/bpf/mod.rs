@@ -16,4 +16,4 @@ pub use maps::{HashMap, Parameters};
 pub use offset::{offset, unreadable};
 pub use plan::{PlannedProbe, plan};
 pub use probe::{At, Candidate, Hook, Probe, Program};
-pub use support::program_types;
+pub use support::{program_types, tracing_is_forbidden};

@@ -1,6 +1,6 @@
 //! Whether the kernel takes BPF programs of a type, found out by offering one.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd};
 
 use aya_obj::generated::{bpf_attach_type, bpf_insn};
 
@@ -24,10 +24,25 @@ pub fn program_types(tracing_target: Option<u32>) -> BTreeMap<ProgramType, Fact<
     ])
 }
 
+/// Whether this process may load no tracing program whatever it is attached to, so that no
+/// function has to be found to learn it.
+pub fn tracing_is_forbidden() -> bool {
+    // The first type of BTF is no function. Who may load programs is told just that
+    // (kernel/bpf/verifier.c, `bpf_check_attach_target`).
+    offer_tracing(1).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+}
+
 fn tracing(target: Option<u32>) -> Fact<bool> {
     let Some(type_id) = target else {
         return Fact::Unknown("no function to try it on: vmlinux has no BTF".to_owned());
     };
+    match offer_tracing(type_id) {
+        Ok(_) => Fact::Known(true),
+        Err(error) => refused(&error),
+    }
+}
+
+fn offer_tracing(type_id: u32) -> io::Result<OwnedFd> {
     // r0 = 0; exit
     let instructions = [insn(0xb7), insn(0x95)];
     let program = Program {
@@ -40,10 +55,7 @@ fn tracing(target: Option<u32>) -> Fact<bool> {
             btf: None,
         },
     };
-    match sys::load(&program, None) {
-        Ok(_) => Fact::Known(true),
-        Err(error) => refused(&error),
-    }
+    sys::load(&program, None)
 }
 
 fn refused(error: &io::Error) -> Fact<bool> {
