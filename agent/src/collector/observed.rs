@@ -11,7 +11,7 @@ use toml::de::ValueDeserializer;
 use super::{Collector, Host, guard::guarded, pause::Pause};
 use crate::{
     collector::{Ailment, Support, judged},
-    kernel::KernelFacts,
+    kernel::{self, KernelFacts},
     keys::Keyed as _,
     model::{About, AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Verdict},
     time::unix_seconds,
@@ -141,6 +141,8 @@ impl<A: Ailment> Observed<A> {
         Ok(match A::support(&facts) {
             Support::Yes(plan) => {
                 let probe = A::attach(plan, &self.settings, host.wakeup())?;
+                // The objects and their code took megabytes.
+                kernel::return_free_memory();
                 Ok(Attached {
                     probes: A::probes(&probe),
                     probe,

@@ -65,12 +65,16 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
             let (wanted, places) = (&wanted, places);
             Background::start(scope, move || symbols::find(wanted, places, iterator))
         };
-        let read = bpf::tracing_is_forbidden().then(|| find(None));
+        let is_traceable = !bpf::tracing_is_forbidden();
+        let has_hooks = is_traceable || kprobes() != Fact::Known(false);
+        let read = (has_hooks && !is_traceable).then(|| find(None));
         let types = Types::open(loaded.iter().copied(), &names.collect());
         let traced = types.function(TRACED, VMLINUX);
         let program_types = bpf::program_types(traced.known().map(|function| function.type_id));
         let iterator = symbol_iterator(&types, &program_types);
-        let symbols = read.unwrap_or_else(|| find(iterator));
+        // Where no function can be hooked, the types tell all that is left to know.
+        let are_needed = has_hooks || types.has_vmlinux() != Fact::Known(true);
+        let symbols = read.or_else(|| are_needed.then(|| find(iterator)));
         facts(needs, &stages, &types, program_types, symbols)
     })
 }
@@ -94,13 +98,13 @@ fn symbol_iterator(
 /// How far each module was before anything was read of it.
 type Stages = BTreeMap<&'static str, Option<Stage>>;
 
-/// Facts of these types, and of these symbols once they are there.
+/// Facts of these types, and of these symbols once they are there, if they are looked for.
 fn facts(
     needs: &[Needs],
     stages: &Stages,
     types: &Types,
     program_types: BTreeMap<ProgramType, Fact<bool>>,
-    symbols: Background<'_, BTreeMap<String, Fact<Symbol>>>,
+    symbols: Option<Background<'_, BTreeMap<String, Fact<Symbol>>>>,
 ) -> KernelFacts {
     let without_symbols = KernelFacts {
         release: rustix::system::uname()
@@ -143,20 +147,22 @@ fn facts(
         functions: BTreeMap::new(),
         modules: BTreeMap::new(),
     };
-    let symbols = symbols.result();
+    let symbols = symbols.map(Background::result);
+    let symbol = |function: &str| match &symbols {
+        Some(symbols) => symbols[function].clone(),
+        None => Fact::Unknown("not looked up: no function can be hooked here".to_owned()),
+    };
+    let functions = needs.iter().flat_map(|needs| needs.functions);
+    let functions = functions.map(|function| {
+        let facts = FunctionFacts {
+            symbol: symbol(function.name),
+            btf: types.function(function.name, function.module),
+        };
+        (function.name.to_owned(), facts)
+    });
+    let functions: BTreeMap<_, _> = functions.collect();
     KernelFacts {
-        functions: needs
-            .iter()
-            .flat_map(|needs| needs.functions)
-            .map(|function| {
-                let facts = FunctionFacts {
-                    symbol: symbols[function.name].clone(),
-                    btf: types.function(function.name, function.module),
-                };
-                (function.name.to_owned(), facts)
-            })
-            .collect(),
-        modules: module_states(needs, stages, &symbols)
+        modules: module_states(needs, stages, &functions)
             .into_iter()
             .map(|(module, state)| {
                 let btf = types.has_module(&module);
@@ -164,6 +170,7 @@ fn facts(
                 (module, Module { state, users, btf })
             })
             .collect(),
+        functions,
         ..without_symbols
     }
 }
@@ -197,29 +204,21 @@ impl<'s, T: Send + 's> Background<'s, T> {
 fn module_states(
     needs: &[Needs],
     stages: &Stages,
-    symbols: &BTreeMap<String, Fact<Symbol>>,
+    functions: &BTreeMap<String, FunctionFacts>,
 ) -> BTreeMap<String, ModuleState> {
     needs
         .iter()
         .flat_map(|needs| needs.modules.iter().map(move |module| (needs, *module)))
         .map(|(needs, module)| {
-            let has_symbol = needs
-                .functions
-                .iter()
-                .filter(|function| function.module == module)
-                .any(|function| symbols.get(function.name).is_some_and(is_there));
+            let own = needs.functions.iter().filter(|it| it.module == module);
+            let mut own = own.filter_map(|it| functions.get(it.name));
+            let has_function = own.any(|it| it.exists() == Some(true));
             (
                 module.to_owned(),
-                modules::state(module, stages[module], has_symbol),
+                modules::state(module, stages[module], has_function),
             )
         })
         .collect()
-}
-
-fn is_there(symbol: &Fact<Symbol>) -> bool {
-    symbol
-        .known()
-        .is_some_and(|symbol| *symbol != Symbol::Absent)
 }
 
 /// A key below `kernel.` that every kernel has.

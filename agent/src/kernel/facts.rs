@@ -164,6 +164,17 @@ pub struct FunctionFacts {
     pub btf: Fact<BtfFunction>,
 }
 
+impl FunctionFacts {
+    /// Whether the kernel has the function, if that is known.
+    pub fn exists(&self) -> Option<bool> {
+        match (self.symbol.known(), self.btf.known()) {
+            (Some(symbol), _) => Some(*symbol != Symbol::Absent),
+            (None, Some(_)) => Some(true),
+            (None, None) => None,
+        }
+    }
+}
+
 /// A function's type: where to find it, and in which BTF.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BtfFunction {

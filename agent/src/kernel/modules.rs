@@ -13,7 +13,6 @@ use std::{
 };
 
 use super::{
-    bpf::Attached,
     facts::{Fact, ModuleState, Symbol},
     symbols::{self, SymbolScope},
 };
@@ -49,13 +48,13 @@ pub fn stage(module: &str) -> Option<Stage> {
     })
 }
 
-/// Where a module's code is, found out by what `/sys/module` shows and whether a symbol of it
+/// Where a module's code is, found out by what `/sys/module` shows and whether a function of it
 /// exists: a module that is built in shows itself there only if it has parameters.
 ///
 /// `before` is the stage before its types and symbols were read. One that came or went meanwhile is
 /// absent, as what was read of it is not whole.
-pub fn state(module: &str, before: Option<Stage>, has_symbol: bool) -> ModuleState {
-    let is_known = has_symbol || folder(module).exists();
+pub fn state(module: &str, before: Option<Stage>, has_function: bool) -> ModuleState {
+    let is_known = has_function || folder(module).exists();
     judge(before, stage(module), is_known)
 }
 
@@ -99,16 +98,21 @@ pub struct Held<T> {
     references: u32,
 }
 
-impl Held<Vec<Attached>> {
-    /// Attaches programs to a module's functions. One caller at a time for each module, so
-    /// that each sees the references that are its own.
-    pub fn hold(module: &'static str, attach: impl FnOnce() -> Vec<Attached>) -> Self {
+impl<T> Held<T> {
+    /// Attaches programs to a module's functions, and asks which of these each program that is
+    /// there by fentry or fexit is on. One caller at a time for each module, so that each sees the
+    /// references that are its own.
+    pub fn hold(
+        module: &'static str,
+        attach: impl FnOnce() -> T,
+        traced: impl FnOnce(&T) -> Vec<&'static str>,
+    ) -> Self {
         let held = held(module);
         let mut held = lock(&held);
         let before = settled_references(module);
         let programs = attach();
         let grown = settled_references(module).saturating_sub(before);
-        let traced: Vec<_> = programs.iter().flat_map(Attached::traced).collect();
+        let traced = traced(&programs);
         let references = own_references(grown, &traced);
         *held += references;
         Self {
@@ -117,9 +121,7 @@ impl Held<Vec<Attached>> {
             references,
         }
     }
-}
 
-impl<T> Held<T> {
     /// Whether they keep the module from being unloaded, and nobody else does.
     pub fn alone(&self) -> bool {
         self.references > 0 && users(self.module) == Some(0)

@@ -7,7 +7,7 @@ use crate::{
     collector::Support,
     kernel::{
         Fact, KernelFacts,
-        bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
+        bpf::{self, At, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
         facts::{ModuleState, VMLINUX},
     },
     model::{Function, MemberPath, Missing, Needs},
@@ -126,52 +126,26 @@ const fn program(name: &'static str, at: At, function: &'static str) -> Program 
 const CONNECTIONS: Probe = Probe {
     name: "connections",
     gives: "how long clients wait, and where their connections go at last",
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[program("schedule_fexit", At::Return, "ip_vs_schedule")],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[program("schedule_kretprobe", At::Return, "ip_vs_schedule")],
-        },
+    candidates: fentry_or_kprobe![MODULE =>
+        "schedule" at return of "ip_vs_schedule"
     ],
 };
 
 const REUSES: Probe = Probe {
     name: "reuses",
     gives: "the SYNs for which IPVS lets go of a connection",
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[program("expire_fentry", At::Entry, "ip_vs_conn_expire_now")],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[program("expire_kprobe", At::Entry, "ip_vs_conn_expire_now")],
-        },
+    candidates: fentry_or_kprobe![MODULE =>
+        "expire" at entry of "ip_vs_conn_expire_now"
     ],
 };
 
-static CHANGES: Probe = Probe {
+const CHANGES: Probe = Probe {
     name: "changes",
     gives: "that the packet hook is watched at once when a destination is drained or removed, \
             and not at the next reading",
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("removal_fentry", At::Entry, "__ip_vs_del_dest"),
-                program("edit_fentry", At::Entry, "ip_vs_edit_dest"),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("removal_kprobe", At::Entry, "__ip_vs_del_dest"),
-                program("edit_kprobe", At::Entry, "ip_vs_edit_dest"),
-            ],
-        },
+    candidates: fentry_or_kprobe![MODULE =>
+        "removal" at entry of "__ip_vs_del_dest",
+        "edit" at entry of "ip_vs_edit_dest"
     ],
 };
 
@@ -181,33 +155,24 @@ static KEPT: Probe = Probe {
     name: "kept",
     gives: "the SYNs that go to drained destinations, or that are dropped silently",
     candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("hook_fexit", At::Return, "ip_vs_in_hook"),
-                program("lookup_fexit", At::Return, "ip_vs_conn_in_get_proto"),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("hook_kretprobe", At::Return, "ip_vs_in_hook"),
-                program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
-                program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
-            ],
-        },
+        Candidate::fentry(&[
+            program("hook_fexit", At::Return, "ip_vs_in_hook"),
+            program("lookup_fexit", At::Return, "ip_vs_conn_in_get_proto"),
+        ]),
+        Candidate::kprobe(&[
+            program("hook_kretprobe", At::Return, "ip_vs_in_hook"),
+            program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
+            program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
+        ]),
         // Through 5.15 the hook had a function for each place and family.
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("hook_kretprobe", At::Return, "ip_vs_remote_request4"),
-                program("hook_kretprobe", At::Return, "ip_vs_local_request4"),
-                program("hook_kretprobe", At::Return, "ip_vs_remote_request6"),
-                program("hook_kretprobe", At::Return, "ip_vs_local_request6"),
-                program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
-                program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
-            ],
-        },
+        Candidate::kprobe(&[
+            program("hook_kretprobe", At::Return, "ip_vs_remote_request4"),
+            program("hook_kretprobe", At::Return, "ip_vs_local_request4"),
+            program("hook_kretprobe", At::Return, "ip_vs_remote_request6"),
+            program("hook_kretprobe", At::Return, "ip_vs_local_request6"),
+            program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
+            program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
+        ]),
     ],
 };
 
@@ -215,18 +180,18 @@ static KEPT: Probe = Probe {
 static SPECIMENS: Probe = Probe {
     name: "layout",
     gives: "the certainty that a recorded layout is the running module's",
-    candidates: &[Candidate {
-        hook: Hook::Kprobe,
-        programs: &[
-            program("new_kretprobe", At::Return, "ip_vs_conn_new"),
-            program("new_kprobe", At::Entry, "ip_vs_conn_new"),
-        ],
-    }],
+    candidates: &[Candidate::kprobe(&[
+        program("new_kretprobe", At::Return, "ip_vs_conn_new"),
+        program("new_kprobe", At::Entry, "ip_vs_conn_new"),
+    ])],
 };
 
 /// In the order of attaching: who waits is noted only once it will be noticed that the
 /// wait is over.
-static ALWAYS: [Probe; 2] = [CONNECTIONS, REUSES];
+static ALWAYS: [Probe; 3] = [CONNECTIONS, REUSES, CHANGES];
+
+/// Of these each would count wrongly without the other.
+pub(super) const NEEDED: [&str; 2] = [CONNECTIONS.name, REUSES.name];
 
 /// What to attach, and what is known.
 #[derive(Clone, Debug)]
@@ -234,8 +199,6 @@ pub struct Plan {
     /// The probes that are always attached, in the order of attaching. Without offsets
     /// none has a candidate.
     pub always: Vec<PlannedProbe>,
-    /// What tells that there may be something to see for the next.
-    pub changes: PlannedProbe,
     /// The one that is attached while there is something for it to see.
     pub kept: PlannedProbe,
     /// Where the members lie, if all are known.
@@ -259,7 +222,7 @@ pub struct Unchecked {
 impl Plan {
     /// All probes.
     pub fn probes(&self) -> impl Iterator<Item = &PlannedProbe> {
-        self.always.iter().chain([&self.changes, &self.kept])
+        self.always.iter().chain([&self.kept])
     }
 }
 
@@ -280,7 +243,6 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
     };
     Support::Yes(Plan {
         always: ALWAYS.iter().map(planned).collect(),
-        changes: planned(&CHANGES),
         kept: planned(&KEPT),
         unchecked: recorded.map(|layout| Unchecked {
             layout,
@@ -338,7 +300,7 @@ fn offsets(facts: &KernelFacts) -> Result<Offsets, Missing> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{facts::Member, recorded};
+    use crate::kernel::{bpf::Hook, facts::Member, recorded};
 
     fn plan(facts: &KernelFacts) -> Plan {
         match support(facts) {

@@ -9,8 +9,7 @@ use crate::{
     collector::Support,
     kernel::{
         KernelFacts,
-        bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
-        facts::Symbol,
+        bpf::{self, At, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
     },
     model::{Function, MemberPath, Missing, Needs},
 };
@@ -69,15 +68,6 @@ const fn member(path: &'static str) -> MemberPath {
     }
 }
 
-const fn program(name: &'static str, at: At, function: &'static str) -> Program {
-    Program {
-        name,
-        at,
-        function,
-        module: MODULE,
-    }
-}
-
 /// At a tracepoint, which are all of the kernel itself.
 const fn tracepoint(name: &'static str, tracepoint: &'static str) -> Program {
     Program {
@@ -96,21 +86,9 @@ const PASSES_GIVE: &str = "how long each pass of the estimator holds its CPU";
 static TIMER_PASSES: Probe = Probe {
     name: PASSES,
     gives: PASSES_GIVE,
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("timer_fexit", At::Return, TIMER),
-                program("timer_fentry", At::Entry, TIMER),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("timer_kretprobe", At::Return, TIMER),
-                program("timer_kprobe", At::Entry, TIMER),
-            ],
-        },
+    candidates: fentry_or_kprobe![MODULE =>
+        "timer" at return of TIMER,
+        "timer" at entry of TIMER
     ],
 };
 
@@ -118,21 +96,9 @@ static TIMER_PASSES: Probe = Probe {
 static WORK_PASSES: Probe = Probe {
     name: PASSES,
     gives: PASSES_GIVE,
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("work_fexit", At::Return, WORK),
-                program("work_fentry", At::Entry, WORK),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("work_kretprobe", At::Return, WORK),
-                program("work_kprobe", At::Entry, WORK),
-            ],
-        },
+    candidates: fentry_or_kprobe![MODULE =>
+        "work" at return of WORK,
+        "work" at entry of WORK
     ],
 };
 
@@ -140,47 +106,29 @@ static WORK_PASSES: Probe = Probe {
 static CHAIN_PASSES: Probe = Probe {
     name: PASSES,
     gives: PASSES_GIVE,
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("chain_fexit", At::Return, CHAIN),
-                program("chain_fentry", At::Entry, CHAIN),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("chain_kretprobe", At::Return, CHAIN),
-                program("chain_kprobe", At::Entry, CHAIN),
-            ],
-        },
+    candidates: fentry_or_kprobe![MODULE =>
+        "chain" at return of CHAIN,
+        "chain" at entry of CHAIN
     ],
 };
 
 static PACKETS: Probe = Probe {
     name: "packets",
     gives: "how long received packets waited for the end of a pass",
-    candidates: &[Candidate {
-        hook: Hook::RawTracepoint,
-        programs: &[
-            tracepoint("softirq_entry", "softirq_entry"),
-            tracepoint("softirq_raise", "softirq_raise"),
-        ],
-    }],
+    candidates: &[Candidate::raw_tracepoint(&[
+        tracepoint("softirq_entry", "softirq_entry"),
+        tracepoint("softirq_raise", "softirq_raise"),
+    ])],
 };
 
 static TASKS: Probe = Probe {
     name: "tasks",
     gives: "how long tasks that were woken waited for the end of a pass",
-    candidates: &[Candidate {
-        hook: Hook::RawTracepoint,
-        programs: &[
-            tracepoint("task_switched", "sched_switch"),
-            tracepoint("task_woken", "sched_wakeup"),
-            tracepoint("new_task_woken", "sched_wakeup_new"),
-        ],
-    }],
+    candidates: &[Candidate::raw_tracepoint(&[
+        tracepoint("task_switched", "sched_switch"),
+        tracepoint("task_woken", "sched_wakeup"),
+        tracepoint("new_task_woken", "sched_wakeup_new"),
+    ])],
 };
 
 /// What to attach, and what is known.
@@ -232,10 +180,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
 
 /// By the function that is there.
 fn context(facts: &KernelFacts) -> Option<Context> {
-    let has = |function: &str| {
-        let symbol = facts.functions.get(function)?.symbol.known()?;
-        Some(*symbol != Symbol::Absent)
-    };
+    let has = |function: &str| facts.functions.get(function)?.exists();
     [
         (THREAD, Context::Kthread),
         (CHAIN, Context::Kthread),
@@ -291,6 +236,7 @@ mod tests {
     use super::*;
     use crate::kernel::{
         Fact,
+        bpf::Hook,
         facts::{Member, ProgramType},
         recorded,
     };

@@ -8,7 +8,7 @@ use crate::{
     collector::Support,
     kernel::{
         Fact, KernelFacts,
-        bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
+        bpf::{self, At, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
         cgroup::Hierarchies,
         facts::VMLINUX,
     },
@@ -60,21 +60,9 @@ const fn program(name: &'static str, function: &'static str) -> Program {
 static MEMORY: Probe = Probe {
     name: "memory",
     gives: "who waits for memory, for how long each time, and by which path of the kernel",
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("memory_leave_fentry", LEAVE),
-                program("memory_enter_fentry", ENTER),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("memory_leave_kprobe", LEAVE),
-                program("memory_enter_kprobe", ENTER),
-            ],
-        },
+    candidates: fentry_or_kprobe![VMLINUX =>
+        "memory_leave" at entry of LEAVE,
+        "memory_enter" at entry of ENTER
     ],
 };
 
@@ -82,29 +70,19 @@ static COMPACTION: Probe = Probe {
     name: "compaction",
     gives: "whether who waits for memory has it compacted or reclaimed, where the compiler has \
             made one function of both",
-    candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[program("compaction_fentry", COMPACTS)],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[program("compaction_kprobe", COMPACTS)],
-        },
+    candidates: fentry_or_kprobe![VMLINUX =>
+        "compaction" at entry of COMPACTS
     ],
 };
 
 static TASKS: Probe = Probe {
     name: "tasks",
     gives: "while tasks wait for CPUs or disks: which commands do, and which run meanwhile",
-    candidates: &[Candidate {
-        hook: Hook::RawTracepoint,
-        programs: &[
-            program("task_switched", "sched_switch"),
-            program("task_woken", "sched_wakeup"),
-            program("new_task_woken", "sched_wakeup_new"),
-        ],
-    }],
+    candidates: &[Candidate::raw_tracepoint(&[
+        program("task_switched", "sched_switch"),
+        program("task_woken", "sched_wakeup"),
+        program("new_task_woken", "sched_wakeup_new"),
+    ])],
 };
 
 /// What to read, and what to attach.
@@ -201,7 +179,7 @@ pub(super) fn on_version_1(found: &Hierarchies) -> Option<Missing> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::recorded;
+    use crate::kernel::{bpf::Hook, recorded};
 
     fn plan(facts: &KernelFacts) -> Plan {
         match support(facts) {

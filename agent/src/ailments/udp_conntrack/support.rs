@@ -6,7 +6,7 @@ use crate::{
     collector::Support,
     kernel::{
         Fact, KernelFacts,
-        bpf::{self, At, Candidate, Hook, PlannedProbe, Probe, Program},
+        bpf::{self, At, Candidate, PlannedProbe, Probe, Program},
         facts::ModuleState,
     },
     model::{Function, MemberPath, Missing, Needs},
@@ -86,62 +86,44 @@ const fn program(name: &'static str, at: At, function: &'static str) -> Program 
     }
 }
 
-const CREATIONS: Probe = Probe {
+pub(super) const CREATIONS: Probe = Probe {
     name: "creations",
     gives: "who makes entries, and how fast",
     candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("clash_fexit", At::Return, "nf_ct_resolve_clash"),
-                program("confirm_fexit", At::Return, "__nf_conntrack_confirm"),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("confirm_kretprobe", At::Return, "__nf_conntrack_confirm"),
-                program("confirm_kprobe", At::Entry, "__nf_conntrack_confirm"),
-            ],
-        },
+        Candidate::fentry(&[
+            program("clash_fexit", At::Return, "nf_ct_resolve_clash"),
+            program("confirm_fexit", At::Return, "__nf_conntrack_confirm"),
+        ]),
+        Candidate::kprobe(&[
+            program("confirm_kretprobe", At::Return, "__nf_conntrack_confirm"),
+            program("confirm_kprobe", At::Entry, "__nf_conntrack_confirm"),
+        ]),
     ],
 };
 
 /// An entry is destroyed once, by whatever way it went; who deleted it is noted
 /// before. Up to 5.10 the function was static and had another name, and there gcc
 /// has split `nf_ct_delete`.
-const REMOVALS: Probe = Probe {
+pub(super) const REMOVALS: Probe = Probe {
     name: "removals",
     gives: "how entries end, how long they lived and how long they stood idle",
     candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("delete_fentry", At::Entry, "nf_ct_delete"),
-                program("destroy_fentry", At::Entry, "nf_ct_destroy"),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("delete_kprobe", At::Entry, "nf_ct_delete"),
-                program("destroy_kprobe", At::Entry, "nf_ct_destroy"),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("delete_kprobe", At::Entry, "nf_ct_delete.part.0"),
-                program("destroy_kprobe", At::Entry, "destroy_conntrack"),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("delete_kprobe", At::Entry, "nf_ct_delete"),
-                program("destroy_kprobe", At::Entry, "destroy_conntrack"),
-            ],
-        },
+        Candidate::fentry(&[
+            program("delete_fentry", At::Entry, "nf_ct_delete"),
+            program("destroy_fentry", At::Entry, "nf_ct_destroy"),
+        ]),
+        Candidate::kprobe(&[
+            program("delete_kprobe", At::Entry, "nf_ct_delete"),
+            program("destroy_kprobe", At::Entry, "nf_ct_destroy"),
+        ]),
+        Candidate::kprobe(&[
+            program("delete_kprobe", At::Entry, "nf_ct_delete.part.0"),
+            program("destroy_kprobe", At::Entry, "destroy_conntrack"),
+        ]),
+        Candidate::kprobe(&[
+            program("delete_kprobe", At::Entry, "nf_ct_delete"),
+            program("destroy_kprobe", At::Entry, "destroy_conntrack"),
+        ]),
     ],
 };
 
@@ -149,20 +131,14 @@ const EARLY_DROPS: Probe = Probe {
     name: "early_drops",
     gives: "which removals were early drops, as the table was full",
     candidates: &[
-        Candidate {
-            hook: Hook::Fentry,
-            programs: &[
-                program("early_drop_fentry", At::Entry, "early_drop"),
-                program("early_drop_fexit", At::Return, "early_drop"),
-            ],
-        },
-        Candidate {
-            hook: Hook::Kprobe,
-            programs: &[
-                program("early_drop_kretprobe", At::Return, "early_drop"),
-                program("early_drop_kprobe", At::Entry, "early_drop"),
-            ],
-        },
+        Candidate::fentry(&[
+            program("early_drop_fentry", At::Entry, "early_drop"),
+            program("early_drop_fexit", At::Return, "early_drop"),
+        ]),
+        Candidate::kprobe(&[
+            program("early_drop_kretprobe", At::Return, "early_drop"),
+            program("early_drop_kprobe", At::Entry, "early_drop"),
+        ]),
     ],
 };
 
@@ -308,6 +284,7 @@ fn walks(facts: &KernelFacts) -> Result<Walks, Missing> {
 mod tests {
     use super::*;
     use crate::kernel::{
+        bpf::Hook,
         facts::{Member, ProgramType, Symbol},
         recorded,
     };

@@ -278,6 +278,11 @@ impl Drop for Attached {
 }
 
 impl Attached {
+    /// Whether no program is there.
+    pub fn is_empty(&self) -> bool {
+        self.programs.is_empty()
+    }
+
     /// The function of each program that is there by fentry or fexit.
     pub fn traced(&self) -> impl Iterator<Item = &'static str> {
         let is_traced = |it: &&AttachedProgram| matches!(it.link, Link::Tracing { .. });
@@ -308,7 +313,7 @@ pub fn verbosity() -> u32 {
 
 /// The log records that programs write; each flush brings them into the agent's log. `None`
 /// where they write none, or this process may not look for them, which is said.
-pub fn log_of<'a>(attached: impl IntoIterator<Item = &'a Attached>) -> Option<ProbeLog> {
+pub(super) fn log_of<'a>(attached: impl IntoIterator<Item = &'a Attached>) -> Option<ProbeLog> {
     if verbosity() == 0 {
         return None;
     }

@@ -7,13 +7,17 @@ mod maps;
 mod offset;
 mod plan;
 mod probe;
+mod probes;
 mod support;
 mod sys;
 
-pub use attach::{Attached, Object, ProbeLog, log_of, verbosity};
+use attach::{Attached, log_of};
+pub use attach::{Object, ProbeLog, verbosity};
 pub use iterator::SymbolIterator;
 pub use maps::{HashMap, Parameters};
 pub use offset::{offset, unreadable};
 pub use plan::{PlannedProbe, plan};
+pub(crate) use probe::fentry_or_kprobe;
 pub use probe::{At, Candidate, Hook, Probe, Program};
+pub use probes::Probes;
 pub use support::{program_types, tracing_is_forbidden};

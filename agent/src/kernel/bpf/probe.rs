@@ -67,6 +67,69 @@ pub struct Program {
     pub module: &'static str,
 }
 
+impl Candidate {
+    /// By fentry and fexit.
+    pub const fn fentry(programs: &'static [Program]) -> Self {
+        Self {
+            hook: Hook::Fentry,
+            programs,
+        }
+    }
+
+    /// By kprobe and kretprobe.
+    pub const fn kprobe(programs: &'static [Program]) -> Self {
+        Self {
+            hook: Hook::Kprobe,
+            programs,
+        }
+    }
+
+    /// By tracepoints, with their own arguments.
+    pub const fn raw_tracepoint(programs: &'static [Program]) -> Self {
+        Self {
+            hook: Hook::RawTracepoint,
+            programs,
+        }
+    }
+}
+
+/// The candidates of programs that there are for fentry and for kprobe, on the same functions of
+/// a module in the same order: those called `x` at an entry are `x_fentry` and `x_kprobe`, at a
+/// return `x_fexit` and `x_kretprobe`.
+macro_rules! fentry_or_kprobe {
+    ($module:expr => $($name:literal at $at:ident of $function:expr),+) => {
+        &[
+            $crate::kernel::bpf::Candidate::fentry(&[$(
+                $crate::kernel::bpf::fentry_or_kprobe!(@fentry $at $name, $function, $module)
+            ),+]),
+            $crate::kernel::bpf::Candidate::kprobe(&[$(
+                $crate::kernel::bpf::fentry_or_kprobe!(@kprobe $at $name, $function, $module)
+            ),+]),
+        ]
+    };
+    (@fentry entry $($program:tt)+) => {
+        $crate::kernel::bpf::fentry_or_kprobe!(@program Entry "_fentry", $($program)+)
+    };
+    (@fentry return $($program:tt)+) => {
+        $crate::kernel::bpf::fentry_or_kprobe!(@program Return "_fexit", $($program)+)
+    };
+    (@kprobe entry $($program:tt)+) => {
+        $crate::kernel::bpf::fentry_or_kprobe!(@program Entry "_kprobe", $($program)+)
+    };
+    (@kprobe return $($program:tt)+) => {
+        $crate::kernel::bpf::fentry_or_kprobe!(@program Return "_kretprobe", $($program)+)
+    };
+    (@program $at:ident $ending:literal, $name:literal, $function:expr, $module:expr) => {
+        $crate::kernel::bpf::Program {
+            name: concat!($name, $ending),
+            at: $crate::kernel::bpf::At::$at,
+            function: $function,
+            module: $module,
+        }
+    };
+}
+pub(crate) use fentry_or_kprobe;
+
 /// Where in a function a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {

@@ -11,8 +11,7 @@ use crate::{
         support::{MODULE, Unchecked},
     },
     kernel::{
-        bpf::{Attached, HashMap, Object},
-        modules::Held,
+        bpf::{HashMap, Hook, Object, Probes},
         netns, sysctl,
     },
     model::{Missing, ProbeReport},
@@ -25,7 +24,7 @@ const ENOUGH: usize = 3;
 pub(super) struct Check {
     unchecked: Unchecked,
     taken: HashMap<u64, Specimen>,
-    programs: Held<Vec<Attached>>,
+    probe: Probes,
 }
 
 /// What has come out.
@@ -39,31 +38,28 @@ pub(super) enum Outcome {
 }
 
 impl Check {
-    /// Attaches the probe that sees new connections; an error of the report where the
+    /// Attaches the probe that sees new connections; an error of its report where the
     /// kernel takes none.
     pub(super) fn begin(
         object: &mut Object,
         unchecked: Unchecked,
-    ) -> anyhow::Result<Result<Self, ProbeReport>> {
-        let mut report = None;
-        let programs = Held::hold(MODULE, || {
-            let (attached, attach_report) = object.attach(&unchecked.probe);
-            report = Some(attach_report);
-            vec![attached]
-        });
-        if let Some(report) = report.filter(|report| report.hook.is_none()) {
-            return Ok(Err(report));
+        hooks: &[Hook],
+    ) -> anyhow::Result<Result<Self, Vec<ProbeReport>>> {
+        let mut probe = Probes::of([&unchecked.probe], hooks).of_module(MODULE);
+        probe.attach(object);
+        if !probe.is_attached() {
+            return Ok(Err(probe.reports().to_vec()));
         }
         Ok(Ok(Self {
             unchecked,
             taken: object.take_hash_map("TAKEN")?,
-            programs,
+            probe,
         }))
     }
 
     /// Whether the probe keeps the module from being unloaded, and nobody else does.
     pub(super) fn alone(&self) -> bool {
-        self.programs.alone()
+        self.probe.alone()
     }
 
     /// Why nothing else is attached yet.

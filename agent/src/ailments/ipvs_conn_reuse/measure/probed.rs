@@ -24,14 +24,10 @@ use crate::{
         counters,
         ipvs_conn_reuse::{
             Settings,
-            support::{MODULE, Plan, Unchecked},
+            support::{MODULE, NEEDED, Plan, Unchecked},
         },
     },
-    kernel::{
-        self,
-        bpf::{self, Attached, HashMap, Object, Parameters, PlannedProbe, ProbeLog},
-        modules::Held,
-    },
+    kernel::bpf::{self, HashMap, Object, Parameters, ProbeLog, Probes},
     model::{Missing, ProbeReport, ProgramStats},
 };
 
@@ -41,11 +37,13 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_co
 #[derive(Debug)]
 pub(super) struct Probed {
     state: State,
-    always: Vec<PlannedProbe>,
-    changes: PlannedProbe,
-    kept: PlannedProbe,
+    /// Those that are always attached.
+    always: Probes,
+    /// The one that is attached by the tracer, until that has it.
+    kept: Probes,
     settings: Settings,
-    reports: Vec<ProbeReport>,
+    /// Of the check, if the kernel takes no probe for it.
+    check: Vec<ProbeReport>,
 }
 
 /// What is attached.
@@ -70,7 +68,6 @@ impl fmt::Debug for Checking {
 }
 
 struct Running {
-    programs: Held<Vec<Attached>>,
     watch: PacketTracer,
     totals: PerCpuArray<MapData, Totals>,
     flow_map: HashMap<Flow, FlowCounts>,
@@ -87,31 +84,23 @@ struct Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Running")
-            .field("programs", &self.programs)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Running").finish_non_exhaustive()
     }
 }
 
 impl Probed {
     /// Attaches the probes that the plan has candidates for, or what must come before.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
-        let wanted = |probe: &PlannedProbe| probe.clone().with_hooks(&settings.hooks);
+        let probes = |planned: Vec<_>| Probes::of(planned, &settings.hooks).of_module(MODULE);
         let mut probed = Self {
             state: State::Nothing,
-            always: plan.always.iter().map(wanted).collect(),
-            changes: wanted(&plan.changes),
-            kept: wanted(&plan.kept),
+            always: probes(plan.always.iter().collect()),
+            kept: probes(vec![&plan.kept]),
             settings: settings.clone(),
-            reports: Vec::new(),
+            check: Vec::new(),
         };
-        let can_attach = probed
-            .always
-            .iter()
-            .all(|probe| !probe.candidates.is_empty());
+        let can_attach = NEEDED.iter().all(|it| probed.always.can_attach_probe(it));
         let (Some(offsets), true) = (plan.offsets, can_attach) else {
-            probed.report_nothing(None);
             return Ok(probed);
         };
         match &plan.unchecked {
@@ -125,67 +114,45 @@ impl Probed {
     }
 
     fn check(&mut self, mut object: Object, unchecked: &Unchecked) -> anyhow::Result<()> {
-        let unchecked = Unchecked {
-            probe: unchecked.probe.clone().with_hooks(&self.settings.hooks),
-            ..unchecked.clone()
-        };
-        match Check::begin(&mut object, unchecked)? {
+        match Check::begin(&mut object, unchecked.clone(), &self.settings.hooks)? {
             Ok(check) => {
-                self.report_nothing(Some(&check.pending()));
+                self.postpone(&check.pending());
                 self.state = State::Checking(Box::new(Checking { check, object }));
             }
-            Err(report) => {
-                self.report_nothing(None);
-                self.reports.push(report);
-            }
+            Err(reports) => self.check = reports,
         }
         Ok(())
     }
 
     /// Attaches the probes themselves.
     fn run(&mut self, mut object: Object) -> anyhow::Result<()> {
-        let mut reports = Vec::new();
-        let programs = Held::hold(MODULE, || {
-            let attach = |probe| {
-                let (attached, report) = object.attach(probe);
-                reports.push(report);
-                attached
-            };
-            self.always
-                .iter()
-                .chain([&self.changes])
-                .map(attach)
-                .collect()
-        });
-        let needed = &reports[..self.always.len()];
-        let complete = needed.iter().all(|report| report.hook.is_some());
-        self.reports = reports;
-        if complete {
-            let running = Running::new(object, programs, self.kept.clone(), &self.settings)?;
+        self.always.attach(&mut object);
+        if NEEDED.iter().all(|it| self.always.has(it)) {
+            let kept = mem::replace(&mut self.kept, Probes::of([], &[]));
+            let running = Running::new(object, self.always.log(), kept, &self.settings)?;
             self.state = State::Running(Box::new(running));
         } else {
-            // One without the other would count wrongly.
-            self.reports.push(self.kept.report(None, Vec::new()));
-            self.state = State::Nothing;
+            self.always.withdraw(&Missing {
+                what: format!("probes {}", NEEDED.join(" and ")),
+                why: "one of them is not attached, and the others would count wrongly".to_owned(),
+                remedy: "see there".to_owned(),
+            });
         }
-        kernel::return_free_memory();
         Ok(())
     }
 
-    /// Says of each probe that it is not attached, for its own reasons or for this one.
-    fn report_nothing(&mut self, why: Option<&Missing>) {
-        let probes = self.always.iter().chain([&self.changes, &self.kept]);
-        self.reports = probes
-            .map(|probe| probe.report(None, why.cloned().into_iter().collect()))
-            .collect();
+    fn postpone(&mut self, why: &Missing) {
+        self.always.postpone(why);
+        self.kept.postpone(why);
     }
 
     pub(super) fn reports(&self) -> impl Iterator<Item = ProbeReport> {
-        let watch = match &self.state {
-            State::Running(running) => Some(running.watch.report()),
-            State::Nothing | State::Checking(_) => None,
+        let kept = match &self.state {
+            State::Running(running) => running.watch.reports(),
+            State::Nothing | State::Checking(_) => self.kept.reports().to_vec(),
         };
-        self.reports.iter().cloned().chain(watch)
+        let always = self.always.reports().iter().cloned();
+        always.chain(kept).chain(self.check.iter().cloned())
     }
 
     pub(super) fn read(
@@ -194,7 +161,7 @@ impl Probed {
     ) -> anyhow::Result<Option<ProbedReading>> {
         self.finish_check(namespaces)?;
         match &mut self.state {
-            State::Running(running) => running.read(namespaces).map(Some),
+            State::Running(running) => running.read(namespaces, &self.always.stats()).map(Some),
             State::Nothing | State::Checking(_) => Ok(None),
         }
     }
@@ -213,7 +180,7 @@ impl Probed {
                 }
             }
             Outcome::Disagrees(why) => {
-                self.report_nothing(Some(&why));
+                self.postpone(&why);
                 self.state = State::Nothing;
             }
         }
@@ -222,17 +189,17 @@ impl Probed {
 
     pub(super) fn idle(&self) -> bool {
         match &self.state {
-            State::Running(running) => running.programs.alone(),
+            State::Running(_) | State::Nothing => self.always.alone(),
             State::Checking(checking) => checking.check.alone(),
-            State::Nothing => false,
         }
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        match &self.state {
-            State::Running(running) => running.programs().collect(),
+        let kept = match &self.state {
+            State::Running(running) => running.watch.programs(),
             State::Nothing | State::Checking(_) => Vec::new(),
-        }
+        };
+        self.always.stats().into_iter().chain(kept).collect()
     }
 }
 
@@ -257,8 +224,8 @@ fn load(
 impl Running {
     fn new(
         mut object: Object,
-        programs: Held<Vec<Attached>>,
-        kept: PlannedProbe,
+        log: Option<ProbeLog>,
+        kept: Probes,
         settings: &Settings,
     ) -> anyhow::Result<Self> {
         let totals = object
@@ -268,9 +235,7 @@ impl Running {
         let flow_map = object.take_hash_map("FLOWS")?;
         let client_map = object.take_hash_map("CLIENTS")?;
         let waiting = WaitingRoom::open(&mut object, settings.give_up_after)?;
-        let log = bpf::log_of(programs.iter());
         Ok(Self {
-            programs,
             watch: PacketTracer::new(object, kept, settings.trace_linger)?,
             totals,
             flow_map,
@@ -285,7 +250,11 @@ impl Running {
         })
     }
 
-    fn read(&mut self, namespaces: &[NamespaceReading]) -> anyhow::Result<ProbedReading> {
+    fn read(
+        &mut self,
+        namespaces: &[NamespaceReading],
+        always: &[ProgramStats],
+    ) -> anyhow::Result<ProbedReading> {
         self.watch.follow(namespaces)?;
         if let Some(log) = &mut self.log {
             log.flush();
@@ -318,16 +287,11 @@ impl Running {
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 per_cpu.iter().map(|totals| totals.lost),
-                &self.programs().collect::<Vec<_>>(),
+                &[always, &self.watch.programs()].concat(),
             ),
             recent: self.recent.counts(),
             recent_seconds: self.recent.length(now).as_secs_f64(),
             total,
         })
-    }
-
-    fn programs(&self) -> impl Iterator<Item = ProgramStats> {
-        let always = self.programs.iter().flat_map(Attached::stats);
-        always.chain(self.watch.programs())
     }
 }

@@ -11,11 +11,8 @@ use rustix::event::PollFlags;
 
 use super::NamespaceReading;
 use crate::{
-    ailments::{ipvs_conn_reuse::support::MODULE, poll_thread::PollThread},
-    kernel::{
-        bpf::{Attached, Object, PlannedProbe},
-        modules::Held,
-    },
+    ailments::poll_thread::PollThread,
+    kernel::bpf::{Object, Probes},
     model::{ProbeReport, ProgramStats},
 };
 
@@ -29,9 +26,7 @@ pub(super) struct PacketTracer {
 
 /// What tick and poll_thread share.
 pub(super) struct TracerState {
-    plan: PlannedProbe,
-    attached: Option<Held<Vec<Attached>>>,
-    report: ProbeReport,
+    probes: Probes,
     watching: Array<MapData, u64>,
     object: Object,
     /// For how long a removal makes it worth to look.
@@ -48,16 +43,14 @@ impl PacketTracer {
     /// Takes the object, as the probe can be attached at any time from now on.
     pub(super) fn new(
         mut object: Object,
-        plan: PlannedProbe,
+        mut probes: Probes,
         lifetime: Duration,
     ) -> anyhow::Result<Self> {
-        let hook = plan.candidates.first().map(|candidate| candidate.hook);
+        probes.expect();
         let watching = object.take_map("WATCHING")?;
         let changes = object.take_map("CHANGES")?;
         let watched = Arc::new(Mutex::new(TracerState {
-            report: plan.report(hook, Vec::new()),
-            plan,
-            attached: None,
+            probes,
             watching: watching.try_into().context("open map WATCHING")?,
             object,
             lifetime,
@@ -81,18 +74,16 @@ impl PacketTracer {
         })
     }
 
-    pub(super) fn report(&self) -> ProbeReport {
-        lock(&self.watched).report.clone()
+    pub(super) fn reports(&self) -> Vec<ProbeReport> {
+        lock(&self.watched).probes.reports().to_vec()
     }
 
     pub(super) fn is_on(&self) -> bool {
-        lock(&self.watched).attached.is_some()
+        lock(&self.watched).probes.is_attached()
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        let watched = lock(&self.watched);
-        let attached = watched.attached.iter().flat_map(|held| held.iter());
-        attached.flat_map(Attached::stats).collect()
+        lock(&self.watched).probes.stats()
     }
 
     /// Attaches or detaches, whichever the state of the node asks for.
@@ -122,7 +113,7 @@ impl TracerState {
             || namespaces
                 .iter()
                 .any(|namespace| keeps_connections(namespace, removed));
-        match (wanted, self.attached.is_some()) {
+        match (wanted, self.probes.is_attached()) {
             (true, false) => self.attach(),
             (false, true) => self.detach(),
             (true, true) | (false, false) => Ok(()),
@@ -132,32 +123,23 @@ impl TracerState {
     /// A destination was drained or removed just now, and its connections are kept.
     fn poll_thread(&mut self) -> anyhow::Result<()> {
         self.woken = Some(Instant::now());
-        match self.attached {
-            Some(_) => Ok(()),
-            None => self.attach(),
+        if self.probes.is_attached() {
+            return Ok(());
         }
+        self.attach()
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
-        if self.plan.candidates.is_empty() {
+        if !self.probes.can_attach() {
             return Ok(());
         }
-        let mut report = None;
-        let held = Held::hold(MODULE, || {
-            let (attached, attach_report) = self.object.attach(&self.plan);
-            report = Some(attach_report);
-            vec![attached]
-        });
-        if let Some(report) = report {
-            self.attached = report.hook.is_some().then_some(held);
-            self.report = report;
-        }
-        self.tell(self.attached.is_some())
+        self.probes.attach(&mut self.object);
+        self.tell(self.probes.is_attached())
     }
 
     fn detach(&mut self) -> anyhow::Result<()> {
         self.tell(false)?;
-        self.attached = None;
+        self.probes.detach();
         Ok(())
     }
 

@@ -20,14 +20,10 @@ use crate::{
         durations::Durations,
         ipvs_estimation::{
             Settings,
-            support::{MODULE, Plan},
+            support::{MODULE, PASSES, Plan},
         },
     },
-    kernel::{
-        self,
-        bpf::{Attached, HashMap, Object, Parameters, PlannedProbe},
-        modules::Held,
-    },
+    kernel::bpf::{HashMap, Object, Parameters, PlannedProbe, Probes},
     model::{Missing, ProbeReport, ProgramStats},
     time::{monotonic, unix_seconds},
 };
@@ -37,15 +33,15 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ipvs_es
 /// The probes that are attached, and their maps.
 #[derive(Debug)]
 pub(super) struct Probed {
+    passes: Probes,
     /// Absent where the probe on passes could not be attached: waits mean nothing
     /// without.
     running: Option<Running>,
-    /// Of the probe on passes, and without it of all others.
-    reports: Vec<ProbeReport>,
+    /// Of the probes on waits, where they cannot be attached for lack of the other.
+    without_passes: Vec<ProbeReport>,
 }
 
 struct Running {
-    passes: Held<Vec<Attached>>,
     context: Context,
     totals: PerCpuArray<MapData, Totals>,
     slow: PerCpuArray<MapData, Slow>,
@@ -98,7 +94,6 @@ impl std::fmt::Debug for Running {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Running")
-            .field("passes", &self.passes)
             .field("watch", &self.watch)
             .finish_non_exhaustive()
     }
@@ -126,52 +121,35 @@ pub(super) struct Passes {
 impl Probed {
     /// Attaches the probes that the plan has candidates for.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
-        let planned = plan.passes.clone().with_hooks(&settings.hooks);
-        let mut report = planned.report(None, Vec::new());
-        if planned.candidates.is_empty() {
-            return Ok(Self::without_passes(report, plan));
+        let mut passes = Probes::of([&plan.passes], &settings.hooks).of_module(MODULE);
+        let mut running = None;
+        if passes.can_attach() {
+            let mut object = load(plan, settings)?;
+            passes.attach(&mut object);
+            if passes.is_attached() {
+                running = Some(Running::new(object, plan, settings)?);
+            }
         }
-        let mut object = load(plan, settings)?;
-        let passes = Held::hold(MODULE, || {
-            let (attached, attempt) = object.attach(&planned);
-            report = attempt;
-            vec![attached]
-        });
-        if report.hook.is_none() {
-            return Ok(Self::without_passes(report, plan));
-        }
-        let running = Running::new(object, passes, plan, settings)?;
-        kernel::return_free_memory();
         Ok(Self {
-            running: Some(running),
-            reports: vec![report],
+            without_passes: match &running {
+                Some(_) => Vec::new(),
+                None => waits_without_passes(plan),
+            },
+            passes,
+            running,
         })
-    }
-
-    /// Who waits is told by what a pass leaves for its CPU.
-    fn without_passes(passes: ProbeReport, plan: &Plan) -> Self {
-        let missing = Missing {
-            what: "begin and end of a pass".to_owned(),
-            why: format!("probe {} is not attached", passes.name),
-            remedy: "see there".to_owned(),
-        };
-        let waits = plan
-            .waits
-            .iter()
-            .map(|it| PlannedProbe::impossible(it.probe, &missing).report(None, Vec::new()));
-        Self {
-            running: None,
-            reports: std::iter::once(passes.clone()).chain(waits).collect(),
-        }
     }
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
         let waits = self.running.iter().flat_map(|it| it.watch.reports());
-        self.reports.iter().chain(waits).cloned().collect()
+        let waits = waits.chain(&self.without_passes);
+        self.passes.reports().iter().chain(waits).cloned().collect()
     }
 
     pub(super) fn read(&mut self) -> anyhow::Result<Option<(ProbedReading, PassesByKey)>> {
-        self.running.as_mut().map(Running::read).transpose()
+        let programs = self.programs();
+        let running = self.running.as_mut();
+        running.map(|it| it.read(&programs)).transpose()
     }
 
     /// Begins or ends the watch over waits.
@@ -183,15 +161,25 @@ impl Probed {
     }
 
     pub(super) fn idle(&self) -> bool {
-        self.running.as_ref().is_some_and(|it| it.passes.alone())
+        self.passes.alone()
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        self.running
-            .as_ref()
-            .map(Running::programs)
-            .unwrap_or_default()
+        let waits = self.running.iter().flat_map(|it| it.watch.programs());
+        self.passes.stats().into_iter().chain(waits).collect()
     }
+}
+
+/// Who waits is told by what a pass leaves for its CPU.
+fn waits_without_passes(plan: &Plan) -> Vec<ProbeReport> {
+    let missing = Missing {
+        what: "begin and end of a pass".to_owned(),
+        why: format!("probe {PASSES} is not attached"),
+        remedy: "see there".to_owned(),
+    };
+    let waits = plan.waits.iter();
+    let waits = waits.map(|it| PlannedProbe::impossible(it.probe, &missing));
+    waits.map(|it| it.report(None, Vec::new())).collect()
 }
 
 fn load(plan: &Plan, settings: &Settings) -> anyhow::Result<Object> {
@@ -204,12 +192,7 @@ fn load(plan: &Plan, settings: &Settings) -> anyhow::Result<Object> {
 }
 
 impl Running {
-    fn new(
-        mut object: Object,
-        passes: Held<Vec<Attached>>,
-        plan: &Plan,
-        settings: &Settings,
-    ) -> anyhow::Result<Self> {
+    fn new(mut object: Object, plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
         let mut map = |name| object.take_map(name);
         let totals = map("TOTALS")?.try_into().context("open map TOTALS")?;
         let slow = map("SLOW")?.try_into().context("open map SLOW")?;
@@ -217,7 +200,6 @@ impl Running {
         let namespaces = object.take_hash_map("NAMESPACES")?;
         let watch = WaitTracer::new(&plan.waits, settings, &mut object);
         Ok(Self {
-            passes,
             context: plan.context.unwrap_or(Context::Softirq),
             totals,
             slow,
@@ -232,7 +214,7 @@ impl Running {
         })
     }
 
-    fn read(&mut self) -> anyhow::Result<(ProbedReading, PassesByKey)> {
+    fn read(&mut self, programs: &[ProgramStats]) -> anyhow::Result<(ProbedReading, PassesByKey)> {
         let epoch = self.told.epoch;
         self.tell(Control {
             epoch: epoch + 1,
@@ -254,7 +236,7 @@ impl Running {
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 totals.iter().map(|totals| totals.lost),
-                &self.programs(),
+                programs,
             ),
             passes,
         };
@@ -302,11 +284,6 @@ impl Running {
             .context("write map CONTROL")?;
         self.told = control;
         Ok(())
-    }
-
-    fn programs(&self) -> Vec<ProgramStats> {
-        let passes = self.passes.iter().flat_map(Attached::stats);
-        passes.chain(self.watch.programs()).collect()
     }
 }
 

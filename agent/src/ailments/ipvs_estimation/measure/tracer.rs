@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     ailments::ipvs_estimation::{Settings, settings::TraceWhen},
-    kernel::bpf::{Attached, Object, PlannedProbe},
+    kernel::bpf::{Object, PlannedProbe, Probes},
     model::{Missing, ProbeReport, ProgramStats},
 };
 
@@ -14,29 +14,22 @@ use crate::{
 pub(super) struct WaitTracer {
     when: TraceWhen,
     lasts: Duration,
-    planned: Vec<PlannedProbe>,
-    attached: Vec<Attached>,
-    /// What the kernel said when they were attached last.
-    reports: Vec<ProbeReport>,
-    /// Their statistics when they were detached last.
-    stats: Vec<ProgramStats>,
+    probes: Probes,
     until: Option<Instant>,
 }
 
 impl WaitTracer {
     /// Attaches them once, to know whether the kernel takes them.
     pub(super) fn new(planned: &[PlannedProbe], settings: &Settings, object: &mut Object) -> Self {
-        let with_hooks = |probe: &PlannedProbe| match settings.trace_when {
-            TraceWhen::Never => PlannedProbe::impossible(probe.probe, &switched_off()),
-            TraceWhen::Slow | TraceWhen::Always => probe.clone().with_hooks(&settings.hooks),
-        };
+        let planned = planned.iter().map(|planned| match settings.trace_when {
+            TraceWhen::Never => PlannedProbe::impossible(planned.probe, &switched_off()),
+            TraceWhen::Slow | TraceWhen::Always => planned.clone(),
+        });
+        let planned: Vec<_> = planned.collect();
         let mut watch = Self {
             when: settings.trace_when,
             lasts: settings.trace_linger,
-            planned: planned.iter().map(with_hooks).collect(),
-            attached: Vec::new(),
-            reports: Vec::new(),
-            stats: Vec::new(),
+            probes: Probes::of(&planned, &settings.hooks),
             until: None,
         };
         watch.begin(object);
@@ -47,7 +40,7 @@ impl WaitTracer {
     }
 
     pub(super) fn is_on(&self) -> bool {
-        !self.attached.is_empty()
+        self.probes.is_attached()
     }
 
     /// Whether it ought to be on, given that passes are slow or not.
@@ -61,33 +54,23 @@ impl WaitTracer {
             TraceWhen::Never => false,
             TraceWhen::Slow => self.until.is_some_and(|until| now < until),
         };
-        wanted && !self.planned.is_empty()
+        wanted && self.probes.can_attach()
     }
 
     pub(super) fn begin(&mut self, object: &mut Object) {
-        (self.attached, self.reports) = self
-            .planned
-            .iter()
-            .map(|probe| object.attach(probe))
-            .unzip();
+        self.probes.attach(object);
     }
 
     pub(super) fn end(&mut self) {
-        self.stats = self.programs();
-        self.attached.clear();
+        self.probes.detach();
     }
 
     pub(super) fn reports(&self) -> &[ProbeReport] {
-        &self.reports
+        self.probes.reports()
     }
 
-    /// Counters must not fall while the watch is off.
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        if self.is_on() {
-            self.attached.iter().flat_map(Attached::stats).collect()
-        } else {
-            self.stats.clone()
-        }
+        self.probes.stats()
     }
 }
 

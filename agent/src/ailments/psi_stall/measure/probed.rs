@@ -24,9 +24,8 @@ use crate::{
         ranking::Ranks,
     },
     kernel::{
-        self,
         addresses::{self, Ranges},
-        bpf::{Attached, HashMap as KernelMap, Object, Parameters},
+        bpf::{HashMap as KernelMap, Object, Parameters, Probes},
         pressure::Resource,
     },
     model::{Missing, ProbeReport, ProgramStats},
@@ -47,13 +46,15 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The probes that are attached, and their maps.
 #[derive(Debug)]
 pub(super) struct Probed {
+    /// Those that are always there.
+    rare: Probes,
     /// Absent where there is nothing to attach.
     running: Option<Running>,
+    /// Of the probe on tasks, and why there are no causes.
     reports: Vec<ProbeReport>,
 }
 
 struct Running {
-    attached: Vec<Attached>,
     totals: PerCpuArray<MapData, Totals>,
     waiters: KernelMap<Waiter, Sum>,
     stalls: KernelMap<u64, Stall>,
@@ -95,10 +96,7 @@ type Who = (u64, [u8; COMMAND], Cause);
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Running")
-            .field("attached", &self.attached)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Running").finish_non_exhaustive()
     }
 }
 
@@ -109,33 +107,31 @@ impl Probed {
         settings: &Settings,
         wakeup: &WakeUp,
     ) -> anyhow::Result<Self> {
-        let planned = plan.rare.iter().cloned();
-        let planned: Vec<_> = planned.map(|it| it.with_hooks(&settings.hooks)).collect();
-        let tasks = plan.tasks.clone().with_hooks(&settings.hooks);
-        let mut all = planned.iter().chain([&tasks]);
-        if all.clone().all(|planned| planned.candidates.is_empty()) {
-            let reports = all.by_ref().map(|it| it.report(None, Vec::new()));
+        let mut rare = Probes::of(&plan.rare, &settings.hooks);
+        let tasks = Probes::of([&plan.tasks], &settings.hooks);
+        if !rare.can_attach() && !tasks.can_attach() {
             return Ok(Self {
+                rare,
                 running: None,
-                reports: reports.collect(),
+                reports: tasks.reports().to_vec(),
             });
         }
         let parameters = Parameters::default().global("OFFSETS", &plan.offsets);
         let mut object = Object::load("psi_stall", OBJECT, &parameters)?;
-        let (attached, mut reports): (Vec<_>, Vec<_>) =
-            planned.iter().map(|it| object.attach(it)).unzip();
-        let running = Running::new(object, attached, plan, settings, wakeup)?;
-        reports.extend(hidden().map(|missing| ProbeReport::not_measured("causes", &missing)));
-        kernel::return_free_memory();
+        rare.attach(&mut object);
+        let watch = TaskTracer::new(tasks, settings, &mut object, wakeup);
+        let causes = hidden().map(|missing| ProbeReport::not_measured("causes", &missing));
         Ok(Self {
-            running: Some(running),
-            reports,
+            rare,
+            running: Some(Running::new(object, watch, plan, settings)?),
+            reports: causes.into_iter().collect(),
         })
     }
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
-        let watch = self.running.iter().map(|it| it.watch.report());
-        self.reports.iter().cloned().chain(watch).collect()
+        let rare = self.rare.reports().iter().chain(&self.reports);
+        let watch = self.running.iter().flat_map(|it| it.watch.reports());
+        rare.chain(watch).cloned().collect()
     }
 
     /// What was counted since the last time, by the cgroups that have waited or run.
@@ -148,14 +144,14 @@ impl Probed {
         let Some(running) = &mut self.running else {
             return Ok(None);
         };
-        let reading = running.read(walked)?;
+        let reading = running.read(walked, &self.rare.stats())?;
         running.watch(called)?;
         Ok(Some(reading))
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        let running = self.running.iter();
-        running.flat_map(Running::programs).collect()
+        let watch = self.running.iter().flat_map(|it| it.watch.programs());
+        self.rare.stats().into_iter().chain(watch).collect()
     }
 }
 
@@ -179,10 +175,9 @@ fn hidden() -> Option<Missing> {
 impl Running {
     fn new(
         mut object: Object,
-        attached: Vec<Attached>,
+        watch: TaskTracer,
         plan: &Plan,
         settings: &Settings,
-        wakeup: &WakeUp,
     ) -> anyhow::Result<Self> {
         let mut map = |name| object.take_map(name);
         let totals = map("TOTALS")?.try_into().context("open map TOTALS")?;
@@ -190,9 +185,7 @@ impl Running {
         let stacks = map("STACKS")?.try_into().context("open map STACKS")?;
         let watched_since = map("WATCHED_SINCE")?;
         let watched_since = watched_since.try_into().context("open map WATCHED_SINCE")?;
-        let watch = TaskTracer::new(&plan.tasks, settings, &mut object, wakeup);
         Ok(Self {
-            attached,
             totals,
             waiters: object.take_hash_map("WAITERS")?,
             stalls: object.take_hash_map("STALLS")?,
@@ -211,7 +204,7 @@ impl Running {
         })
     }
 
-    fn read(&mut self, walked: &Walked) -> anyhow::Result<ProbedReading> {
+    fn read(&mut self, walked: &Walked, rare: &[ProgramStats]) -> anyhow::Result<ProbedReading> {
         let watched = self.watch.is_on();
         let (waits, doings) = (self.waits()?, self.doings()?);
         let ids = waits.keys().map(|(cgroup, ..)| *cgroup);
@@ -265,7 +258,7 @@ impl Running {
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 totals.iter().map(|totals| totals.lost),
-                &self.programs(),
+                &[rare, &self.watch.programs()].concat(),
             ),
         })
     }
@@ -358,11 +351,6 @@ impl Running {
             }
         }
         Ok(ended)
-    }
-
-    fn programs(&self) -> Vec<ProgramStats> {
-        let rare = self.attached.iter().flat_map(Attached::stats);
-        rare.chain(self.watch.programs()).collect()
     }
 }
 

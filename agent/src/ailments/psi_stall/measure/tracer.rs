@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 use crate::{
-    kernel::bpf::{Attached, Object, PlannedProbe},
+    kernel::bpf::{Object, Probes},
     model::{ProbeReport, ProgramStats},
     wakeup::WakeUp,
 };
@@ -31,14 +31,12 @@ pub struct WatchReading {
 /// The watch over tasks, on or off.
 #[derive(Debug)]
 pub(super) struct TaskTracer {
-    planned: PlannedProbe,
+    probes: Probes,
     wakeup: WakeUp,
     lasts: Duration,
     pause: Duration,
-    running: Option<(Attached, Instant)>,
-    report: ProbeReport,
-    /// Statistics of the programs when they were detached last.
-    stats: Vec<ProgramStats>,
+    /// Since when they are attached.
+    began: Option<Instant>,
     ended: Option<Instant>,
     times: u64,
     before: Duration,
@@ -47,22 +45,19 @@ pub(super) struct TaskTracer {
 impl TaskTracer {
     /// Attaches its probes once, to know whether the kernel takes them.
     pub(super) fn new(
-        planned: &PlannedProbe,
+        mut probes: Probes,
         settings: &Settings,
         object: &mut Object,
         wakeup: &WakeUp,
     ) -> Self {
-        let planned = planned.clone().with_hooks(&settings.hooks);
-        let (attached, report) = object.attach(&planned);
-        let stats = attached.stats();
+        probes.attach(object);
+        probes.detach();
         Self {
-            planned,
+            probes,
             wakeup: wakeup.clone(),
             lasts: settings.trace_duration,
             pause: settings.trace_cooldown,
-            running: None,
-            report,
-            stats,
+            began: None,
             ended: None,
             times: 0,
             before: Duration::ZERO,
@@ -71,22 +66,25 @@ impl TaskTracer {
 
     /// Whether it ought to begin now, given that tasks wait.
     pub(super) fn is_due(&self) -> bool {
-        self.is_over() && self.report.hook.is_some() && !self.lasts.is_zero()
+        self.is_over() && self.is_possible() && !self.lasts.is_zero()
+    }
+
+    fn is_possible(&self) -> bool {
+        self.probes.reports().iter().all(|it| it.hook.is_some())
     }
 
     /// Whether it is off, and has been for as long as it pauses.
     pub(super) fn is_over(&self) -> bool {
-        self.running.is_none() && self.ended.is_none_or(|ended| ended.elapsed() >= self.pause)
+        self.began.is_none() && self.ended.is_none_or(|ended| ended.elapsed() >= self.pause)
     }
 
     /// Begins, for its time: a reading is called for at the end of it.
     pub(super) fn begin(&mut self, object: &mut Object) {
-        let (attached, report) = object.attach(&self.planned);
-        self.report = report;
-        if self.report.hook.is_none() {
+        self.probes.attach(object);
+        if !self.is_possible() {
             return;
         }
-        self.running = Some((attached, Instant::now()));
+        self.began = Some(Instant::now());
         self.times += 1;
         let lasts = self.lasts;
         let wakeup = self.wakeup.clone();
@@ -104,22 +102,18 @@ impl TaskTracer {
 
     /// Ends it when its time is over.
     pub(super) fn end_in_time(&mut self) {
-        let over = self
-            .running
-            .take_if(|(_, began)| began.elapsed() >= self.lasts);
-        if let Some((attached, began)) = over {
-            self.stats = attached.stats();
-            drop(attached);
+        let over = self.began.take_if(|began| began.elapsed() >= self.lasts);
+        if let Some(began) = over {
+            self.probes.detach();
             self.ended = Some(Instant::now());
             self.before += began.elapsed();
         }
     }
 
     pub(super) fn reading(&self, watched: bool) -> WatchReading {
-        let now = self.running.as_ref();
-        let now = now.map_or(Duration::ZERO, |(_, began)| began.elapsed());
+        let now = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         WatchReading {
-            on: self.running.is_some(),
+            on: self.is_on(),
             watched,
             times: self.times,
             seconds: (self.before + now).as_secs_f64(),
@@ -127,18 +121,14 @@ impl TaskTracer {
     }
 
     pub(super) const fn is_on(&self) -> bool {
-        self.running.is_some()
+        self.began.is_some()
     }
 
-    pub(super) fn report(&self) -> ProbeReport {
-        self.report.clone()
+    pub(super) fn reports(&self) -> &[ProbeReport] {
+        self.probes.reports()
     }
 
-    /// Counters must not fall while the watch is off.
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        match &self.running {
-            Some((attached, _)) => attached.stats(),
-            None => self.stats.clone(),
-        }
+        self.probes.stats()
     }
 }

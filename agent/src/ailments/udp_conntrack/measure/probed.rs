@@ -15,30 +15,25 @@ use crate::{
         counters,
         udp_conntrack::{
             Settings,
-            support::{MODULE, Plan},
+            support::{CREATIONS, MODULE, Plan, REMOVALS},
         },
     },
-    kernel::{
-        self,
-        bpf::{self, Attached, HashMap, Object, Parameters, ProbeLog},
-        modules::Held,
-    },
-    model::{ProbeReport, ProgramStats},
+    kernel::bpf::{self, HashMap, Object, Parameters, ProbeLog, Probes},
+    model::{Missing, ProbeReport, ProgramStats},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/udp_conntrack"));
 
-/// The probes that are attached, and their maps.
+/// The probes, and as far as they are attached their maps.
 #[derive(Debug)]
 pub(super) struct Probed {
     hz: Option<u32>,
+    probes: Probes,
     /// Absent where no probe could be attached.
-    running: Option<Running>,
-    reports: Vec<ProbeReport>,
+    maps: Option<Maps>,
 }
 
-struct Running {
-    programs: Held<Vec<Attached>>,
+struct Maps {
     totals: PerCpuArray<MapData, Totals>,
     map: HashMap<Flow, FlowCounts>,
     _births: aya::maps::Map,
@@ -48,93 +43,67 @@ struct Running {
     removals: bool,
 }
 
-impl std::fmt::Debug for Running {
+impl std::fmt::Debug for Maps {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Running")
-            .field("programs", &self.programs)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Maps").finish_non_exhaustive()
     }
 }
 
 impl Probed {
     /// Attaches the probes that the plan has candidates for.
     pub(super) fn attach(plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
-        let hz = plan.hz.as_ref().ok().copied();
-        let probes: Vec<_> = plan
-            .probes
-            .iter()
-            .map(|probe| probe.clone().with_hooks(&settings.hooks))
-            .collect();
-        let can_attach = probes.iter().any(|probe| !probe.candidates.is_empty());
-        let (Some(offsets), true) = (plan.offsets, can_attach) else {
-            let reports = probes
-                .iter()
-                .map(|probe| probe.report(None, Vec::new()))
-                .collect();
-            return Ok(Self {
-                hz,
-                running: None,
-                reports,
-            });
+        let mut probes = Probes::of(&plan.probes, &settings.hooks).of_module(MODULE);
+        let maps = match plan.offsets {
+            Some(offsets) if probes.can_attach() => attach(&mut probes, &offsets, settings)?,
+            Some(_) | None => None,
         };
-        let mut object = load(&offsets, settings)?;
-        let mut reports = Vec::new();
-        let programs = Held::hold(MODULE, || {
-            let attach = |probe| {
-                let (attached, report) = object.attach(probe);
-                reports.push(report);
-                attached
-            };
-            probes.iter().map(attach).collect()
-        });
-        let attached = |name| {
-            reports
-                .iter()
-                .any(|report: &ProbeReport| report.name == name && report.hook.is_some())
-        };
-        if !attached("creations") && !attached("removals") {
-            return Ok(Self {
-                hz,
-                running: None,
-                reports,
-            });
-        }
-        let removals = attached("removals");
-        let running = Running::new(object, programs, settings, removals)?;
-        kernel::return_free_memory();
         Ok(Self {
-            hz,
-            running: Some(running),
-            reports,
+            hz: plan.hz.as_ref().ok().copied(),
+            probes,
+            maps,
         })
     }
 
     pub(super) fn reports(&self) -> &[ProbeReport] {
-        &self.reports
+        self.probes.reports()
     }
 
     pub(super) fn read(&mut self) -> anyhow::Result<Option<ProbedReading>> {
-        let hz = self.hz;
-        self.running
-            .as_mut()
-            .map(|running| running.read(hz))
-            .transpose()
+        let (hz, stats) = (self.hz, self.probes.stats());
+        let maps = self.maps.as_mut();
+        maps.map(|maps| maps.read(hz, &stats)).transpose()
     }
 
     pub(super) fn idle(&self) -> bool {
-        self.running
-            .as_ref()
-            .is_some_and(|running| running.programs.alone())
+        self.probes.alone()
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        self.running
-            .iter()
-            .flat_map(|running| running.programs.iter())
-            .flat_map(Attached::stats)
-            .collect()
+        self.probes.stats()
     }
+}
+
+/// `None` where the kernel takes neither of the probes that count.
+fn attach(
+    probes: &mut Probes,
+    offsets: &Offsets,
+    settings: &Settings,
+) -> anyhow::Result<Option<Maps>> {
+    let mut object = load(offsets, settings)?;
+    probes.attach(&mut object);
+    let removals = probes.has(REMOVALS.name);
+    if !removals && !probes.has(CREATIONS.name) {
+        probes.withdraw(&Missing {
+            what: "entries to count".to_owned(),
+            why: format!(
+                "neither {} nor {} is attached",
+                CREATIONS.name, REMOVALS.name
+            ),
+            remedy: "see there".to_owned(),
+        });
+        return Ok(None);
+    }
+    Maps::open(object, probes.log(), settings, removals).map(Some)
 }
 
 fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
@@ -147,10 +116,10 @@ fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
     Object::load("udp_conntrack", OBJECT, &parameters)
 }
 
-impl Running {
-    fn new(
+impl Maps {
+    fn open(
         mut object: Object,
-        programs: Held<Vec<Attached>>,
+        log: Option<ProbeLog>,
         settings: &Settings,
         removals: bool,
     ) -> anyhow::Result<Self> {
@@ -160,10 +129,8 @@ impl Running {
             .context("open map TOTALS")?;
         let map = object.take_hash_map("FLOWS")?;
         let births = object.take_map("BIRTHS")?;
-        let log = bpf::log_of(programs.iter());
         let flows = Flows::new(settings.top_flows as usize);
         Ok(Self {
-            programs,
             totals,
             map,
             _births: births,
@@ -174,7 +141,11 @@ impl Running {
         })
     }
 
-    fn read(&mut self, hz: Option<u32>) -> anyhow::Result<ProbedReading> {
+    fn read(
+        &mut self,
+        hz: Option<u32>,
+        programs: &[ProgramStats],
+    ) -> anyhow::Result<ProbedReading> {
         if let Some(log) = &mut self.log {
             log.flush();
         }
@@ -192,16 +163,12 @@ impl Running {
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 per_cpu.iter().map(|totals| totals.lost),
-                &self.programs(),
+                programs,
             ),
             removals: self.removals,
             total,
             window,
         })
-    }
-
-    fn programs(&self) -> Vec<ProgramStats> {
-        self.programs.iter().flat_map(Attached::stats).collect()
     }
 }
 
