@@ -202,11 +202,11 @@ fn this() -> Result<Command> {
 }
 
 fn says(run: &Output, code: i32, words: &[&str]) -> Result<()> {
-    let said = [&run.stdout[..], &run.stderr[..]].concat();
-    let said = String::from_utf8_lossy(&said);
-    ensure!(run.status.code() == Some(code), "{}: {said}", run.status);
+    let output = [&run.stdout[..], &run.stderr[..]].concat();
+    let output = String::from_utf8_lossy(&output);
+    ensure!(run.status.code() == Some(code), "{}: {output}", run.status);
     for word in words {
-        ensure!(said.contains(word), "nothing of {word:?}: {said}");
+        ensure!(output.contains(word), "nothing of {word:?}: {output}");
     }
     Ok(())
 }

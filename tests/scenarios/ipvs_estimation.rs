@@ -689,8 +689,8 @@ pub(crate) fn without_hooks_the_baseline_stands_in(guest: &Guest) -> Result<Verd
         let evidence = finding["evidence"].to_string();
         ensure!(evidence.contains("mailing list"), "{evidence}");
     }
-    let said = agent.report()?["probes"].to_string();
-    ensure!(said.contains("hooks"), "{said}");
+    let probes = agent.report()?["probes"].to_string();
+    ensure!(probes.contains("hooks"), "{probes}");
     Ok(Verdict::Passed)
 }
 
@@ -733,8 +733,8 @@ pub(crate) fn every_namespace_and_protocol_is_counted(guest: &Guest) -> Result<V
     })?;
 
     // What passes tell of other namespaces.
-    let told = !has_threads(guest)? && guest.has_btf("ip_vs");
-    if told && has_switch(guest) {
+    let has_types = !has_threads(guest)? && guest.has_btf("ip_vs");
+    if has_types && has_switch(guest) {
         left.set_sysctl(RUN_ESTIMATION, "0")?;
         of_each(ENABLED, [1.0, 0.0, 1.0])?;
         let notes = agent.report()?["notes"].to_string();

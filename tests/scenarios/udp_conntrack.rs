@@ -385,30 +385,30 @@ fn unload(guest: &Guest) -> Result<()> {
 /// it takes the cheapest and has nothing to say.
 pub(crate) fn the_hook_fits_the_kernel(guest: &Guest) -> Result<Verdict> {
     let _site = Site::build(guest)?;
-    let told: Value = serde_json::from_str(&verb(guest, &["probes", "--json"])?.ok()?)?;
-    let mut ailments = told.as_array().into_iter().flatten();
+    let probes: Value = serde_json::from_str(&verb(guest, &["probes", "--json"])?.ok()?)?;
+    let mut ailments = probes.as_array().into_iter().flatten();
     let report = ailments
         .find(|it| it["ailment"] == "udp_conntrack")
-        .with_context(|| format!("nothing of the ailment: {told}"))?;
+        .with_context(|| format!("nothing of the ailment: {probes}"))?;
     let (hook, why) = match guest.has_btf("nf_conntrack") {
         true => ("fentry", ""),
         false => ("kprobe", "/sys/kernel/btf/nf_conntrack does not exist"),
     };
     let probes = report["probes"].as_array().context("probes")?;
-    let probes = probes.iter().filter(|probe| probe["name"] != "table_walk");
-    let (mut hooks, mut said) = (Vec::new(), String::new());
+    let probes = probes.iter().filter(|probe| probe["name"] != "table_scan");
+    let (mut hooks, mut reasons) = (Vec::new(), String::new());
     for probe in probes {
         hooks.push(probe["hook"].clone());
         let missing = probe["missing"].as_array().into_iter().flatten();
-        said.extend(missing.map(|missing| missing["why"].to_string()));
+        reasons.extend(missing.map(|missing| missing["why"].to_string()));
     }
     ensure!(
         hooks.len() == 3 && hooks.iter().all(|used| used == hook),
         "{report}"
     );
     ensure!(
-        said.contains(why) && said.is_empty() == why.is_empty(),
-        "{said}"
+        reasons.contains(why) && reasons.is_empty() == why.is_empty(),
+        "{reasons}"
     );
     Ok(Verdict::Passed)
 }
@@ -446,7 +446,7 @@ fn counted_with(guest: &Guest, capabilities: &str, hook: &str) -> Result<Verdict
     let report = agent.report()?;
     for probe in report["probes"].as_array().context("probes")? {
         ensure!(
-            probe["name"] == "table_walk" || probe["hook"] == hook,
+            probe["name"] == "table_scan" || probe["hook"] == hook,
             "{probe}"
         );
     }
@@ -479,11 +479,11 @@ pub(crate) fn without_privileges_the_baseline_stands_in(guest: &Guest) -> Result
         ensure!(entries == 100.0, "{entries} entries");
         Ok(())
     })?;
-    let said = agent.report()?["probes"].to_string();
+    let probes = agent.report()?["probes"].to_string();
     for lacking in ["CAP_BPF and CAP_PERFMON", "CAP_NET_ADMIN"] {
         ensure!(
-            said.contains(lacking),
-            "{lacking} is not said to be missing: {said}"
+            probes.contains(lacking),
+            "{lacking} is not said to be missing: {probes}"
         );
     }
     let status = check(guest, &["udp_conntrack"])?.status;
@@ -533,9 +533,9 @@ fn says_what_is_missing(guest: &Guest, site: &Site) -> Result<Verdict> {
         ensure!(entries == 50.0, "{entries} entries");
         Ok(())
     })?;
-    let said = agent.report()?["probes"].to_string();
-    ensure!(said.contains("/sys/kernel/btf/vmlinux"), "{said}");
-    ensure!(said.contains("CONFIG_DEBUG_INFO_BTF"), "{said}");
+    let probes = agent.report()?["probes"].to_string();
+    ensure!(probes.contains("/sys/kernel/btf/vmlinux"), "{probes}");
+    ensure!(probes.contains("CONFIG_DEBUG_INFO_BTF"), "{probes}");
     Ok(Verdict::Passed)
 }
 
@@ -558,8 +558,8 @@ pub(crate) fn without_hooks_the_baseline_stands_in(guest: &Guest) -> Result<Verd
         );
         Ok(())
     })?;
-    let said = agent.report()?["probes"].to_string();
-    ensure!(said.contains("hooks"), "{said}");
+    let probes = agent.report()?["probes"].to_string();
+    ensure!(probes.contains("hooks"), "{probes}");
     Ok(Verdict::Passed)
 }
 

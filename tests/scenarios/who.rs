@@ -108,13 +108,17 @@ pub(crate) fn pods_are_named_by_a_real_containerd(guest: &Guest) -> Result<Verdi
         ensure!(source == 1.0 && pods == 3.0, "{source}, {pods} pods");
         Ok(())
     })?;
-    let said = check(guest, &[])?;
-    let report = said.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    let output = check(guest, &[])?;
+    let report = output
+        .stdout
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     for part in [
         "names of 3 pods, 6 containers: by cri, /run/containerd/containerd.sock",
         named,
     ] {
-        ensure!(report.contains(part), "no {part:?} in: {}", said.stdout);
+        ensure!(report.contains(part), "no {part:?} in: {}", output.stdout);
     }
 
     // What is known stays known while the runtime is away; the agent says that it is.

@@ -24,8 +24,8 @@ pub(crate) fn program() -> Result<Command> {
         "building the test {NAME} ended with {}",
         output.status
     );
-    let said = String::from_utf8_lossy(&output.stdout);
-    let built = said.lines().find_map(executable);
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let built = messages.lines().find_map(executable);
     built
         .map(Command::new)
         .with_context(|| format!("cargo does not say where the test {NAME} is"))

@@ -29,11 +29,11 @@ use crate::{
 
 /// The one list of the tables that are not an ailment's, in the order of the reference.
 macro_rules! tables {
-    ($($(#[$said:meta])+ $field:ident: $type:ty,)+) => {
+    ($($(#[$doc:meta])+ $field:ident: $type:ty,)+) => {
         /// All that can be configured, checked.
         #[derive(Debug)]
         pub struct Config {
-            $($(#[$said])+ pub $field: $type,)+
+            $($(#[$doc])+ pub $field: $type,)+
             /// All ailments in their order, each with its settings.
             pub ailments: Vec<Configured>,
         }

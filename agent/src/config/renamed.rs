@@ -134,8 +134,8 @@ mod tests {
                 ),
                 Kind::FlagOf(_) => continue,
             };
-            let said = format!("`{}` was renamed: use `{}`", renamed.old, renamed.new);
-            assert!(old.len() == 1 && old[0].ends_with(&said), "{old:?}");
+            let expected = format!("`{}` was renamed: use `{}`", renamed.old, renamed.new);
+            assert!(old.len() == 1 && old[0].ends_with(&expected), "{old:?}");
             let known = |fault: &String| !fault.contains("unknown") && !fault.contains("renamed");
             assert!(new.iter().all(known), "{renamed}: {new:?}");
         }
@@ -151,12 +151,12 @@ mod tests {
     #[test]
     fn a_table_of_the_old_name_is_checked_too() {
         let faults = parse("[treatment]\nper_hour = 6\nreapply = 'often'\n").unwrap_err();
-        let said: Vec<_> = faults
+        let messages: Vec<_> = faults
             .iter()
             .map(|it| (it.line, it.column, it.message.as_str()))
             .collect();
         assert_eq!(
-            said,
+            messages,
             [
                 (1, 2, "`treatment` was renamed: use `treatment_policy`"),
                 (2, 1, "`per_hour` was renamed: use `max_per_hour`"),

@@ -159,12 +159,12 @@ async fn ask(client: &Client, address: &AgentAddress) -> AgentState {
 async fn report(client: &Client, address: &AgentAddress) -> Result<Report, String> {
     let answer = client.get(&address.report, "/report").await?;
     if answer.code != StatusCode::OK {
-        let said = String::from_utf8_lossy(&answer.body);
+        let body = String::from_utf8_lossy(&answer.body);
         return Err(format!(
             "{}/report: {}: {}",
             address.report,
             answer.code,
-            said.trim()
+            body.trim()
         ));
     }
     serde_json::from_slice(&answer.body)

@@ -159,11 +159,11 @@ impl Inner {
             if now.is_empty() {
                 break;
             }
-            for (batch, told) in self.send(group, std::mem::take(&mut now)).await {
-                if batch.may_begin() && told.iter().any(may_have_begun) {
+            for (batch, decided) in self.send(group, std::mem::take(&mut now)).await {
+                if batch.may_begin() && decided.iter().any(may_have_begun) {
                     limit.used += 1;
                 }
-                outcomes.extend(told);
+                outcomes.extend(decided);
             }
         }
         for batch in waiting {
@@ -195,16 +195,16 @@ impl Inner {
         let mut outcomes: Vec<_> = held_back
             .map(|alert| on(alert, &node, decision, &why))
             .collect();
-        for (_, told) in self.send(group, harmless.into_iter().collect()).await {
-            outcomes.extend(told);
+        for (_, decided) in self.send(group, harmless.into_iter().collect()).await {
+            outcomes.extend(decided);
         }
         outcomes
     }
 
     async fn send(&self, group: &str, batches: Vec<Batch>) -> Vec<(Batch, Vec<AlertOutcome>)> {
         let sent = batches.into_iter().map(|batch| async {
-            let told = self.send_one(group, &batch).await;
-            (batch, told)
+            let decided = self.send_one(group, &batch).await;
+            (batch, decided)
         });
         stream::iter(sent).buffered(AT_ONCE).collect().await
     }
@@ -227,8 +227,8 @@ impl Inner {
                 .map(|alert| passed_on(alert, &batch.node, &alerts))
                 .collect(),
             Err(_) => {
-                let said = String::from_utf8_lossy(&answer.body);
-                let why = format!("{webhook} answers {}: {}", answer.code, said.trim());
+                let body = String::from_utf8_lossy(&answer.body);
+                let why = format!("{webhook} answers {}: {}", answer.code, body.trim());
                 let decision = if answer.code == StatusCode::SERVICE_UNAVAILABLE {
                     Decision::Unreachable
                 } else {
@@ -241,8 +241,8 @@ impl Inner {
 }
 
 /// What the agent says of an alert.
-fn passed_on(alert: &Alert, node: &str, told: &[AlertOutcome]) -> AlertOutcome {
-    match told.iter().find(|outcome| outcome.is_on(alert)) {
+fn passed_on(alert: &Alert, node: &str, decided: &[AlertOutcome]) -> AlertOutcome {
+    match decided.iter().find(|outcome| outcome.is_on(alert)) {
         Some(outcome) => AlertOutcome {
             node: Some(node.to_owned()),
             ..outcome.clone()

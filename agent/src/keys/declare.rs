@@ -45,7 +45,7 @@ macro_rules! settings {
             )+
         }
         $(beside them {
-            $($(#[doc = $said:expr])+ $field:ident: $field_type:ty;)+
+            $($(#[doc = $doc:expr])+ $field:ident: $field_type:ty;)+
         })?
     ) => {
         $(#[doc = $about])+
@@ -58,7 +58,7 @@ macro_rules! settings {
                 #[serde(with = "crate::keys::form")]
                 $visible $key: $type,
             )+
-            $($($(#[doc = $said])+ #[serde(skip)] $visible $field: $field_type,)+)?
+            $($($(#[doc = $doc])+ #[serde(skip)] $visible $field: $field_type,)+)?
         }
 
         impl Default for $name {
@@ -106,7 +106,7 @@ macro_rules! words {
     (
         $(#[$about:meta])+
         $visible:vis enum $name:ident {
-            $($(#[$said:meta])+ $variant:ident = $word:literal,)+
+            $($(#[$doc:meta])+ $variant:ident = $word:literal,)+
         }
     ) => {
         $(#[$about])+
@@ -114,7 +114,7 @@ macro_rules! words {
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
         )]
         $visible enum $name {
-            $($(#[$said])+ #[serde(rename = $word)] $variant,)+
+            $($(#[$doc])+ #[serde(rename = $word)] $variant,)+
         }
 
         impl $crate::keys::Value for $name {

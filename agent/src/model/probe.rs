@@ -30,7 +30,7 @@ impl Missing {
         Self {
             what: "all probes".to_owned(),
             why: format!("{error:#}"),
-            remedy: "see the error; the baseline stands in".to_owned(),
+            remedy: "resolve this error; until then nodemedic uses the baseline".to_owned(),
         }
     }
 }

@@ -207,7 +207,7 @@ impl Client {
         let answer = match self.unary("PodSandboxStatus", request).await {
             Ok(answer) => answer,
             Err(status) if status.code() == Code::NotFound => return Ok(Network::default()),
-            Err(status) => return Err(said("PodSandboxStatus", &status)),
+            Err(status) => return Err(call_error("PodSandboxStatus", &status)),
         };
         Ok(Network::of(answer, sandbox, uid))
     }
@@ -218,7 +218,7 @@ impl Client {
         A: prost::Message + Default + Send + Sync + 'static,
     {
         let answer = self.unary(method, request).await;
-        answer.map_err(|status| said(method, &status))
+        answer.map_err(|status| call_error(method, &status))
     }
 
     async fn unary<Q, A>(&mut self, method: &'static str, request: Q) -> Result<A, tonic::Status>
@@ -325,7 +325,7 @@ fn refused(error: tonic::transport::Error) -> anyhow::Error {
     }
 }
 
-fn said(method: &str, status: &tonic::Status) -> anyhow::Error {
+fn call_error(method: &str, status: &tonic::Status) -> anyhow::Error {
     let message = status.message();
     let hint = match status.code() {
         Code::Unimplemented => {

@@ -126,8 +126,8 @@ impl Directory {
     /// in it, if one is known, tells by its cgroup.
     pub fn of_netns(&self, netns: u32, process: Option<u32>) -> Option<Name> {
         let shared = self.shared.as_ref()?;
-        let told = shared.fresh().and_then(|names| names.of_netns(netns));
-        told.or_else(|| self.of_process(process?))
+        let known = shared.fresh().and_then(|names| names.of_netns(netns));
+        known.or_else(|| self.of_process(process?))
     }
 
     /// The pod of a process that has a network namespace of its own.

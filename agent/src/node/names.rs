@@ -284,7 +284,7 @@ mod tests {
         Owner::of(&format!("/kubepods/pod{uid}/{}", id(digit)))
     }
 
-    fn said(names: &Names, owner: &Owner) -> String {
+    fn described(names: &Names, owner: &Owner) -> String {
         let (name, _) = names.of_owner(owner);
         name.map_or_else(String::new, |name| name.to_string())
     }
@@ -296,14 +296,17 @@ mod tests {
             with_container(pod(OTHER, "green", "web"), 'b', "app"),
         ];
         let names = Names::of(pods, 10, &PodLabels::default());
-        assert_eq!(said(&names, &owner(UID, 'a')), "pod blue/web container app");
         assert_eq!(
-            said(&names, &owner(OTHER, 'b')),
+            described(&names, &owner(UID, 'a')),
+            "pod blue/web container app"
+        );
+        assert_eq!(
+            described(&names, &owner(OTHER, 'b')),
             "pod green/web container app"
         );
         let whole = Owner::of(&format!("/kubepods/pod{OTHER}"));
         assert_eq!(names.of_owner(&whole).1, None);
-        assert_eq!(said(&names, &whole), "pod green/web");
+        assert_eq!(described(&names, &whole), "pod green/web");
     }
 
     #[test]
@@ -374,13 +377,13 @@ mod tests {
     #[test]
     fn of_all_labels_those_that_were_chosen_are_kept() {
         let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let told = [
+        let labels = [
             label("app", "web"),
             label("k8s-app", &format!("a\n{}", "b".repeat(1_000))),
             label("pod-template-hash", "5d4f8c7b9"),
         ];
         let record = PodRecord {
-            labels: told.into(),
+            labels: labels.into(),
             netns: Some(7),
             ..pod(UID, "blue", "web")
         };

@@ -54,17 +54,17 @@ impl Neighbours {
 
     /// An address for a sentence, with the pod that has it.
     pub fn address(&self, address: IpAddr) -> String {
-        said(address, self.addresses.get(&address))
+        with_name(address, self.addresses.get(&address))
     }
 
     /// An address with a port for a sentence, with the pod that has it.
     pub fn endpoint(&self, endpoint: SocketAddr) -> String {
-        said(endpoint, self.addresses.get(&endpoint.ip()))
+        with_name(endpoint, self.addresses.get(&endpoint.ip()))
     }
 
     /// A network namespace for a sentence, with the pod that has it.
     pub fn netns(&self, netns: u32) -> String {
-        said(netns, self.namespaces.get(&netns))
+        with_name(netns, self.namespaces.get(&netns))
     }
 
     /// Series that tell the pods of these addresses, with empty labels for those that are of
@@ -104,7 +104,7 @@ impl Neighbours {
     }
 }
 
-fn said(what: impl std::fmt::Display, name: Option<&Name>) -> String {
+fn with_name(what: impl std::fmt::Display, name: Option<&Name>) -> String {
     match name {
         Some(name) => format!("{what} ({name})"),
         None => what.to_string(),

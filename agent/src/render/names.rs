@@ -6,11 +6,11 @@ use crate::model::{DirectoryReport, NodeReport};
 
 /// What `probes` shows below its table.
 pub fn names_as_text(names: Option<&DirectoryReport>, terminal: Terminal) -> String {
-    let said = names.map_or_else(
+    let text = names.map_or_else(
         || "names of pods: nobody is asked for them ([node] names)".to_owned(),
         sentence,
     );
-    let lines = wrap(&said, terminal.width());
+    let lines = wrap(&text, terminal.width());
     format!("\n{}\n", lines.join("\n"))
 }
 
@@ -31,18 +31,18 @@ fn sentence(names: &DirectoryReport) -> String {
         cut,
         ..
     } = names;
-    let mut said = match source.as_str() {
+    let mut text = match source.as_str() {
         "" => "names of pods: nobody has answered yet".to_owned(),
         "none" => format!("names of pods: {place}"),
         source => format!("names of {pods} pods, {containers} containers: by {source}, {place}"),
     };
     if *cut > 0 {
-        said += &format!("; {cut} more have none, as [node] max_pods bounds them");
+        text += &format!("; {cut} more have none, as [node] max_pods bounds them");
     }
     if let Some(error) = &names.error {
-        said += &format!("; now: {error}");
+        text += &format!("; now: {error}");
     }
-    said
+    text
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub fn probes_as_text(ailments: &[AilmentReport], terminal: Terminal) -> String 
             .unwrap_or_default()
     });
     let mut text = String::new();
-    let mut told = Vec::new();
+    let mut shown = Vec::new();
     for Row {
         cells: [ailment, probe, hook],
         missing,
@@ -23,7 +23,7 @@ pub fn probes_as_text(ailments: &[AilmentReport], terminal: Terminal) -> String 
     {
         let new: Vec<_> = missing
             .iter()
-            .filter(|reason| !told.contains(reason))
+            .filter(|reason| !shown.contains(reason))
             .collect();
         let as_above = if missing.len() > new.len() {
             ", as above"
@@ -38,7 +38,7 @@ pub fn probes_as_text(ailments: &[AilmentReport], terminal: Terminal) -> String 
         text.push('\n');
         for reason in new {
             tell(&mut text, reason, terminal.width());
-            told.push(reason);
+            shown.push(reason);
         }
     }
     text
@@ -91,8 +91,8 @@ fn state(coverage: &Coverage) -> &str {
 
 fn tell(text: &mut String, Missing { what, why, remedy }: &Missing, width: usize) {
     for (indent, sentence) in [
-        (4, format!("no {what}: {why}.")),
-        (6, format!("To have it: {remedy}.")),
+        (4, format!("missing: {what}: {why}.")),
+        (6, format!("fix: {remedy}.")),
     ] {
         for line in wrap(&sentence, width - indent) {
             text.push_str(&format!("{:indent$}{line}\n", ""));
@@ -135,8 +135,9 @@ mod tests {
         let expected = "\
 AILMENT        PROBE      HOOK
 udp_conntrack  creations  kprobe
-    no fexit: module nf_conntrack has no BTF.
-      To have it: use a kernel with
+    missing: fexit: module nf_conntrack has no
+    BTF.
+      fix: use a kernel with
       CONFIG_DEBUG_INFO_BTF_MODULES.
 udp_conntrack  removals   none, as above
 ipvs           -          waiting for its module to be loaded and used

@@ -120,8 +120,8 @@ impl Text {
     fn missing(&mut self, of: &str, missing: &[Missing]) {
         let mut of = of;
         for Missing { what, why, remedy } in missing {
-            self.hanging(2, of, 4, &format!("no {what}: {why}."));
-            self.hanging(4, "To have it: ", 6, &format!("{remedy}."));
+            self.hanging(2, of, 4, &format!("missing: {what}: {why}."));
+            self.hanging(4, "fix: ", 6, &format!("{remedy}."));
             of = "  ";
         }
     }
@@ -226,8 +226,8 @@ fake: critical
         let text = report_as_text(&report, Terminal::plain(60));
         let expected = "
 Not measured
-  fake, a, b: no fexit: the kernel refuses it.
-    To have it: boot another.
+  fake, a, b: missing: fexit: the kernel refuses it.
+    fix: boot another.
   other: module ip_vs is not loaded, or nothing uses it, so
     there is nothing to measure.
 ";

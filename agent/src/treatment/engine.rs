@@ -104,7 +104,7 @@ pub struct Engine {
     /// When each kind of finding was there last, seconds since boot.
     found: BTreeMap<String, f64>,
     /// What was refused to the agent itself, so that it is said once.
-    said: BTreeSet<(&'static str, &'static str)>,
+    logged: BTreeSet<(&'static str, &'static str)>,
 }
 
 impl Engine {
@@ -137,7 +137,7 @@ impl Engine {
             paused: false,
             left: false,
             found: BTreeMap::new(),
-            said: BTreeSet::new(),
+            logged: BTreeSet::new(),
         };
         engine.recover(now);
         engine
@@ -622,12 +622,12 @@ impl Engine {
             Err(Refusal::Busy(_) | Refusal::NotMeasured(_)) => return,
             Ok(AskOutcome::Begun(_))
             | Err(Refusal::Healthy(_) | Refusal::Nothing | Refusal::NoTreatment(_)) => {
-                self.said.retain(|(it, _)| *it != ailment);
+                self.logged.retain(|(it, _)| *it != ailment);
                 return;
             }
             Err(refusal) => (refusal.reason(), format!("not treated: {refusal}")),
         };
-        if self.said.insert((ailment, saying.0)) {
+        if self.logged.insert((ailment, saying.0)) {
             self.count(&ask, &decision);
             info!(ailment, "{}", saying.1);
         }

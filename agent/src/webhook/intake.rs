@@ -97,12 +97,12 @@ impl<R: Receiver> Intake<R> {
         } else {
             StatusCode::OK
         };
-        let told = AlertsResponse {
+        let response = AlertsResponse {
             receipt,
             truncated,
             warning,
         };
-        (json(code, &told), truncated)
+        (json(code, &response), truncated)
     }
 }
 

@@ -38,8 +38,8 @@ fn an_old_flag_is_refused_with_the_new_one() {
         &["dispatch", "--pages", "127.0.0.1:0"][..],
         &["dispatch", "--pages=127.0.0.1:0"],
     ] {
-        let said = ["`--pages` was renamed: use `--http-listen`"];
-        assert_refused(&nodemedic(arguments), 64, &said);
+        let expected = ["`--pages` was renamed: use `--http-listen`"];
+        assert_refused(&nodemedic(arguments), 64, &expected);
     }
 }
 

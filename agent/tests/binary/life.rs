@@ -74,8 +74,8 @@ fn a_port_in_use_is_said_with_the_address_and_the_way_out() {
     let address = first.address.to_string();
     let state = folder.path().to_str().unwrap();
     let second = nodemedic(&["run", "--listen", &address, "--state-dir", state]);
-    let said = [&address, "Address already in use", "--listen"];
-    assert_refused(&second, 2, &said);
+    let expected = [&address, "Address already in use", "--listen"];
+    assert_refused(&second, 2, &expected);
 }
 
 #[test]

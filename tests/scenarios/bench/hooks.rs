@@ -128,7 +128,7 @@ fn round(guest: &Guest, site: &Site) -> Result<Round> {
         ensure!(left == 0, "{left} entries have not expired");
         return Ok(Round { made, expired });
     }
-    bail!("{TRIES} times the kernel removed entries before they could be walked");
+    bail!("{TRIES} times the kernel removed entries before they could be scanned");
 }
 
 fn entries(guest: &Guest) -> Result<u64> {

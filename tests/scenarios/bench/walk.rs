@@ -79,7 +79,7 @@ fn walk(guest: &Guest, limit: Duration) -> Result<OneWalk> {
         limit.as_millis()
     );
     let agent = Agent::start(guest, &config)?;
-    let report = eventually(PATIENCE, "a walk", || {
+    let report = eventually(PATIENCE, "a scan", || {
         let report = agent.report()?;
         report["reading"]["snapshot"].as_object().context("none")?;
         Ok(report)

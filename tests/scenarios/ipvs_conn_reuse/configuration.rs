@@ -311,8 +311,8 @@ pub(crate) fn without_hooks_the_baseline_stands_in(guest: &Guest) -> Result<Verd
         remedies.contains("sysctl -w net.ipv4.vs.expire_nodest_conn=1"),
         "{remedies}"
     );
-    let said = agent.report()?["probes"].to_string();
-    ensure!(said.contains("hooks"), "{said}");
+    let probes = agent.report()?["probes"].to_string();
+    ensure!(probes.contains("hooks"), "{probes}");
     if agent
         .metrics()?
         .select(super::SERVICE_SYNS, &[])

@@ -310,10 +310,10 @@ pub(crate) fn late_packets_bring_the_delay_back_unless_the_entry_was_opened(
             process.wait_for(&line, SOON)
         })
     };
-    let told = late(guest, &site, 23_000, || {
+    let reported = late(guest, &site, 23_000, || {
         all_are_told(&shown, "would open", 23_000)
     })?;
-    waited.push(("10, and told", told));
+    waited.push(("10, and told", reported));
     drop(shown);
     let mut sweep = guest.agent(&["sweep", "--apply", "--duration", "60s"])?;
     let sweep = guest.start("sweep", &mut sweep)?;

@@ -252,9 +252,9 @@ pub(crate) fn a_storm_of_reclaim_is_named_with_who_has_to(guest: &Guest) -> Resu
     let finding = eventually(2 * SOON, "who reclaims is named", || {
         let finding = agent.finds_one("memory_reclaim", SOON)?;
         names(&finding, "victims", "cgroup /readers")?;
-        let told = finding.to_string();
+        let text = finding.to_string();
         for wanted in ["reclaim it themselves", "allocstall", "direct_reclaim"] {
-            ensure!(told.contains(wanted), "nothing of {wanted}: {told}");
+            ensure!(text.contains(wanted), "nothing of {wanted}: {text}");
         }
         Ok(finding)
     })?;

@@ -191,8 +191,8 @@ impl<'a> Session<'a> {
 
     fn fault(&mut self) -> Result<Option<String>> {
         let lines = self.console.lines()?;
-        for told in lines.iter().filter_map(|line| line.strip_prefix(TOLD)) {
-            say!("kernel {}: {}", self.name, told.trim_end());
+        for line in lines.iter().filter_map(|line| line.strip_prefix(TOLD)) {
+            say!("kernel {}: {}", self.name, line.trim_end());
         }
         Ok(lines
             .iter()

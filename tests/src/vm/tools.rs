@@ -81,11 +81,11 @@ fn pip(requirement: &str, target: &Path) -> Result<()> {
         .arg(requirement)
         .output()
         .context("start python3")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
         "install {requirement} by python3's pip: {}",
-        said.trim()
+        errors.trim()
     );
     Ok(())
 }

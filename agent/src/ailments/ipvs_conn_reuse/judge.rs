@@ -387,38 +387,38 @@ mod tests {
 
     #[test]
     fn a_reset_by_the_server_is_treated_in_conntrack_and_not_in_ipvs() {
-        let said = remedies(&[(Outcome::Dropped, Reason::Close, 5)], KUBE_PROXY);
-        assert!(said.contains("nf_conntrack_tcp_timeout_close=1"), "{said}");
+        let text = remedies(&[(Outcome::Dropped, Reason::Close, 5)], KUBE_PROXY);
+        assert!(text.contains("nf_conntrack_tcp_timeout_close=1"), "{text}");
         assert!(
-            said.contains("do not set net.ipv4.vs.conn_reuse_mode=0"),
-            "{said}"
+            text.contains("do not set net.ipv4.vs.conn_reuse_mode=0"),
+            "{text}"
         );
-        assert!(said.contains("kube-proxy"), "{said}");
-        assert!(!said.contains("use a kernel"), "{said}");
+        assert!(text.contains("kube-proxy"), "{text}");
+        assert!(!text.contains("use a kernel"), "{text}");
     }
 
     #[test]
     fn where_nothing_helps_it_is_said_so() {
         let mut reading = reading(&[(Outcome::Dropped, Reason::WeightZero, 5)], KUBE_PROXY);
         reading.close_timeout = Some(1);
-        let said = remedies_of(&reading);
-        assert!(said.contains("no setting removes this delay"), "{said}");
-        assert!(said.contains("trades a second for an outage"), "{said}");
+        let text = remedies_of(&reading);
+        assert!(text.contains("no setting removes this delay"), "{text}");
+        assert!(text.contains("trades a second for an outage"), "{text}");
     }
 
     #[test]
     fn an_unfixed_kernel_is_known_by_what_it_does() {
-        let said = remedies(&[(Outcome::Dropped, Reason::TimeWait, 20)], KUBE_PROXY);
-        assert!(said.contains("use a kernel"), "{said}");
-        assert!(said.contains("an outage instead of a delay"), "{said}");
+        let text = remedies(&[(Outcome::Dropped, Reason::TimeWait, 20)], KUBE_PROXY);
+        assert!(text.contains("use a kernel"), "{text}");
+        assert!(text.contains("an outage instead of a delay"), "{text}");
         // A fixed one drops few of many: the last acknowledgement of those was lost.
         let seen = [
             (Outcome::Dropped, Reason::TimeWait, 20),
             (Outcome::Rescheduled, Reason::TimeWait, 500),
         ];
-        let said = remedies(&seen, KUBE_PROXY);
-        assert!(!said.contains("use a kernel"), "{said}");
-        assert!(said.contains("nf_conntrack_tcp_timeout_last_ack"), "{said}");
+        let text = remedies(&seen, KUBE_PROXY);
+        assert!(!text.contains("use a kernel"), "{text}");
+        assert!(text.contains("nf_conntrack_tcp_timeout_last_ack"), "{text}");
     }
 
     /// Why entries of dead connections are not opened, or in which namespaces they are.

@@ -315,7 +315,7 @@ mod tests {
         plan.probes().map(first).collect()
     }
 
-    fn said(plan: &Plan) -> String {
+    fn reasons(plan: &Plan) -> String {
         let missing = plan.probes().flat_map(|probe| &probe.missing);
         format!("{:?}", missing.collect::<Vec<_>>())
     }
@@ -326,9 +326,9 @@ mod tests {
         for (facts, hook) in recorded::all().zip(wanted) {
             let plan = plan(&facts);
             let release = &facts.release;
-            assert!(plan.offsets.is_some(), "{release}: {}", said(&plan));
+            assert!(plan.offsets.is_some(), "{release}: {}", reasons(&plan));
             let hooks = first_hooks(&plan);
-            assert_eq!(hooks, [Some(hook); 4], "{release}: {}", said(&plan));
+            assert_eq!(hooks, [Some(hook); 4], "{release}: {}", reasons(&plan));
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let plan = plan(&facts);
         assert!(plan.offsets.is_none() && plan.unchecked.is_none());
         assert_eq!(first_hooks(&plan), [None; 4]);
-        assert!(said(&plan).contains("ip_vs_conn"), "{}", said(&plan));
+        assert!(reasons(&plan).contains("ip_vs_conn"), "{}", reasons(&plan));
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
             let plan = plan(&facts);
             assert_eq!(plan.offsets, None);
             assert_eq!(first_hooks(&plan), [None; 4], "{member:?}");
-            assert!(said(&plan).contains(member.path), "{}", said(&plan));
+            assert!(reasons(&plan).contains(member.path), "{}", reasons(&plan));
         }
     }
 

@@ -314,8 +314,8 @@ mod tests {
         let plan = plan(&facts);
         assert_eq!(hooks(&plan.waits[0]), [Hook::RawTracepoint]);
         assert_eq!(hooks(&plan.waits[1]), []);
-        let said = format!("{:?}", plan.waits[1].missing);
-        assert!(said.contains("has 2 bytes here"), "{said}");
+        let reasons = format!("{:?}", plan.waits[1].missing);
+        assert!(reasons.contains("has 2 bytes here"), "{reasons}");
     }
 
     #[test]
@@ -328,8 +328,11 @@ mod tests {
         let plan = plan(&facts);
         for probe in &plan.waits {
             assert_eq!(hooks(probe), []);
-            let said = format!("{:?}", probe.missing);
-            assert!(said.contains("BPF programs for raw_tracepoint"), "{said}");
+            let reasons = format!("{:?}", probe.missing);
+            assert!(
+                reasons.contains("BPF programs for raw_tracepoint"),
+                "{reasons}"
+            );
         }
     }
 

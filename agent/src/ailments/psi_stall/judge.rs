@@ -54,7 +54,7 @@ pub(super) fn notes(reading: &Reading) -> Vec<String> {
     let cut = reading.walk.filter(|walk| !walk.complete);
     let cut = cut.map(|walk| {
         format!(
-            "the walk of the tree of cgroups ended early, after {} of {}: scan_timeout and \
+            "the scan of the tree of cgroups ended early, after {} of {}: scan_timeout and \
              max_cgroups in [ailments.psi_stall] bound it",
             walk.visited, walk.known
         )

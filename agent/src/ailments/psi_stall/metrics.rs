@@ -103,21 +103,21 @@ const DIRTY: MetricDef = MetricDef {
 const CGROUPS: MetricDef = MetricDef {
     name: "nodemedic_psi_stall_cgroups",
     kind: MetricKind::Gauge,
-    help: "Cgroups that are known, and those that the last walk had to look at.",
+    help: "Cgroups that are known, and those that the last scan had to look at.",
     labels: &["state"],
 };
 
 const WALK_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_walk_seconds",
+    name: "nodemedic_psi_stall_scan_seconds",
     kind: MetricKind::Gauge,
-    help: "Time that the last walk of the tree of cgroups took.",
+    help: "Time that the last scan of the tree of cgroups took.",
     labels: &[],
 };
 
 const WALK_COMPLETE: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_walk_complete",
+    name: "nodemedic_psi_stall_scan_complete",
     kind: MetricKind::Gauge,
-    help: "Whether the last walk of the tree of cgroups reached all that it should have (1), or \
+    help: "Whether the last scan of the tree of cgroups reached all that it should have (1), or \
            was ended by a bound (0).",
     labels: &[],
 };

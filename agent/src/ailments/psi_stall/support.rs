@@ -152,7 +152,10 @@ fn cgroups(found: &Fact<Hierarchies>) -> Result<Hierarchies, Missing> {
         })
     };
     match found {
-        Fact::Unknown(why) => missing(why.clone(), "see the error; the node alone is measured"),
+        Fact::Unknown(why) => missing(
+            why.clone(),
+            "resolve this error; until then nodemedic measures the node alone",
+        ),
         Fact::Known(found) if found.v2.is_some() => Ok(found.clone()),
         Fact::Known(found) => missing(
             match found.v1.as_slice() {
@@ -160,7 +163,7 @@ fn cgroups(found: &Fact<Hierarchies>) -> Result<Hierarchies, Missing> {
                 v1 => format!("only version 1 is mounted, with {}", v1.join(", ")),
             },
             "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2; in a container \
-             mount the host's /sys/fs/cgroup into it; the node alone is measured until then",
+             mount the host's /sys/fs/cgroup into it; until then nodemedic measures the node alone",
         ),
     }
 }

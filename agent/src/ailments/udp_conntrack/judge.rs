@@ -165,7 +165,7 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
     if share <= settings.idle_entries_ratio || used <= settings.idle_entries_usage_ratio {
         return None;
     }
-    let whose = if reading.dns_dominates() {
+    let owner = if reading.dns_dominates() {
         "DNS queries"
     } else {
         "short UDP exchanges"
@@ -174,7 +174,7 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
         kind: IDLE_ENTRIES.to_owned(),
         severity: Severity::Warning,
         summary: format!(
-            "about {idle:.0} of {} entries stand idle after {whose} that are over",
+            "about {idle:.0} of {} entries stand idle after {owner} that are over",
             reading.entries
         ),
         evidence: vec![
@@ -558,7 +558,7 @@ mod tests {
             let snapshot = reading
                 .snapshot
                 .as_mut()
-                .expect("the healthy one has a walk");
+                .expect("the healthy one has a scan");
             snapshot.udp.replied = replied;
         };
         udp(&mut reading, 1_900);
@@ -576,7 +576,7 @@ mod tests {
             let mut reading = healthy();
             reading.window_drops.early_drop = Some(50);
             reading.timeouts.stream = Some(stream);
-            let snapshot = reading.snapshot.as_mut().expect("it has a walk");
+            let snapshot = reading.snapshot.as_mut().expect("it has a scan");
             snapshot.udp.assured = assured;
             let remedies = remedies(&reading);
             let wanted = "nf_conntrack_udp_timeout_stream=120";

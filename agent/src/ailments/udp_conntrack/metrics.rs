@@ -58,7 +58,7 @@ const REMOVED: MetricDef = MetricDef {
 const UDP_ENTRIES: MetricDef = MetricDef {
     name: "nodemedic_udp_conntrack_entries",
     kind: MetricKind::Gauge,
-    help: "UDP entries in the table of the agent's network namespace at the last walk, by what \
+    help: "UDP entries in the table of the agent's network namespace at the last scan, by what \
            their flow has become.",
     labels: &["state"],
 };
@@ -86,16 +86,16 @@ const TIMEOUT: MetricDef = MetricDef {
 };
 
 const WALK_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_walk_seconds",
+    name: "nodemedic_udp_conntrack_scan_seconds",
     kind: MetricKind::Gauge,
-    help: "Time that the last walk of the table through ctnetlink took.",
+    help: "Time that the last scan of the table through ctnetlink took.",
     labels: &[],
 };
 
 const WALK_TIMESTAMP: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_walk_timestamp_seconds",
+    name: "nodemedic_udp_conntrack_scan_timestamp_seconds",
     kind: MetricKind::Gauge,
-    help: "When the table was last walked through ctnetlink, in seconds since the epoch.",
+    help: "When the table was last scanned through ctnetlink, in seconds since the epoch.",
     labels: &[],
 };
 

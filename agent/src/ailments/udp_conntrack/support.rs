@@ -189,7 +189,8 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
             Fact::Unknown(why) => Err(Missing {
                 what: "the length of a jiffy".to_owned(),
                 why: why.clone(),
-                remedy: "none is known; no idle time of entries is given".to_owned(),
+                remedy: "none known; until then nodemedic does not measure idle times of entries"
+                    .to_owned(),
             }),
         },
         walks: walks(facts),
@@ -265,7 +266,7 @@ fn walks(facts: &KernelFacts) -> Result<Walks, Missing> {
         .and_then(|held| held.get("CAP_NET_ADMIN"));
     if held == Some(&false) {
         return Err(Missing {
-            what: "walks of the table (ctnetlink)".to_owned(),
+            what: "scans of the table (ctnetlink)".to_owned(),
             why: "this process lacks CAP_NET_ADMIN".to_owned(),
             remedy: "run as root, or give it CAP_NET_ADMIN".to_owned(),
         });
@@ -319,7 +320,7 @@ mod tests {
     }
 
     /// All that is said to be missing.
-    fn said(plan: &Plan) -> String {
+    fn reasons(plan: &Plan) -> String {
         let missing = plan.probes.iter().flat_map(|probe| &probe.missing);
         format!("{:?}", missing.collect::<Vec<_>>())
     }
@@ -328,14 +329,19 @@ mod tests {
     fn every_recorded_kernel_has_its_cheapest_hook_and_all_offsets() {
         for (facts, hook) in recorded_with_hooks() {
             let plan = plan(&facts);
-            assert!(plan.offsets.is_some(), "{}: {}", facts.release, said(&plan));
+            assert!(
+                plan.offsets.is_some(),
+                "{}: {}",
+                facts.release,
+                reasons(&plan)
+            );
             for hooks in hooks(&plan) {
                 assert_eq!(
                     hooks.first(),
                     Some(&hook),
                     "{}: {}",
                     facts.release,
-                    said(&plan)
+                    reasons(&plan)
                 );
             }
         }
@@ -362,7 +368,7 @@ mod tests {
             let plan = plan(&facts);
             assert_eq!(plan.offsets, None);
             assert!(hooks(&plan).iter().all(Vec::is_empty), "{member:?}");
-            assert!(said(&plan).contains(member.path), "{}", said(&plan));
+            assert!(reasons(&plan).contains(member.path), "{}", reasons(&plan));
         }
     }
 
@@ -373,7 +379,11 @@ mod tests {
         facts.members.insert("nf_conn.timeout".to_owned(), member);
         let plan = plan(&facts);
         assert_eq!(plan.offsets, None);
-        assert!(said(&plan).contains("has 8 bytes here"), "{}", said(&plan));
+        assert!(
+            reasons(&plan).contains("has 8 bytes here"),
+            "{}",
+            reasons(&plan)
+        );
     }
 
     #[test]
@@ -394,7 +404,7 @@ mod tests {
             let plan = with_status_at(out_of_reach);
             assert_eq!(plan.offsets, None);
             for wanted in ["nf_conn.status", &format!("lies at {out_of_reach} here")] {
-                assert!(said(&plan).contains(wanted), "{}", said(&plan));
+                assert!(reasons(&plan).contains(wanted), "{}", reasons(&plan));
             }
         }
     }
@@ -411,7 +421,7 @@ mod tests {
             known.btf = Fact::Unknown("the BTF has no such function".to_owned());
             let plan = plan(&facts);
             assert_eq!(hooks(&plan)[probe], [Hook::Kprobe], "{function}");
-            assert!(said(&plan).contains(function), "{}", said(&plan));
+            assert!(reasons(&plan).contains(function), "{}", reasons(&plan));
         }
     }
 
@@ -422,7 +432,11 @@ mod tests {
         known.symbol = Fact::Known(Symbol::Split);
         let plan = plan(&facts);
         assert_eq!(hooks(&plan)[0], []);
-        assert!(said(&plan).contains("has split it"), "{}", said(&plan));
+        assert!(
+            reasons(&plan).contains("has split it"),
+            "{}",
+            reasons(&plan)
+        );
     }
 
     #[test]
@@ -458,9 +472,9 @@ mod tests {
         let plan = plan(&facts);
         assert!(hooks(&plan).iter().all(Vec::is_empty));
         assert!(
-            said(&plan).contains("perf_event_paranoid is 3"),
+            reasons(&plan).contains("perf_event_paranoid is 3"),
             "{}",
-            said(&plan)
+            reasons(&plan)
         );
     }
 
@@ -476,7 +490,11 @@ mod tests {
             "{:?}",
             hooks(&plan)
         );
-        assert!(said(&plan).contains("CAP_SYS_ADMIN"), "{}", said(&plan));
+        assert!(
+            reasons(&plan).contains("CAP_SYS_ADMIN"),
+            "{}",
+            reasons(&plan)
+        );
         assert_eq!(plan.walks, Ok(Walks::WhileLoaded));
     }
 
@@ -487,7 +505,7 @@ mod tests {
             let held: Vec<_> = all.into_iter().filter(|name| *name != missing).collect();
             let plan = plan(&with_capabilities(&held));
             assert!(hooks(&plan).iter().all(Vec::is_empty));
-            assert!(said(&plan).contains(missing), "{}", said(&plan));
+            assert!(reasons(&plan).contains(missing), "{}", reasons(&plan));
         }
         let walks = plan(&with_capabilities(&["CAP_SYS_ADMIN"])).walks;
         assert!(walks.is_err_and(|missing| missing.why.contains("CAP_NET_ADMIN")));
@@ -503,9 +521,9 @@ mod tests {
         let plan = plan(&facts);
         assert!(hooks(&plan).iter().all(Vec::is_empty));
         assert!(
-            said(&plan).contains("locked down (integrity)"),
+            reasons(&plan).contains("locked down (integrity)"),
             "{}",
-            said(&plan)
+            reasons(&plan)
         );
     }
 
@@ -520,9 +538,9 @@ mod tests {
             .insert(ProgramType::Tracing, Fact::Known(false));
         let plan = plan(&facts);
         assert!(
-            said(&plan).contains("CONFIG_KPROBE_EVENTS"),
+            reasons(&plan).contains("CONFIG_KPROBE_EVENTS"),
             "{}",
-            said(&plan)
+            reasons(&plan)
         );
     }
 

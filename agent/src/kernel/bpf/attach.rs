@@ -139,8 +139,7 @@ impl Object {
                 Err(error) => refused.push(Missing {
                     what: format!("{} for {}", candidate.hook.name(), planned.probe.name),
                     why: format!("{error:#}"),
-                    remedy: "the next hook is tried; with none left, the baseline stands in"
-                        .to_owned(),
+                    remedy: "none needed: nodemedic uses the next hook, or the baseline".to_owned(),
                 }),
             }
         }

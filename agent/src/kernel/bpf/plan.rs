@@ -204,7 +204,7 @@ fn no_module_btf(program: &Program) -> Missing {
             "it is in module {}, whose BTF the kernel hands to CAP_SYS_ADMIN alone",
             program.module
         ),
-        remedy: "run as root or with CAP_SYS_ADMIN for the cheapest hook; another stands in"
+        remedy: "run as root or with CAP_SYS_ADMIN for the cheapest hook; until then nodemedic uses another"
             .to_owned(),
     }
 }
@@ -238,7 +238,7 @@ fn split(program: &Program) -> Missing {
     Missing {
         what: format!("function {}", program.function),
         why: "the compiler has split it, so that a probe would miss some of its callers".to_owned(),
-        remedy: "another hook is tried; with none left, please report the kernel".to_owned(),
+        remedy: "none needed where another hook works; otherwise report this kernel".to_owned(),
     }
 }
 
@@ -249,7 +249,7 @@ fn no_symbol(program: &Program) -> Missing {
             "{} has no such symbol: inlined, or not in this kernel",
             program.module
         ),
-        remedy: "another hook is tried; with none left, please report the kernel".to_owned(),
+        remedy: "none needed where another hook works; otherwise report this kernel".to_owned(),
     }
 }
 

@@ -79,7 +79,7 @@ impl Probes {
         };
         self.programs = match self.module {
             None => Programs::OfImage(attach()),
-            Some(module) => Programs::OfModule(Held::hold(module, attach, traced)),
+            Some(module) => Programs::OfModule(Held::hold(module, attach, |it| traced(it))),
         };
     }
 
@@ -160,6 +160,6 @@ impl Probes {
     }
 }
 
-fn traced(programs: &Vec<Attached>) -> Vec<&'static str> {
+fn traced(programs: &[Attached]) -> Vec<&'static str> {
     programs.iter().flat_map(Attached::traced).collect()
 }

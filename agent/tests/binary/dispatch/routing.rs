@@ -16,9 +16,9 @@ fn an_alert_goes_to_the_agent_of_its_node_and_no_other() {
     let station = Station::of(&[first.place(), second.place()], "");
     let answer = station.post(&[alert("resolved", "node-1:19110")]);
     assert_eq!(answer.status, 200, "{answer:?}");
-    let told: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(told["alerts"][0]["decision"], "nothing_to_undo");
-    assert_eq!(told["alerts"][0]["node"], "node-1");
+    let reply: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(reply["alerts"][0]["decision"], "nothing_to_undo");
+    assert_eq!(reply["alerts"][0]["node"], "node-1");
     assert_eq!(metric(&first.agent, ANSWERED), 1.0);
     assert_eq!(metric(&second.agent, ANSWERED), 0.0);
     // A group may have several nodes: one payload an agent.

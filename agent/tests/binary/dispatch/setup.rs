@@ -211,7 +211,7 @@ fn answer(mut stream: TcpStream, node: &str, seen: &Mutex<Seen>) {
     let length = length.and_then(|rest| rest.lines().next()?.trim().parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     let _ = reader.read_exact(&mut body);
-    let told = if head.starts_with("post") {
+    let reply = if head.starts_with("post") {
         let payload: Value = serde_json::from_slice(&body).unwrap();
         rule(&payload, &mut seen.lock().unwrap())
     } else {
@@ -222,11 +222,11 @@ fn answer(mut stream: TcpStream, node: &str, seen: &Mutex<Seen>) {
         };
         json!({"node": node, "treatments": [{"state": state}]})
     };
-    let told = told.to_string();
+    let reply = reply.to_string();
     let _ = write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{told}",
-        told.len()
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}",
+        reply.len()
     );
 }
 
@@ -250,8 +250,8 @@ fn rule(payload: &Value, seen: &mut Seen) -> Value {
 
 /// The decision on the alert of each node.
 pub(crate) fn of_nodes(answer: &Response, nodes: &[&str]) -> Vec<String> {
-    let told: Value = serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{answer:?}"));
-    let alerts = told["alerts"].as_array().unwrap();
+    let reply: Value = serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{answer:?}"));
+    let alerts = reply["alerts"].as_array().unwrap();
     let decision = |node: &&str| {
         let fingerprint = format!("of-{node}");
         let ruling = alerts.iter().find(|it| it["fingerprint"] == *fingerprint);

@@ -30,8 +30,8 @@ fn each_alert_is_answered_with_what_was_decided() {
     .to_string();
     let answer = agent.post(&body);
     assert_eq!(answer.status, 200, "{answer:?}");
-    let told: Value = serde_json::from_str(&answer.body).unwrap();
-    let why = told["alerts"].to_string();
+    let reply: Value = serde_json::from_str(&answer.body).unwrap();
+    let why = reply["alerts"].to_string();
     assert!(why.contains("there are treatments for"), "{why}");
     assert!(why.contains("udp_conntrack"), "{why}");
     // What is resolved comes first.
@@ -122,9 +122,9 @@ fn alerts_that_were_cut_off_are_said_loudly() {
     body["truncatedAlerts"] = json!(7);
     let answer = agent.post(&body.to_string());
     assert_eq!(answer.status, 200);
-    let told: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(told["truncatedAlerts"], 7);
-    assert!(told["warning"].as_str().unwrap().contains("max_alerts: 0"));
+    let reply: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(reply["truncatedAlerts"], 7);
+    assert!(reply["warning"].as_str().unwrap().contains("max_alerts: 0"));
     agent.agent.until_log("7 alerts were cut off");
     assert_eq!(
         agent.metric("nodemedic_webhook_truncated_alerts_total "),

@@ -214,8 +214,8 @@ pub(crate) fn refuses(setup: &Setup, config: &Path, more: &[&str], texts: &[&str
 
 /// What was decided of each alert.
 pub(crate) fn decisions(answer: &Response) -> Vec<String> {
-    let told: Value = serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{answer:?}"));
-    let alerts = told["alerts"].as_array().unwrap().iter();
+    let reply: Value = serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{answer:?}"));
+    let alerts = reply["alerts"].as_array().unwrap().iter();
     alerts
         .map(|alert| alert["decision"].as_str().unwrap().to_owned())
         .collect()

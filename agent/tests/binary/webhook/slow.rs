@@ -8,9 +8,9 @@ use super::setup::{Collector, NODE, Setup, TOKEN, alert, decisions, payload, req
 
 /// Whatever the agent says on a connection before it closes that.
 fn until_closed(mut stream: std::net::TcpStream) -> String {
-    let mut said = Vec::new();
-    let _ = stream.read_to_end(&mut said);
-    String::from_utf8_lossy(&said).into_owned()
+    let mut received = Vec::new();
+    let _ = stream.read_to_end(&mut received);
+    String::from_utf8_lossy(&received).into_owned()
 }
 
 fn still_there(agent: &Collector) {

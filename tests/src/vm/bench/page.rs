@@ -22,7 +22,7 @@ pub(super) fn render(measured: &Measured, native: &Native, kernel: &str) -> Resu
         dns(&measured.take("dns")?),
         scrape(&measured.take("scrape")?),
         footprint(&measured.take("footprint")?, native),
-        walk(&measured.take("walk")?),
+        walk(&measured.take("scan")?),
     ];
     Ok(sections.join("\n"))
 }
@@ -80,7 +80,7 @@ fn hooks(figures: &Hooks) -> String {
 ## Probes
 
 A round is {} DNS exchanges, one after the other, each from a port of its own: each makes one
-entry. A second later all entries have expired, and one walk of the table (`conntrack -L`) removes
+entry. A second later all entries have expired, and one scan of the table (`conntrack -L`) removes
 them. So each entry is made once and removed once, and of what happens in between nothing runs a
 probe. Rounds with nothing attached, with ours and with bpftrace's take turns; a figure is the least
 of its rounds, by the entry. bpftrace's counters, on `__nf_conntrack_confirm` and `nf_ct_destroy`,
@@ -195,7 +195,7 @@ fn footprint(figures: &Footprint, native: &Native) -> String {
         "\
 ## Memory and CPU
 
-The agent as it comes: a reading in 5 s, a walk of the table in a minute. The load is {} DNS queries a
+The agent as it comes: a reading in 5 s, a scan of the table in a minute. The load is {} DNS queries a
 second.
 
 | | Resident | Not of its file | Peak |
@@ -238,11 +238,11 @@ fn walk(figures: &Walk) -> String {
         } else {
             "the limit"
         };
-        format!("| walk, `scan_timeout` {limit} s | {seen} | {seconds:.3} | {end} |\n")
+        format!("| scan, `scan_timeout` {limit} s | {seen} | {seconds:.3} | {end} |\n")
     });
     format!(
         "\
-## A walk of a large table
+## A scan of a large table
 
 A table of {} UDP entries, read through ctnetlink by the agent and, for comparison, by
 `conntrack -L`.
@@ -251,7 +251,7 @@ A table of {} UDP entries, read through ctnetlink by the agent and, for comparis
 |---|---|---|---|
 | `conntrack -L` | {} | {:.3} | the end of the table |
 {}
-After a walk of any length the next waits for at least 200 times as long.
+After a scan of any length the next waits for at least 200 times as long.
 ",
         figures.entries,
         figures.entries,

@@ -43,9 +43,9 @@ impl Sweeper {
     ) -> io::Result<Option<Self>> {
         let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (began, begun) = mpsc::sync_channel(1);
-        let told = Arc::clone(&end);
+        let stop = Arc::clone(&end);
         let thread = netns::spawn(netns, "sweep", move || {
-            match SweeperThread::new(netns, limits, tally, told) {
+            match SweeperThread::new(netns, limits, tally, stop) {
                 Ok(mut sweeper) => {
                     let _waiting = began.send(Ok(()));
                     sweeper.run();

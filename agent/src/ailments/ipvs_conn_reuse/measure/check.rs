@@ -71,7 +71,7 @@ impl Check {
                  {ENOUGH} new connections before it is used",
                 self.unchecked.layout.series()
             ),
-            remedy: "none is needed: it takes until so many clients have connected".to_owned(),
+            remedy: format!("none needed: complete after {ENOUGH} client connections"),
         }
     }
 
@@ -109,8 +109,8 @@ fn disagrees(layout: &Layout, wrong: &[String]) -> Missing {
             layout.series(),
             wrong.join(", ")
         ),
-        remedy: "use a kernel with CONFIG_DEBUG_INFO_BTF_MODULES (Linux 5.11 or later); the \
-                 baseline stands in"
+        remedy: "use a kernel with CONFIG_DEBUG_INFO_BTF_MODULES (Linux 5.11 or later); \
+                 until then nodemedic uses the baseline"
             .to_owned(),
     }
 }

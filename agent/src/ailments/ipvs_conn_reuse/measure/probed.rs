@@ -135,7 +135,7 @@ impl Probed {
             self.always.withdraw(&Missing {
                 what: format!("probes {}", NEEDED.join(" and ")),
                 why: "one of them is not attached, and the others would count wrongly".to_owned(),
-                remedy: "see there".to_owned(),
+                remedy: "see what these two probes miss".to_owned(),
             });
         }
         Ok(())

@@ -49,7 +49,7 @@ struct Running {
     by_namespace: bool,
     control: Array<MapData, Control>,
     /// What was last written into it.
-    told: Control,
+    written: Control,
     object: Object,
     watch: WaitTracer,
     recent: RecentIntervals,
@@ -175,7 +175,7 @@ fn waits_without_passes(plan: &Plan) -> Vec<ProbeReport> {
     let missing = Missing {
         what: "begin and end of a pass".to_owned(),
         why: format!("probe {PASSES} is not attached"),
-        remedy: "see there".to_owned(),
+        remedy: "see what that probe misses".to_owned(),
     };
     let waits = plan.waits.iter();
     let waits = waits.map(|it| PlannedProbe::impossible(it.probe, &missing));
@@ -206,7 +206,7 @@ impl Running {
             namespaces,
             by_namespace: plan.offsets.tell_namespaces(),
             control,
-            told: Control::default(),
+            written: Control::default(),
             object,
             watch,
             recent: RecentIntervals::new(),
@@ -215,10 +215,10 @@ impl Running {
     }
 
     fn read(&mut self, programs: &[ProgramStats]) -> anyhow::Result<(ProbedReading, PassesByKey)> {
-        let epoch = self.told.epoch;
+        let epoch = self.written.epoch;
         self.tell(Control {
             epoch: epoch + 1,
-            ..self.told
+            ..self.written
         })?;
         let totals = self.totals.get(&0, 0).context("read map TOTALS")?;
         let slow = self.slow.get(&0, 0).context("read map SLOW")?;
@@ -268,7 +268,7 @@ impl Running {
             (true, false) => {
                 self.tell(Control {
                     watched_since_ns: monotonic().as_nanos() as u64,
-                    ..self.told
+                    ..self.written
                 })?;
                 self.watch.begin(&mut self.object);
             }
@@ -282,7 +282,7 @@ impl Running {
         self.control
             .set(0, control, 0)
             .context("write map CONTROL")?;
-        self.told = control;
+        self.written = control;
         Ok(())
     }
 }

@@ -75,15 +75,15 @@ impl<'r> Case<'r> {
     /// The commands that waited longest, of a cgroup with those below it or of the node, in
     /// words that follow what the cgroup has waited.
     pub(super) fn commands(self, resource: Resource, path: Option<&'r str>) -> String {
-        let said: Vec<_> = self
+        let phrases: Vec<_> = self
             .waiters(resource, path)
             .take(COMMANDS)
-            .map(said)
+            .map(phrase)
             .collect();
-        if said.is_empty() {
+        if phrases.is_empty() {
             String::new()
         } else {
-            format!(": {}", said.join("; "))
+            format!(": {}", phrases.join("; "))
         }
     }
 }
@@ -95,19 +95,22 @@ pub(super) fn runners(case: Case<'_>, path: &str) -> String {
         let found = path_of.as_deref();
         found.is_some_and(|found| is_at_or_below(found, path))
     };
-    let said: Vec<_> = all
+    let phrases: Vec<_> = all
         .filter(|it| in_path(&it.path))
         .take(COMMANDS)
         .map(|it| format!("{} {:.2} s", it.command, it.seconds))
         .collect();
-    if said.is_empty() {
+    if phrases.is_empty() {
         String::new()
     } else {
-        format!("; by command, while that was watched: {}", said.join(", "))
+        format!(
+            "; by command, while that was watched: {}",
+            phrases.join(", ")
+        )
     }
 }
 
-fn said(it: &WaiterReading) -> String {
+fn phrase(it: &WaiterReading) -> String {
     format!(
         "{} {} ({:.2} s in {}, the longest {:.0} ms)",
         it.command,

@@ -120,7 +120,7 @@ fn only(reading: &Reading) -> Finding {
     found.remove(0)
 }
 
-fn said(parties: &[Party]) -> String {
+fn text_of(parties: &[Party]) -> String {
     format!("{parties:?}")
 }
 
@@ -455,7 +455,7 @@ fn a_disk_is_named_with_who_writes_and_who_waits() {
         "{finding:?}"
     );
     assert!(
-        said(&finding.culprits).contains("wrote 90.0 MiB"),
+        text_of(&finding.culprits).contains("wrote 90.0 MiB"),
         "{finding:?}"
     );
 }
@@ -587,7 +587,7 @@ fn the_command_and_the_measured_cause_are_named() {
     probed(&mut reading, "/pods/hungry", Cause::Refault, 3.0);
     probed(&mut reading, "/", Cause::Kswapd, 9.0);
     let finding = only(&reading);
-    let victims = said(&finding.victims);
+    let victims = text_of(&finding.victims);
     assert!(
         victims.contains(": dd read back file pages") && victims.contains("3.00 s in 7 waits"),
         "{victims}"
@@ -602,9 +602,9 @@ fn a_command_of_another_cgroup_is_not_said_to_wait_in_this_one() {
     let mut reading = healthy();
     wait(&mut reading, "/pods/a", Resource::Memory, 4.0);
     probed(&mut reading, "/pods/ab", Cause::Refault, 0.5);
-    let victims = said(&only(&reading).victims);
+    let victims = text_of(&only(&reading).victims);
     assert!(!victims.contains("dd"), "{victims}");
     probed(&mut reading, "/pods/a/below", Cause::Refault, 0.5);
-    let victims = said(&only(&reading).victims);
+    let victims = text_of(&only(&reading).victims);
     assert!(victims.contains("dd"), "{victims}");
 }

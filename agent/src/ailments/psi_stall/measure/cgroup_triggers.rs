@@ -157,10 +157,9 @@ fn missing(path: &str, error: &io::Error) -> Missing {
     Missing {
         what: format!("triggers on cgroup {path}"),
         why: format!("the kernel refuses them: {error}"),
-        remedy:
-            "run as root with CAP_SYS_RESOURCE, and let the tree of cgroups be writable; stalls \
-                 of single cgroups are seen at each reading until then"
-                .to_owned(),
+        remedy: "run as root with CAP_SYS_RESOURCE, and make the tree of cgroups writable; until \
+                 then nodemedic sees stalls of single cgroups at the next reading"
+            .to_owned(),
     }
 }
 

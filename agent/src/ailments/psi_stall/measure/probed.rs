@@ -165,10 +165,9 @@ fn hidden() -> Option<Missing> {
     Some(Missing {
         what: "the path of the kernel in which tasks wait for memory".to_owned(),
         why,
-        remedy:
-            "run as root with CAP_SYSLOG, and kernel.kptr_restrict below 2; who waits, and how \
-                 long, is measured without"
-                .to_owned(),
+        remedy: "run as root with CAP_SYSLOG, and kernel.kptr_restrict below 2; until then \
+                 nodemedic measures which tasks wait, and how long"
+            .to_owned(),
     })
 }
 

@@ -31,7 +31,7 @@ pub(super) type Limits = [(Resource, f64); RESOURCES.len()];
 pub(super) struct PsiTriggers {
     calls: Calls,
     /// Calls for CPUs and disks that [`Self::has_called`] has told of.
-    told: u64,
+    reported: u64,
     node: Result<PollThread, Option<Missing>>,
     cgroups: Option<CgroupTriggers>,
 }
@@ -81,7 +81,7 @@ impl PsiTriggers {
         let cgroups = root.map(|root| CgroupTriggers::new(root, limits, most, calls.clone()));
         Self {
             calls,
-            told: 0,
+            reported: 0,
             node,
             cgroups,
         }
@@ -116,7 +116,7 @@ impl PsiTriggers {
         let calls = self.calls().into_iter();
         let dear = calls.filter(|(resource, _)| *resource != Resource::Memory);
         let calls = dear.map(|(_, calls)| calls).sum();
-        calls > std::mem::replace(&mut self.told, calls)
+        calls > std::mem::replace(&mut self.reported, calls)
     }
 
     /// Rows of the table of probes, unless it is switched off.
@@ -147,8 +147,8 @@ fn missing(error: &anyhow::Error) -> Missing {
     Missing {
         what: "triggers on /proc/pressure".to_owned(),
         why: format!("the kernel refuses them: {error:#}"),
-        remedy: "run as root with CAP_SYS_RESOURCE, and let /proc/pressure be writable; stalls \
-                 are seen at each reading until then"
+        remedy: "run as root with CAP_SYS_RESOURCE, and make /proc/pressure writable; until then \
+                 nodemedic sees stalls at the next reading"
             .to_owned(),
     }
 }

@@ -99,7 +99,7 @@ fn attach(
                 "neither {} nor {} is attached",
                 CREATIONS.name, REMOVALS.name
             ),
-            remedy: "see there".to_owned(),
+            remedy: "see what these two probes miss".to_owned(),
         });
         return Ok(None);
     }

@@ -75,7 +75,7 @@ impl Walker {
         let missing = self.hindrance().or_else(|| self.failed());
         let hook = missing.is_none().then(|| "ctnetlink".to_owned());
         ProbeReport {
-            name: "table_walk".to_owned(),
+            name: "table_scan".to_owned(),
             hook,
             missing: missing.into_iter().collect(),
         }
@@ -108,7 +108,7 @@ impl Walker {
 
 fn missing(why: String, remedy: String) -> Missing {
     Missing {
-        what: "walks of the table (ctnetlink)".to_owned(),
+        what: "scans of the table (ctnetlink)".to_owned(),
         why,
         remedy,
     }
