@@ -204,8 +204,10 @@ fn no_module_btf(program: &Program) -> Missing {
             "it is in module {}, whose BTF the kernel hands to CAP_SYS_ADMIN alone",
             program.module
         ),
-        remedy: "run as root or with CAP_SYS_ADMIN for the cheapest hook; until then nodemedic uses another"
-            .to_owned(),
+        remedy:
+            "run as root or with CAP_SYS_ADMIN for the cheapest hook; until then nodemedic uses \
+                 another"
+                .to_owned(),
     }
 }
 

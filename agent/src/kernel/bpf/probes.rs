@@ -11,7 +11,7 @@ use crate::{
 /// Probes of one object, attached or not.
 pub struct Probes {
     planned: Vec<PlannedProbe>,
-    /// The module of whose functions they are; programs keep it from being unloaded.
+    /// The module that has their functions; attached programs keep it from being unloaded.
     module: Option<&'static str>,
     programs: Programs,
     reports: Vec<ProbeReport>,

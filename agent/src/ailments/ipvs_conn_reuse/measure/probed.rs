@@ -27,7 +27,10 @@ use crate::{
             support::{MODULE, NEEDED, Plan, Unchecked},
         },
     },
-    kernel::bpf::{self, HashMap, Object, Parameters, ProbeLog, Probes},
+    kernel::{
+        self,
+        bpf::{self, HashMap, Object, Parameters, ProbeLog, Probes},
+    },
     model::{Missing, ProbeReport, ProgramStats},
 };
 
@@ -177,6 +180,8 @@ impl Probed {
                 if let State::Checking(checking) = mem::replace(&mut self.state, State::Nothing) {
                     drop(checking.check);
                     self.run(checking.object)?;
+                    // As after attaching at once: the object and its code took megabytes.
+                    kernel::return_free_memory();
                 }
             }
             Outcome::Disagrees(why) => {
