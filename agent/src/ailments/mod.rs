@@ -16,7 +16,7 @@ pub mod udp_conntrack;
 
 use crate::{
     collector::{self, Collector},
-    model::{Registry, Treatment},
+    model::Treatment,
 };
 
 /// All ailments there are, in the order of reports.
@@ -31,16 +31,5 @@ pub fn all() -> Vec<Box<dyn Collector>> {
 
 /// All treatments there are, each with its ailment, in the order of reports.
 pub fn treatments() -> Vec<(&'static str, &'static Treatment)> {
-    let collectors = all().into_iter().map(|collector| collector.about());
-    collectors
-        .flat_map(|about| about.treatments.iter().map(move |it| (about.name, *it)))
-        .collect()
-}
-
-/// All treatments, and what they can switch on and off in the agent itself.
-pub fn registry() -> Registry {
-    Registry {
-        treatments: treatments(),
-        switches: vec![&ipvs_conn_reuse::SWEEP_DEAD],
-    }
+    collector::registry(all().iter().map(AsRef::as_ref)).treatments
 }

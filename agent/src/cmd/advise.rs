@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{Node, exit::Exit, status::known};
 use crate::{
-    ailments,
+    ailments, collector,
     kernel::netns,
     model::{Registry, Run, Treatment},
     render::{print, wrap},
@@ -42,7 +42,7 @@ fn lines(run: &Run, own: u32) -> String {
     let Registry {
         treatments,
         switches,
-    } = ailments::registry();
+    } = collector::registry(ailments::all().iter().map(AsRef::as_ref));
     let known = treatments.into_iter();
     let mut treatment = known.filter(|(_, it)| it.name == run.treatment);
     let durable = treatment
@@ -53,7 +53,7 @@ fn lines(run: &Run, own: u32) -> String {
         text.push_str(&format!("# {line}\n"));
     }
     for change in &run.changes {
-        if switches.iter().any(|switch| switch.key == change.key) {
+        if switches.iter().any(|switch| switch.key() == change.key) {
             // The agent's own, of which no other program knows.
             continue;
         }

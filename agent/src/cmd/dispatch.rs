@@ -58,11 +58,11 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
     let config = config.dispatch;
     let (gate, tls, router) = open(&config)?;
     let router = Arc::new(router);
-    let (counts, tally) = router.counted();
+    let (counts, gauges) = router.counted();
     let page = Page::of_the_process()
         .and_then(|page| {
             page.with(dispatch::METRICS, move || {
-                [counts.samples(), tally.samples()].concat()
+                [counts.samples(), gauges.samples()].concat()
             })
         })
         .context("define the metrics")?;

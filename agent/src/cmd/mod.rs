@@ -18,7 +18,10 @@ mod treat;
 mod treatments;
 mod undo;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -26,7 +29,22 @@ use self::{
     exit::Exit,
     flags::{Flag, Flags, TakesKeys},
 };
-use crate::config::Agent;
+use crate::{
+    collector,
+    config::{Agent, Config},
+    treatment::TreatmentService,
+};
+
+/// The treatments of this configuration's ailments, with the runs in the state directory.
+fn treatment_service(config: &Config, directory: &Path) -> TreatmentService {
+    let collectors = config.ailments.iter().map(|it| &*it.collector);
+    let policy = config.treatment_policy.clone();
+    TreatmentService::open(
+        collector::registry(collectors),
+        policy.with(config.treatments.clone()),
+        directory,
+    )
+}
 
 /// Find and remove the stalls that the kernel causes on this node: what is wrong, which
 /// workload causes it, which workloads suffer, and what helps.
@@ -120,7 +138,7 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<crate::config::Config, crate::config::Error> {
+    fn load(&self) -> Result<Config, crate::config::Error> {
         crate::config::load(self.file.as_deref())
     }
 }
@@ -142,7 +160,7 @@ impl TakesKeys for Node {
 
 impl Node {
     /// The configuration, with the directory in it.
-    fn load(&self) -> Result<crate::config::Config, crate::config::Error> {
+    fn load(&self) -> Result<Config, crate::config::Error> {
         let mut config = self.config.load()?;
         self.flags.set(&mut config)?;
         Ok(config)

@@ -13,9 +13,9 @@ use super::{
     exit::Exit,
     flags::{Flag, Flags, TakesKeys},
     signals::Signals,
+    treatment_service,
 };
 use crate::{
-    ailments,
     config::{Agent, Config, Log, Metrics},
     control::Control,
     http::{Gate, Server},
@@ -25,7 +25,6 @@ use crate::{
     node::{Directory, Node},
     pages::Pages,
     state::{self, Lock},
-    treatment::TreatmentService,
     webhook::{self, Listener, Webhook},
 };
 
@@ -84,11 +83,7 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let control = Control::bind(&state)?;
     let directory = Directory::start(&config.node)?;
     let kernel = Arc::new(config.kernel().with(directory));
-    let service = Arc::new(TreatmentService::open(
-        ailments::registry(),
-        config.treatment_policy.with(config.treatments),
-        &state,
-    ));
+    let service = Arc::new(treatment_service(&config, &state));
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
     let identity = Identity::of_this_node(&config.agent.node_name);
     let (interval, drain) = (config.agent.interval, config.agent.shutdown_timeout);

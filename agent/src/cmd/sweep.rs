@@ -46,8 +46,8 @@ impl Sweep {
             conntrack::NETLINK_IS_MISSING
         );
         let limits = Settings::default().sweep_limits();
-        let tally = Arc::new(SweepCounters::default());
-        let mut sweep = dead::Sweep::new(limits, self.apply, tally).context("talk to conntrack")?;
+        let counters = Arc::new(SweepCounters::default());
+        let mut sweep = dead::Sweep::new(limits, self.apply, counters).context("talk to conntrack")?;
         let until = Instant::now() + self.duration;
         let mut found = 0;
         let mut lines = String::new();

@@ -7,7 +7,7 @@ use clap::Args;
 use rustix::process::geteuid;
 use tokio::time::timeout;
 
-use super::{Node, exit::Exit, signals::Signals};
+use super::{Node, exit::Exit, signals::Signals, treatment_service};
 use crate::{
     ailments,
     config::Config,
@@ -100,11 +100,7 @@ impl Treat {
         let mut signals = Signals::take()?;
         let _lock = Lock::take(&config.agent.state_dir)?;
         let kernel = Arc::new(config.kernel());
-        let service = Arc::new(TreatmentService::open(
-            ailments::registry(),
-            config.treatment_policy.with(config.treatments),
-            &directory,
-        ));
+        let service = Arc::new(treatment_service(&config, &directory));
         let identity = Identity::of_this_node(&config.agent.node_name);
         let mut monitor = Monitor::new(
             config.ailments,

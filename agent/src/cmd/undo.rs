@@ -2,14 +2,12 @@
 
 use clap::Args;
 
-use super::{Node, exit::Exit, treat::show};
+use super::{Node, exit::Exit, treat::show, treatment_service};
 use crate::{
-    ailments,
     control::{Answer, Request, call},
     logging,
     model::Ending,
     state::{self, Lock},
-    treatment::TreatmentService,
 };
 
 /// Works without a running agent: it reads the journal then.
@@ -31,11 +29,7 @@ impl Undo {
             Some(answer) => answer,
             None => {
                 let _lock = Lock::take(&config.agent.state_dir)?;
-                let service = TreatmentService::open(
-                    ailments::registry(),
-                    config.treatment_policy.with(config.treatments),
-                    &directory,
-                );
+                let service = treatment_service(&config, &directory);
                 match service.undo(self.id, Ending::Requested) {
                     Ok(runs) => Answer::Undone { runs },
                     Err(refusal) => Answer::refused(&refusal),

@@ -1,6 +1,6 @@
 //! What an ailment implements, in the order of the flow.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -8,7 +8,8 @@ use crate::{
     kernel::KernelFacts,
     keys::Keyed,
     model::{
-        Finding, MetricDef, Missing, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment,
+        Finding, MetricDef, Missing, Needs, ProbeReport, ProgramStats, Proposal, Sample, Switch,
+        Treatment,
     },
     node::Directory,
     wakeup::WakeUp,
@@ -37,6 +38,8 @@ pub trait Ailment: Send + Sync + 'static {
 
     /// Its table of the configuration: limits of the verdict, sizes of maps.
     type Settings: Keyed + Clone + Send + Sync;
+    /// What its measurement and its treatments share; `()` where they share nothing.
+    type Shared: Default + Send;
     /// What `support` decided to attach.
     type Plan: Send;
     /// The running measurement. Dropping it detaches all.
@@ -46,6 +49,11 @@ pub trait Ailment: Send + Sync + 'static {
 
     /// Which probes this kernel supports.
     fn support(facts: &KernelFacts) -> Support<Self::Plan>;
+
+    /// What its treatments can switch on and off in the agent itself.
+    fn switches(_shared: &Self::Shared) -> Vec<Arc<dyn Switch>> {
+        Vec::new()
+    }
 
     /// Attaches what the plan names. A probe that the kernel refuses in spite of
     /// the plan is reported by [`Self::probes`], not an error: the baseline goes on.
@@ -58,6 +66,7 @@ pub trait Ailment: Send + Sync + 'static {
     fn attach(
         plan: Self::Plan,
         settings: &Self::Settings,
+        shared: &Self::Shared,
         wakeup: &WakeUp,
     ) -> anyhow::Result<Self::Probe>;
 

@@ -297,6 +297,7 @@ impl Ailment for Fake {
     const TREATMENTS: &'static [&'static Treatment] = &[];
 
     type Settings = Settings;
+    type Shared = ();
     type Plan = Arc<Body>;
     type Probe = Probe;
     type Reading = Reading;
@@ -316,7 +317,12 @@ impl Ailment for Fake {
         Support::Yes(body)
     }
 
-    fn attach(body: Self::Plan, _: &Self::Settings, _: &WakeUp) -> anyhow::Result<Self::Probe> {
+    fn attach(
+        body: Self::Plan,
+        _: &Self::Settings,
+        (): &(),
+        _: &WakeUp,
+    ) -> anyhow::Result<Self::Probe> {
         if let Behaviour::FailingAttach(why) = body.behaviour() {
             bail!(why);
         }

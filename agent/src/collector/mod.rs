@@ -9,7 +9,7 @@ mod host;
 mod observed;
 mod pause;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use toml::de::ValueDeserializer;
 
@@ -18,7 +18,7 @@ pub use self::{
     ailment::{Ailment, Support, judged},
     host::{Host, RunningKernel},
 };
-use crate::model::{About, AilmentReport};
+use crate::model::{About, AilmentReport, Registry, Switch};
 
 /// An ailment with its settings and, once attached, its probes.
 pub trait Collector: fmt::Debug + Send {
@@ -38,6 +38,9 @@ pub trait Collector: fmt::Debug + Send {
     ///
     /// When the table does not describe settings of this ailment.
     fn configure(&mut self, table: ValueDeserializer<'_>) -> Result<(), toml::de::Error>;
+
+    /// What its treatments can switch on and off in the agent itself.
+    fn switches(&self) -> Vec<Arc<dyn Switch>>;
 
     /// Attaches, measures or waits, whichever is next. Blocks for as long as the
     /// ailment takes. The tick that attaches gives no reading: no time has passed
@@ -74,4 +77,18 @@ impl Configured {
 /// A collector of an ailment, with its default settings.
 pub fn of<A: Ailment>() -> Box<dyn Collector> {
     Box::new(Observed::<A>::default())
+}
+
+/// All that these can do on a node, in the order of reports.
+pub fn registry<'c>(collectors: impl IntoIterator<Item = &'c dyn Collector>) -> Registry {
+    let (mut treatments, mut switches) = (Vec::new(), Vec::new());
+    for collector in collectors {
+        let about = collector.about();
+        treatments.extend(about.treatments.iter().map(|it| (about.name, *it)));
+        switches.extend(collector.switches());
+    }
+    Registry {
+        treatments,
+        switches,
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt, mem,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 
@@ -13,12 +14,15 @@ use crate::{
     collector::{Ailment, Support, judged},
     kernel::{self, KernelFacts},
     keys::Keyed as _,
-    model::{About, AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Verdict},
+    model::{
+        About, AilmentReport, Coverage, Errors, Finding, Missing, ProbeReport, Switch, Verdict,
+    },
     time::unix_seconds,
 };
 
 pub(super) struct Observed<A: Ailment> {
     settings: A::Settings,
+    shared: A::Shared,
     /// Which load of the probed module this is, as of the last tick.
     module: Option<u64>,
     /// Whether anybody used the probed module when it was last asked for.
@@ -69,6 +73,10 @@ impl<A: Ailment> Collector for Observed<A> {
     fn configure(&mut self, table: ValueDeserializer<'_>) -> Result<(), toml::de::Error> {
         self.settings = A::Settings::deserialize(table)?;
         Ok(())
+    }
+
+    fn switches(&self) -> Vec<Arc<dyn Switch>> {
+        A::switches(&self.shared)
     }
 
     fn tick(&mut self, host: &dyn Host) -> AilmentReport {
@@ -140,7 +148,7 @@ impl<A: Ailment> Observed<A> {
         let facts = host.facts();
         Ok(match A::support(&facts) {
             Support::Yes(plan) => {
-                let probe = A::attach(plan, &self.settings, host.wakeup())?;
+                let probe = A::attach(plan, &self.settings, &self.shared, host.wakeup())?;
                 // The objects and their code took megabytes.
                 kernel::return_free_memory();
                 Ok(Attached {
@@ -294,6 +302,7 @@ impl<A: Ailment> Default for Observed<A> {
     fn default() -> Self {
         Self {
             settings: A::Settings::default(),
+            shared: A::Shared::default(),
             module: None,
             in_use: false,
             state: State::default(),

@@ -40,7 +40,7 @@ struct Inner {
     agents: Agents,
     client: Client,
     counts: Arc<Counts>,
-    tally: Arc<NodeGauges>,
+    gauges: Arc<NodeGauges>,
 }
 
 /// Later than this after a payload came, no further agent is written to. With an answer that
@@ -65,7 +65,7 @@ impl Router {
             client: Client::open(&config.client())?,
             config: config.clone(),
             counts: Arc::new(Counts::new(&OF_DISPATCH)),
-            tally: Arc::default(),
+            gauges: Arc::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -75,8 +75,8 @@ impl Router {
 
     /// What it counts.
     pub fn counted(&self) -> (Arc<Counts>, Arc<NodeGauges>) {
-        let Inner { counts, tally, .. } = &*self.inner;
-        (Arc::clone(counts), Arc::clone(tally))
+        let Inner { counts, gauges, .. } = &*self.inner;
+        (Arc::clone(counts), Arc::clone(gauges))
     }
 
     /// Asks all agents how they are, for those who only look at the numbers.
@@ -111,7 +111,7 @@ impl Inner {
         let addresses = self.agents.addresses().await;
         let poll = AgentPoll::take(&self.client, addresses).await;
         let limit = ConcurrencyLimit::of(&self.config, &poll);
-        self.tally.set(&poll, limit);
+        self.gauges.set(&poll, limit);
         (poll, limit)
     }
 

@@ -1,6 +1,6 @@
 //! What can be done against an ailment, and what it would mean on this node.
 
-use std::{io, ops::RangeInclusive, time::Duration};
+use std::{fmt, io, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,15 +92,24 @@ const OWN_KEYS: &str = "nodemedic.";
 
 /// Something that the agent does while it is on, one for each network namespace. Its key
 /// is set and put back as a sysctl is.
-#[derive(Debug)]
-pub struct Switch {
+pub trait Switch: fmt::Debug + Send + Sync {
     /// It begins with `nodemedic.`, unlike any sysctl.
-    pub key: &'static str,
+    fn key(&self) -> &'static str;
+
     /// Its value in the network namespace with this inode number; `None` where it cannot be
     /// switched on.
-    pub read: fn(u32) -> io::Result<Option<u64>>,
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    fn read(&self, netns: u32) -> io::Result<Option<u64>>;
+
     /// Sets it there.
-    pub write: fn(u32, u64) -> io::Result<()>,
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be switched on.
+    fn write(&self, netns: u32, value: u64) -> io::Result<()>;
 }
 
 /// All that can be done on a node.
@@ -109,7 +118,7 @@ pub struct Registry {
     /// Each treatment with the name of its ailment, in the order of reports.
     pub treatments: Vec<(&'static str, &'static Treatment)>,
     /// What treatments can switch on and off in the agent itself.
-    pub switches: Vec<&'static Switch>,
+    pub switches: Vec<Arc<dyn Switch>>,
 }
 
 /// A treatment as it would be on this node now.

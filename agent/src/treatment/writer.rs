@@ -1,6 +1,6 @@
 //! What writes.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 use super::likely_writers::likely_writers;
 use crate::{
@@ -46,25 +46,26 @@ pub trait SysctlWriter: fmt::Debug + Send {
 
 /// The kernel's, and the agent's own.
 #[derive(Debug)]
-pub struct SysctlsAndSwitches(pub Vec<&'static Switch>);
+pub struct SysctlsAndSwitches(pub Vec<Arc<dyn Switch>>);
 
 impl SysctlsAndSwitches {
-    fn switch(&self, key: &str) -> Option<&'static Switch> {
-        self.0.iter().copied().find(|switch| switch.key == key)
+    fn switch(&self, key: &str) -> Option<&dyn Switch> {
+        let mut switches = self.0.iter();
+        Some(&**switches.find(|switch| switch.key() == key)?)
     }
 }
 
 impl SysctlWriter for SysctlsAndSwitches {
     fn read(&self, target: SysctlTarget<'_>) -> io::Result<Option<u64>> {
         match self.switch(target.key) {
-            Some(switch) => (switch.read)(target.netns),
+            Some(switch) => switch.read(target.netns),
             None => Sysctls.read(target),
         }
     }
 
     fn write(&self, target: SysctlTarget<'_>, value: u64) -> io::Result<()> {
         match self.switch(target.key) {
-            Some(switch) => (switch.write)(target.netns, value),
+            Some(switch) => switch.write(target.netns, value),
             None => Sysctls.write(target, value),
         }
     }

@@ -227,9 +227,13 @@ pub struct Measurement {
 
 impl Measurement {
     /// Attaches what the plan names, as far as the kernel lets it.
-    pub(super) fn attach(plan: Plan, settings: &Settings) -> anyhow::Result<Self> {
-        Sweepers::limit(settings.sweep_limits());
-        let baseline = Baseline::new(settings);
+    pub(super) fn attach(
+        plan: Plan,
+        settings: &Settings,
+        sweepers: &Sweepers,
+    ) -> anyhow::Result<Self> {
+        sweepers.limit(settings.sweep_limits());
+        let baseline = Baseline::new(settings, sweepers.clone());
         let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
         let missing = match &probed {
             Ok(_) => Vec::new(),

@@ -11,9 +11,9 @@ mod settings;
 mod support;
 mod treat;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-pub use dead::SWITCH as SWEEP_DEAD;
+use dead::Sweepers;
 use measure::Measurement;
 pub use measure::Reading;
 pub use settings::Settings;
@@ -22,7 +22,9 @@ use support::Plan;
 use crate::{
     collector::{Ailment, Support},
     kernel::KernelFacts,
-    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
+    model::{
+        Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Switch, Treatment,
+    },
     node::Directory,
     wakeup::WakeUp,
 };
@@ -42,6 +44,7 @@ impl Ailment for IpvsConnReuse {
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
+    type Shared = Sweepers;
     type Plan = Plan;
     type Probe = Measurement;
     type Reading = Reading;
@@ -50,8 +53,17 @@ impl Ailment for IpvsConnReuse {
         support::support(facts)
     }
 
-    fn attach(plan: Plan, settings: &Settings, _: &WakeUp) -> anyhow::Result<Measurement> {
-        Measurement::attach(plan, settings)
+    fn switches(sweepers: &Sweepers) -> Vec<Arc<dyn Switch>> {
+        vec![Arc::new(sweepers.clone())]
+    }
+
+    fn attach(
+        plan: Plan,
+        settings: &Settings,
+        sweepers: &Sweepers,
+        _: &WakeUp,
+    ) -> anyhow::Result<Measurement> {
+        Measurement::attach(plan, settings, sweepers)
     }
 
     fn probes(probe: &Measurement) -> Vec<ProbeReport> {

@@ -7,7 +7,7 @@
 //! IPVS changes it for the better.
 
 use super::{
-    SWEEP_DEAD,
+    dead::SWEEP_DEAD,
     judge::{BLACKHOLED, DELAYED, DRAINED_EXPOSED, MISDIRECTED},
     measure::{NamespaceReading, ProbedReading, Reading, SHORT_CLOSE_TIMEOUT},
 };
@@ -63,7 +63,7 @@ static SWEEP: Treatment = Treatment {
               nf_conntrack_netlink is loaded; in each network namespace with services and \
               vs.conntrack=1",
     keys: &[Bound {
-        key: SWEEP_DEAD.key,
+        key: SWEEP_DEAD,
         allowed: 1..=1,
     }],
     durable: "it is the agent itself that does this, so it lasts with sweep_dead = \"auto\" in \
@@ -119,7 +119,7 @@ fn sweep(reading: &Reading) -> Proposal {
             && !reading.sweep.namespaces.contains(&namespace.netns)
     };
     let namespaces = reading.namespaces.iter().filter(is_wanted);
-    let changes = namespaces.map(|it| Change::new(SWEEP_DEAD.key, it.netns, 0, 1));
+    let changes = namespaces.map(|it| Change::new(SWEEP_DEAD, it.netns, 0, 1));
     let objection = if reading
         .probed
         .as_ref()

@@ -37,6 +37,7 @@ impl Ailment for IpvsEstimation {
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
+    type Shared = ();
     type Plan = Plan;
     type Probe = Measurement;
     type Reading = Reading;
@@ -45,7 +46,7 @@ impl Ailment for IpvsEstimation {
         support::support(facts)
     }
 
-    fn attach(plan: Plan, settings: &Settings, _: &WakeUp) -> anyhow::Result<Measurement> {
+    fn attach(plan: Plan, settings: &Settings, (): &(), _: &WakeUp) -> anyhow::Result<Measurement> {
         Ok(Measurement::attach(&plan, settings))
     }
 

@@ -38,6 +38,7 @@ impl Ailment for PsiStall {
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
+    type Shared = ();
     type Plan = Plan;
     type Probe = Measurement;
     type Reading = Reading;
@@ -46,7 +47,12 @@ impl Ailment for PsiStall {
         support::support(facts)
     }
 
-    fn attach(plan: Plan, settings: &Settings, wakeup: &WakeUp) -> anyhow::Result<Measurement> {
+    fn attach(
+        plan: Plan,
+        settings: &Settings,
+        (): &(),
+        wakeup: &WakeUp,
+    ) -> anyhow::Result<Measurement> {
         Measurement::begin(plan, settings, wakeup)
     }
 

@@ -38,6 +38,7 @@ impl Ailment for UdpConntrack {
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
+    type Shared = ();
     type Plan = Plan;
     type Probe = Measurement;
     type Reading = Reading;
@@ -46,7 +47,7 @@ impl Ailment for UdpConntrack {
         support::support(facts)
     }
 
-    fn attach(plan: Plan, settings: &Settings, _: &WakeUp) -> anyhow::Result<Measurement> {
+    fn attach(plan: Plan, settings: &Settings, (): &(), _: &WakeUp) -> anyhow::Result<Measurement> {
         Measurement::attach(plan, settings)
     }
 

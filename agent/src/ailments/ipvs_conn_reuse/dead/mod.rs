@@ -14,18 +14,18 @@
 //! ```
 
 mod allowance;
+mod counters;
 mod memory;
 mod rule;
 mod sweep;
 mod sweeper;
 mod switch;
-mod tally;
 
 pub use self::{
+    counters::{Left, SweepCounters, SweepReading},
     rule::Reason,
     sweep::{Dead, Sweep},
-    switch::{SWITCH, Sweepers},
-    tally::{Left, SweepCounters, SweepReading},
+    switch::{SWEEP_DEAD, Sweepers},
 };
 use super::Settings;
 

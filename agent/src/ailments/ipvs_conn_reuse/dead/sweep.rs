@@ -47,7 +47,7 @@ pub struct Sweep {
     /// When they may be read again because of one that is not among them.
     services_next: Instant,
     memory: Memory,
-    tally: Arc<SweepCounters>,
+    counters: Arc<SweepCounters>,
 }
 
 impl Sweep {
@@ -56,7 +56,7 @@ impl Sweep {
     /// # Errors
     ///
     /// Where there is no channel to conntrack.
-    pub fn new(limits: Limits, apply: bool, tally: Arc<SweepCounters>) -> io::Result<Self> {
+    pub fn new(limits: Limits, apply: bool, counters: Arc<SweepCounters>) -> io::Result<Self> {
         Ok(Self {
             channel: Ctnetlink::open()?,
             limits,
@@ -65,7 +65,7 @@ impl Sweep {
             services: Services::default(),
             services_next: Instant::now(),
             memory: Memory::default(),
-            tally,
+            counters,
         })
     }
 
@@ -94,7 +94,7 @@ impl Sweep {
                 Ok(Some(dead)) => tell(&dead),
                 Ok(None) => {}
                 Err(error) => {
-                    self.tally.left(Left::Error);
+                    self.counters.left(Left::Error);
                     outcome = Err(error);
                 }
             }
@@ -138,7 +138,7 @@ impl Sweep {
                 return true;
             }
             if candidates.len() >= self.limits.connections as usize {
-                self.tally.left(Left::Connections);
+                self.counters.left(Left::Connections);
                 return false;
             }
             candidates.push(connection);
@@ -184,14 +184,14 @@ impl Sweep {
     /// Whether it was done, or would be.
     fn open(&mut self, entry: &TcpEntry, reason: Reason) -> io::Result<bool> {
         if !self.allowance.take(Instant::now()) {
-            self.tally.left(Left::Rate);
+            self.counters.left(Left::Rate);
             return Ok(false);
         }
         if self.apply {
             if !self.channel.open_to_syns(entry)? {
                 return Ok(false);
             }
-            self.tally.swept(reason);
+            self.counters.swept(reason);
         }
         Ok(true)
     }

@@ -39,13 +39,13 @@ impl Sweeper {
     pub(super) fn start(
         netns: u32,
         limits: Limits,
-        tally: Arc<SweepCounters>,
+        counters: Arc<SweepCounters>,
     ) -> io::Result<Option<Self>> {
         let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (began, begun) = mpsc::sync_channel(1);
         let stop = Arc::clone(&end);
         let thread = netns::spawn(netns, "sweep", move || {
-            match SweeperThread::new(netns, limits, tally, stop) {
+            match SweeperThread::new(netns, limits, counters, stop) {
                 Ok(mut sweeper) => {
                     let _waiting = began.send(Ok(()));
                     sweeper.run();
@@ -92,7 +92,7 @@ struct SweeperThread {
     sweep: Sweep,
     /// None where the kernel gives no events: passes alone find what is dead then.
     resets: Option<Resets>,
-    tally: Arc<SweepCounters>,
+    counters: Arc<SweepCounters>,
     end: Arc<OwnedFd>,
     next: Instant,
     /// When a pass may come that cannot wait for its turn.
@@ -105,7 +105,7 @@ impl SweeperThread {
     fn new(
         netns: u32,
         limits: Limits,
-        tally: Arc<SweepCounters>,
+        counters: Arc<SweepCounters>,
         end: Arc<OwnedFd>,
     ) -> io::Result<Self> {
         // Listening first: what is reset from here on is either told or found.
@@ -114,9 +114,9 @@ impl SweeperThread {
             .ok();
         Ok(Self {
             netns,
-            sweep: Sweep::new(limits, true, Arc::clone(&tally))?,
+            sweep: Sweep::new(limits, true, Arc::clone(&counters))?,
             resets,
-            tally,
+            counters,
             end,
             next: Instant::now(),
             earliest: Instant::now(),
@@ -162,12 +162,12 @@ impl SweeperThread {
             match event {
                 Event::Reset(entry) => {
                     if let Err(error) = self.sweep.was_reset(&entry) {
-                        self.tally.left(Left::Error);
+                        self.counters.left(Left::Error);
                         return Err(error);
                     }
                 }
                 Event::Lost => {
-                    self.tally.left(Left::Events);
+                    self.counters.left(Left::Events);
                     // A pass finds them.
                     self.next = self.next.min(self.earliest);
                 }

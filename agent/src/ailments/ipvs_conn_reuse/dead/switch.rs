@@ -1,9 +1,9 @@
-//! What is swept by this process, as a switch for each network namespace.
+//! The sweeper threads of this process, as a switch for each network namespace.
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{Limits, SweepCounters, SweepReading, sweeper::Sweeper};
@@ -12,75 +12,73 @@ use crate::{
     model::Switch,
 };
 
-/// On it is 1. It is off again when the agent ends, however it does.
-pub static SWITCH: Switch = Switch {
-    key: "nodemedic.sweep_dead",
-    read,
-    write,
-};
+/// Key of the switch. On it is 1. It is off again when the agent ends, however it does.
+pub const SWEEP_DEAD: &str = "nodemedic.sweep_dead";
 
-static SWEEPERS: LazyLock<Mutex<Sweepers>> = LazyLock::new(Mutex::default);
+/// The sweeper threads of an agent, which its measurement and its treatments share.
+#[derive(Clone, Debug, Default)]
+pub struct Sweepers(Arc<Mutex<State>>);
 
-/// All sweepings of this process. There is one, as there is one agent on a node.
 #[derive(Debug, Default)]
-pub struct Sweepers {
+struct State {
     limits: Option<Limits>,
     running: BTreeMap<u32, Sweeper>,
-    tally: Arc<SweepCounters>,
+    counters: Arc<SweepCounters>,
 }
 
 impl Sweepers {
-    /// What holds for sweepings that begin from now on.
-    pub fn limit(limits: Limits) {
-        Self::with(|sweepers| sweepers.limits = Some(limits));
+    /// What holds for threads that begin from now on.
+    pub fn limit(&self, limits: Limits) {
+        self.state().limits = Some(limits);
     }
 
     /// How it stands.
-    pub fn reading() -> SweepReading {
-        Self::with(|sweepers| {
-            sweepers
-                .tally
-                .read(sweepers.running.keys().copied().collect())
-        })
+    pub fn reading(&self) -> SweepReading {
+        let state = self.state();
+        state.counters.read(state.running.keys().copied().collect())
     }
 
-    /// A sweeping that has ended by itself is none, so nothing here is ever half changed.
-    fn with<T>(f: impl FnOnce(&mut Self) -> T) -> T {
-        let mut sweepers = SWEEPERS.lock().unwrap_or_else(PoisonError::into_inner);
-        sweepers.running.retain(|_, sweeping| sweeping.is_alive());
-        f(&mut sweepers)
+    /// A thread that has ended by itself is none, so nothing here is ever half changed.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.running.retain(|_, sweeper| sweeper.is_alive());
+        state
     }
 }
 
-/// Nothing while conntrack cannot be asked, or where nobody lives in the namespace any
-/// more, which the sweeping must not keep alive.
-fn read(netns: u32) -> io::Result<Option<u64>> {
-    let possible = conntrack::netlink_is_there() && netns::is_living(netns)?;
-    Ok(Sweepers::with(|sweepers| {
-        if !possible {
-            sweepers.running.remove(&netns);
-            return None;
+impl Switch for Sweepers {
+    fn key(&self) -> &'static str {
+        SWEEP_DEAD
+    }
+
+    /// Nothing while conntrack cannot be asked, or where nobody lives in the namespace any
+    /// more, which the thread must not keep alive.
+    fn read(&self, netns: u32) -> io::Result<Option<u64>> {
+        let is_possible = conntrack::netlink_is_there() && netns::is_living(netns)?;
+        let mut state = self.state();
+        if !is_possible {
+            state.running.remove(&netns);
+            return Ok(None);
         }
-        Some(u64::from(sweepers.running.contains_key(&netns)))
-    }))
-}
+        Ok(Some(u64::from(state.running.contains_key(&netns))))
+    }
 
-fn write(netns: u32, value: u64) -> io::Result<()> {
-    Sweepers::with(|sweepers| {
+    fn write(&self, netns: u32, value: u64) -> io::Result<()> {
+        let mut state = self.state();
         if value == 0 {
-            sweepers.running.remove(&netns);
+            state.running.remove(&netns);
             return Ok(());
         }
-        if sweepers.running.contains_key(&netns) {
+        if state.running.contains_key(&netns) {
             return Ok(());
         }
         if !conntrack::netlink_is_there() {
             return Err(io::Error::other(conntrack::NETLINK_IS_MISSING));
         }
-        let limits = sweepers.limits.unwrap_or_default();
-        match Sweeper::start(netns, limits, Arc::clone(&sweepers.tally))? {
-            Some(sweeping) => {
-                sweepers.running.insert(netns, sweeping);
+        let limits = state.limits.unwrap_or_default();
+        match Sweeper::start(netns, limits, Arc::clone(&state.counters))? {
+            Some(sweeper) => {
+                state.running.insert(netns, sweeper);
                 Ok(())
             }
             None => Err(io::Error::new(
@@ -88,5 +86,5 @@ fn write(netns: u32, value: u64) -> io::Result<()> {
                 format!("no process is in network namespace {netns} any more"),
             )),
         }
-    })
+    }
 }

@@ -18,13 +18,15 @@ use crate::{
 pub(super) struct Baseline {
     namespaces: Namespaces,
     scanner: Scanner,
+    sweepers: Sweepers,
 }
 
 impl Baseline {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, sweepers: Sweepers) -> Self {
         Self {
             namespaces: Namespaces::default(),
             scanner: Scanner::new(settings.scan_interval, settings.scan_timeout),
+            sweepers,
         }
     }
 
@@ -46,7 +48,7 @@ impl Baseline {
             netns: Some(own),
             close_timeout: sysctl::read_number("net.netfilter.nf_conntrack_tcp_timeout_close")?,
             has_ctnetlink: Some(conntrack::netlink_is_there()),
-            sweep: Sweepers::reading(),
+            sweep: self.sweepers.reading(),
             probed: None,
             neighbours: Neighbours::default(),
         })
