@@ -47,7 +47,8 @@ impl Sweep {
         );
         let limits = Settings::default().sweep_limits();
         let counters = Arc::new(SweepCounters::default());
-        let mut sweep = dead::Sweep::new(limits, self.apply, counters).context("talk to conntrack")?;
+        let mut sweep =
+            dead::Sweep::new(limits, self.apply, counters).context("talk to conntrack")?;
         let until = Instant::now() + self.duration;
         let mut found = 0;
         let mut lines = String::new();

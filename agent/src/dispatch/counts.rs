@@ -4,44 +4,25 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{AgentPoll, limit::ConcurrencyLimit};
 use crate::{
-    model::{MetricDef, MetricKind, Sample},
+    model::{Sample, metrics},
     webhook::{Counted, Decision},
 };
 
-const REQUESTS: MetricDef = MetricDef {
-    name: "nodemedic_dispatch_requests_total",
-    kind: MetricKind::Counter,
-    help: "Requests to the dispatcher's webhook, by the status code of the answer.",
-    labels: &["code"],
-};
-const ALERTS: MetricDef = MetricDef {
-    name: "nodemedic_dispatch_alerts_total",
-    kind: MetricKind::Counter,
-    help: "Alerts that came to the dispatcher, by what it, or the agent, has decided.",
-    labels: &["decision"],
-};
-const TRUNCATED: MetricDef = MetricDef {
-    name: "nodemedic_dispatch_truncated_alerts_total",
-    kind: MetricKind::Counter,
-    help: "Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.",
-    labels: &[],
-};
-const AGENTS: MetricDef = MetricDef {
-    name: "nodemedic_dispatch_agents",
-    kind: MetricKind::Gauge,
-    help: "Agents when they were last asked: idle, treating, unreachable.",
-    labels: &["state"],
-};
-const LIMIT: MetricDef = MetricDef {
-    name: "nodemedic_dispatch_treating_limit",
-    kind: MetricKind::Gauge,
-    help: "The limit: so many nodes may be under treatment at once, those that are unreachable \
-           among them.",
-    labels: &[],
-};
-
-/// The definitions.
-pub const METRICS: &[MetricDef] = &[REQUESTS, ALERTS, TRUNCATED, AGENTS, LIMIT];
+metrics! {
+    /// The definitions.
+    pub METRICS:
+    /// Requests to the dispatcher's webhook, by the status code of the answer.
+    REQUESTS: Counter = "nodemedic_dispatch_requests_total" ["code"];
+    /// Alerts that came to the dispatcher, by what it, or the agent, has decided.
+    ALERTS: Counter = "nodemedic_dispatch_alerts_total" ["decision"];
+    /// Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.
+    TRUNCATED: Counter = "nodemedic_dispatch_truncated_alerts_total" [];
+    /// Agents when they were last asked: idle, treating, unreachable.
+    AGENTS: Gauge = "nodemedic_dispatch_agents" ["state"];
+    /// The limit: so many nodes may be under treatment at once, those that are unreachable among
+    /// them.
+    LIMIT: Gauge = "nodemedic_dispatch_treating_limit" [];
+}
 
 /// Of what comes in.
 pub(super) static OF_DISPATCH: Counted = Counted {

@@ -1,114 +1,44 @@
 //! What the agent says of its own work.
 
 use crate::model::{
-    About, AilmentReport, Coverage, Errors, MetricDef, MetricKind, NodeReport, ProbeReport, Sample,
-    Verdict,
+    About, AilmentReport, Coverage, Errors, MetricDef, NodeReport, ProbeReport, Sample, Verdict,
+    metrics,
 };
 
-pub(super) const BUILD_INFO: MetricDef = MetricDef {
-    name: "nodemedic_build_info",
-    kind: MetricKind::Gauge,
-    help: "Always 1; the label tells the version of the agent.",
-    labels: &["version"],
-};
-const SERIES_DROPPED: MetricDef = MetricDef {
-    name: "nodemedic_series_dropped_total",
-    kind: MetricKind::Counter,
-    help: "Series that were left out as there would have been more than metrics.max_series, each \
-           counted once a reading.",
-    labels: &[],
-};
-const UP: MetricDef = MetricDef {
-    name: "nodemedic_ailment_up",
-    kind: MetricKind::Gauge,
-    help: "1 if the last tick measured the ailment, at least on its baseline, else 0.",
-    labels: &["ailment"],
-};
-const COVERAGE: MetricDef = MetricDef {
-    name: "nodemedic_ailment_coverage",
-    kind: MetricKind::Gauge,
-    help: "1 for how far the ailment is measured, 0 for the others: starting, full, partial, \
-           waiting for its module, unsupported by the kernel as it was booted, failed.",
-    labels: &["ailment", "coverage"],
-};
-const VERDICT: MetricDef = MetricDef {
-    name: "nodemedic_ailment_verdict",
-    kind: MetricKind::Gauge,
-    help: "1 for the verdict in force, 0 for the others.",
-    labels: &["ailment", "verdict"],
-};
-const FINDINGS: MetricDef = MetricDef {
-    name: "nodemedic_ailment_findings",
-    kind: MetricKind::Gauge,
-    help: "Findings of the last reading, by kind.",
-    labels: &["ailment", "kind"],
-};
-const PROBE_INFO: MetricDef = MetricDef {
-    name: "nodemedic_ailment_probe_info",
-    kind: MetricKind::Gauge,
-    help: "Always 1; the label hook tells how the probe is attached, none if it is not.",
-    labels: &["ailment", "probe", "hook"],
-};
-const MEASURE_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_ailment_measure_seconds",
-    kind: MetricKind::Gauge,
-    help: "Wall time that the last tick took for the ailment.",
-    labels: &["ailment"],
-};
-const READING_TIMESTAMP: MetricDef = MetricDef {
-    name: "nodemedic_ailment_reading_timestamp_seconds",
-    kind: MetricKind::Gauge,
-    help: "When the last successful reading was taken, in seconds since the epoch. Absent before the first.",
-    labels: &["ailment"],
-};
-const LOST_EVENTS: MetricDef = MetricDef {
-    name: "nodemedic_ailment_lost_events_total",
-    kind: MetricKind::Counter,
-    help: "Events that the probes could not count in full since they were attached, by reason.",
-    labels: &["ailment", "reason"],
-};
-const ERRORS: MetricDef = MetricDef {
-    name: "nodemedic_ailment_errors_total",
-    kind: MetricKind::Counter,
-    help: "Failures to attach the probes, to take a reading, or to have it before the tick was \
-           over.",
-    labels: &["ailment", "stage"],
-};
-const PROGRAM_RUNS: MetricDef = MetricDef {
-    name: "nodemedic_bpf_program_runs_total",
-    kind: MetricKind::Counter,
-    help: "Runs of a BPF program, while metrics.bpf_stats is on.",
-    labels: &["ailment", "program"],
-};
-const PROGRAM_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_bpf_program_run_seconds_total",
-    kind: MetricKind::Counter,
-    help: "Time that a BPF program ran, while metrics.bpf_stats is on.",
-    labels: &["ailment", "program"],
-};
-const PROGRAM_MISSES: MetricDef = MetricDef {
-    name: "nodemedic_bpf_program_recursion_misses_total",
-    kind: MetricKind::Counter,
-    help: "Runs that the kernel left out as the program was running on that CPU already.",
-    labels: &["ailment", "program"],
-};
-
-pub(super) const METRICS: &[MetricDef] = &[
-    BUILD_INFO,
-    SERIES_DROPPED,
-    UP,
-    COVERAGE,
-    VERDICT,
-    FINDINGS,
-    PROBE_INFO,
-    MEASURE_SECONDS,
-    READING_TIMESTAMP,
-    LOST_EVENTS,
-    ERRORS,
-    PROGRAM_RUNS,
-    PROGRAM_SECONDS,
-    PROGRAM_MISSES,
-];
+metrics! {
+    pub(super) METRICS:
+    /// Always 1; the label tells the version of the agent.
+    pub(super) BUILD_INFO: Gauge = "nodemedic_build_info" ["version"];
+    /// Series that were left out as there would have been more than metrics.max_series, each
+    /// counted once a reading.
+    SERIES_DROPPED: Counter = "nodemedic_series_dropped_total" [];
+    /// 1 if the last tick measured the ailment, at least on its baseline, else 0.
+    UP: Gauge = "nodemedic_ailment_up" ["ailment"];
+    /// 1 for how far the ailment is measured, 0 for the others: starting, full, partial, waiting
+    /// for its module, unsupported by the kernel as it was booted, failed.
+    COVERAGE: Gauge = "nodemedic_ailment_coverage" ["ailment", "coverage"];
+    /// 1 for the verdict in force, 0 for the others.
+    VERDICT: Gauge = "nodemedic_ailment_verdict" ["ailment", "verdict"];
+    /// Findings of the last reading, by kind.
+    FINDINGS: Gauge = "nodemedic_ailment_findings" ["ailment", "kind"];
+    /// Always 1; the label hook tells how the probe is attached, none if it is not.
+    PROBE_INFO: Gauge = "nodemedic_ailment_probe_info" ["ailment", "probe", "hook"];
+    /// Wall time that the last tick took for the ailment.
+    MEASURE_SECONDS: Gauge = "nodemedic_ailment_measure_seconds" ["ailment"];
+    /// When the last successful reading was taken, in seconds since the epoch. Absent before the
+    /// first.
+    READING_TIMESTAMP: Gauge = "nodemedic_ailment_reading_timestamp_seconds" ["ailment"];
+    /// Events that the probes could not count in full since they were attached, by reason.
+    LOST_EVENTS: Counter = "nodemedic_ailment_lost_events_total" ["ailment", "reason"];
+    /// Failures to attach the probes, to take a reading, or to have it before the tick was over.
+    ERRORS: Counter = "nodemedic_ailment_errors_total" ["ailment", "stage"];
+    /// Runs of a BPF program, while metrics.bpf_stats is on.
+    PROGRAM_RUNS: Counter = "nodemedic_bpf_program_runs_total" ["ailment", "program"];
+    /// Time that a BPF program ran, while metrics.bpf_stats is on.
+    PROGRAM_SECONDS: Counter = "nodemedic_bpf_program_run_seconds_total" ["ailment", "program"];
+    /// Runs that the kernel left out as the program was running on that CPU already.
+    PROGRAM_MISSES: Counter = "nodemedic_bpf_program_recursion_misses_total" ["ailment", "program"];
+}
 
 /// What can be said before there is a report.
 pub(super) fn build_info() -> Sample {

@@ -7,60 +7,25 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-use crate::model::{MetricDef, MetricKind, Sample};
+use crate::model::{Sample, metrics};
 
-const CPU: MetricDef = MetricDef {
-    name: "process_cpu_seconds_total",
-    kind: MetricKind::Counter,
-    help: "CPU time of the agent, user and system.",
-    labels: &[],
-};
-const OPEN_FDS: MetricDef = MetricDef {
-    name: "process_open_fds",
-    kind: MetricKind::Gauge,
-    help: "Open file descriptors of the agent.",
-    labels: &[],
-};
-const MAX_FDS: MetricDef = MetricDef {
-    name: "process_max_fds",
-    kind: MetricKind::Gauge,
-    help: "The most file descriptors that the agent may open.",
-    labels: &[],
-};
-const VIRTUAL_MEMORY: MetricDef = MetricDef {
-    name: "process_virtual_memory_bytes",
-    kind: MetricKind::Gauge,
-    help: "Address space of the agent.",
-    labels: &[],
-};
-const RESIDENT_MEMORY: MetricDef = MetricDef {
-    name: "process_resident_memory_bytes",
-    kind: MetricKind::Gauge,
-    help: "Memory of the agent that is in RAM.",
-    labels: &[],
-};
-const START_TIME: MetricDef = MetricDef {
-    name: "process_start_time_seconds",
-    kind: MetricKind::Gauge,
-    help: "When the agent was started, seconds since the epoch.",
-    labels: &[],
-};
-const THREADS: MetricDef = MetricDef {
-    name: "process_threads",
-    kind: MetricKind::Gauge,
-    help: "Threads of the agent.",
-    labels: &[],
-};
-
-pub(super) const METRICS: &[MetricDef] = &[
-    CPU,
-    OPEN_FDS,
-    MAX_FDS,
-    VIRTUAL_MEMORY,
-    RESIDENT_MEMORY,
-    START_TIME,
-    THREADS,
-];
+metrics! {
+    pub(super) METRICS:
+    /// CPU time of the agent, user and system.
+    CPU: Counter = "process_cpu_seconds_total" [];
+    /// Open file descriptors of the agent.
+    OPEN_FDS: Gauge = "process_open_fds" [];
+    /// The most file descriptors that the agent may open.
+    MAX_FDS: Gauge = "process_max_fds" [];
+    /// Address space of the agent.
+    VIRTUAL_MEMORY: Gauge = "process_virtual_memory_bytes" [];
+    /// Memory of the agent that is in RAM.
+    RESIDENT_MEMORY: Gauge = "process_resident_memory_bytes" [];
+    /// When the agent was started, seconds since the epoch.
+    START_TIME: Gauge = "process_start_time_seconds" [];
+    /// Threads of the agent.
+    THREADS: Gauge = "process_threads" [];
+}
 
 /// This process now. What procfs does not tell is left out.
 pub(super) fn samples() -> Vec<Sample> {

@@ -1,38 +1,23 @@
 //! What the agent changes on its node.
 
 use crate::{
-    model::{About, MetricDef, MetricKind, NodeReport, Sample},
+    model::{About, NodeReport, Sample, metrics},
     treatment::Refusal,
 };
 
-const ACTIVE: MetricDef = MetricDef {
-    name: "nodemedic_treatment_active",
-    kind: MetricKind::Gauge,
-    help: "1 while the treatment is active, else 0.",
-    labels: &["treatment"],
-};
-const TOTAL: MetricDef = MetricDef {
-    name: "nodemedic_treatment_transitions_total",
-    kind: MetricKind::Counter,
-    help: "Transitions of treatments: applied, confirmed, undone (ineffective or harmful, if that is \
-           why), overridden by another writer, rebooted, failed; dry-run where nothing was set. \
-           Trigger: manual, auto or alert.",
-    labels: &["treatment", "trigger", "outcome"],
-};
-const DRIFT: MetricDef = MetricDef {
-    name: "nodemedic_treatment_drift_total",
-    kind: MetricKind::Counter,
-    help: "Values that somebody has set back while the treatment was active.",
-    labels: &["treatment"],
-};
-const REFUSALS: MetricDef = MetricDef {
-    name: "nodemedic_treatment_refusals_total",
-    kind: MetricKind::Counter,
-    help: "Treatments that were asked for and not begun, by reason.",
-    labels: &["reason"],
-};
-
-pub(super) const METRICS: &[MetricDef] = &[ACTIVE, TOTAL, DRIFT, REFUSALS];
+metrics! {
+    pub(super) METRICS:
+    /// 1 while the treatment is active, else 0.
+    ACTIVE: Gauge = "nodemedic_treatment_active" ["treatment"];
+    /// Transitions of treatments: applied, confirmed, undone (ineffective or harmful, if that is
+    /// why), overridden by another writer, rebooted, failed; dry-run where nothing was set.
+    /// Trigger: manual, auto or alert.
+    TOTAL: Counter = "nodemedic_treatment_transitions_total" ["treatment", "trigger", "outcome"];
+    /// Values that somebody has set back while the treatment was active.
+    DRIFT: Counter = "nodemedic_treatment_drift_total" ["treatment"];
+    /// Treatments that were asked for and not begun, by reason.
+    REFUSALS: Counter = "nodemedic_treatment_refusals_total" ["reason"];
+}
 
 /// Of the treatments of these ailments.
 pub(super) fn samples(report: &NodeReport, ailments: &[About]) -> Vec<Sample> {

@@ -17,6 +17,32 @@ pub struct MetricDef {
     pub labels: &'static [&'static str],
 }
 
+/// Defines metrics, each in a row, and the list of them all. The doc comment is the help, which is
+/// what a user reads of it.
+macro_rules! metrics {
+    (
+        $(#[doc = $about:expr])*
+        $visible:vis $all:ident:
+        $(
+            $(#[doc = $help:expr])+
+            $own:vis $metric:ident: $kind:ident = $name:literal [$($label:literal),*];
+        )+
+    ) => {
+        $(#[doc = $about])*
+        $visible const $all: &[$crate::model::MetricDef] = &[$($metric),+];
+        $(
+            $(#[doc = $help])+
+            $own const $metric: $crate::model::MetricDef = $crate::model::MetricDef {
+                name: $name,
+                kind: $crate::model::MetricKind::$kind,
+                help: concat!($($help),+).trim_ascii_start(),
+                labels: &[$($label),*],
+            };
+        )+
+    };
+}
+pub(crate) use metrics;
+
 /// The kinds of metric in use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

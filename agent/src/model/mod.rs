@@ -18,6 +18,7 @@ pub use about::About;
 pub use counts::TreatmentCounts;
 pub use finding::{Evidence, Finding, Party, Severity, Verdict};
 pub use health::HealthSnapshot;
+pub(crate) use metric::metrics;
 pub use metric::{MetricDef, MetricKind, MetricValue, Sample, Section};
 pub use names::DirectoryReport;
 pub use needs::{Function, MemberPath, Needs};

@@ -1,41 +1,22 @@
 //! How well the names of pods are known.
 
-use crate::model::{DirectoryReport, MetricDef, MetricKind, Sample};
+use crate::model::{DirectoryReport, Sample, metrics};
 
-const SOURCE_INFO: MetricDef = MetricDef {
-    name: "nodemedic_pod_lookup_source_info",
-    kind: MetricKind::Gauge,
-    help: "Always 1: the source of the names of pods and containers: cri, kubelet or none.",
-    labels: &["source"],
-};
-const KNOWN: MetricDef = MetricDef {
-    name: "nodemedic_pod_lookup_objects",
-    kind: MetricKind::Gauge,
-    help: "Pods and containers whose names are known; cut: those for which there was no room \
-           (node.max_pods).",
-    labels: &["object"],
-};
-const LAST_SUCCESS: MetricDef = MetricDef {
-    name: "nodemedic_pod_lookup_last_success_timestamp_seconds",
-    kind: MetricKind::Gauge,
-    help: "When the names were last read, in seconds since the epoch. Absent before the first time.",
-    labels: &[],
-};
-const ANSWER_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_pod_lookup_duration_seconds",
-    kind: MetricKind::Gauge,
-    help: "Duration of the last answered request.",
-    labels: &[],
-};
-const QUESTIONS: MetricDef = MetricDef {
-    name: "nodemedic_pod_lookup_requests_total",
-    kind: MetricKind::Counter,
-    help: "Requests for the names of all pods, by whether they were answered.",
-    labels: &["outcome"],
-};
-
-/// While names are asked for.
-pub const METRICS: &[MetricDef] = &[SOURCE_INFO, KNOWN, LAST_SUCCESS, ANSWER_SECONDS, QUESTIONS];
+metrics! {
+    /// While names are asked for.
+    pub METRICS:
+    /// Always 1: the source of the names of pods and containers: cri, kubelet or none.
+    SOURCE_INFO: Gauge = "nodemedic_pod_lookup_source_info" ["source"];
+    /// Pods and containers whose names are known; cut: those for which there was no room
+    /// (node.max_pods).
+    KNOWN: Gauge = "nodemedic_pod_lookup_objects" ["object"];
+    /// When the names were last read, in seconds since the epoch. Absent before the first time.
+    LAST_SUCCESS: Gauge = "nodemedic_pod_lookup_last_success_timestamp_seconds" [];
+    /// Duration of the last answered request.
+    ANSWER_SECONDS: Gauge = "nodemedic_pod_lookup_duration_seconds" [];
+    /// Requests for the names of all pods, by whether they were answered.
+    QUESTIONS: Counter = "nodemedic_pod_lookup_requests_total" ["outcome"];
+}
 
 /// Nothing where nobody is asked.
 pub fn samples(report: Option<&DirectoryReport>) -> Vec<Sample> {

@@ -7,29 +7,18 @@ use std::{
 
 use super::Decision;
 
-use crate::model::{MetricDef, MetricKind, Sample};
+use crate::model::{MetricDef, Sample, metrics};
 
-const REQUESTS: MetricDef = MetricDef {
-    name: "nodemedic_webhook_requests_total",
-    kind: MetricKind::Counter,
-    help: "Requests to the webhook, by the status code of the answer.",
-    labels: &["code"],
-};
-const ALERTS: MetricDef = MetricDef {
-    name: "nodemedic_webhook_alerts_total",
-    kind: MetricKind::Counter,
-    help: "Alerts that came to the webhook, by what was decided.",
-    labels: &["decision"],
-};
-const TRUNCATED: MetricDef = MetricDef {
-    name: "nodemedic_webhook_truncated_alerts_total",
-    kind: MetricKind::Counter,
-    help: "Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.",
-    labels: &[],
-};
-
-/// The definitions.
-pub const METRICS: &[MetricDef] = &[REQUESTS, ALERTS, TRUNCATED];
+metrics! {
+    /// The definitions.
+    pub METRICS:
+    /// Requests to the webhook, by the status code of the answer.
+    REQUESTS: Counter = "nodemedic_webhook_requests_total" ["code"];
+    /// Alerts that came to the webhook, by what was decided.
+    ALERTS: Counter = "nodemedic_webhook_alerts_total" ["decision"];
+    /// Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.
+    TRUNCATED: Counter = "nodemedic_webhook_truncated_alerts_total" [];
+}
 
 /// What there is to count, wherever alerts come in.
 #[derive(Debug)]

@@ -7,120 +7,51 @@ use super::{
     measure::{ProbedReading, Syns},
 };
 
-use crate::model::{MetricDef, MetricKind, MetricValue, Sample};
+use crate::model::{MetricDef, MetricValue, Sample, metrics};
 
 /// Namespaces whose settings are shown.
 const MAX_NAMESPACES: usize = 20;
 
-pub(super) const ALL: &[MetricDef] = &[
-    SYNS,
-    DELAY,
-    NEVER_CONNECTED,
-    WAITING,
-    SERVICE_SYNS,
-    CLIENT_SYNS,
-    CLIENT_INFO,
-    DRAINED,
-    SETTING,
-    WATCHING,
-    SWEPT,
-    SWEEP_LEFT,
-];
-
-const SYNS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_syns_total",
-    kind: MetricKind::Counter,
-    help: "TCP SYNs that met an IPVS connection of the same client address and port, by what \
-           became of them and what of that connection decided it.",
-    labels: &["outcome", "reason"],
-};
-
-const DELAY: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_delay_seconds",
-    kind: MetricKind::Histogram,
-    help: "Time from the first dropped SYN of a client's port to its new connection.",
-    labels: &[],
-};
-
-const NEVER_CONNECTED: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_gave_up_total",
-    kind: MetricKind::Counter,
-    help: "Clients' ports whose SYN was dropped and that had no connection when they were taken \
-           to have given up (give_up_after).",
-    labels: &[],
-};
-
-const WAITING: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_waiting",
-    kind: MetricKind::Gauge,
-    help: "Clients' ports whose SYN was dropped and that have no new connection yet.",
-    labels: &[],
-};
-
-const SERVICE_SYNS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_service_syns_total",
-    kind: MetricKind::Counter,
-    help: "The same SYNs by network namespace, virtual service and the destination of the \
-           connection that they met.",
-    labels: &["netns", "service", "old_destination", "outcome"],
-};
-
-const CLIENT_SYNS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_client_syns_total",
-    kind: MetricKind::Counter,
-    help: "The same SYNs by network namespace of the service and address of the client.",
-    labels: &["netns", "client", "outcome"],
-};
-
-/// Apart from the counter, whose series must not change when a name is found out.
-const CLIENT_INFO: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_client_info",
-    kind: MetricKind::Gauge,
-    help: "Always 1: the pod of Kubernetes that has a client's address for itself. The labels are \
-           empty where it is of none that is known. Beside these, label_*: the labels of the pod \
-           that node.pod_labels names.",
-    labels: &["client", "namespace", "pod"],
-};
-
-const DRAINED: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_drained_destinations",
-    kind: MetricKind::Gauge,
-    help: "Destinations of weight 0 in all network namespaces.",
-    labels: &[],
-};
-
-const SETTING: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_setting",
-    kind: MetricKind::Gauge,
-    help: "Sysctls net.ipv4.vs.* in force that decide about such SYNs, by network namespace with \
-           services.",
-    labels: &["netns", "setting"],
-};
-
-const WATCHING: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_tracing_active",
-    kind: MetricKind::Gauge,
-    help: "1 while every packet of IPVS is looked at, as some connections may be kept that lead \
-           to destinations drained or gone; 0 else.",
-    labels: &[],
-};
-
-const SWEPT: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_swept_total",
-    kind: MetricKind::Counter,
-    help: "Conntrack entries of dead connections that the treatment sweep_dead has opened for the \
-           next SYN, by why the connection was dead.",
-    labels: &["reason"],
-};
-
-const SWEEP_LEFT: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_conn_reuse_sweep_skipped_total",
-    kind: MetricKind::Counter,
-    help: "How often the treatment sweep_dead left something undone: entries beyond the rate \
-           (sweep_rate), a pass with more connections than are looked at (sweep_connections), \
-           events that the kernel had no room for, errors.",
-    labels: &["reason"],
-};
+metrics! {
+    pub(super) ALL:
+    /// TCP SYNs that met an IPVS connection of the same client address and port, by what became of
+    /// them and what of that connection decided it.
+    SYNS: Counter = "nodemedic_ipvs_conn_reuse_syns_total" ["outcome", "reason"];
+    /// Time from the first dropped SYN of a client's port to its new connection.
+    DELAY: Histogram = "nodemedic_ipvs_conn_reuse_delay_seconds" [];
+    /// Clients' ports whose SYN was dropped and that had no connection when they were taken to have
+    /// given up (give_up_after).
+    NEVER_CONNECTED: Counter = "nodemedic_ipvs_conn_reuse_gave_up_total" [];
+    /// Clients' ports whose SYN was dropped and that have no new connection yet.
+    WAITING: Gauge = "nodemedic_ipvs_conn_reuse_waiting" [];
+    /// The same SYNs by network namespace, virtual service and the destination of the connection
+    /// that they met.
+    SERVICE_SYNS: Counter = "nodemedic_ipvs_conn_reuse_service_syns_total"
+        ["netns", "service", "old_destination", "outcome"];
+    /// The same SYNs by network namespace of the service and address of the client.
+    CLIENT_SYNS: Counter = "nodemedic_ipvs_conn_reuse_client_syns_total"
+        ["netns", "client", "outcome"];
+    // Apart from the counter, whose series must not change when a name is found out.
+    /// Always 1: the pod of Kubernetes that has a client's address for itself. The labels are empty
+    /// where it is of none that is known. Beside these, label_*: the labels of the pod that
+    /// node.pod_labels names.
+    CLIENT_INFO: Gauge = "nodemedic_ipvs_conn_reuse_client_info" ["client", "namespace", "pod"];
+    /// Destinations of weight 0 in all network namespaces.
+    DRAINED: Gauge = "nodemedic_ipvs_conn_reuse_drained_destinations" [];
+    /// Sysctls net.ipv4.vs.* in force that decide about such SYNs, by network namespace with
+    /// services.
+    SETTING: Gauge = "nodemedic_ipvs_conn_reuse_setting" ["netns", "setting"];
+    /// 1 while every packet of IPVS is looked at, as some connections may be kept that lead to
+    /// destinations drained or gone; 0 else.
+    WATCHING: Gauge = "nodemedic_ipvs_conn_reuse_tracing_active" [];
+    /// Conntrack entries of dead connections that the treatment sweep_dead has opened for the next
+    /// SYN, by why the connection was dead.
+    SWEPT: Counter = "nodemedic_ipvs_conn_reuse_swept_total" ["reason"];
+    /// How often the treatment sweep_dead left something undone: entries beyond the rate
+    /// (sweep_rate), a pass with more connections than are looked at (sweep_connections), events
+    /// that the kernel had no room for, errors.
+    SWEEP_LEFT: Counter = "nodemedic_ipvs_conn_reuse_sweep_skipped_total" ["reason"];
+}
 
 /// The reading as series.
 pub(super) fn samples(reading: &Reading) -> Vec<Sample> {

@@ -7,145 +7,55 @@ use super::{
     measure::{NamespaceReading, ProbedReading},
 };
 
-use crate::model::{MetricDef, MetricKind, Sample};
+use crate::model::{Sample, metrics};
 
 /// Namespaces whose estimators are shown one by one; the rest is `other`.
 const MAX_NAMESPACES: usize = 20;
 
-pub(super) const ALL: &[MetricDef] = &[
-    DURATION,
-    LONGEST,
-    RX_WAIT,
-    TASK_WAIT,
-    WATCHING,
-    ESTIMATORS,
-    SERVICES,
-    DESTINATIONS,
-    ENABLED,
-    POSSIBLE_CPUS,
-    COST,
-    CALIBRATED,
-    PREDICTED,
-    CPU_SECONDS,
-    THREADS,
-];
-
-const DURATION: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_duration_seconds",
-    kind: MetricKind::Histogram,
-    help: "Time for which one pass of the IPVS estimator held its CPU: in the timer softirq (up \
-           to Linux 6.1) or on a workqueue over all estimators of a network namespace, in a \
-           kthread over one chain of them, by what it runs in.",
-    labels: &["context"],
-};
-
-const LONGEST: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_longest_seconds",
-    kind: MetricKind::Gauge,
-    help: "The longest pass since the last reading; 0 where there was none.",
-    labels: &[],
-};
-
-const RX_WAIT: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_rx_wait_seconds",
-    kind: MetricKind::Histogram,
-    help: "Time for which receive softirqs that a pass found pending, or that were raised during \
-           it, waited for their run, while waits were watched.",
-    labels: &[],
-};
-
-const TASK_WAIT: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_task_wait_seconds",
-    kind: MetricKind::Histogram,
-    help: "Time for which a task that a slow pass interrupted, or that was woken to its CPU while \
-           waits were watched, could not run.",
-    labels: &[],
-};
-
-const WATCHING: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_tracing_active",
-    kind: MetricKind::Gauge,
-    help: "1 while the tracepoints are attached that tell who waits, which is while passes are \
-           slow, else 0.",
-    labels: &[],
-};
-
-const ESTIMATORS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_estimators",
-    kind: MetricKind::Gauge,
-    help: "Estimators, one for each service and destination and one for all, by network namespace \
-           that has services.",
-    labels: &["netns"],
-};
-
-const SERVICES: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_services",
-    kind: MetricKind::Gauge,
-    help: "IPVS services of all network namespaces that a process lives in.",
-    labels: &[],
-};
-
-const DESTINATIONS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_destinations",
-    kind: MetricKind::Gauge,
-    help: "Destinations of IPVS services, by whether they get new connections (weight 0 does \
-           not), of all network namespaces.",
-    labels: &["state"],
-};
-
-const ENABLED: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_enabled",
-    kind: MetricKind::Gauge,
-    help: "1 while estimators are visited in a network namespace, 0 while run_estimation is 0 and \
-           the statistics of IPVS are frozen; absent where that is not known.",
-    labels: &["netns"],
-};
-
-const POSSIBLE_CPUS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_possible_cpus",
-    kind: MetricKind::Gauge,
-    help: "CPUs that could be there, each of which a pass visits once for each estimator.",
-    labels: &[],
-};
-
-const COST: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_visit_seconds",
-    kind: MetricKind::Gauge,
-    help: "Time that one estimator takes for one possible CPU.",
-    labels: &[],
-};
-
-const CALIBRATED: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_calibrated",
-    kind: MetricKind::Gauge,
-    help: "1 where that time was seen on this node, 0 where it is still the one of the kernel's \
-           mailing list.",
-    labels: &[],
-};
-
-const PREDICTED: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_predicted_seconds",
-    kind: MetricKind::Gauge,
-    help: "Time that visiting all estimators of the largest network namespace takes, every two \
-           seconds: in one piece in the timer softirq, in short ones in a kthread; 0 while none \
-           are visited.",
-    labels: &[],
-};
-
-const CPU_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_cpu_seconds_total",
-    kind: MetricKind::Counter,
-    help: "CPU time that the estimator took: by the clocks of its kthreads where it has such, \
-           else the time of all passes.",
-    labels: &[],
-};
-
-const THREADS: MetricDef = MetricDef {
-    name: "nodemedic_ipvs_estimation_threads",
-    kind: MetricKind::Gauge,
-    help: "Kthreads of the estimator (Linux 6.2 and later).",
-    labels: &[],
-};
+metrics! {
+    pub(super) ALL:
+    /// Time for which one pass of the IPVS estimator held its CPU: in the timer softirq (up to
+    /// Linux 6.1) or on a workqueue over all estimators of a network namespace, in a kthread over
+    /// one chain of them, by what it runs in.
+    DURATION: Histogram = "nodemedic_ipvs_estimation_duration_seconds" ["context"];
+    /// The longest pass since the last reading; 0 where there was none.
+    LONGEST: Gauge = "nodemedic_ipvs_estimation_longest_seconds" [];
+    /// Time for which receive softirqs that a pass found pending, or that were raised during it,
+    /// waited for their run, while waits were watched.
+    RX_WAIT: Histogram = "nodemedic_ipvs_estimation_rx_wait_seconds" [];
+    /// Time for which a task that a slow pass interrupted, or that was woken to its CPU while waits
+    /// were watched, could not run.
+    TASK_WAIT: Histogram = "nodemedic_ipvs_estimation_task_wait_seconds" [];
+    /// 1 while the tracepoints are attached that tell who waits, which is while passes are slow,
+    /// else 0.
+    WATCHING: Gauge = "nodemedic_ipvs_estimation_tracing_active" [];
+    /// Estimators, one for each service and destination and one for all, by network namespace that
+    /// has services.
+    ESTIMATORS: Gauge = "nodemedic_ipvs_estimation_estimators" ["netns"];
+    /// IPVS services of all network namespaces that a process lives in.
+    SERVICES: Gauge = "nodemedic_ipvs_estimation_services" [];
+    /// Destinations of IPVS services, by whether they get new connections (weight 0 does not), of
+    /// all network namespaces.
+    DESTINATIONS: Gauge = "nodemedic_ipvs_estimation_destinations" ["state"];
+    /// 1 while estimators are visited in a network namespace, 0 while run_estimation is 0 and the
+    /// statistics of IPVS are frozen; absent where that is not known.
+    ENABLED: Gauge = "nodemedic_ipvs_estimation_enabled" ["netns"];
+    /// CPUs that could be there, each of which a pass visits once for each estimator.
+    POSSIBLE_CPUS: Gauge = "nodemedic_ipvs_estimation_possible_cpus" [];
+    /// Time that one estimator takes for one possible CPU.
+    COST: Gauge = "nodemedic_ipvs_estimation_visit_seconds" [];
+    /// 1 where that time was seen on this node, 0 where it is still the one of the kernel's mailing
+    /// list.
+    CALIBRATED: Gauge = "nodemedic_ipvs_estimation_calibrated" [];
+    /// Time that visiting all estimators of the largest network namespace takes, every two seconds:
+    /// in one piece in the timer softirq, in short ones in a kthread; 0 while none are visited.
+    PREDICTED: Gauge = "nodemedic_ipvs_estimation_predicted_seconds" [];
+    /// CPU time that the estimator took: by the clocks of its kthreads where it has such, else the
+    /// time of all passes.
+    CPU_SECONDS: Counter = "nodemedic_ipvs_estimation_cpu_seconds_total" [];
+    /// Kthreads of the estimator (Linux 6.2 and later).
+    THREADS: Gauge = "nodemedic_ipvs_estimation_threads" [];
+}
 
 /// The reading as series.
 pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
@@ -241,7 +151,7 @@ fn flag(on: bool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::MetricValue;
+    use crate::model::{MetricDef, MetricValue};
     use crate::{
         ailments::{
             durations::Durations,

@@ -9,165 +9,60 @@ use super::{
 };
 use crate::{
     kernel::pressure::Resource,
-    model::{MetricDef, MetricKind, Sample},
+    model::{Sample, metrics},
     node::{Name, Owner, PodLabels, Qos, Runtime},
 };
 
-pub(super) const ALL: &[MetricDef] = &[
-    SECONDS,
-    SCOPE_INFO,
-    ARMED,
-    ARMED_CGROUPS,
-    CALLS,
-    MEMORY_EVENTS,
-    DIRTY,
-    CGROUPS,
-    WALK_SECONDS,
-    WALK_COMPLETE,
-    MEMSTALL,
-    CAUSE_SECONDS,
-    TASK_SECONDS,
-    WATCHING,
-    WATCHES,
-    WATCH_SECONDS,
-];
-
-const SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_seconds_total",
-    kind: MetricKind::Counter,
-    help: "Time for which at least one task (some), or all that had something to do (full), \
-           waited for a resource: on the node since boot, in a cgroup with those below it since \
-           it is shown. Cgroups that are not shown are added up in other.",
-    labels: &["resource", "stall", "cgroup"],
-};
-
-/// Apart from the counter, whose series must not change when a name is found out.
-const SCOPE_INFO: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_cgroup_info",
-    kind: MetricKind::Gauge,
-    help: "Always 1: whose a cgroup is that is shown, as far as its path tells, and what Kubernetes \
-           calls it, as far as the runtime or the kubelet has told. A label is empty where there \
-           is no such thing, and all but scope are for other. Beside these, label_*: the labels of \
-           the pod that node.pod_labels names.",
-    labels: &[
-        "cgroup",
-        "namespace",
-        "pod",
-        "container",
-        "pod_uid",
-        "qos",
-        "container_id",
-        "runtime",
-        "unit",
-    ],
-};
-
-const ARMED: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_triggers_active",
-    kind: MetricKind::Gauge,
-    help: "1 while the kernel calls for a reading as soon as tasks of the node wait for too much of \
-           a second, else 0.",
-    labels: &[],
-};
-
-const ARMED_CGROUPS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_cgroup_triggers_active",
-    kind: MetricKind::Gauge,
-    help: "Cgroups for which the kernel calls as well: those that have waited most lately.",
-    labels: &[],
-};
-
-const CALLS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_trigger_events_total",
-    kind: MetricKind::Counter,
-    help: "How often the kernel has called for a reading, by what tasks waited for.",
-    labels: &["resource"],
-};
-
-const MEMORY_EVENTS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_memory_events_total",
-    kind: MetricKind::Counter,
-    help: "Events of memory management that tell why tasks wait for memory, on the node since \
-           boot; what a cgroup's own limit brings about is left out of allocstall, pgscan and \
-           pgsteal.",
-    labels: &["event"],
-};
-
-const DIRTY: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_dirty_bytes",
-    kind: MetricKind::Gauge,
-    help: "Memory that waits to be written to disk, or is being written.",
-    labels: &["state"],
-};
-
-const CGROUPS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_cgroups",
-    kind: MetricKind::Gauge,
-    help: "Cgroups that are known, and those that the last scan had to look at.",
-    labels: &["state"],
-};
-
-const WALK_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_scan_seconds",
-    kind: MetricKind::Gauge,
-    help: "Time that the last scan of the tree of cgroups took.",
-    labels: &[],
-};
-
-const WALK_COMPLETE: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_scan_complete",
-    kind: MetricKind::Gauge,
-    help: "Whether the last scan of the tree of cgroups reached all that it should have (1), or \
-           was ended by a bound (0).",
-    labels: &[],
-};
-
-const MEMSTALL: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_memstall_seconds",
-    kind: MetricKind::Histogram,
-    help: "Time for which one task waited for memory, each time that it did.",
-    labels: &[],
-};
-
-const CAUSE_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_cause_seconds_total",
-    kind: MetricKind::Counter,
-    help: "Time for which tasks waited, added up task by task, by the path of the kernel in which \
-           they did.",
-    labels: &["resource", "cause"],
-};
-
-const TASK_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_task_seconds_total",
-    kind: MetricKind::Counter,
-    help: "Time for which tasks of a cgroup itself, not of those below it, waited, added up task by \
-           task since it is shown; of all that are not shown in other. The kernel's own threads \
-           are among those.",
-    labels: &["resource", "cgroup"],
-};
-
-const WATCHING: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_tracing_active",
-    kind: MetricKind::Gauge,
-    help: "1 while the tracepoints of the scheduler are attached, which is for a few seconds after \
-           tasks have waited for CPUs or disks for too long, else 0.",
-    labels: &[],
-};
-
-const WATCHES: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_tracings_total",
-    kind: MetricKind::Counter,
-    help: "How often the tracepoints of the scheduler were attached.",
-    labels: &[],
-};
-
-const WATCH_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_psi_stall_tracing_seconds_total",
-    kind: MetricKind::Counter,
-    help: "For how long they were attached in all: waits for CPUs and disks are counted by cause, \
-           and of tasks, in this time alone.",
-    labels: &[],
-};
+metrics! {
+    pub(super) ALL:
+    /// Time for which at least one task (some), or all that had something to do (full), waited for
+    /// a resource: on the node since boot, in a cgroup with those below it since it is shown.
+    /// Cgroups that are not shown are added up in other.
+    SECONDS: Counter = "nodemedic_psi_stall_seconds_total" ["resource", "stall", "cgroup"];
+    // Apart from the counter, whose series must not change when a name is found out.
+    /// Always 1: whose a cgroup is that is shown, as far as its path tells, and what Kubernetes
+    /// calls it, as far as the runtime or the kubelet has told. A label is empty where there is no
+    /// such thing, and all but scope are for other. Beside these, label_*: the labels of the pod
+    /// that node.pod_labels names.
+    SCOPE_INFO: Gauge = "nodemedic_psi_stall_cgroup_info"
+        ["cgroup", "namespace", "pod", "container", "pod_uid", "qos", "container_id", "runtime", "unit"];
+    /// 1 while the kernel calls for a reading as soon as tasks of the node wait for too much of a
+    /// second, else 0.
+    ARMED: Gauge = "nodemedic_psi_stall_triggers_active" [];
+    /// Cgroups for which the kernel calls as well: those that have waited most lately.
+    ARMED_CGROUPS: Gauge = "nodemedic_psi_stall_cgroup_triggers_active" [];
+    /// How often the kernel has called for a reading, by what tasks waited for.
+    CALLS: Counter = "nodemedic_psi_stall_trigger_events_total" ["resource"];
+    /// Events of memory management that tell why tasks wait for memory, on the node since boot;
+    /// what a cgroup's own limit brings about is left out of allocstall, pgscan and pgsteal.
+    MEMORY_EVENTS: Counter = "nodemedic_psi_stall_memory_events_total" ["event"];
+    /// Memory that waits to be written to disk, or is being written.
+    DIRTY: Gauge = "nodemedic_psi_stall_dirty_bytes" ["state"];
+    /// Cgroups that are known, and those that the last scan had to look at.
+    CGROUPS: Gauge = "nodemedic_psi_stall_cgroups" ["state"];
+    /// Time that the last scan of the tree of cgroups took.
+    WALK_SECONDS: Gauge = "nodemedic_psi_stall_scan_seconds" [];
+    /// Whether the last scan of the tree of cgroups reached all that it should have (1), or was
+    /// ended by a bound (0).
+    WALK_COMPLETE: Gauge = "nodemedic_psi_stall_scan_complete" [];
+    /// Time for which one task waited for memory, each time that it did.
+    MEMSTALL: Histogram = "nodemedic_psi_stall_memstall_seconds" [];
+    /// Time for which tasks waited, added up task by task, by the path of the kernel in which they
+    /// did.
+    CAUSE_SECONDS: Counter = "nodemedic_psi_stall_cause_seconds_total" ["resource", "cause"];
+    /// Time for which tasks of a cgroup itself, not of those below it, waited, added up task by
+    /// task since it is shown; of all that are not shown in other. The kernel's own threads are
+    /// among those.
+    TASK_SECONDS: Counter = "nodemedic_psi_stall_task_seconds_total" ["resource", "cgroup"];
+    /// 1 while the tracepoints of the scheduler are attached, which is for a few seconds after
+    /// tasks have waited for CPUs or disks for too long, else 0.
+    WATCHING: Gauge = "nodemedic_psi_stall_tracing_active" [];
+    /// How often the tracepoints of the scheduler were attached.
+    WATCHES: Counter = "nodemedic_psi_stall_tracings_total" [];
+    /// For how long they were attached in all: waits for CPUs and disks are counted by cause, and
+    /// of tasks, in this time alone.
+    WATCH_SECONDS: Counter = "nodemedic_psi_stall_tracing_seconds_total" [];
+}
 
 /// The scope of all cgroups that are not shown.
 const OTHER: &str = "other";

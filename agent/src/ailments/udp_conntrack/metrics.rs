@@ -5,153 +5,58 @@ use ebpf::udp_conntrack::{End, LIFETIME_UNIT_NS, State};
 use super::{Reading, judge::seconds_to_full, measure::ProbedReading};
 use crate::{
     kernel::conntrack::Namespace,
-    model::{MetricDef, MetricKind, MetricValue, Sample},
+    model::{MetricDef, MetricValue, Sample, metrics},
 };
 
 /// Namespaces whose entries are shown one by one; the rest is `other`.
 const MAX_NAMESPACES: usize = 100;
 
-pub(super) const ALL: &[MetricDef] = &[
-    CREATED,
-    SOURCE_INFO,
-    REMOVED,
-    UDP_ENTRIES,
-    LIFETIME,
-    WASTED,
-    TIMEOUT,
-    WALK_SECONDS,
-    WALK_TIMESTAMP,
-    CREATED_BY_PROTOCOL,
-    REMOVED_BY_PROTOCOL,
-    ENTRIES,
-    NETNS_INFO,
-    LIMIT,
-    DROPS,
-    SECONDS_TO_FULL,
-];
-
-const CREATED: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_created_total",
-    kind: MetricKind::Counter,
-    help: "UDP entries made in the connection tracking table, by network namespace, destination \
-           port (ephemeral: 32768 and above) and source address.",
-    labels: &["netns", "port", "source"],
-};
-
-/// Apart from the counter, whose series must not change when a name is found out.
-const SOURCE_INFO: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_source_info",
-    kind: MetricKind::Gauge,
-    help: "Always 1: the pod of Kubernetes that has a source address for itself. The labels are \
-           empty where it is of none that is known. Beside these, label_*: the labels of the pod \
-           that node.pod_labels names.",
-    labels: &["source", "namespace", "pod"],
-};
-
-const REMOVED: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_removed_total",
-    kind: MetricKind::Counter,
-    help: "UDP entries removed, by how they ended and what their flow had become.",
-    labels: &["reason", "state"],
-};
-
-const UDP_ENTRIES: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_entries",
-    kind: MetricKind::Gauge,
-    help: "UDP entries in the table of the agent's network namespace at the last scan, by what \
-           their flow has become.",
-    labels: &["state"],
-};
-
-const LIFETIME: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_lifetime_seconds",
-    kind: MetricKind::Histogram,
-    help: "Time from the creation of a UDP entry to its removal.",
-    labels: &[],
-};
-
-const WASTED: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_wasted_entry_seconds_total",
-    kind: MetricKind::Counter,
-    help: "Seconds for which removed UDP entries had stood in the table after the last packet of \
-           a flow that never became a stream; its rate is the number of entries standing idle.",
-    labels: &[],
-};
-
-const TIMEOUT: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_timeout_seconds",
-    kind: MetricKind::Gauge,
-    help: "Timeouts in force: nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.",
-    labels: &["timeout"],
-};
-
-const WALK_SECONDS: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_scan_seconds",
-    kind: MetricKind::Gauge,
-    help: "Time that the last scan of the table through ctnetlink took.",
-    labels: &[],
-};
-
-const WALK_TIMESTAMP: MetricDef = MetricDef {
-    name: "nodemedic_udp_conntrack_scan_timestamp_seconds",
-    kind: MetricKind::Gauge,
-    help: "When the table was last scanned through ctnetlink, in seconds since the epoch.",
-    labels: &[],
-};
-
-const CREATED_BY_PROTOCOL: MetricDef = MetricDef {
-    name: "nodemedic_conntrack_created_total",
-    kind: MetricKind::Counter,
-    help: "Entries made in the connection tracking tables of all network namespaces.",
-    labels: &["protocol"],
-};
-
-const REMOVED_BY_PROTOCOL: MetricDef = MetricDef {
-    name: "nodemedic_conntrack_removed_total",
-    kind: MetricKind::Counter,
-    help: "Entries removed from the connection tracking tables of all network namespaces.",
-    labels: &["protocol"],
-};
-
-const ENTRIES: MetricDef = MetricDef {
-    name: "nodemedic_conntrack_entries",
-    kind: MetricKind::Gauge,
-    help: "Entries in the connection tracking table, by network namespace.",
-    labels: &["netns"],
-};
-
-const NETNS_INFO: MetricDef = MetricDef {
-    name: "nodemedic_conntrack_netns_info",
-    kind: MetricKind::Gauge,
-    help: "Always 1: the pod of Kubernetes that has a network namespace for itself. The labels are \
-           empty where it is of none that is known. Beside these, label_*: the labels of the pod \
-           that node.pod_labels names.",
-    labels: &["netns", "namespace", "pod"],
-};
-
-const LIMIT: MetricDef = MetricDef {
-    name: "nodemedic_conntrack_entries_limit",
-    kind: MetricKind::Gauge,
-    help: "nf_conntrack_max, which holds for each network namespace by itself; 0 means no limit.",
-    labels: &[],
-};
-
-const DROPS: MetricDef = MetricDef {
-    name: "nodemedic_conntrack_drops_total",
-    kind: MetricKind::Counter,
-    help: "Packets dropped without an entry or in a clash (drop), entries pushed out of a full \
-           table (early_drop) and packets whose entry lost a clash (insert_failed, part of drop), \
-           in the agent's network namespace since boot.",
-    labels: &["reason"],
-};
-
-const SECONDS_TO_FULL: MetricDef = MetricDef {
-    name: "nodemedic_conntrack_seconds_to_full",
-    kind: MetricKind::Gauge,
-    help: "Time until the first network namespace's table is full if it goes on growing as in \
-           the last minute; +Inf while none grows.",
-    labels: &[],
-};
+metrics! {
+    pub(super) ALL:
+    /// UDP entries made in the connection tracking table, by network namespace, destination port
+    /// (ephemeral: 32768 and above) and source address.
+    CREATED: Counter = "nodemedic_udp_conntrack_created_total" ["netns", "port", "source"];
+    // Apart from the counter, whose series must not change when a name is found out.
+    /// Always 1: the pod of Kubernetes that has a source address for itself. The labels are empty
+    /// where it is of none that is known. Beside these, label_*: the labels of the pod that
+    /// node.pod_labels names.
+    SOURCE_INFO: Gauge = "nodemedic_udp_conntrack_source_info" ["source", "namespace", "pod"];
+    /// UDP entries removed, by how they ended and what their flow had become.
+    REMOVED: Counter = "nodemedic_udp_conntrack_removed_total" ["reason", "state"];
+    /// UDP entries in the table of the agent's network namespace at the last scan, by what their
+    /// flow has become.
+    UDP_ENTRIES: Gauge = "nodemedic_udp_conntrack_entries" ["state"];
+    /// Time from the creation of a UDP entry to its removal.
+    LIFETIME: Histogram = "nodemedic_udp_conntrack_lifetime_seconds" [];
+    /// Seconds for which removed UDP entries had stood in the table after the last packet of a flow
+    /// that never became a stream; its rate is the number of entries standing idle.
+    WASTED: Counter = "nodemedic_udp_conntrack_wasted_entry_seconds_total" [];
+    /// Timeouts in force: nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
+    TIMEOUT: Gauge = "nodemedic_udp_conntrack_timeout_seconds" ["timeout"];
+    /// Time that the last scan of the table through ctnetlink took.
+    WALK_SECONDS: Gauge = "nodemedic_udp_conntrack_scan_seconds" [];
+    /// When the table was last scanned through ctnetlink, in seconds since the epoch.
+    WALK_TIMESTAMP: Gauge = "nodemedic_udp_conntrack_scan_timestamp_seconds" [];
+    /// Entries made in the connection tracking tables of all network namespaces.
+    CREATED_BY_PROTOCOL: Counter = "nodemedic_conntrack_created_total" ["protocol"];
+    /// Entries removed from the connection tracking tables of all network namespaces.
+    REMOVED_BY_PROTOCOL: Counter = "nodemedic_conntrack_removed_total" ["protocol"];
+    /// Entries in the connection tracking table, by network namespace.
+    ENTRIES: Gauge = "nodemedic_conntrack_entries" ["netns"];
+    /// Always 1: the pod of Kubernetes that has a network namespace for itself. The labels are
+    /// empty where it is of none that is known. Beside these, label_*: the labels of the pod that
+    /// node.pod_labels names.
+    NETNS_INFO: Gauge = "nodemedic_conntrack_netns_info" ["netns", "namespace", "pod"];
+    /// nf_conntrack_max, which holds for each network namespace by itself; 0 means no limit.
+    LIMIT: Gauge = "nodemedic_conntrack_entries_limit" [];
+    /// Packets dropped without an entry or in a clash (drop), entries pushed out of a full table
+    /// (early_drop) and packets whose entry lost a clash (insert_failed, part of drop), in the
+    /// agent's network namespace since boot.
+    DROPS: Counter = "nodemedic_conntrack_drops_total" ["reason"];
+    /// Time until the first network namespace's table is full if it goes on growing as in the last
+    /// minute; +Inf while none grows.
+    SECONDS_TO_FULL: Gauge = "nodemedic_conntrack_seconds_to_full" [];
+}
 
 /// The reading as series.
 pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
