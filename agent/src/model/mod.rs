@@ -21,7 +21,7 @@ pub use health::HealthSnapshot;
 pub(crate) use metric::metrics;
 pub use metric::{MetricDef, MetricKind, MetricValue, Sample, Section};
 pub use names::DirectoryReport;
-pub use needs::{Function, MemberPath, Needs};
+pub use needs::{Function, KernelObject, MemberPath, Needs};
 pub use probe::{Missing, ProbeReport, ProgramStats, missing_by_probe};
 pub use report::{AilmentReport, Coverage, Errors, NodeReport, Reports, Snapshot, VERSION};
 pub use run::{Change, Ending, Run, RunState, Trigger};

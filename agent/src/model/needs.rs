@@ -13,6 +13,28 @@ pub struct Needs {
     pub sysctls: &'static [&'static str],
 }
 
+/// The kernel image or a module, in which functions and structures are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelObject(pub &'static str);
+
+impl KernelObject {
+    /// A function in it.
+    pub const fn function(self, name: &'static str) -> Function {
+        Function {
+            name,
+            module: self.0,
+        }
+    }
+
+    /// A member that its types know.
+    pub const fn member(self, path: &'static str) -> MemberPath {
+        MemberPath {
+            path,
+            module: self.0,
+        }
+    }
+}
+
 /// A kernel function and the module that holds it (or that it is built in from).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function {

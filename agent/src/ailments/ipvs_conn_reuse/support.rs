@@ -7,28 +7,31 @@ use crate::{
     collector::Support,
     kernel::{
         Fact, KernelFacts,
-        bpf::{self, At, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
+        bpf::{self, Candidate, PlannedProbe, Probe, fentry_or_kprobe, programs},
         facts::{ModuleState, VMLINUX},
     },
-    model::{Function, MemberPath, Missing, Needs},
+    model::{KernelObject, MemberPath, Missing, Needs},
 };
 
 pub(super) const MODULE: &str = "ip_vs";
 
+const IP_VS: KernelObject = KernelObject(MODULE);
+const IMAGE: KernelObject = KernelObject(VMLINUX);
+
 pub(super) const NEEDS: Needs = Needs {
     modules: &[MODULE],
     functions: &[
-        function("ip_vs_conn_expire_now"),
-        function("ip_vs_schedule"),
-        function("ip_vs_conn_new"),
-        function("__ip_vs_del_dest"),
-        function("ip_vs_edit_dest"),
-        function("ip_vs_conn_in_get_proto"),
-        function("ip_vs_in_hook"),
-        function("ip_vs_remote_request4"),
-        function("ip_vs_local_request4"),
-        function("ip_vs_remote_request6"),
-        function("ip_vs_local_request6"),
+        IP_VS.function("ip_vs_conn_expire_now"),
+        IP_VS.function("ip_vs_schedule"),
+        IP_VS.function("ip_vs_conn_new"),
+        IP_VS.function("__ip_vs_del_dest"),
+        IP_VS.function("ip_vs_edit_dest"),
+        IP_VS.function("ip_vs_conn_in_get_proto"),
+        IP_VS.function("ip_vs_in_hook"),
+        IP_VS.function("ip_vs_remote_request4"),
+        IP_VS.function("ip_vs_local_request4"),
+        IP_VS.function("ip_vs_remote_request6"),
+        IP_VS.function("ip_vs_local_request6"),
     ],
     members: &[
         FAMILY,
@@ -63,71 +66,41 @@ pub(super) const NEEDS: Needs = Needs {
     sysctls: &[],
 };
 
-const FAMILY: MemberPath = member("ip_vs_conn.af");
-const DESTINATION_FAMILY: MemberPath = member("ip_vs_conn.daf");
-const PROTOCOL: MemberPath = member("ip_vs_conn.protocol");
-const CLIENT: MemberPath = member("ip_vs_conn.caddr");
-const CLIENT_PORT: MemberPath = member("ip_vs_conn.cport");
-const VIRTUAL_ADDRESS: MemberPath = member("ip_vs_conn.vaddr");
-const VIRTUAL_PORT: MemberPath = member("ip_vs_conn.vport");
-const DESTINATION: MemberPath = member("ip_vs_conn.daddr");
-const DESTINATION_PORT: MemberPath = member("ip_vs_conn.dport");
-const FLAGS: MemberPath = member("ip_vs_conn.flags");
-const STATE: MemberPath = member("ip_vs_conn.state");
-const DEST: MemberPath = member("ip_vs_conn.dest");
-const IPVS: MemberPath = member("ip_vs_conn.ipvs");
-const WEIGHT: MemberPath = member("ip_vs_dest.weight");
-const DEST_CFLAGS: MemberPath = member("ip_vs_dest.cflags");
-const DEST_FLAGS: MemberPath = member("ip_vs_dest.flags");
-const NET: MemberPath = member("netns_ipvs.net");
-const CONNTRACK: MemberPath = member("netns_ipvs.sysctl_conntrack");
-const CONN_REUSE_MODE: MemberPath = member("netns_ipvs.sysctl_conn_reuse_mode");
-const EXPIRE_NODEST_CONN: MemberPath = member("netns_ipvs.sysctl_expire_nodest_conn");
-const EXPIRE_QUIESCENT_TEMPLATE: MemberPath = member("netns_ipvs.sysctl_expire_quiescent_template");
-pub(super) const INUM: MemberPath = of_the_image("net.ns.inum");
-const SERVICE_IPVS: MemberPath = member("ip_vs_service.ipvs");
-const WANTED_WEIGHT: MemberPath = member("ip_vs_dest_user_kern.weight");
-const HEADER_FLAGS: MemberPath = member("ip_vs_iphdr.hdr_flags");
-const HEADER_LENGTH: MemberPath = member("ip_vs_iphdr.len");
-const HEADER_PROTOCOL: MemberPath = member("ip_vs_iphdr.protocol");
-pub(super) const SKB_DATA: MemberPath = of_the_image("sk_buff.data");
-
-const fn function(name: &'static str) -> Function {
-    Function {
-        name,
-        module: MODULE,
-    }
-}
-
-const fn member(path: &'static str) -> MemberPath {
-    MemberPath {
-        path,
-        module: MODULE,
-    }
-}
-
-/// A member that the kernel image knows, whatever the module knows.
-const fn of_the_image(path: &'static str) -> MemberPath {
-    MemberPath {
-        path,
-        module: VMLINUX,
-    }
-}
-
-const fn program(name: &'static str, at: At, function: &'static str) -> Program {
-    Program {
-        name,
-        at,
-        function,
-        module: MODULE,
-    }
-}
+const FAMILY: MemberPath = IP_VS.member("ip_vs_conn.af");
+const DESTINATION_FAMILY: MemberPath = IP_VS.member("ip_vs_conn.daf");
+const PROTOCOL: MemberPath = IP_VS.member("ip_vs_conn.protocol");
+const CLIENT: MemberPath = IP_VS.member("ip_vs_conn.caddr");
+const CLIENT_PORT: MemberPath = IP_VS.member("ip_vs_conn.cport");
+const VIRTUAL_ADDRESS: MemberPath = IP_VS.member("ip_vs_conn.vaddr");
+const VIRTUAL_PORT: MemberPath = IP_VS.member("ip_vs_conn.vport");
+const DESTINATION: MemberPath = IP_VS.member("ip_vs_conn.daddr");
+const DESTINATION_PORT: MemberPath = IP_VS.member("ip_vs_conn.dport");
+const FLAGS: MemberPath = IP_VS.member("ip_vs_conn.flags");
+const STATE: MemberPath = IP_VS.member("ip_vs_conn.state");
+const DEST: MemberPath = IP_VS.member("ip_vs_conn.dest");
+const IPVS: MemberPath = IP_VS.member("ip_vs_conn.ipvs");
+const WEIGHT: MemberPath = IP_VS.member("ip_vs_dest.weight");
+const DEST_CFLAGS: MemberPath = IP_VS.member("ip_vs_dest.cflags");
+const DEST_FLAGS: MemberPath = IP_VS.member("ip_vs_dest.flags");
+const NET: MemberPath = IP_VS.member("netns_ipvs.net");
+const CONNTRACK: MemberPath = IP_VS.member("netns_ipvs.sysctl_conntrack");
+const CONN_REUSE_MODE: MemberPath = IP_VS.member("netns_ipvs.sysctl_conn_reuse_mode");
+const EXPIRE_NODEST_CONN: MemberPath = IP_VS.member("netns_ipvs.sysctl_expire_nodest_conn");
+const EXPIRE_QUIESCENT_TEMPLATE: MemberPath =
+    IP_VS.member("netns_ipvs.sysctl_expire_quiescent_template");
+pub(super) const INUM: MemberPath = IMAGE.member("net.ns.inum");
+const SERVICE_IPVS: MemberPath = IP_VS.member("ip_vs_service.ipvs");
+const WANTED_WEIGHT: MemberPath = IP_VS.member("ip_vs_dest_user_kern.weight");
+const HEADER_FLAGS: MemberPath = IP_VS.member("ip_vs_iphdr.hdr_flags");
+const HEADER_LENGTH: MemberPath = IP_VS.member("ip_vs_iphdr.len");
+const HEADER_PROTOCOL: MemberPath = IP_VS.member("ip_vs_iphdr.protocol");
+pub(super) const SKB_DATA: MemberPath = IMAGE.member("sk_buff.data");
 
 const CONNECTIONS: Probe = Probe {
     name: "connections",
     gives: "how long clients wait, and where their connections go at last",
     candidates: fentry_or_kprobe![MODULE =>
-        "schedule" at return of "ip_vs_schedule"
+        "schedule", at return of "ip_vs_schedule"
     ],
 };
 
@@ -135,7 +108,7 @@ const REUSES: Probe = Probe {
     name: "reuses",
     gives: "the SYNs for which IPVS lets go of a connection",
     candidates: fentry_or_kprobe![MODULE =>
-        "expire" at entry of "ip_vs_conn_expire_now"
+        "expire", at entry of "ip_vs_conn_expire_now"
     ],
 };
 
@@ -144,8 +117,8 @@ const CHANGES: Probe = Probe {
     gives: "that the packet hook is watched at once when a destination is drained or removed, \
             and not at the next reading",
     candidates: fentry_or_kprobe![MODULE =>
-        "removal" at entry of "__ip_vs_del_dest",
-        "edit" at entry of "ip_vs_edit_dest"
+        "removal", at entry of "__ip_vs_del_dest",
+        "edit", at entry of "ip_vs_edit_dest"
     ],
 };
 
@@ -155,23 +128,23 @@ static KEPT: Probe = Probe {
     name: "kept",
     gives: "the SYNs that go to drained destinations, or that are dropped silently",
     candidates: &[
-        Candidate::fentry(&[
-            program("hook_fexit", At::Return, "ip_vs_in_hook"),
-            program("lookup_fexit", At::Return, "ip_vs_conn_in_get_proto"),
+        Candidate::fentry(programs![MODULE =>
+            "hook_fexit", at return of "ip_vs_in_hook",
+            "lookup_fexit", at return of "ip_vs_conn_in_get_proto"
         ]),
-        Candidate::kprobe(&[
-            program("hook_kretprobe", At::Return, "ip_vs_in_hook"),
-            program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
-            program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
+        Candidate::kprobe(programs![MODULE =>
+            "hook_kretprobe", at return of "ip_vs_in_hook",
+            "lookup_kretprobe", at return of "ip_vs_conn_in_get_proto",
+            "lookup_kprobe", at entry of "ip_vs_conn_in_get_proto"
         ]),
         // Through 5.15 the hook had a function for each place and family.
-        Candidate::kprobe(&[
-            program("hook_kretprobe", At::Return, "ip_vs_remote_request4"),
-            program("hook_kretprobe", At::Return, "ip_vs_local_request4"),
-            program("hook_kretprobe", At::Return, "ip_vs_remote_request6"),
-            program("hook_kretprobe", At::Return, "ip_vs_local_request6"),
-            program("lookup_kretprobe", At::Return, "ip_vs_conn_in_get_proto"),
-            program("lookup_kprobe", At::Entry, "ip_vs_conn_in_get_proto"),
+        Candidate::kprobe(programs![MODULE =>
+            "hook_kretprobe", at return of "ip_vs_remote_request4",
+            "hook_kretprobe", at return of "ip_vs_local_request4",
+            "hook_kretprobe", at return of "ip_vs_remote_request6",
+            "hook_kretprobe", at return of "ip_vs_local_request6",
+            "lookup_kretprobe", at return of "ip_vs_conn_in_get_proto",
+            "lookup_kprobe", at entry of "ip_vs_conn_in_get_proto"
         ]),
     ],
 };
@@ -180,9 +153,9 @@ static KEPT: Probe = Probe {
 static SPECIMENS: Probe = Probe {
     name: "layout",
     gives: "the certainty that a recorded layout is the running module's",
-    candidates: &[Candidate::kprobe(&[
-        program("new_kretprobe", At::Return, "ip_vs_conn_new"),
-        program("new_kprobe", At::Entry, "ip_vs_conn_new"),
+    candidates: &[Candidate::kprobe(programs![MODULE =>
+        "new_kretprobe", at return of "ip_vs_conn_new",
+        "new_kprobe", at entry of "ip_vs_conn_new"
     ])],
 };
 

@@ -9,9 +9,9 @@ use crate::{
     collector::Support,
     kernel::{
         KernelFacts,
-        bpf::{self, At, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
+        bpf::{self, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
     },
-    model::{Function, MemberPath, Missing, Needs},
+    model::{KernelObject, MemberPath, Missing, Needs},
 };
 
 pub(super) const MODULE: &str = "ip_vs";
@@ -25,13 +25,15 @@ const WORK: &str = "estimation_work";
 const CHAIN: &str = "ip_vs_chain_estimation";
 const THREAD: &str = "ip_vs_estimation_kthread";
 
+const IP_VS: KernelObject = KernelObject(MODULE);
+
 pub(super) const NEEDS: Needs = Needs {
     modules: &[MODULE],
     functions: &[
-        function(TIMER),
-        function(WORK),
-        function(CHAIN),
-        function(THREAD),
+        IP_VS.function(TIMER),
+        IP_VS.function(WORK),
+        IP_VS.function(CHAIN),
+        IP_VS.function(THREAD),
     ],
     members: &[
         IPVS_TIMER,
@@ -45,38 +47,14 @@ pub(super) const NEEDS: Needs = Needs {
     sysctls: &[RUN_ESTIMATION, EST_CPULIST, EST_NICE],
 };
 
-const IPVS_TIMER: MemberPath = member("netns_ipvs.est_timer");
-const IPVS_NET: MemberPath = member("netns_ipvs.net");
-const IPVS_SWITCH: MemberPath = member("netns_ipvs.sysctl_run_estimation");
-const IPVS_SERVICES: MemberPath = member("netns_ipvs.num_services");
-const INUM: MemberPath = member("net.ns.inum");
-const TASK_CPU: MemberPath = member("task_struct.thread_info.cpu");
+const IPVS_TIMER: MemberPath = IP_VS.member("netns_ipvs.est_timer");
+const IPVS_NET: MemberPath = IP_VS.member("netns_ipvs.net");
+const IPVS_SWITCH: MemberPath = IP_VS.member("netns_ipvs.sysctl_run_estimation");
+const IPVS_SERVICES: MemberPath = IP_VS.member("netns_ipvs.num_services");
+const INUM: MemberPath = IP_VS.member("net.ns.inum");
+const TASK_CPU: MemberPath = IP_VS.member("task_struct.thread_info.cpu");
 /// Up to 5.15.
-const OLD_TASK_CPU: MemberPath = member("task_struct.cpu");
-
-const fn function(name: &'static str) -> Function {
-    Function {
-        name,
-        module: MODULE,
-    }
-}
-
-const fn member(path: &'static str) -> MemberPath {
-    MemberPath {
-        path,
-        module: MODULE,
-    }
-}
-
-/// At a tracepoint, which are all of the kernel itself.
-const fn tracepoint(name: &'static str, tracepoint: &'static str) -> Program {
-    Program {
-        name,
-        at: At::Entry,
-        function: tracepoint,
-        module: "vmlinux",
-    }
-}
+const OLD_TASK_CPU: MemberPath = IP_VS.member("task_struct.cpu");
 
 /// The name of the probe on passes, whatever they run in.
 pub(super) const PASSES: &str = "passes";
@@ -87,8 +65,8 @@ static TIMER_PASSES: Probe = Probe {
     name: PASSES,
     gives: PASSES_GIVE,
     candidates: fentry_or_kprobe![MODULE =>
-        "timer" at return of TIMER,
-        "timer" at entry of TIMER
+        "timer", at return of TIMER,
+        "timer", at entry of TIMER
     ],
 };
 
@@ -97,8 +75,8 @@ static WORK_PASSES: Probe = Probe {
     name: PASSES,
     gives: PASSES_GIVE,
     candidates: fentry_or_kprobe![MODULE =>
-        "work" at return of WORK,
-        "work" at entry of WORK
+        "work", at return of WORK,
+        "work", at entry of WORK
     ],
 };
 
@@ -107,8 +85,8 @@ static CHAIN_PASSES: Probe = Probe {
     name: PASSES,
     gives: PASSES_GIVE,
     candidates: fentry_or_kprobe![MODULE =>
-        "chain" at return of CHAIN,
-        "chain" at entry of CHAIN
+        "chain", at return of CHAIN,
+        "chain", at entry of CHAIN
     ],
 };
 
@@ -116,8 +94,8 @@ static PACKETS: Probe = Probe {
     name: "packets",
     gives: "how long received packets waited for the end of a pass",
     candidates: &[Candidate::raw_tracepoint(&[
-        tracepoint("softirq_entry", "softirq_entry"),
-        tracepoint("softirq_raise", "softirq_raise"),
+        Program::tracepoint("softirq_entry", "softirq_entry"),
+        Program::tracepoint("softirq_raise", "softirq_raise"),
     ])],
 };
 
@@ -125,9 +103,9 @@ static TASKS: Probe = Probe {
     name: "tasks",
     gives: "how long tasks that were woken waited for the end of a pass",
     candidates: &[Candidate::raw_tracepoint(&[
-        tracepoint("task_switched", "sched_switch"),
-        tracepoint("task_woken", "sched_wakeup"),
-        tracepoint("new_task_woken", "sched_wakeup_new"),
+        Program::tracepoint("task_switched", "sched_switch"),
+        Program::tracepoint("task_woken", "sched_wakeup"),
+        Program::tracepoint("new_task_woken", "sched_wakeup_new"),
     ])],
 };
 

@@ -8,61 +8,44 @@ use crate::{
     collector::Support,
     kernel::{
         Fact, KernelFacts,
-        bpf::{self, At, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
+        bpf::{self, Candidate, PlannedProbe, Probe, Program, fentry_or_kprobe},
         cgroup::Hierarchies,
         facts::VMLINUX,
     },
-    model::{Function, MemberPath, Missing, Needs},
+    model::{KernelObject, MemberPath, Missing, Needs},
 };
 
 const ENTER: &str = "psi_memstall_enter";
 const LEAVE: &str = "psi_memstall_leave";
 const COMPACTS: &str = "try_to_compact_pages";
 
+const IMAGE: KernelObject = KernelObject(VMLINUX);
+
 pub(super) const NEEDS: Needs = Needs {
     modules: &[],
-    functions: &[function(ENTER), function(LEAVE), function(COMPACTS)],
+    functions: &[
+        IMAGE.function(ENTER),
+        IMAGE.function(LEAVE),
+        IMAGE.function(COMPACTS),
+    ],
     members: &[PSI_FLAGS, COMMAND, CGROUPS, CGROUP, NODE, NODE_ID],
     sysctls: &[],
 };
 
-const PSI_FLAGS: MemberPath = member("task_struct.psi_flags");
-const COMMAND: MemberPath = member("task_struct.comm");
-const CGROUPS: MemberPath = member("task_struct.cgroups");
-const CGROUP: MemberPath = member("css_set.dfl_cgrp");
-const NODE: MemberPath = member("cgroup.kn");
-const NODE_ID: MemberPath = member("kernfs_node.id");
-
-const fn member(path: &'static str) -> MemberPath {
-    MemberPath {
-        path,
-        module: VMLINUX,
-    }
-}
-
-const fn function(name: &'static str) -> Function {
-    Function {
-        name,
-        module: VMLINUX,
-    }
-}
-
-const fn program(name: &'static str, function: &'static str) -> Program {
-    Program {
-        name,
-        at: At::Entry,
-        function,
-        module: VMLINUX,
-    }
-}
+const PSI_FLAGS: MemberPath = IMAGE.member("task_struct.psi_flags");
+const COMMAND: MemberPath = IMAGE.member("task_struct.comm");
+const CGROUPS: MemberPath = IMAGE.member("task_struct.cgroups");
+const CGROUP: MemberPath = IMAGE.member("css_set.dfl_cgrp");
+const NODE: MemberPath = IMAGE.member("cgroup.kn");
+const NODE_ID: MemberPath = IMAGE.member("kernfs_node.id");
 
 /// The end comes first: a begin that is seen has an end that is.
 static MEMORY: Probe = Probe {
     name: "memory",
     gives: "who waits for memory, for how long each time, and by which path of the kernel",
     candidates: fentry_or_kprobe![VMLINUX =>
-        "memory_leave" at entry of LEAVE,
-        "memory_enter" at entry of ENTER
+        "memory_leave", at entry of LEAVE,
+        "memory_enter", at entry of ENTER
     ],
 };
 
@@ -71,7 +54,7 @@ static COMPACTION: Probe = Probe {
     gives: "whether who waits for memory has it compacted or reclaimed, where the compiler has \
             made one function of both",
     candidates: fentry_or_kprobe![VMLINUX =>
-        "compaction" at entry of COMPACTS
+        "compaction", at entry of COMPACTS
     ],
 };
 
@@ -79,9 +62,9 @@ static TASKS: Probe = Probe {
     name: "tasks",
     gives: "while tasks wait for CPUs or disks: which commands do, and which run meanwhile",
     candidates: &[Candidate::raw_tracepoint(&[
-        program("task_switched", "sched_switch"),
-        program("task_woken", "sched_wakeup"),
-        program("new_task_woken", "sched_wakeup_new"),
+        Program::tracepoint("task_switched", "sched_switch"),
+        Program::tracepoint("task_woken", "sched_wakeup"),
+        Program::tracepoint("new_task_woken", "sched_wakeup_new"),
     ])],
 };
 

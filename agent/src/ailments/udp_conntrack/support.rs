@@ -6,30 +6,29 @@ use crate::{
     collector::Support,
     kernel::{
         Fact, KernelFacts,
-        bpf::{self, At, Candidate, PlannedProbe, Probe, Program},
+        bpf::{self, Candidate, PlannedProbe, Probe, programs},
         facts::ModuleState,
     },
-    model::{Function, MemberPath, Missing, Needs},
+    model::{KernelObject, MemberPath, Missing, Needs},
 };
 
 pub(super) const MODULE: &str = "nf_conntrack";
 pub(super) const NETLINK_MODULE: &str = "nf_conntrack_netlink";
 
+const NF_CONNTRACK: KernelObject = KernelObject(MODULE);
+
 pub(super) const NEEDS: Needs = Needs {
     modules: &[MODULE, NETLINK_MODULE],
     functions: &[
-        function("__nf_conntrack_confirm"),
-        function("nf_ct_resolve_clash"),
-        function("nf_ct_destroy"),
-        function("destroy_conntrack"),
-        function("nf_ct_delete"),
-        function("nf_ct_delete.part.0"),
-        function("early_drop"),
+        NF_CONNTRACK.function("__nf_conntrack_confirm"),
+        NF_CONNTRACK.function("nf_ct_resolve_clash"),
+        NF_CONNTRACK.function("nf_ct_destroy"),
+        NF_CONNTRACK.function("destroy_conntrack"),
+        NF_CONNTRACK.function("nf_ct_delete"),
+        NF_CONNTRACK.function("nf_ct_delete.part.0"),
+        NF_CONNTRACK.function("early_drop"),
         // Tells whether a module that shows itself nowhere is built in.
-        Function {
-            name: "ctnetlink_get_conntrack",
-            module: NETLINK_MODULE,
-        },
+        KernelObject(NETLINK_MODULE).function("ctnetlink_get_conntrack"),
     ],
     members: &[
         SKB_NFCT,
@@ -51,52 +50,29 @@ pub(super) const NEEDS: Needs = Needs {
     ],
 };
 
-const SKB_NFCT: MemberPath = member("sk_buff._nfct");
-const GENERAL: MemberPath = member("nf_conn.ct_general");
-const STATUS: MemberPath = member("nf_conn.status");
-const TIMEOUT: MemberPath = member("nf_conn.timeout");
-const NET: MemberPath = member("nf_conn.ct_net.net");
-const SOURCE: MemberPath = member("nf_conn.tuplehash.tuple.src.u3");
-const FAMILY: MemberPath = member("nf_conn.tuplehash.tuple.src.l3num");
-const PORT: MemberPath = member("nf_conn.tuplehash.tuple.dst.u");
-const PROTOCOL: MemberPath = member("nf_conn.tuplehash.tuple.dst.protonum");
-const INUM: MemberPath = member("net.ns.inum");
-const UDP_TIMEOUTS: MemberPath = member("net.ct.nf_ct_proto.udp.timeouts");
-
-const fn function(name: &'static str) -> Function {
-    Function {
-        name,
-        module: MODULE,
-    }
-}
-
-const fn member(path: &'static str) -> MemberPath {
-    MemberPath {
-        path,
-        module: MODULE,
-    }
-}
-
-const fn program(name: &'static str, at: At, function: &'static str) -> Program {
-    Program {
-        name,
-        at,
-        function,
-        module: MODULE,
-    }
-}
+const SKB_NFCT: MemberPath = NF_CONNTRACK.member("sk_buff._nfct");
+const GENERAL: MemberPath = NF_CONNTRACK.member("nf_conn.ct_general");
+const STATUS: MemberPath = NF_CONNTRACK.member("nf_conn.status");
+const TIMEOUT: MemberPath = NF_CONNTRACK.member("nf_conn.timeout");
+const NET: MemberPath = NF_CONNTRACK.member("nf_conn.ct_net.net");
+const SOURCE: MemberPath = NF_CONNTRACK.member("nf_conn.tuplehash.tuple.src.u3");
+const FAMILY: MemberPath = NF_CONNTRACK.member("nf_conn.tuplehash.tuple.src.l3num");
+const PORT: MemberPath = NF_CONNTRACK.member("nf_conn.tuplehash.tuple.dst.u");
+const PROTOCOL: MemberPath = NF_CONNTRACK.member("nf_conn.tuplehash.tuple.dst.protonum");
+const INUM: MemberPath = NF_CONNTRACK.member("net.ns.inum");
+const UDP_TIMEOUTS: MemberPath = NF_CONNTRACK.member("net.ct.nf_ct_proto.udp.timeouts");
 
 pub(super) const CREATIONS: Probe = Probe {
     name: "creations",
     gives: "who makes entries, and how fast",
     candidates: &[
-        Candidate::fentry(&[
-            program("clash_fexit", At::Return, "nf_ct_resolve_clash"),
-            program("confirm_fexit", At::Return, "__nf_conntrack_confirm"),
+        Candidate::fentry(programs![MODULE =>
+            "clash_fexit", at return of "nf_ct_resolve_clash",
+            "confirm_fexit", at return of "__nf_conntrack_confirm"
         ]),
-        Candidate::kprobe(&[
-            program("confirm_kretprobe", At::Return, "__nf_conntrack_confirm"),
-            program("confirm_kprobe", At::Entry, "__nf_conntrack_confirm"),
+        Candidate::kprobe(programs![MODULE =>
+            "confirm_kretprobe", at return of "__nf_conntrack_confirm",
+            "confirm_kprobe", at entry of "__nf_conntrack_confirm"
         ]),
     ],
 };
@@ -108,21 +84,21 @@ pub(super) const REMOVALS: Probe = Probe {
     name: "removals",
     gives: "how entries end, how long they lived and how long they stood idle",
     candidates: &[
-        Candidate::fentry(&[
-            program("delete_fentry", At::Entry, "nf_ct_delete"),
-            program("destroy_fentry", At::Entry, "nf_ct_destroy"),
+        Candidate::fentry(programs![MODULE =>
+            "delete_fentry", at entry of "nf_ct_delete",
+            "destroy_fentry", at entry of "nf_ct_destroy"
         ]),
-        Candidate::kprobe(&[
-            program("delete_kprobe", At::Entry, "nf_ct_delete"),
-            program("destroy_kprobe", At::Entry, "nf_ct_destroy"),
+        Candidate::kprobe(programs![MODULE =>
+            "delete_kprobe", at entry of "nf_ct_delete",
+            "destroy_kprobe", at entry of "nf_ct_destroy"
         ]),
-        Candidate::kprobe(&[
-            program("delete_kprobe", At::Entry, "nf_ct_delete.part.0"),
-            program("destroy_kprobe", At::Entry, "destroy_conntrack"),
+        Candidate::kprobe(programs![MODULE =>
+            "delete_kprobe", at entry of "nf_ct_delete.part.0",
+            "destroy_kprobe", at entry of "destroy_conntrack"
         ]),
-        Candidate::kprobe(&[
-            program("delete_kprobe", At::Entry, "nf_ct_delete"),
-            program("destroy_kprobe", At::Entry, "destroy_conntrack"),
+        Candidate::kprobe(programs![MODULE =>
+            "delete_kprobe", at entry of "nf_ct_delete",
+            "destroy_kprobe", at entry of "destroy_conntrack"
         ]),
     ],
 };
@@ -131,13 +107,13 @@ const EARLY_DROPS: Probe = Probe {
     name: "early_drops",
     gives: "which removals were early drops, as the table was full",
     candidates: &[
-        Candidate::fentry(&[
-            program("early_drop_fentry", At::Entry, "early_drop"),
-            program("early_drop_fexit", At::Return, "early_drop"),
+        Candidate::fentry(programs![MODULE =>
+            "early_drop_fentry", at entry of "early_drop",
+            "early_drop_fexit", at return of "early_drop"
         ]),
-        Candidate::kprobe(&[
-            program("early_drop_kretprobe", At::Return, "early_drop"),
-            program("early_drop_kprobe", At::Entry, "early_drop"),
+        Candidate::kprobe(programs![MODULE =>
+            "early_drop_kretprobe", at return of "early_drop",
+            "early_drop_kprobe", at entry of "early_drop"
         ]),
     ],
 };

@@ -17,7 +17,7 @@ pub use iterator::SymbolIterator;
 pub use maps::{HashMap, Parameters};
 pub use offset::{offset, unreadable};
 pub use plan::{PlannedProbe, plan};
-pub(crate) use probe::fentry_or_kprobe;
 pub use probe::{At, Candidate, Hook, Probe, Program};
+pub(crate) use probe::{fentry_or_kprobe, programs};
 pub use probes::Probes;
 pub use support::{program_types, tracing_is_forbidden};

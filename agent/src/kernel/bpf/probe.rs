@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{Allowed, Value};
+use crate::{
+    kernel::facts::VMLINUX,
+    keys::{Allowed, Value},
+};
 
 /// One thing to be counted, and the ways to hook it.
 #[derive(Clone, Copy, Debug)]
@@ -93,40 +96,53 @@ impl Candidate {
     }
 }
 
+impl Program {
+    /// At a tracepoint, all of which the kernel itself has.
+    pub const fn tracepoint(name: &'static str, tracepoint: &'static str) -> Self {
+        Self {
+            name,
+            at: At::Entry,
+            function: tracepoint,
+            module: VMLINUX,
+        }
+    }
+}
+
+/// Programs on functions of a module, each with its name, where in the function, and which.
+macro_rules! programs {
+    ($module:expr => $($name:expr, at $at:ident of $function:expr),+ $(,)?) => {
+        &[$(
+            $crate::kernel::bpf::Program {
+                name: $name,
+                at: $crate::kernel::bpf::programs!(@ $at),
+                function: $function,
+                module: $module,
+            }
+        ),+]
+    };
+    (@ entry) => { $crate::kernel::bpf::At::Entry };
+    (@ return) => { $crate::kernel::bpf::At::Return };
+}
+pub(crate) use programs;
+
 /// The candidates of programs that there are for fentry and for kprobe, on the same functions of
 /// a module in the same order: those called `x` at an entry are `x_fentry` and `x_kprobe`, at a
 /// return `x_fexit` and `x_kretprobe`.
 macro_rules! fentry_or_kprobe {
-    ($module:expr => $($name:literal at $at:ident of $function:expr),+) => {
+    ($module:expr => $($name:literal, at $at:ident of $function:expr),+ $(,)?) => {
         &[
-            $crate::kernel::bpf::Candidate::fentry(&[$(
-                $crate::kernel::bpf::fentry_or_kprobe!(@fentry $at $name, $function, $module)
+            $crate::kernel::bpf::Candidate::fentry($crate::kernel::bpf::programs![$module => $(
+                $crate::kernel::bpf::fentry_or_kprobe!(@fentry $at $name), at $at of $function
             ),+]),
-            $crate::kernel::bpf::Candidate::kprobe(&[$(
-                $crate::kernel::bpf::fentry_or_kprobe!(@kprobe $at $name, $function, $module)
+            $crate::kernel::bpf::Candidate::kprobe($crate::kernel::bpf::programs![$module => $(
+                $crate::kernel::bpf::fentry_or_kprobe!(@kprobe $at $name), at $at of $function
             ),+]),
         ]
     };
-    (@fentry entry $($program:tt)+) => {
-        $crate::kernel::bpf::fentry_or_kprobe!(@program Entry "_fentry", $($program)+)
-    };
-    (@fentry return $($program:tt)+) => {
-        $crate::kernel::bpf::fentry_or_kprobe!(@program Return "_fexit", $($program)+)
-    };
-    (@kprobe entry $($program:tt)+) => {
-        $crate::kernel::bpf::fentry_or_kprobe!(@program Entry "_kprobe", $($program)+)
-    };
-    (@kprobe return $($program:tt)+) => {
-        $crate::kernel::bpf::fentry_or_kprobe!(@program Return "_kretprobe", $($program)+)
-    };
-    (@program $at:ident $ending:literal, $name:literal, $function:expr, $module:expr) => {
-        $crate::kernel::bpf::Program {
-            name: concat!($name, $ending),
-            at: $crate::kernel::bpf::At::$at,
-            function: $function,
-            module: $module,
-        }
-    };
+    (@fentry entry $name:literal) => { concat!($name, "_fentry") };
+    (@fentry return $name:literal) => { concat!($name, "_fexit") };
+    (@kprobe entry $name:literal) => { concat!($name, "_kprobe") };
+    (@kprobe return $name:literal) => { concat!($name, "_kretprobe") };
 }
 pub(crate) use fentry_or_kprobe;
 
