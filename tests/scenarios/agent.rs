@@ -21,7 +21,7 @@ const A_SECOND: &str = "1s";
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The tables that an agent has all of, or one.
-const AILMENTS: [&str; 4] = [
+const AILMENTS: &[&str] = &[
     "udp_conntrack",
     "ipvs_conn_reuse",
     "ipvs_estimation",
@@ -98,13 +98,18 @@ impl Agent {
         &mut self.process
     }
 
+    /// One of its pages.
+    pub(crate) fn page(&self, path: &str) -> Result<String> {
+        http::get(ADDRESS, path)
+    }
+
     pub(crate) fn metrics(&self) -> Result<Metrics> {
-        Metrics::parse(&http::get(ADDRESS, "/metrics")?)
+        Metrics::parse(&self.page("/metrics")?)
     }
 
     /// The whole report.
     pub(crate) fn node(&self) -> Result<Value> {
-        Ok(serde_json::from_str(&http::get(ADDRESS, "/report")?)?)
+        Ok(serde_json::from_str(&self.page("/report")?)?)
     }
 
     /// The part of the report that is its ailment's.

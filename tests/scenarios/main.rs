@@ -1,5 +1,6 @@
 //! The scenarios, and the one list of them.
 
+mod adding;
 mod agent;
 mod alert;
 mod bench;
@@ -148,6 +149,7 @@ const HOST: &[HostTest] = &[
     HostTest { name: "harness::a_kernel_that_is_not_there_is_an_error", run: harness::a_kernel_that_is_not_there_is_an_error },
     HostTest { name: "harness::a_qemu_that_is_not_there_is_a_failure", run: harness::a_qemu_that_is_not_there_is_a_failure },
     HostTest { name: "harness::a_full_disk_is_a_failure", run: harness::a_full_disk_is_a_failure },
+    HostTest { name: "adding::an_ailment_takes_its_own_files_and_the_lines_of_the_page", run: adding::an_ailment_takes_its_own_files_and_the_lines_of_the_page },
     HostTest { name: "alert::it_keeps_entries_few", run: alert::it_keeps_entries_few },
     HostTest { name: "alert::it_ends_delays", run: alert::it_ends_delays },
     HostTest { name: "alert::it_lets_packets_pass", run: alert::it_lets_packets_pass },

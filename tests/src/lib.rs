@@ -13,7 +13,7 @@
 
 pub mod eventually;
 pub mod faults;
-mod files;
+pub mod files;
 pub mod guest;
 pub mod http;
 pub mod metrics;

@@ -22,6 +22,14 @@ const CHECKS: [Check; 6] = [
     ("generated pages", docs::check),
 ];
 
+/// Its files that no other of its files is a module of.
+const EXAMPLE: [&str; 4] = [
+    "agent/src/ailments/listen_overflow/mod.rs",
+    "ebpf/src/listen_overflow/mod.rs",
+    "ebpf/src/listen_overflow/probes.rs",
+    "tests/scenarios/listen_overflow.rs",
+];
+
 /// Runs all checks, also after one has failed: a person wants the whole list at once.
 pub(crate) fn run(_: Args) -> Result<()> {
     setup::ensure()?;
@@ -37,8 +45,13 @@ pub(crate) fn run(_: Args) -> Result<()> {
     Ok(())
 }
 
+/// Of the example too, which is part of no package.
 fn format() -> Result<()> {
-    cargo::run(cargo::cargo("fmt").args(["--all", "--check"]))
+    cargo::run(cargo::cargo("fmt").args(["--all", "--check"]))?;
+    let example = EXAMPLE.map(|file| paths::root().join("tests/example_ailment").join(file));
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.current_dir(paths::root()).arg("--check");
+    cargo::run(rustfmt.args(example))
 }
 
 fn host_clippy() -> Result<()> {
