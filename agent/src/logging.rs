@@ -1,7 +1,8 @@
 //! Log records go to standard error: standard output is for what was asked for.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::{filter::LevelFilter, fmt};
 
 use crate::config::{Format, Level, Log};
@@ -18,7 +19,7 @@ fn start(log: Log) {
     let builder = fmt()
         .with_max_level(level(log.level))
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && !no_color())
+        .with_ansi(AutoStream::choice(&io::stderr()) != ColorChoice::Never)
         .with_target(false);
     // It fails only if logging has begun already.
     let _ = match log.format {
@@ -44,8 +45,4 @@ fn level(level: Level) -> LevelFilter {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     }
-}
-
-fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

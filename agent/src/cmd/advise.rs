@@ -7,7 +7,7 @@ use crate::{
     ailments, collector,
     kernel::netns,
     model::{Registry, Run, Treatment},
-    render::{print, wrap},
+    render::{fill, print},
 };
 
 const WIDTH: usize = 78;
@@ -49,9 +49,7 @@ fn lines(run: &Run, own: u32) -> String {
         .next()
         .map_or("", |(_, treatment): (_, &Treatment)| treatment.durable);
     let mut text = format!("# {}, treatment {}\n", run.treatment, run.id);
-    for line in wrap(durable, WIDTH) {
-        text.push_str(&format!("# {line}\n"));
-    }
+    text.push_str(&fill(durable, WIDTH, "# ", "# "));
     for change in &run.changes {
         if switches.iter().any(|switch| switch.key() == change.key) {
             // The agent's own, of which no other program knows.

@@ -2,7 +2,7 @@
 //! as the page of the documentation.
 
 use super::{Config, ENABLED, keys_of};
-use crate::{collector::Configured, keys::Key, render::wrap};
+use crate::{collector::Configured, keys::Key, render::fill};
 
 const WIDTH: usize = 80;
 
@@ -96,9 +96,7 @@ fn ailment(configured: &Configured) -> Result<Section, toml::ser::Error> {
 }
 
 fn comment(page: &mut String, text: &str) {
-    for line in wrap(text, WIDTH - 2) {
-        page.push_str(&format!("# {line}\n"));
-    }
+    page.push_str(&fill(text, WIDTH, "# ", "# "));
 }
 
 #[cfg(test)]

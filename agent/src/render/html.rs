@@ -1,66 +1,72 @@
 //! The status page: the verdicts at a glance, and where the rest is. It loads
 //! nothing, so it works on a node that reaches nothing.
 
+use maud::{DOCTYPE, Markup, html};
+
 use super::{names, number};
 
-use crate::model::{AilmentReport, Coverage, Finding, NodeReport, Verdict};
+use crate::model::{AilmentReport, Coverage, Evidence, Finding, NodeReport, Verdict};
 
 const STYLE: &str = "body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:50rem;padding:0 1rem}\
     h1,h2{font-weight:600}.healthy{color:#176b2c}.unknown{color:#555}.warning{color:#8a5a00}\
     .critical{color:#b00020}small{color:#555}";
 
+/// The pages that it leads to.
+const PAGES: [&str; 4] = ["metrics", "report", "healthz", "readyz"];
+
 /// The page `/`; without a report it says that there is none yet.
 pub fn status_page(report: Option<&NodeReport>) -> String {
-    let (title, body) = match report {
-        Some(report) => (
-            format!("nodemedic on {}", escape(&report.node)),
-            node(report),
-        ),
-        None => (
-            "nodemedic".to_owned(),
-            "<p>The first reading is under way.</p>".to_owned(),
-        ),
+    let title = match report {
+        Some(report) => format!("nodemedic on {}", report.node),
+        None => "nodemedic".to_owned(),
     };
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
-         <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n<p>\
-         <a href=\"metrics\">metrics</a> · <a href=\"report\">report</a> · \
-         <a href=\"healthz\">healthz</a> · <a href=\"readyz\">readyz</a></p></body></html>\n"
-    )
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width";
+                title { (title) }
+                style { (STYLE) }
+            }
+            body {
+                h1 { (title) }
+                @match report {
+                    Some(report) => (node(report)),
+                    None => p { "The first reading is not complete yet." },
+                }
+                p {
+                    @for (i, page) in PAGES.into_iter().enumerate() {
+                        @if i > 0 { " · " }
+                        a href=(page) { (page) }
+                    }
+                }
+            }
+        }
+    };
+    page.into_string()
 }
 
-fn node(report: &NodeReport) -> String {
-    let mut body = format!(
-        "<p>{} <small>kernel {}, nodemedic {}</small></p>\n",
-        verdict(report.verdict()),
-        escape(&report.kernel),
-        escape(&report.agent)
-    );
-    if let Some(names) = names::of(report) {
-        body.push_str(&format!("<p><small>{}</small></p>\n", escape(&names)));
+fn node(report: &NodeReport) -> Markup {
+    html! {
+        p {
+            (verdict(report.verdict())) " "
+            small { "kernel " (report.kernel) ", nodemedic " (report.agent) }
+        }
+        @if let Some(names) = names::of(report) {
+            p { small { (names) } }
+        }
+        @for it in &report.ailments { (ailment(it)) }
     }
-    report
-        .ailments
-        .iter()
-        .for_each(|it| body.push_str(&ailment(it)));
-    body
 }
 
-fn ailment(ailment: &AilmentReport) -> String {
-    let (name, state) = (escape(&ailment.name), escape(&state(&ailment.coverage)));
-    let mut html = format!(
-        "<h2>{name}: {}</h2>\n<p><small>{state}</small></p>\n",
-        verdict(ailment.verdict)
-    );
-    ailment
-        .findings
-        .iter()
-        .for_each(|it| html.push_str(&finding(it)));
-    for note in &ailment.notes {
-        html.push_str(&format!("<p>{}</p>\n", escape(note)));
+fn ailment(ailment: &AilmentReport) -> Markup {
+    html! {
+        h2 { (ailment.name) ": " (verdict(ailment.verdict)) }
+        p { small { (state(&ailment.coverage)) } }
+        @for it in &ailment.findings { (finding(it)) }
+        @for note in &ailment.notes { p { (note) } }
     }
-    html
 }
 
 fn state(coverage: &Coverage) -> String {
@@ -78,56 +84,27 @@ fn state(coverage: &Coverage) -> String {
     }
 }
 
-fn finding(finding: &Finding) -> String {
-    let mut html = format!(
-        "<p class=\"{}\"><b>{}</b>: {}</p>\n<ul>",
-        Verdict::from(finding.severity).name(),
-        escape(&finding.kind),
-        escape(&finding.summary)
-    );
-    for evidence in &finding.evidence {
-        let limit = evidence
-            .limit
-            .map(|limit| format!(", limit {}", number(limit)));
-        let (metric, value) = (escape(&evidence.metric), number(evidence.value));
-        html.push_str(&format!(
-            "<li>{metric} {value}{}</li>",
-            limit.unwrap_or_default()
-        ));
-    }
-    for (part, parties) in [
-        ("Caused by", &finding.culprits),
-        ("Hurts", &finding.victims),
-    ] {
-        for party in parties {
-            let (who, share) = (escape(&party.who), escape(&party.share));
-            html.push_str(&format!("<li>{part} {who}: {share}</li>"));
+fn finding(finding: &Finding) -> Markup {
+    html! {
+        p class=(Verdict::from(finding.severity).name()) {
+            b { (finding.kind) } ": " (finding.summary)
+        }
+        ul {
+            @for Evidence { metric, value, limit } in &finding.evidence {
+                li {
+                    (metric) " " (number(*value))
+                    @if let Some(limit) = limit { ", limit " (number(*limit)) }
+                }
+            }
+            @for party in &finding.culprits { li { "Caused by " (party.who) ": " (party.share) } }
+            @for party in &finding.victims { li { "Hurts " (party.who) ": " (party.share) } }
+            @for remedy in &finding.remedies { li { "What helps: " (remedy) } }
         }
     }
-    for remedy in &finding.remedies {
-        html.push_str(&format!("<li>What helps: {}</li>", escape(remedy)));
-    }
-    html.push_str("</ul>\n");
-    html
 }
 
-fn verdict(verdict: Verdict) -> String {
-    format!("<b class=\"{0}\">{0}</b>", verdict.name())
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+fn verdict(verdict: Verdict) -> Markup {
+    html! { b class=(verdict.name()) { (verdict.name()) } }
 }
 
 #[cfg(test)]
@@ -168,6 +145,6 @@ mod tests {
 
     #[test]
     fn before_the_first_report_there_is_a_page() {
-        assert!(status_page(None).contains("under way"));
+        assert!(status_page(None).contains("not complete"));
     }
 }

@@ -1,6 +1,6 @@
 //! The reference of the metrics.
 
-use super::wrap;
+use super::fill;
 use crate::{
     model::Section,
     model::{MetricDef, MetricKind},
@@ -19,9 +19,7 @@ pub fn metrics_as_text(sections: &[Section]) -> String {
         for metric in section.metrics {
             let (name, kind) = (with_labels(metric), kind(metric.kind));
             text.push_str(&format!("  {name} ({kind})\n"));
-            for line in wrap(metric.help, WIDTH - 6) {
-                text.push_str(&format!("      {line}\n"));
-            }
+            text.push_str(&fill(metric.help, WIDTH, "      ", "      "));
         }
     }
     text

@@ -18,4 +18,4 @@ pub use probes::probes_as_text;
 pub use report::report_as_text;
 pub use terminal::{Terminal, print};
 pub use treatments::{run_as_text, runs_as_text, treatments_as_markdown, treatments_as_text};
-pub use wrap::wrap;
+pub use wrap::fill;

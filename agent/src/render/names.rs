@@ -1,6 +1,6 @@
 //! How well the names of pods are known, in a sentence.
 
-use super::{Terminal, wrap};
+use super::{Terminal, fill};
 
 use crate::model::{DirectoryReport, NodeReport};
 
@@ -10,8 +10,7 @@ pub fn names_as_text(names: Option<&DirectoryReport>, terminal: Terminal) -> Str
         || "names of pods: nobody is asked for them ([node] names)".to_owned(),
         sentence,
     );
-    let lines = wrap(&text, terminal.width());
-    format!("\n{}\n", lines.join("\n"))
+    format!("\n{}", fill(&text, terminal.width(), "", ""))
 }
 
 /// The sentence for a report; a node without a runtime has no names to speak of.

@@ -1,6 +1,6 @@
 //! The table of probes: what is attached on this kernel, and how.
 
-use super::{Terminal, wrap};
+use super::{Terminal, fill};
 
 use crate::model::{AilmentReport, Coverage, Missing, ProbeReport};
 
@@ -90,14 +90,12 @@ fn state(coverage: &Coverage) -> &str {
 }
 
 fn tell(text: &mut String, Missing { what, why, remedy }: &Missing, width: usize) {
-    for (indent, sentence) in [
-        (4, format!("missing: {what}: {why}.")),
-        (6, format!("fix: {remedy}.")),
-    ] {
-        for line in wrap(&sentence, width - indent) {
-            text.push_str(&format!("{:indent$}{line}\n", ""));
-        }
-    }
+    let (missing, fix) = (
+        format!("missing: {what}: {why}."),
+        format!("fix: {remedy}."),
+    );
+    text.push_str(&fill(&missing, width, "    ", "    "));
+    text.push_str(&fill(&fix, width, "      ", "      "));
 }
 
 #[cfg(test)]

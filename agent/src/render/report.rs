@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use humantime::format_rfc3339_seconds;
 
-use super::{Terminal, names, number, wrap::wrap_hanging};
+use super::{Terminal, fill, names, number};
 
 use crate::model::{
     AilmentReport, Coverage, Evidence, Finding, Missing, NodeReport, Party, Severity,
@@ -128,16 +128,9 @@ impl Text {
 
     /// A text behind a label, its further lines indented.
     fn hanging(&mut self, indent: usize, label: &str, further: usize, text: &str) {
-        let label = format!("{:indent$}{label}", "");
-        let room = |used: usize| self.terminal.width().saturating_sub(used);
-        let lines = wrap_hanging(text, room(label.chars().count()), room(further));
-        for (i, line) in lines.iter().enumerate() {
-            if i == 0 {
-                self.line(&format!("{label}{line}"));
-            } else {
-                self.line(&format!("{:further$}{line}", ""));
-            }
-        }
+        let (first, further) = (format!("{:indent$}{label}", ""), " ".repeat(further));
+        let lines = fill(text, self.terminal.width(), &first, &further);
+        self.text.push_str(&lines);
     }
 
     fn line(&mut self, line: &str) {

@@ -2,6 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+
 use crate::model::Verdict;
 
 /// Standard output, as seen by whoever formats for it.
@@ -21,16 +24,16 @@ impl Terminal {
     const WIDEST: usize = 100;
     const NARROWEST: usize = 40;
 
-    /// What standard output is. `NO_COLOR` set to anything is respected.
+    /// What standard output is. `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` and `TERM` are respected.
     pub fn of_stdout() -> Self {
         let stdout = io::stdout();
-        if !stdout.is_terminal() {
-            return Self::PLAIN;
-        }
-        let size = rustix::termios::tcgetwinsize(&stdout);
+        let columns = stdout.is_terminal().then(|| {
+            let size = rustix::termios::tcgetwinsize(&stdout);
+            size.map_or(0, |size| size.ws_col)
+        });
         Self {
-            width: Self::width_of(size.map_or(0, |size| size.ws_col)),
-            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            width: columns.map_or(Self::PLAIN.width, Self::width_of),
+            colour: AutoStream::choice(&stdout) != ColorChoice::Never,
         }
     }
 
@@ -54,12 +57,13 @@ impl Terminal {
             return name.to_owned();
         }
         let colour = match verdict {
-            Verdict::Healthy => 32,
-            Verdict::Unknown => 36,
-            Verdict::Warning => 33,
-            Verdict::Critical => 31,
+            Verdict::Healthy => AnsiColor::Green,
+            Verdict::Unknown => AnsiColor::Cyan,
+            Verdict::Warning => AnsiColor::Yellow,
+            Verdict::Critical => AnsiColor::Red,
         };
-        format!("\x1b[1;{colour}m{name}\x1b[0m")
+        let style = Style::new().bold().fg_color(Some(colour.into()));
+        format!("{style}{name}{style:#}")
     }
 
     /// A terminal of this width for tests.

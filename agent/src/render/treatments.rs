@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use humantime::format_rfc3339_seconds;
 
-use super::{Terminal, wrap::wrap_hanging};
+use super::{Terminal, fill};
 use crate::model::{Run, RunState, Treatment};
 
 const WIDTH: usize = 80;
@@ -116,11 +116,8 @@ pub fn run_as_text(run: &Run, known: &[Listed], terminal: Terminal) -> String {
 /// A part behind its name, its further lines below the first.
 fn push_part(text: &mut String, width: usize, name: &str, what: &str) {
     const NAME: usize = 11;
-    let room = width.saturating_sub(NAME + 2);
-    for (i, line) in wrap_hanging(what, room, room).iter().enumerate() {
-        let name = if i == 0 { name } else { "" };
-        text.push_str(&format!("  {name:NAME$}{line}\n"));
-    }
+    let (first, further) = (format!("  {name:NAME$}"), " ".repeat(NAME + 2));
+    text.push_str(&fill(what, width, &first, &further));
 }
 
 fn time(unix_seconds: f64) -> String {
