@@ -72,7 +72,7 @@ fn wait<S: AsFd>(
         }
         Err(rustix::io::Errno::INTR) => Some(vec![PollFlags::empty(); waited_for.len() - 1]),
         Err(error) => {
-            tracing::warn!("what happens is noticed at each reading only: {error}");
+            tracing::warn!("events are noticed only at the next reading: {error}");
             None
         }
     }

@@ -11,16 +11,16 @@ use crate::{
 metrics! {
     /// The definitions.
     pub METRICS:
-    /// Requests to the dispatcher's webhook, by the status code of the answer.
+    /// Requests to the dispatcher's webhook, by status code of the answer.
     REQUESTS: Counter = "nodemedic_dispatch_requests_total" ["code"];
-    /// Alerts that came to the dispatcher, by what it, or the agent, has decided.
+    /// Alerts that the dispatcher received, by decision of the dispatcher or the agent.
     ALERTS: Counter = "nodemedic_dispatch_alerts_total" ["decision"];
-    /// Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.
+    /// Alerts that Alertmanager did not send because of max_alerts of the receiver. The dispatcher
+    /// cannot route them.
     TRUNCATED: Counter = "nodemedic_dispatch_truncated_alerts_total" [];
-    /// Agents when they were last asked: idle, treating, unreachable.
+    /// Agents at the last poll: idle, treating, unreachable.
     AGENTS: Gauge = "nodemedic_dispatch_agents" ["state"];
-    /// The limit: so many nodes may be under treatment at once, those that are unreachable among
-    /// them.
+    /// Nodes that may be under treatment at the same time. Unreachable nodes count.
     LIMIT: Gauge = "nodemedic_dispatch_treating_limit" [];
 }
 

@@ -7,36 +7,34 @@ use crate::model::{
 
 metrics! {
     pub(super) METRICS:
-    /// Always 1; the label tells the version of the agent.
+    /// Always 1; the label version is the version of the agent.
     pub(super) BUILD_INFO: Gauge = "nodemedic_build_info" ["version"];
-    /// Series that were left out as there would have been more than metrics.max_series, each
-    /// counted once a reading.
+    /// Series beyond metrics.max_series that the page omits, counted at each reading.
     SERIES_DROPPED: Counter = "nodemedic_series_dropped_total" [];
-    /// 1 if the last tick measured the ailment, at least on its baseline, else 0.
+    /// 1 if the last reading of the ailment succeeded, at least on its baseline, else 0.
     UP: Gauge = "nodemedic_ailment_up" ["ailment"];
-    /// 1 for how far the ailment is measured, 0 for the others: starting, full, partial, waiting
-    /// for its module, unsupported by the kernel as it was booted, failed.
+    /// 1 for the current coverage of the ailment, 0 for the others: starting, full, partial,
+    /// waiting for its module, unsupported by the kernel, failed.
     COVERAGE: Gauge = "nodemedic_ailment_coverage" ["ailment", "coverage"];
-    /// 1 for the verdict in force, 0 for the others.
+    /// 1 for the current verdict, 0 for the others.
     VERDICT: Gauge = "nodemedic_ailment_verdict" ["ailment", "verdict"];
     /// Findings of the last reading, by kind.
     FINDINGS: Gauge = "nodemedic_ailment_findings" ["ailment", "kind"];
-    /// Always 1; the label hook tells how the probe is attached, none if it is not.
+    /// Always 1; the label hook is how the probe is attached, none if it is not.
     PROBE_INFO: Gauge = "nodemedic_ailment_probe_info" ["ailment", "probe", "hook"];
-    /// Wall time that the last tick took for the ailment.
+    /// Duration of the last reading of the ailment.
     MEASURE_SECONDS: Gauge = "nodemedic_ailment_measure_seconds" ["ailment"];
-    /// When the last successful reading was taken, in seconds since the epoch. Absent before the
-    /// first.
+    /// Time of the last successful reading, in seconds since the epoch. Absent before the first.
     READING_TIMESTAMP: Gauge = "nodemedic_ailment_reading_timestamp_seconds" ["ailment"];
-    /// Events that the probes could not count in full since they were attached, by reason.
+    /// Events that the probes lost, in whole or in part, since they were attached, by reason.
     LOST_EVENTS: Counter = "nodemedic_ailment_lost_events_total" ["ailment", "reason"];
-    /// Failures to attach the probes, to take a reading, or to have it before the tick was over.
+    /// Failures to attach the probes, to take a reading, or to finish it within the tick.
     ERRORS: Counter = "nodemedic_ailment_errors_total" ["ailment", "stage"];
     /// Runs of a BPF program, while metrics.bpf_stats is on.
     PROGRAM_RUNS: Counter = "nodemedic_bpf_program_runs_total" ["ailment", "program"];
-    /// Time that a BPF program ran, while metrics.bpf_stats is on.
+    /// Run time of a BPF program, while metrics.bpf_stats is on.
     PROGRAM_SECONDS: Counter = "nodemedic_bpf_program_run_seconds_total" ["ailment", "program"];
-    /// Runs that the kernel left out as the program was running on that CPU already.
+    /// Runs that the kernel skipped because the program, or another kprobe, already ran on that CPU.
     PROGRAM_MISSES: Counter = "nodemedic_bpf_program_recursion_misses_total" ["ailment", "program"];
 }
 

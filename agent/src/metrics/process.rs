@@ -15,13 +15,13 @@ metrics! {
     CPU: Counter = "process_cpu_seconds_total" [];
     /// Open file descriptors of the agent.
     OPEN_FDS: Gauge = "process_open_fds" [];
-    /// The most file descriptors that the agent may open.
+    /// Limit of open file descriptors of the agent.
     MAX_FDS: Gauge = "process_max_fds" [];
-    /// Address space of the agent.
+    /// Virtual memory of the agent.
     VIRTUAL_MEMORY: Gauge = "process_virtual_memory_bytes" [];
-    /// Memory of the agent that is in RAM.
+    /// Resident memory of the agent.
     RESIDENT_MEMORY: Gauge = "process_resident_memory_bytes" [];
-    /// When the agent was started, seconds since the epoch.
+    /// Start time of the agent, in seconds since the epoch.
     START_TIME: Gauge = "process_start_time_seconds" [];
     /// Threads of the agent.
     THREADS: Gauge = "process_threads" [];

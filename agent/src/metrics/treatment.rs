@@ -9,13 +9,13 @@ metrics! {
     pub(super) METRICS:
     /// 1 while the treatment is active, else 0.
     ACTIVE: Gauge = "nodemedic_treatment_active" ["treatment"];
-    /// Transitions of treatments: applied, confirmed, undone (ineffective or harmful, if that is
-    /// why), overridden by another writer, rebooted, failed; dry-run where nothing was set.
-    /// Trigger: manual, auto or alert.
+    /// Transitions of treatments: applied, confirmed, undone (or ineffective, harmful), overridden
+    /// by another program, rebooted, failed; dry-run where the agent set nothing. Trigger: manual,
+    /// auto or alert.
     TOTAL: Counter = "nodemedic_treatment_transitions_total" ["treatment", "trigger", "outcome"];
-    /// Values that somebody has set back while the treatment was active.
+    /// Values that another program changed while the treatment was active.
     DRIFT: Counter = "nodemedic_treatment_drift_total" ["treatment"];
-    /// Treatments that were asked for and not begun, by reason.
+    /// Requests for a treatment that the agent refused, by reason.
     REFUSALS: Counter = "nodemedic_treatment_refusals_total" ["reason"];
 }
 

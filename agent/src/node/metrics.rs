@@ -5,16 +5,17 @@ use crate::model::{DirectoryReport, Sample, metrics};
 metrics! {
     /// While names are asked for.
     pub METRICS:
-    /// Always 1: the source of the names of pods and containers: cri, kubelet or none.
+    /// Always 1; the label source is where the names of pods and containers come from: cri, kubelet
+    /// or none.
     SOURCE_INFO: Gauge = "nodemedic_pod_lookup_source_info" ["source"];
-    /// Pods and containers whose names are known; cut: those for which there was no room
-    /// (node.max_pods).
+    /// Pods and containers with known names; cut: those beyond node.max_pods.
     KNOWN: Gauge = "nodemedic_pod_lookup_objects" ["object"];
-    /// When the names were last read, in seconds since the epoch. Absent before the first time.
+    /// Time of the last successful request for names, in seconds since the epoch. Absent before the
+    /// first.
     LAST_SUCCESS: Gauge = "nodemedic_pod_lookup_last_success_timestamp_seconds" [];
-    /// Duration of the last answered request.
+    /// Duration of the last successful request for names.
     ANSWER_SECONDS: Gauge = "nodemedic_pod_lookup_duration_seconds" [];
-    /// Requests for the names of all pods, by whether they were answered.
+    /// Requests for the names of all pods, by result.
     QUESTIONS: Counter = "nodemedic_pod_lookup_requests_total" ["outcome"];
 }
 

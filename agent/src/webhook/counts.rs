@@ -12,11 +12,12 @@ use crate::model::{MetricDef, Sample, metrics};
 metrics! {
     /// The definitions.
     pub METRICS:
-    /// Requests to the webhook, by the status code of the answer.
+    /// Requests to the webhook, by status code of the answer.
     REQUESTS: Counter = "nodemedic_webhook_requests_total" ["code"];
-    /// Alerts that came to the webhook, by what was decided.
+    /// Alerts that the webhook received, by decision.
     ALERTS: Counter = "nodemedic_webhook_alerts_total" ["decision"];
-    /// Alerts that max_alerts of the receiver has cut off, so that nobody can act on them.
+    /// Alerts that Alertmanager did not send because of max_alerts of the receiver. The agent
+    /// cannot act on them.
     TRUNCATED: Counter = "nodemedic_webhook_truncated_alerts_total" [];
 }
 

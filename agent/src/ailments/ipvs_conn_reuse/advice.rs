@@ -43,8 +43,8 @@ pub(super) fn delayed(reading: &Reading, probed: &ProbedReading) -> Vec<String> 
         }
     }
     advice.push(
-        "let clients keep their connections open, or use more source ports: a port that does not \
-         come back within two minutes meets no old connection"
+        "let clients keep their connections open, or use more source ports: a port that is unused \
+         for two minutes meets no old connection"
             .to_owned(),
     );
     advice.extend(kube_proxy(&settings));
@@ -55,9 +55,9 @@ pub(super) fn delayed(reading: &Reading, probed: &ProbedReading) -> Vec<String> 
 pub(super) fn misdirected(reading: &Reading) -> Vec<String> {
     let settings = of_namespaces(reading);
     let mode = (settings.conn_reuse_mode == Some(0)).then(|| {
-        "sysctl -w net.ipv4.vs.conn_reuse_mode=1: a SYN that meets a finished connection is \
-         scheduled anew; costs: on kernels before 5.9 without the fix, a second for each; undo: \
-         sysctl -w net.ipv4.vs.conn_reuse_mode=0"
+        "sysctl -w net.ipv4.vs.conn_reuse_mode=1: IPVS schedules a SYN that meets a finished \
+         connection to a new destination; costs: on kernels before 5.9 without the fix, a second \
+         for each; undo: sysctl -w net.ipv4.vs.conn_reuse_mode=0"
             .to_owned()
     });
     mode.into_iter().chain(kube_proxy(&settings)).collect()
@@ -72,9 +72,9 @@ pub(super) fn blackholed(reading: &Reading) -> Vec<String> {
 fn against_half_closed(probed: &ProbedReading) -> Option<String> {
     (probed.recent.of(Outcome::Dropped, Reason::TimeWait) > 0).then(|| {
         "lower net.netfilter.nf_conntrack_tcp_timeout_last_ack (30 s) and \
-         nf_conntrack_tcp_timeout_close_wait (60 s): the last acknowledgement of these connections \
-         was lost, and their conntrack entries wait for it; costs: connections that are slow to \
-         close lose their translation; undo: write the old numbers"
+         nf_conntrack_tcp_timeout_close_wait (60 s): the last acknowledgement of these \
+         connections was lost, and their conntrack entries wait for it; costs: connections that \
+         are slow to close lose their translation; undo: set the old values"
             .to_owned()
     })
 }
@@ -82,8 +82,8 @@ fn against_half_closed(probed: &ProbedReading) -> Option<String> {
 fn none_is_safe(probed: &ProbedReading) -> String {
     let drained = probed.recent.of(Outcome::Dropped, Reason::WeightZero);
     if drained > 0 {
-        "no setting removes this delay without sending clients to drained destinations \
-         (expire_nodest_conn=0), which trades a second for an outage"
+        "every setting that removes this delay sends clients to drained destinations \
+         (expire_nodest_conn=0): an outage instead of a second"
             .to_owned()
     } else {
         "no setting removes this delay".to_owned()
@@ -94,7 +94,8 @@ fn none_is_safe(probed: &ProbedReading) -> String {
 fn trade(settings: &VsSettings) -> String {
     match settings.conn_reuse_mode {
         Some(0) => {
-            "conn_reuse_mode is 0 already; only drained destinations are still concerned".to_owned()
+            "conn_reuse_mode is 0 already; only SYNs to drained destinations are still affected"
+                .to_owned()
         }
         _ => "sysctl -w net.ipv4.vs.conn_reuse_mode=0: no SYN waits, but each goes to the \
               destination of its old connection; costs: an outage instead of a delay where that \
@@ -105,8 +106,8 @@ fn trade(settings: &VsSettings) -> String {
 
 fn kube_proxy(settings: &VsSettings) -> Option<String> {
     settings.are_of_kube_proxy().then(|| {
-        "these are the settings of kube-proxy in mode ipvs: it writes expire_nodest_conn, conntrack \
-         and expire_quiescent_template at each start, so what is changed by hand does not last"
+        "these are the settings of kube-proxy in mode ipvs: it sets expire_nodest_conn, conntrack \
+         and expire_quiescent_template at each start, so manual changes do not last"
             .to_owned()
     })
 }

@@ -45,8 +45,8 @@ fn blackholed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
         kind: BLACKHOLED.to_owned(),
         severity: Severity::Critical,
         summary: format!(
-            "{dropped} SYNs on reused client ports were dropped, as every repetition will be: \
-             their old connections lead to destinations that are gone, and IPVS keeps them"
+            "IPVS dropped {dropped} SYNs on reused client ports and will drop every repetition: \
+             it keeps their old connections to removed destinations"
         ),
         evidence: vec![
             seen(Outcome::DroppedSilently, dropped),
@@ -67,8 +67,8 @@ fn misdirected(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
         kind: MISDIRECTED.to_owned(),
         severity: Severity::Critical,
         summary: format!(
-            "{sent} SYNs on reused client ports were sent to destinations of weight 0, where \
-             their old connections led"
+            "IPVS sent {sent} SYNs on reused client ports to destinations with weight 0, those of \
+             their old connections"
         ),
         evidence: vec![seen(Outcome::StaleDestination, sent), share(&syns, sent)],
         culprits: culprits(reading, probed, Outcome::StaleDestination),
@@ -96,8 +96,8 @@ fn delayed(reading: &Reading, probed: &ProbedReading, settings: &Settings) -> Op
             Severity::Warning
         },
         summary: format!(
-            "{dropped} SYNs on reused client ports were dropped; their clients wait for a second \
-             or more until they try again"
+            "the kernel dropped {dropped} SYNs on reused client ports; their clients wait a \
+             second or longer before they repeat them"
         ),
         evidence,
         culprits: culprits(reading, probed, Outcome::Dropped),
@@ -120,14 +120,14 @@ fn exposed(reading: &Reading) -> Option<Finding> {
         kind: DRAINED_EXPOSED.to_owned(),
         severity: Severity::Warning,
         summary: format!(
-            "{drained} destinations have weight 0 while expire_nodest_conn is 0: a SYN on the port \
-             of an old connection goes to them; without probes it is not known whether any did"
+            "{drained} destinations have weight 0 while expire_nodest_conn is 0: a SYN on the \
+             port of an old connection goes to them; whether any did is unknown without probes"
         ),
         evidence: namespaces
             .iter()
             .map(|namespace| Evidence {
                 metric: format!(
-                    "destinations of weight 0 in network namespace {}",
+                    "destinations with weight 0 in network namespace {}",
                     namespace.netns
                 ),
                 value: namespace.scan.drained as f64,
@@ -173,16 +173,19 @@ fn delays(probed: &ProbedReading) -> Vec<Evidence> {
     let longest = bounded(buckets.iter().rposition(|clients| *clients > 0));
     let rows = [
         (
-            "half of the clients that connected had waited for up to, seconds",
+            "median wait of the clients that connected, seconds",
             bounded(median(buckets)),
         ),
-        ("the longest of them for up to, seconds", longest),
+        (
+            "longest wait of the clients that connected, seconds",
+            longest,
+        ),
         (
             "nodemedic_ipvs_conn_reuse_waiting",
             (probed.waiting > 0).then_some(probed.waiting as f64),
         ),
         (
-            "the first of those that wait now has waited for, seconds",
+            "longest wait of the clients that still wait, seconds",
             (probed.waiting > 0).then_some(probed.longest_wait_seconds),
         ),
         (
@@ -402,8 +405,11 @@ mod tests {
         let mut reading = reading(&[(Outcome::Dropped, Reason::WeightZero, 5)], KUBE_PROXY);
         reading.close_timeout = Some(1);
         let text = remedies_of(&reading);
-        assert!(text.contains("no setting removes this delay"), "{text}");
-        assert!(text.contains("trades a second for an outage"), "{text}");
+        assert!(
+            text.contains("every setting that removes this delay"),
+            "{text}"
+        );
+        assert!(text.contains("an outage instead of a second"), "{text}");
     }
 
     #[test]

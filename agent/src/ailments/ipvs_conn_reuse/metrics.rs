@@ -14,42 +14,40 @@ const MAX_NAMESPACES: usize = 20;
 
 metrics! {
     pub(super) ALL:
-    /// TCP SYNs that met an IPVS connection of the same client address and port, by what became of
-    /// them and what of that connection decided it.
+    /// TCP SYNs that met an IPVS connection of the same client address and port, by outcome and
+    /// cause.
     SYNS: Counter = "nodemedic_ipvs_conn_reuse_syns_total" ["outcome", "reason"];
-    /// Time from the first dropped SYN of a client's port to its new connection.
+    /// Time from the first dropped SYN of a client port to its new connection.
     DELAY: Histogram = "nodemedic_ipvs_conn_reuse_delay_seconds" [];
-    /// Clients' ports whose SYN was dropped and that had no connection when they were taken to have
-    /// given up (give_up_after).
+    /// Client ports with a dropped SYN and no connection within give_up_after.
     NEVER_CONNECTED: Counter = "nodemedic_ipvs_conn_reuse_gave_up_total" [];
-    /// Clients' ports whose SYN was dropped and that have no new connection yet.
+    /// Client ports with a dropped SYN and no new connection yet.
     WAITING: Gauge = "nodemedic_ipvs_conn_reuse_waiting" [];
-    /// The same SYNs by network namespace, virtual service and the destination of the connection
-    /// that they met.
+    /// The SYNs of nodemedic_ipvs_conn_reuse_syns_total, by network namespace, virtual service and
+    /// destination of the old connection.
     SERVICE_SYNS: Counter = "nodemedic_ipvs_conn_reuse_service_syns_total"
         ["netns", "service", "old_destination", "outcome"];
-    /// The same SYNs by network namespace of the service and address of the client.
+    /// The SYNs of nodemedic_ipvs_conn_reuse_syns_total, by network namespace of the service and
+    /// address of the client.
     CLIENT_SYNS: Counter = "nodemedic_ipvs_conn_reuse_client_syns_total"
         ["netns", "client", "outcome"];
     // Apart from the counter, whose series must not change when a name is found out.
-    /// Always 1: the pod of Kubernetes that has a client's address for itself. The labels are empty
-    /// where it is of none that is known. Beside these, label_*: the labels of the pod that
-    /// node.pod_labels names.
+    /// Always 1; the Kubernetes pod that owns a client address. Labels without a value are empty.
+    /// Further labels, label_*: the labels of the pod that node.pod_labels names.
     CLIENT_INFO: Gauge = "nodemedic_ipvs_conn_reuse_client_info" ["client", "namespace", "pod"];
-    /// Destinations of weight 0 in all network namespaces.
+    /// Destinations with weight 0 in all network namespaces.
     DRAINED: Gauge = "nodemedic_ipvs_conn_reuse_drained_destinations" [];
-    /// Sysctls net.ipv4.vs.* in force that decide about such SYNs, by network namespace with
+    /// Current sysctls net.ipv4.vs.* that decide about such SYNs, by network namespace with
     /// services.
     SETTING: Gauge = "nodemedic_ipvs_conn_reuse_setting" ["netns", "setting"];
-    /// 1 while every packet of IPVS is looked at, as some connections may be kept that lead to
-    /// destinations drained or gone; 0 else.
+    /// 1 while a probe runs for every packet of IPVS, which is while connections may lead to
+    /// drained or removed destinations, else 0.
     WATCHING: Gauge = "nodemedic_ipvs_conn_reuse_tracing_active" [];
-    /// Conntrack entries of dead connections that the treatment sweep_dead has opened for the next
-    /// SYN, by why the connection was dead.
+    /// Conntrack entries that the treatment sweep_dead marked reusable for the next SYN, by the
+    /// reason why the connection is dead.
     SWEPT: Counter = "nodemedic_ipvs_conn_reuse_swept_total" ["reason"];
-    /// How often the treatment sweep_dead left something undone: entries beyond the rate
-    /// (sweep_rate), a pass with more connections than are looked at (sweep_connections), events
-    /// that the kernel had no room for, errors.
+    /// Work that the treatment sweep_dead skipped: entries beyond sweep_rate, passes beyond
+    /// sweep_connections, events that the kernel had no room for, errors.
     SWEEP_LEFT: Counter = "nodemedic_ipvs_conn_reuse_sweep_skipped_total" ["reason"];
 }
 

@@ -98,7 +98,7 @@ pub(super) const SKB_DATA: MemberPath = IMAGE.member("sk_buff.data");
 
 const CONNECTIONS: Probe = Probe {
     name: "connections",
-    gives: "how long clients wait, and where their connections go at last",
+    gives: "how long clients wait, and to which destination they connect in the end",
     candidates: fentry_or_kprobe![MODULE =>
         "schedule", at return of "ip_vs_schedule"
     ],
@@ -106,7 +106,7 @@ const CONNECTIONS: Probe = Probe {
 
 const REUSES: Probe = Probe {
     name: "reuses",
-    gives: "the SYNs for which IPVS lets go of a connection",
+    gives: "the SYNs for which IPVS expires a connection",
     candidates: fentry_or_kprobe![MODULE =>
         "expire", at entry of "ip_vs_conn_expire_now"
     ],
@@ -114,8 +114,8 @@ const REUSES: Probe = Probe {
 
 const CHANGES: Probe = Probe {
     name: "changes",
-    gives: "that the packet hook is watched at once when a destination is drained or removed, \
-            and not at the next reading",
+    gives: "tracing of the packet hook from the moment when a destination is drained or removed, \
+         not from the next reading",
     candidates: fentry_or_kprobe![MODULE =>
         "removal", at entry of "__ip_vs_del_dest",
         "edit", at entry of "ip_vs_edit_dest"
@@ -126,7 +126,7 @@ const CHANGES: Probe = Probe {
 /// be left.
 static KEPT: Probe = Probe {
     name: "kept",
-    gives: "the SYNs that go to drained destinations, or that are dropped silently",
+    gives: "the SYNs that go to drained destinations, or that IPVS drops silently",
     candidates: &[
         Candidate::fentry(programs![MODULE =>
             "hook_fexit", at return of "ip_vs_in_hook",
@@ -152,7 +152,7 @@ static KEPT: Probe = Probe {
 /// Attached for as long as it takes to know a recorded layout.
 static SPECIMENS: Probe = Probe {
     name: "layout",
-    gives: "the certainty that a recorded layout is the running module's",
+    gives: "the proof that a recorded layout fits the running module",
     candidates: &[Candidate::kprobe(programs![MODULE =>
         "new_kretprobe", at return of "ip_vs_conn_new",
         "new_kprobe", at entry of "ip_vs_conn_new"

@@ -22,7 +22,7 @@ const EXPIRE_NODEST_CONN: &str = "net.ipv4.vs.expire_nodest_conn";
 
 /// Why nothing that is done to conntrack entries helps.
 const DROPS_EVERY_REUSE: &str =
-    "this kernel drops the first SYN on every reused port, whatever becomes of the entry";
+    "this kernel drops the first SYN on every reused port, even without the entry";
 
 /// Safest first. `conn_reuse_mode` is not among them: 0 trades a delay for an outage, and
 /// what 1 does depends on the kernel's fixes, so that is left to people.
@@ -30,14 +30,14 @@ pub(super) const TREATMENTS: &[&Treatment] = &[&CLOSE, &SWEEP, &EXPIRE_NODEST];
 
 static CLOSE: Treatment = Treatment {
     name: "tcp_timeout_close",
-    effect: "the conntrack entry of a reset connection goes before the client comes back, and the \
-             SYN is scheduled at once",
-    cost: "packets of the reset connection that come later meet no entry and are not translated",
-    acts: "on connections that are reset from then on; one that was reset before keeps its entry \
-           for up to 10 s",
-    applies: "where SYNs on the ports of connections that the server had reset are dropped, on a \
-              kernel that lets a SYN reopen a finished entry (Linux 5.9 and later, and fixed \
-              stable ones; told by behaviour)",
+    effect: "the conntrack entry of a reset connection expires before the client returns, and \
+           IPVS schedules the SYN at once",
+    cost: "NAT does not translate late packets of the reset connection",
+    acts: "on connections that are reset after the change; earlier ones keep their entries for up \
+           to 10 s",
+    applies: "where the kernel drops SYNs on the ports of connections that the server reset, if \
+           it lets a SYN reopen a finished entry (Linux 5.9 and later, and fixed stable kernels; \
+           detected by behaviour)",
     keys: &[Bound {
         key: CLOSE_TIMEOUT,
         allowed: SHORT_CLOSE_TIMEOUT..=SHORT_CLOSE_TIMEOUT,
@@ -48,38 +48,38 @@ static CLOSE: Treatment = Treatment {
 
 static SWEEP: Treatment = Treatment {
     name: "sweep_dead",
-    effect: "the agent finds connections of IPVS that are dead, and marks their conntrack entries \
-             reusable, so that the next SYN is scheduled at once. Dead are those that were reset, \
-             those that both sides have closed, and those of a drained server that has closed \
-             them and whose client does not answer for 3 s",
-    cost: "the agent goes through IPVS's connections once a second, for at most two percent of one \
-           CPU, and the kernel tells it of connections that change their state, a few \
-           microseconds for each. No entry is removed, so late packets are still translated",
-    acts: "within milliseconds after a reset, where conntrack has events of its entries (with \
-           nf_conntrack_events at 2, those made since), else within a second or two. Connections \
-           that may be alive are left as they are",
-    applies: "where SYNs are dropped once, on a kernel that lets a SYN reopen a finished entry \
-              (Linux 5.9 and later, and fixed stable ones; told by behaviour), while the module \
-              nf_conntrack_netlink is loaded; in each network namespace with services and \
-              vs.conntrack=1",
+    effect: "the agent finds dead connections of IPVS and marks their conntrack entries reusable, \
+           so that IPVS schedules the next SYN at once. Dead are connections after a reset, \
+           connections that both sides closed, and connections that a drained server closed and \
+           that had no answer from the client for 3 s",
+    cost: "the agent reads IPVS's connections once a second, for at most 2 % of one CPU, and \
+           receives an event for each change of state, a few microseconds each. It removes no \
+           entry, so NAT still translates late packets",
+    acts: "within milliseconds after a reset, where conntrack sends events (with \
+           nf_conntrack_events at 2, only for new entries), else within a second or two. It does \
+           not touch connections that may be alive",
+    applies: "where the kernel drops SYNs once, if it lets a SYN reopen a finished entry (Linux \
+           5.9 and later, and fixed stable kernels; detected by behaviour), while the module \
+           nf_conntrack_netlink is loaded; in each network namespace with services and \
+           vs.conntrack=1",
     keys: &[Bound {
         key: SWEEP_DEAD,
         allowed: 1..=1,
     }],
-    durable: "it is the agent itself that does this, so it lasts with sweep_dead = \"auto\" in \
-              [treatments], and nf_conntrack_netlink in a file of /etc/modules-load.d",
+    durable: "the agent itself does this: set sweep_dead = \"auto\" in [treatments], and add \
+         nf_conntrack_netlink to a file of /etc/modules-load.d",
 };
 
 static EXPIRE_NODEST: Treatment = Treatment {
     name: "expire_nodest_conn",
-    effect: "IPVS lets go of connections whose destination is drained or gone when a packet of \
-             theirs comes, and schedules a SYN anew",
-    cost: "connections to destinations that were removed end at their next packet instead of \
-           timing out; a SYN whose old conntrack entry still stands is dropped once, and its \
+    effect: "IPVS expires connections to drained or removed destinations at their next packet, \
+           and schedules a SYN to a new destination",
+    cost: "connections to removed destinations end at their next packet instead of at their \
+           timeout; the kernel drops a SYN once if the old conntrack entry still exists, and the \
            client waits a second",
     acts: "with the next packet of a connection",
-    applies: "where it is 0 and SYNs are dropped silently or sent to drained destinations, in each \
-              network namespace with services",
+    applies: "where it is 0 and IPVS drops SYNs silently or sends them to drained destinations, \
+           in each network namespace with services",
     keys: &[Bound {
         key: EXPIRE_NODEST_CONN,
         allowed: 1..=1,
@@ -103,7 +103,7 @@ fn shorter_close(reading: &Reading) -> Proposal {
     let objection = match &reading.probed {
         Some(probed) if probed.drops_every_reuse() => Some(DROPS_EVERY_REUSE),
         Some(probed) if !probed.may_be_reset() => {
-            Some("no SYN was dropped for a connection that its server had reset")
+            Some("no SYN was dropped because of a connection that its server reset")
         }
         Some(_) | None => None,
     };

@@ -14,13 +14,14 @@ pub(super) fn advice(reading: &Reading) -> Vec<String> {
     }
     advice.extend(fewer_cpus(reading));
     advice.push(
-        "make fewer services: a NodePort is one for each address of the node, an external IP one \
-         for each port"
+        "use fewer services: a NodePort takes one for each address of the node, an external IP \
+         one for each port"
             .to_owned(),
     );
     if reading.holds_up_packets() {
         advice.push(
-            "use Linux 6.2 or later, where threads estimate in short pieces and nobody waits"
+            "use Linux 6.2 or later, where kernel threads estimate in short pieces and no packet \
+             waits"
                 .to_owned(),
         );
     }
@@ -34,8 +35,8 @@ fn other_cpus(reading: &Reading) -> Option<String> {
         list => list.to_owned(),
     };
     Some(format!(
-        "sysctl -w {EST_CPULIST}=LIST: the threads keep to CPUs that have time, of those that the \
-         writer may use itself; undo: write {undo}"
+        "sysctl -w {EST_CPULIST}=LIST: the threads run on idle CPUs, out of those that the writer \
+         may use itself; undo: set {undo}"
     ))
 }
 
@@ -45,9 +46,9 @@ fn fewer_cpus(reading: &Reading) -> Option<String> {
     let (worst, now) = reading.longest_predicted()?;
     (possible > online).then(|| {
         format!(
-            "boot with possible_cpus={online}: a pass visits each of {possible} possible CPUs, \
-             and {online} are there, so it would take about {} instead of {}; costs: no CPU beyond \
-             them can be added without a reboot; undo: take it off the command line",
+            "boot with possible_cpus={online}: a pass visits each of {possible} possible CPUs, of \
+             which {online} are online, so it would take about {} instead of {}; costs: further \
+             CPUs need a reboot; undo: remove it from the command line",
             seconds_as_text(reading.predicted(worst, online)),
             seconds_as_text(now)
         )

@@ -75,7 +75,8 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
     let summary = match (seen, predicted) {
         (None, None) => return None,
         (Some(pass), _) => format!(
-            "a pass of the IPVS estimator held CPU {} for {}; nobody is known to have waited yet",
+            "a pass of the IPVS estimator held CPU {} for {}; no packet or task is known to have \
+             waited yet",
             pass.cpu,
             seconds_as_text(pass.seconds)
         ),
@@ -98,7 +99,7 @@ fn at_risk(reading: &Reading, settings: &Settings) -> Option<Finding> {
         evidence,
         culprits: culprits(reading),
         victims: vec![Party {
-            who: "packets received on the CPU of a pass, and tasks that run there".to_owned(),
+            who: "packets and tasks of the CPU of a pass".to_owned(),
             share: "none known yet".to_owned(),
         }],
         remedies: advice(reading),
@@ -123,7 +124,7 @@ fn busy(reading: &Reading, settings: &Settings) -> Option<Finding> {
         kind: ESTIMATOR_CPU.to_owned(),
         severity: Severity::Warning,
         summary: format!(
-            "the {} threads of the IPVS estimator take {:.1} % of a CPU",
+            "the {} threads of the IPVS estimator use {:.1} % of a CPU",
             threads.threads,
             share * 100.0
         ),
@@ -168,7 +169,7 @@ fn measured(recent: &Recent, settings: &Settings) -> Vec<Evidence> {
 
 fn prediction(reading: &Reading, seconds: f64, limit: f64) -> Evidence {
     let from = if reading.cost.calibrated {
-        "by passes seen on this node"
+        "from passes on this node"
     } else {
         COST_SOURCE
     };
@@ -213,7 +214,7 @@ fn culprits(reading: &Reading) -> Vec<Party> {
                 namespace.netns, namespace.pid
             ),
             share: format!(
-                "{about}{} services and {} destinations, {} of them of weight 0",
+                "{about}{} services and {} destinations, {} of them with weight 0",
                 namespace.services(),
                 namespace.destinations(),
                 namespace.scan.drained
@@ -401,7 +402,11 @@ mod tests {
             calibrated.summary.ends_with("about 640 ms"),
             "{calibrated:?}"
         );
-        assert!(calibrated.evidence[0].metric.contains("seen on this node"));
+        assert!(
+            calibrated.evidence[0]
+                .metric
+                .contains("from passes on this node")
+        );
         reading.cost = Cost::LITERATURE;
         let read = only(&reading);
         assert!(read.evidence[0].metric.contains("mailing list"), "{read:?}");

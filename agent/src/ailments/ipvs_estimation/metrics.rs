@@ -14,44 +14,43 @@ const MAX_NAMESPACES: usize = 20;
 
 metrics! {
     pub(super) ALL:
-    /// Time for which one pass of the IPVS estimator held its CPU: in the timer softirq (up to
-    /// Linux 6.1) or on a workqueue over all estimators of a network namespace, in a kthread over
-    /// one chain of them, by what it runs in.
+    /// Time that one pass of the IPVS estimator held its CPU, by context. A pass covers all
+    /// estimators of a network namespace in the timer softirq (up to Linux 6.1) or on a workqueue,
+    /// and one chain of them in a kthread.
     DURATION: Histogram = "nodemedic_ipvs_estimation_duration_seconds" ["context"];
-    /// The longest pass since the last reading; 0 where there was none.
+    /// The longest pass since the last reading; 0 without a pass.
     LONGEST: Gauge = "nodemedic_ipvs_estimation_longest_seconds" [];
-    /// Time for which receive softirqs that a pass found pending, or that were raised during it,
-    /// waited for their run, while waits were watched.
+    /// Time that receive softirqs waited because of a pass, while tracing is active.
     RX_WAIT: Histogram = "nodemedic_ipvs_estimation_rx_wait_seconds" [];
-    /// Time for which a task that a slow pass interrupted, or that was woken to its CPU while waits
-    /// were watched, could not run.
+    /// Time that a task could not run because a slow pass interrupted it or held the CPU of its
+    /// wake-up, while tracing is active.
     TASK_WAIT: Histogram = "nodemedic_ipvs_estimation_task_wait_seconds" [];
-    /// 1 while the tracepoints are attached that tell who waits, which is while passes are slow,
-    /// else 0.
+    /// 1 while the tracepoints on waiting packets and tasks are attached, which is while passes are
+    /// slow, else 0.
     WATCHING: Gauge = "nodemedic_ipvs_estimation_tracing_active" [];
-    /// Estimators, one for each service and destination and one for all, by network namespace that
-    /// has services.
+    /// Estimators, one for each service and destination and one for the total, by network namespace
+    /// with services.
     ESTIMATORS: Gauge = "nodemedic_ipvs_estimation_estimators" ["netns"];
-    /// IPVS services of all network namespaces that a process lives in.
+    /// IPVS services of all network namespaces with a process.
     SERVICES: Gauge = "nodemedic_ipvs_estimation_services" [];
-    /// Destinations of IPVS services, by whether they get new connections (weight 0 does not), of
-    /// all network namespaces.
+    /// Destinations of IPVS services in all network namespaces, by state: with weight 0 a
+    /// destination gets no new connections.
     DESTINATIONS: Gauge = "nodemedic_ipvs_estimation_destinations" ["state"];
-    /// 1 while estimators are visited in a network namespace, 0 while run_estimation is 0 and the
-    /// statistics of IPVS are frozen; absent where that is not known.
+    /// 1 while IPVS rate estimation is on in a network namespace, 0 while it is off and the
+    /// statistics of IPVS are frozen; absent if unknown.
     ENABLED: Gauge = "nodemedic_ipvs_estimation_enabled" ["netns"];
-    /// CPUs that could be there, each of which a pass visits once for each estimator.
+    /// Possible CPUs. A pass visits each once for each estimator.
     POSSIBLE_CPUS: Gauge = "nodemedic_ipvs_estimation_possible_cpus" [];
     /// Time that one estimator takes for one possible CPU.
     COST: Gauge = "nodemedic_ipvs_estimation_visit_seconds" [];
-    /// 1 where that time was seen on this node, 0 where it is still the one of the kernel's mailing
-    /// list.
+    /// 1 if nodemedic_ipvs_estimation_visit_seconds was measured on this node, 0 if it is the value
+    /// from the kernel's mailing list.
     CALIBRATED: Gauge = "nodemedic_ipvs_estimation_calibrated" [];
-    /// Time that visiting all estimators of the largest network namespace takes, every two seconds:
-    /// in one piece in the timer softirq, in short ones in a kthread; 0 while none are visited.
+    /// Predicted time that the estimator of the largest network namespace needs every two seconds:
+    /// in one piece in the timer softirq, in short pieces in a kthread; 0 while rate estimation is
+    /// off.
     PREDICTED: Gauge = "nodemedic_ipvs_estimation_predicted_seconds" [];
-    /// CPU time that the estimator took: by the clocks of its kthreads where it has such, else the
-    /// time of all passes.
+    /// CPU time of the estimator: of its kthreads where it has them, else of all passes.
     CPU_SECONDS: Counter = "nodemedic_ipvs_estimation_cpu_seconds_total" [];
     /// Kthreads of the estimator (Linux 6.2 and later).
     THREADS: Gauge = "nodemedic_ipvs_estimation_threads" [];

@@ -14,22 +14,21 @@ use crate::{
 
 /// What `run_estimation=0` takes away (ip_vs_ctl.c, `ip_vs_copy_stats` and
 /// `ip_vs_stats_percpu_show`).
-const FROZEN: &str = "ipvsadm --stats and --rate, the netlink statistics and \
-                      /proc/net/ip_vs_stats stand still, and with them whatever exports them; \
-                      the lines by CPU of /proc/net/ip_vs_stats_percpu and the numbers of \
-                      connections stay live";
+const FROZEN: &str = "ipvsadm --stats and --rate, the netlink statistics, /proc/net/ip_vs_stats \
+     and all exporters of these freeze; the lines by CPU of /proc/net/ip_vs_stats_percpu and the \
+     numbers of connections stay live";
 
 /// The gentlest first. `est_cpulist` is left to people: which CPUs have time is theirs to know.
 pub(super) const TREATMENTS: &[&Treatment] = &[&YIELD, &STOP];
 
 static YIELD: Treatment = Treatment {
     name: "est_nice",
-    effect: "the threads of the estimator let whatever else wants the CPU go first",
-    cost: "while the CPUs are busy, the rates of ipvsadm --rate may be late",
-    acts: "at once: the kernel makes the threads anew; connections and their scheduling do not \
-           notice",
-    applies: "where threads estimate (Linux 6.2 and later) and nobody has set est_nice below 0; \
-              in each network namespace with services",
+    effect: "the threads of the estimator yield to every other task",
+    cost: "while the CPUs are busy, ipvsadm --rate may lag",
+    acts: "at once: the kernel restarts the threads; connections and their scheduling are not \
+           affected",
+    applies: "where kernel threads estimate (Linux 6.2 and later) and est_nice is not below 0; in \
+           each network namespace with services",
     keys: &[Bound {
         key: EST_NICE,
         allowed: LOWEST_NICE as u64..=LOWEST_NICE as u64,
@@ -41,12 +40,12 @@ static YIELD: Treatment = Treatment {
 static STOP: Treatment = Treatment {
     name: "run_estimation",
     effect: "IPVS rate estimation is off",
-    cost: "ipvsadm --stats and --rate, the netlink statistics and /proc/net/ip_vs_stats stand \
-           still, and with them whatever exports them",
-    acts: "within 2 s; connections and their scheduling do not notice (schedulers that weigh by \
+    cost: "ipvsadm --stats and --rate, the netlink statistics, /proc/net/ip_vs_stats and all \
+           exporters of these freeze",
+    acts: "within 2 s; connections and their scheduling are not affected (schedulers that count \
            connections use other counters)",
-    applies: "where the kernel has net.ipv4.vs.run_estimation (5.10 has not); in each network \
-              namespace with services, those that come later too",
+    applies: "where the kernel has net.ipv4.vs.run_estimation (5.10 does not); in each network \
+           namespace with services, later ones included",
     keys: &[Bound {
         key: RUN_ESTIMATION,
         allowed: 0..=0,
@@ -103,8 +102,8 @@ fn yielded(reading: &Reading) -> Option<String> {
     let seconds = reading.threads?.window_yielding_seconds;
     (seconds > 0.0).then(|| {
         format!(
-            "threads of the estimator take {:.1} % of a CPU at nice {LOWEST_NICE}: whatever else \
-             wants it goes first",
+            "the threads of the estimator use {:.1} % of a CPU at nice {LOWEST_NICE}: they yield \
+             to every other task",
             seconds / reading.window_seconds.max(f64::EPSILON) * 100.0
         )
     })

@@ -5,13 +5,13 @@ use super::measure::{DiskReading, NodeReading};
 /// Advice for a node that is short of memory, safest first.
 pub(super) fn for_reclaim() -> Vec<String> {
     vec![
-        "give the largest allocator a memory.high (in Kubernetes a memory limit) near what it \
-         needs, so that it reclaims its own pages and not those of others; undo: write max"
+        "set memory.high of the largest allocator (in Kubernetes a memory limit) near what it \
+         needs, so that it reclaims its own pages and not those of others; undo: set max"
             .to_owned(),
-        "protect who waits with memory.low near what it needs (in Kubernetes memory requests with \
-         MemoryQoS): others' pages go first; undo: write 0"
+        "set memory.low of the cgroups that wait near what they need (in Kubernetes memory \
+         requests with MemoryQoS): the kernel reclaims other pages first; undo: set 0"
             .to_owned(),
-        "have less run on this node, or give it more memory".to_owned(),
+        "run less on this node, or add memory".to_owned(),
     ]
 }
 
@@ -21,11 +21,12 @@ pub(super) fn for_limit(path: &str, name: &str, value: u64) -> Vec<String> {
     vec![
         "no sysctl helps: this is the cgroup's own memory limit".to_owned(),
         format!(
-            "raise it where the node has memory to spare: echo {more} > /sys/fs/cgroup{path}/{name} \
-             (in Kubernetes resources.limits.memory; systemd: MemoryHigh=, MemoryMax=); undo: echo \
+            "raise it if the node has free memory: echo {more} > /sys/fs/cgroup{path}/{name} (in \
+             Kubernetes resources.limits.memory; systemd: MemoryHigh=, MemoryMax=); undo: echo \
              {value} > /sys/fs/cgroup{path}/{name}"
         ),
-        "have the largest allocator need less: a smaller heap, fewer workers, no tmpfs".to_owned(),
+        "reduce what the largest allocator needs: a smaller heap, fewer workers, no tmpfs"
+            .to_owned(),
     ]
 }
 
@@ -35,12 +36,12 @@ pub(super) fn for_quota(path: &str, cpus: Option<f64>) -> Vec<String> {
     vec![
         "no sysctl helps: this is a CPU quota".to_owned(),
         format!(
-            "raise it{now}, or take it away and rely on the share (in Kubernetes \
+            "raise it{now}, or remove it and rely on cpu.weight (in Kubernetes \
              resources.limits.cpu; systemd: CPUQuota=): echo max > /sys/fs/cgroup{path}/cpu.max; \
-             undo: write the old line"
+             undo: set the old line"
         ),
-        "have it run fewer threads at once (GOMAXPROCS, worker counts): many threads use a quota \
-         up at the begin of each period and then all wait for its end"
+        "run fewer threads at once (GOMAXPROCS, worker counts): many threads use up a quota at \
+         the start of each period and then all wait for its end"
             .to_owned(),
     ]
 }
@@ -49,19 +50,19 @@ pub(super) fn for_quota(path: &str, cpus: Option<f64>) -> Vec<String> {
 pub(super) fn for_contention(kept_away: bool) -> Vec<String> {
     if kept_away {
         return vec![
-            "no sysctl helps: CPUs are idle that those who wait may not use. Look at \
-             cpuset.cpus of their cgroup, at the affinity of their threads (taskset -p PID) and at \
-             the CPU manager's policy"
+            "no sysctl helps: the tasks that wait may not use the idle CPUs. Look at cpuset.cpus \
+             of their cgroup, at the affinity of their threads (taskset -p PID) and at the CPU \
+             manager's policy"
                 .to_owned(),
         ];
     }
     vec![
-        "no sysctl helps: there is more to run than there are CPUs".to_owned(),
-        "give those who wait a larger share: cpu.weight of their cgroup (in Kubernetes \
-         resources.requests.cpu; systemd: CPUWeight=); undo: write the old weight, 100 by default"
+        "no sysctl helps: more tasks are runnable than there are CPUs".to_owned(),
+        "raise cpu.weight of the cgroups that wait (in Kubernetes resources.requests.cpu; \
+         systemd: CPUWeight=); undo: set the old weight, 100 by default"
             .to_owned(),
-        "bound the largest runner with a quota (cpu.max; in Kubernetes resources.limits.cpu), or \
-         have it run elsewhere; undo: write max"
+        "limit the largest CPU user with a quota (cpu.max; in Kubernetes resources.limits.cpu), \
+         or move it to another node; undo: set max"
             .to_owned(),
     ]
 }
@@ -71,8 +72,8 @@ pub(super) fn for_io_limit(path: &str, device: &str) -> Vec<String> {
     vec![
         "no sysctl helps: this is the cgroup's own limit on the disk".to_owned(),
         format!(
-            "raise it, or take it away: echo \"{device} rbps=max wbps=max riops=max wiops=max\" > \
-             /sys/fs/cgroup{path}/io.max (systemd: IOReadBandwidthMax= and the like); undo: write \
+            "raise it, or remove it: echo \"{device} rbps=max wbps=max riops=max wiops=max\" > \
+             /sys/fs/cgroup{path}/io.max (systemd: IOReadBandwidthMax= and the like); undo: set \
              the old line"
         ),
     ]
@@ -82,15 +83,16 @@ pub(super) fn for_io_limit(path: &str, device: &str) -> Vec<String> {
 pub(super) fn for_io(node: &NodeReading, disk: Option<&DiskReading>) -> Vec<String> {
     let device = disk.map_or("MAJOR:MINOR", |disk| &disk.device);
     let mut advice = vec![format!(
-        "bound whoever reads and writes most: echo \"{device} wbps=BYTES\" > io.max of its cgroup, \
-         or a smaller io.weight; undo: echo \"{device} wbps=max\""
+        "limit the cgroup with the most I/O: echo \"{device} wbps=BYTES\" > io.max of that \
+         cgroup, or a smaller io.weight; undo: echo \"{device} wbps=max\""
     )];
     if node.events.swap_in > 0 {
         advice.push(
-            "pages are read back from swap: the disk is not to blame, the node is short of memory"
+            "the kernel reads pages back from swap: the node is short of memory, and the disk is \
+             not the cause"
                 .to_owned(),
         );
     }
-    advice.push("put it on another disk, or a faster one".to_owned());
+    advice.push("use another disk, or a faster one".to_owned());
     advice
 }

@@ -145,30 +145,30 @@ impl Cause {
     /// What tasks do meanwhile, for a sentence that begins with who.
     pub const fn does(self) -> &'static str {
         match self {
-            Self::DirectReclaim => "reclaimed memory themselves, as the node is short of it",
-            Self::CgroupReclaim => "reclaimed memory of a cgroup that is at its limit",
-            Self::Compaction => "moved pages together",
+            Self::DirectReclaim => "reclaimed memory themselves, because the node is short of it",
+            Self::CgroupReclaim => "reclaimed memory of a cgroup at its limit",
+            Self::Compaction => "compacted memory",
             Self::SwapIn => "read pages back from swap",
-            Self::Refault => "read back file pages that were let go too soon",
-            Self::Kswapd | Self::Kcompactd | Self::Khugepaged => "worked for others",
-            Self::BlkcgThrottle => "were kept from swapping more",
-            Self::RunQueue => "waited for others to leave the CPU",
+            Self::Refault => "read file pages back that were reclaimed too early",
+            Self::Kswapd | Self::Kcompactd | Self::Khugepaged => "worked on behalf of other tasks",
+            Self::BlkcgThrottle => "were throttled because they swap too much",
+            Self::RunQueue => "waited for a CPU that other tasks used",
             Self::Throttled => "waited for the next period of the quota",
-            Self::Iowait => "waited for an answer of the disk",
-            Self::Other => "waited in a path of the kernel that is not known",
-            Self::Unknown => "waited; the path was not seen",
+            Self::Iowait => "waited for the disk",
+            Self::Other => "waited, cause unknown",
+            Self::Unknown => "waited, cause not traced",
         }
     }
 
     /// What tasks have to do, after "wait for memory: they have to".
     pub const fn has_to(self) -> &'static str {
         match self {
-            Self::DirectReclaim => "reclaim it themselves, as the node is short of it",
-            Self::CgroupReclaim => "reclaim what their cgroup has, which is at its limit",
-            Self::Compaction => "have it moved together",
-            Self::SwapIn => "have it read back from swap",
-            Self::Refault => "have file pages read back that were let go too soon",
-            Self::BlkcgThrottle => "pause, as they swap more than their share",
+            Self::DirectReclaim => "they reclaim it themselves, because the node is short of it",
+            Self::CgroupReclaim => "they reclaim that of their own cgroup, which is at its limit",
+            Self::Compaction => "they compact it",
+            Self::SwapIn => "they read it back from swap",
+            Self::Refault => "they read file pages back that were reclaimed too early",
+            Self::BlkcgThrottle => "they pause, because they swap too much",
             Self::Kswapd
             | Self::Kcompactd
             | Self::Khugepaged
@@ -176,7 +176,7 @@ impl Cause {
             | Self::Throttled
             | Self::Iowait
             | Self::Other
-            | Self::Unknown => "get it, by a path of the kernel that is not known",
+            | Self::Unknown => "the cause is unknown",
         }
     }
 

@@ -55,14 +55,14 @@ pub(super) fn notes(reading: &Reading) -> Vec<String> {
     let cut = cut.map(|walk| {
         format!(
             "the scan of the tree of cgroups ended early, after {} of {}: scan_timeout and \
-             max_cgroups in [ailments.psi_stall] bound it",
+             max_cgroups in [ailments.psi_stall] limit it",
             walk.visited, walk.known
         )
     });
     let starting = cpu::agent_is_starting(reading).then(|| {
         format!(
-            "the agent itself took {:.1} s of CPU time as it started: who waited for a CPU is not \
-             judged this time",
+            "the agent itself used {:.1} s of CPU time for its start: this reading does not judge \
+             waits for a CPU",
             reading.agent_seconds
         )
     });

@@ -15,52 +15,48 @@ use crate::{
 
 metrics! {
     pub(super) ALL:
-    /// Time for which at least one task (some), or all that had something to do (full), waited for
-    /// a resource: on the node since boot, in a cgroup with those below it since it is shown.
-    /// Cgroups that are not shown are added up in other.
+    /// Time that at least one task (some), or all tasks with work (full), waited for a resource: on
+    /// the node since boot, in a cgroup and those below it since its series exists. The series
+    /// other is the sum of all other cgroups.
     SECONDS: Counter = "nodemedic_psi_stall_seconds_total" ["resource", "stall", "cgroup"];
     // Apart from the counter, whose series must not change when a name is found out.
-    /// Always 1: whose a cgroup is that is shown, as far as its path tells, and what Kubernetes
-    /// calls it, as far as the runtime or the kubelet has told. A label is empty where there is no
-    /// such thing, and all but scope are for other. Beside these, label_*: the labels of the pod
+    /// Always 1; the pod, container or unit of a cgroup, from its path and from the runtime or the
+    /// kubelet. Labels without a value are empty. Further labels, label_*: the labels of the pod
     /// that node.pod_labels names.
     SCOPE_INFO: Gauge = "nodemedic_psi_stall_cgroup_info"
         ["cgroup", "namespace", "pod", "container", "pod_uid", "qos", "container_id", "runtime", "unit"];
-    /// 1 while the kernel calls for a reading as soon as tasks of the node wait for too much of a
-    /// second, else 0.
+    /// 1 while PSI triggers wake the agent as soon as tasks of the node wait too long, else 0.
     ARMED: Gauge = "nodemedic_psi_stall_triggers_active" [];
-    /// Cgroups for which the kernel calls as well: those that have waited most lately.
+    /// Cgroups with PSI triggers: those with the most recent stalls.
     ARMED_CGROUPS: Gauge = "nodemedic_psi_stall_cgroup_triggers_active" [];
-    /// How often the kernel has called for a reading, by what tasks waited for.
+    /// Events of PSI triggers, by resource.
     CALLS: Counter = "nodemedic_psi_stall_trigger_events_total" ["resource"];
-    /// Events of memory management that tell why tasks wait for memory, on the node since boot;
-    /// what a cgroup's own limit brings about is left out of allocstall, pgscan and pgsteal.
+    /// Events of memory management on the node since boot that explain why tasks wait for memory.
+    /// allocstall, pgscan and pgsteal exclude reclaim by the limit of a cgroup.
     MEMORY_EVENTS: Counter = "nodemedic_psi_stall_memory_events_total" ["event"];
-    /// Memory that waits to be written to disk, or is being written.
+    /// Memory that waits to be written to disk, or that the kernel is writing.
     DIRTY: Gauge = "nodemedic_psi_stall_dirty_bytes" ["state"];
-    /// Cgroups that are known, and those that the last scan had to look at.
+    /// Cgroups that the agent knows, and those that the last scan visited.
     CGROUPS: Gauge = "nodemedic_psi_stall_cgroups" ["state"];
-    /// Time that the last scan of the tree of cgroups took.
+    /// Duration of the last scan of the tree of cgroups.
     WALK_SECONDS: Gauge = "nodemedic_psi_stall_scan_seconds" [];
-    /// Whether the last scan of the tree of cgroups reached all that it should have (1), or was
-    /// ended by a bound (0).
+    /// 1 if the last scan of the tree of cgroups was complete, 0 if a limit ended it.
     WALK_COMPLETE: Gauge = "nodemedic_psi_stall_scan_complete" [];
-    /// Time for which one task waited for memory, each time that it did.
+    /// Duration of each wait of a task for memory.
     MEMSTALL: Histogram = "nodemedic_psi_stall_memstall_seconds" [];
-    /// Time for which tasks waited, added up task by task, by the path of the kernel in which they
-    /// did.
+    /// Time that tasks waited, summed over tasks, by the kernel path that they waited in.
     CAUSE_SECONDS: Counter = "nodemedic_psi_stall_cause_seconds_total" ["resource", "cause"];
-    /// Time for which tasks of a cgroup itself, not of those below it, waited, added up task by
-    /// task since it is shown; of all that are not shown in other. The kernel's own threads are
-    /// among those.
+    /// Time that tasks of a cgroup, without those of cgroups below it, waited, summed over tasks
+    /// since its series exists. The series other is the sum of all other cgroups. Kernel threads
+    /// are included.
     TASK_SECONDS: Counter = "nodemedic_psi_stall_task_seconds_total" ["resource", "cgroup"];
     /// 1 while the tracepoints of the scheduler are attached, which is for a few seconds after
-    /// tasks have waited for CPUs or disks for too long, else 0.
+    /// tasks waited too long for CPUs or disks, else 0.
     WATCHING: Gauge = "nodemedic_psi_stall_tracing_active" [];
-    /// How often the tracepoints of the scheduler were attached.
+    /// Times that the tracepoints of the scheduler were attached.
     WATCHES: Counter = "nodemedic_psi_stall_tracings_total" [];
-    /// For how long they were attached in all: waits for CPUs and disks are counted by cause, and
-    /// of tasks, in this time alone.
+    /// Time that the tracepoints of the scheduler were attached. Waits for CPUs and disks are
+    /// counted by cause and by task only in this time.
     WATCH_SECONDS: Counter = "nodemedic_psi_stall_tracing_seconds_total" [];
 }
 

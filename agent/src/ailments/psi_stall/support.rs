@@ -42,7 +42,7 @@ const NODE_ID: MemberPath = IMAGE.member("kernfs_node.id");
 /// The end comes first: a begin that is seen has an end that is.
 static MEMORY: Probe = Probe {
     name: "memory",
-    gives: "who waits for memory, for how long each time, and by which path of the kernel",
+    gives: "which tasks wait for memory, how long each time, and in which kernel path",
     candidates: fentry_or_kprobe![VMLINUX =>
         "memory_leave", at entry of LEAVE,
         "memory_enter", at entry of ENTER
@@ -51,8 +51,8 @@ static MEMORY: Probe = Probe {
 
 static COMPACTION: Probe = Probe {
     name: "compaction",
-    gives: "whether who waits for memory has it compacted or reclaimed, where the compiler has \
-            made one function of both",
+    gives: "the difference between compaction and reclaim, where the compiler merged both \
+         functions",
     candidates: fentry_or_kprobe![VMLINUX =>
         "compaction", at entry of COMPACTS
     ],
@@ -60,7 +60,7 @@ static COMPACTION: Probe = Probe {
 
 static TASKS: Probe = Probe {
     name: "tasks",
-    gives: "while tasks wait for CPUs or disks: which commands do, and which run meanwhile",
+    gives: "which commands wait for CPUs or disks, and which run meanwhile",
     candidates: &[Candidate::raw_tracepoint(&[
         Program::tracepoint("task_switched", "sched_switch"),
         Program::tracepoint("task_woken", "sched_wakeup"),
@@ -96,9 +96,9 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
     if facts.psi == Fact::Known(false) {
         return Support::No(Missing {
             what: "pressure stall information".to_owned(),
-            why: "/proc/pressure is not there, or says that it is switched off".to_owned(),
-            remedy: "boot with psi=1 on the kernel's command line, which takes a kernel with \
-                     CONFIG_PSI; or set enabled = false in [ailments.psi_stall]"
+            why: "/proc/pressure does not exist, or is switched off".to_owned(),
+            remedy: "boot with psi=1 on the kernel's command line (CONFIG_PSI is required), or \
+                 set enabled = false in [ailments.psi_stall]"
                 .to_owned(),
         });
     }
@@ -142,7 +142,7 @@ fn cgroups(found: &Fact<Hierarchies>) -> Result<Hierarchies, Missing> {
         Fact::Known(found) if found.v2.is_some() => Ok(found.clone()),
         Fact::Known(found) => missing(
             match found.v1.as_slice() {
-                [] => "it is not mounted where this process sees it".to_owned(),
+                [] => "this process sees no mount of it".to_owned(),
                 v1 => format!("only version 1 is mounted, with {}", v1.join(", ")),
             },
             "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2; in a container \
@@ -155,8 +155,8 @@ fn cgroups(found: &Fact<Hierarchies>) -> Result<Hierarchies, Missing> {
 pub(super) fn on_version_1(found: &Hierarchies) -> Option<Missing> {
     (!found.v1.is_empty()).then(|| Missing {
         what: format!("{} in version 2", found.v1.join(", ")),
-        why: "these controllers are mounted in version 1, so cgroups of version 2 show who waits \
-              and runs, but no limits, memory and disks"
+        why: "these controllers are mounted in version 1, so cgroups of version 2 show waiting \
+             and CPU time, but no limits, memory or disks"
             .to_owned(),
         remedy: "boot with systemd.unified_cgroup_hierarchy=1".to_owned(),
     })

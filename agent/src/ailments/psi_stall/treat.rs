@@ -18,12 +18,12 @@ const WIDER_WATERMARKS: u64 = 50;
 
 static DIRTY_BACKGROUND: Treatment = Treatment {
     name: "dirty_background",
-    effect: "the kernel begins to write dirty pages out sooner, in smaller waves",
-    cost: "files that are soon overwritten or deleted are written all the same, which is more to \
-           write in all",
+    effect: "the kernel starts earlier to write dirty pages, and in smaller batches",
+    cost: "the kernel also writes files that are soon overwritten or deleted, so it writes more \
+           in total",
     acts: "at once",
-    applies: "where vm.dirty_background_ratio is in force and above 3, and more than half of what \
-              it lets be is dirty",
+    applies: "where vm.dirty_background_ratio is in use and above 3, and more than half of what \
+           it allows is dirty",
     keys: &[Bound {
         key: "vm.dirty_background_ratio",
         allowed: LOWER_BACKGROUND..=LOWER_BACKGROUND,
@@ -33,11 +33,11 @@ static DIRTY_BACKGROUND: Treatment = Treatment {
 
 static WATERMARKS: Treatment = Treatment {
     name: "watermark_scale",
-    effect: "kswapd begins to reclaim earlier, so that fewer allocations have to do it themselves",
-    cost: "up to half a percent of the memory stays free, and less is left for the page cache",
+    effect: "kswapd starts to reclaim earlier, so that fewer allocations reclaim themselves",
+    cost: "up to 0.5 % of the memory stays free, and is lost to the page cache",
     acts: "at once",
-    applies: "where vm.watermark_scale_factor is below 50, allocations had to reclaim although \
-              kswapd was at work, and vm.min_free_kbytes does not make kswapd begin as early",
+    applies: "where vm.watermark_scale_factor is below 50, allocations reclaimed although kswapd \
+           was active, and vm.min_free_kbytes does not wake kswapd as early",
     keys: &[Bound {
         key: "vm.watermark_scale_factor",
         allowed: WIDER_WATERMARKS..=WIDER_WATERMARKS,
@@ -82,7 +82,7 @@ fn no_wave(node: &NodeReading) -> Option<String> {
     (dirty.saturating_mul(2) < allowed).then(|| {
         format!(
             "{} MiB wait to be written, less than half of the {} MiB that \
-             vm.dirty_background_ratio={ratio} lets be",
+             vm.dirty_background_ratio={ratio} allows",
             dirty >> 20,
             allowed >> 20
         )
@@ -97,12 +97,12 @@ fn not_short(node: &NodeReading) -> Option<String> {
     let least = node.sysctl("vm.min_free_kbytes");
     if let Some(least) = least.filter(|least| wakes_kswapd(*least) >= wider) {
         Some(format!(
-            "vm.min_free_kbytes={least} makes kswapd begin as early"
+            "vm.min_free_kbytes={least} already wakes kswapd as early"
         ))
     } else if events.allocstall == 0 {
-        Some("no allocation had to reclaim by itself in the window".to_owned())
+        Some("no allocation reclaimed memory itself in the window".to_owned())
     } else if events.pgscan_kswapd == 0 {
-        Some("kswapd was not at work in the window, so it was not late".to_owned())
+        Some("kswapd was not active in the window, so it was not late".to_owned())
     } else {
         None
     }

@@ -60,12 +60,12 @@ fn full(reading: &Reading) -> Option<Finding> {
         summary: match (dropped, pushed_out) {
             (0, 0) => "the connection tracking table has no room left".to_owned(),
             (0, pushed_out) => format!(
-                "the connection tracking table is full: {pushed_out} entries of others were pushed \
-                 out to make room"
+                "the connection tracking table is full: the kernel evicted {pushed_out} entries \
+                 of other flows"
             ),
             (dropped, _) => format!(
-                "the connection tracking table is full: {dropped} packets were dropped for want of \
-                 an entry"
+                "the connection tracking table is full: the kernel dropped {dropped} packets \
+                 without an entry"
             ),
         },
         evidence,
@@ -96,7 +96,7 @@ fn victims(
                 "flows that are not assured in network namespace {}",
                 reading.netns
             ),
-            share: format!("{pushed_out} lost their entry, and with it their translation"),
+            share: format!("{pushed_out} lost their entry, and with it NAT"),
         });
     }
     if let (true, true, Some(table)) = (victims.is_empty(), no_room, tight) {
@@ -105,7 +105,7 @@ fn victims(
                 "new connections in network namespace {}",
                 reading.neighbours.netns(table.netns)
             ),
-            share: "each pushes another out, or is dropped".to_owned(),
+            share: "each evicts another entry, or is dropped".to_owned(),
         });
     }
     victims
@@ -134,8 +134,8 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
         severity: Severity::Warning,
         summary: match soon {
             Some(seconds) => format!(
-                "the connection tracking table will be full in {seconds:.0} s if it grows on like \
-                 this"
+                "the connection tracking table will be full in {seconds:.0} s at its current \
+                 growth"
             ),
             None => format!(
                 "{:.0} % of the connection tracking table is in use",
@@ -174,7 +174,7 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
         kind: IDLE_ENTRIES.to_owned(),
         severity: Severity::Warning,
         summary: format!(
-            "about {idle:.0} of {} entries stand idle after {owner} that are over",
+            "about {idle:.0} of {} entries are idle after finished {owner}",
             reading.entries
         ),
         evidence: vec![

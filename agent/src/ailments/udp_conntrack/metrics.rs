@@ -13,48 +13,46 @@ const MAX_NAMESPACES: usize = 100;
 
 metrics! {
     pub(super) ALL:
-    /// UDP entries made in the connection tracking table, by network namespace, destination port
+    /// UDP entries created in the conntrack table, by network namespace, destination port
     /// (ephemeral: 32768 and above) and source address.
     CREATED: Counter = "nodemedic_udp_conntrack_created_total" ["netns", "port", "source"];
     // Apart from the counter, whose series must not change when a name is found out.
-    /// Always 1: the pod of Kubernetes that has a source address for itself. The labels are empty
-    /// where it is of none that is known. Beside these, label_*: the labels of the pod that
-    /// node.pod_labels names.
+    /// Always 1; the Kubernetes pod that owns a source address. Labels without a value are empty.
+    /// Further labels, label_*: the labels of the pod that node.pod_labels names.
     SOURCE_INFO: Gauge = "nodemedic_udp_conntrack_source_info" ["source", "namespace", "pod"];
-    /// UDP entries removed, by how they ended and what their flow had become.
+    /// UDP entries removed, by the reason and by the state of their flow.
     REMOVED: Counter = "nodemedic_udp_conntrack_removed_total" ["reason", "state"];
-    /// UDP entries in the table of the agent's network namespace at the last scan, by what their
-    /// flow has become.
+    /// UDP entries in the table of the agent's network namespace at the last scan, by the state of
+    /// their flow.
     UDP_ENTRIES: Gauge = "nodemedic_udp_conntrack_entries" ["state"];
     /// Time from the creation of a UDP entry to its removal.
     LIFETIME: Histogram = "nodemedic_udp_conntrack_lifetime_seconds" [];
-    /// Seconds for which removed UDP entries had stood in the table after the last packet of a flow
-    /// that never became a stream; its rate is the number of entries standing idle.
+    /// Time that removed UDP entries were idle: from the last packet of a flow that never became a
+    /// stream to the removal. The rate is the number of idle entries.
     WASTED: Counter = "nodemedic_udp_conntrack_wasted_entry_seconds_total" [];
-    /// Timeouts in force: nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
+    /// Current timeouts: nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
     TIMEOUT: Gauge = "nodemedic_udp_conntrack_timeout_seconds" ["timeout"];
-    /// Time that the last scan of the table through ctnetlink took.
+    /// Duration of the last scan of the table through ctnetlink.
     WALK_SECONDS: Gauge = "nodemedic_udp_conntrack_scan_seconds" [];
-    /// When the table was last scanned through ctnetlink, in seconds since the epoch.
+    /// Time of the last scan of the table through ctnetlink, in seconds since the epoch.
     WALK_TIMESTAMP: Gauge = "nodemedic_udp_conntrack_scan_timestamp_seconds" [];
-    /// Entries made in the connection tracking tables of all network namespaces.
+    /// Entries created in the conntrack tables of all network namespaces.
     CREATED_BY_PROTOCOL: Counter = "nodemedic_conntrack_created_total" ["protocol"];
-    /// Entries removed from the connection tracking tables of all network namespaces.
+    /// Entries removed from the conntrack tables of all network namespaces.
     REMOVED_BY_PROTOCOL: Counter = "nodemedic_conntrack_removed_total" ["protocol"];
-    /// Entries in the connection tracking table, by network namespace.
+    /// Entries in the conntrack table, by network namespace.
     ENTRIES: Gauge = "nodemedic_conntrack_entries" ["netns"];
-    /// Always 1: the pod of Kubernetes that has a network namespace for itself. The labels are
-    /// empty where it is of none that is known. Beside these, label_*: the labels of the pod that
-    /// node.pod_labels names.
+    /// Always 1; the Kubernetes pod that owns a network namespace. Labels without a value are
+    /// empty. Further labels, label_*: the labels of the pod that node.pod_labels names.
     NETNS_INFO: Gauge = "nodemedic_conntrack_netns_info" ["netns", "namespace", "pod"];
-    /// nf_conntrack_max, which holds for each network namespace by itself; 0 means no limit.
+    /// nf_conntrack_max, which limits each network namespace separately; 0: no limit.
     LIMIT: Gauge = "nodemedic_conntrack_entries_limit" [];
-    /// Packets dropped without an entry or in a clash (drop), entries pushed out of a full table
-    /// (early_drop) and packets whose entry lost a clash (insert_failed, part of drop), in the
-    /// agent's network namespace since boot.
+    /// Packets dropped without an entry or in a clash (drop), entries evicted from a full table
+    /// (early_drop) and packets that lost a clash (insert_failed, part of drop), in the agent's
+    /// network namespace since boot.
     DROPS: Counter = "nodemedic_conntrack_drops_total" ["reason"];
-    /// Time until the first network namespace's table is full if it goes on growing as in the last
-    /// minute; +Inf while none grows.
+    /// Time until the first table of a network namespace is full at the growth of the last minute;
+    /// +Inf while none grows.
     SECONDS_TO_FULL: Gauge = "nodemedic_conntrack_seconds_to_full" [];
 }
 

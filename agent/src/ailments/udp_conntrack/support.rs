@@ -64,7 +64,7 @@ const UDP_TIMEOUTS: MemberPath = NF_CONNTRACK.member("net.ct.nf_ct_proto.udp.tim
 
 pub(super) const CREATIONS: Probe = Probe {
     name: "creations",
-    gives: "who makes entries, and how fast",
+    gives: "which flows create entries, and how fast",
     candidates: &[
         Candidate::fentry(programs![MODULE =>
             "clash_fexit", at return of "nf_ct_resolve_clash",
@@ -82,7 +82,7 @@ pub(super) const CREATIONS: Probe = Probe {
 /// has split `nf_ct_delete`.
 pub(super) const REMOVALS: Probe = Probe {
     name: "removals",
-    gives: "how entries end, how long they lived and how long they stood idle",
+    gives: "how entries end, how long they lived and how long they were idle",
     candidates: &[
         Candidate::fentry(programs![MODULE =>
             "delete_fentry", at entry of "nf_ct_delete",
@@ -105,7 +105,7 @@ pub(super) const REMOVALS: Probe = Probe {
 
 const EARLY_DROPS: Probe = Probe {
     name: "early_drops",
-    gives: "which removals were early drops, as the table was full",
+    gives: "which removals were early drops of a full table",
     candidates: &[
         Candidate::fentry(programs![MODULE =>
             "early_drop_fentry", at entry of "early_drop",
@@ -210,7 +210,10 @@ fn entry(facts: &KernelFacts) -> Result<(u32, EntryOffsets), Missing> {
         if *at + size > ENTRY_WORDS as u32 * 8 || !at.is_multiple_of(alignment) {
             return Err(bpf::unreadable(
                 member,
-                format!("it lies at {found} here, out of what the probes read from {begin} on"),
+                format!(
+                    "it is at offset {found} here, outside of what the probes read from \
+                     {begin} on"
+                ),
             ));
         }
     }
@@ -379,7 +382,7 @@ mod tests {
         for out_of_reach in [last + 8, 132] {
             let plan = with_status_at(out_of_reach);
             assert_eq!(plan.offsets, None);
-            for wanted in ["nf_conn.status", &format!("lies at {out_of_reach} here")] {
+            for wanted in ["nf_conn.status", &format!("at offset {out_of_reach} here")] {
                 assert!(reasons(&plan).contains(wanted), "{}", reasons(&plan));
             }
         }

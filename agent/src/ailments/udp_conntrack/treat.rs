@@ -29,10 +29,10 @@ pub(super) const TREATMENTS: &[&Treatment] = &[&UDP_TIMEOUT, &STREAM_TIMEOUT, &M
 
 static UDP_TIMEOUT: Treatment = Treatment {
     name: "udp_timeout",
-    effect: "entries of flows that are over stand for fewer seconds",
-    cost: "an answer that comes later than this is not translated back; entries that exist keep \
-           their expiry until their next packet",
-    acts: "on each entry with its next packet; those that stand already expire as they would have",
+    effect: "entries of finished flows expire sooner",
+    cost: "NAT does not translate an answer that arrives later than this; existing entries keep \
+           their timeout until their next packet",
+    acts: "on each entry with its next packet; without one, existing entries expire as before",
     applies: "where the timeout is above 7 s",
     keys: &[Bound {
         key: "net.netfilter.nf_conntrack_udp_timeout",
@@ -45,11 +45,11 @@ static UDP_TIMEOUT: Treatment = Treatment {
 
 static STREAM_TIMEOUT: Treatment = Treatment {
     name: "udp_stream_timeout",
-    effect: "entries of streams that are over stand for fewer seconds",
-    cost: "a stream (QUIC, VPN) that is silent for longer loses its translation",
-    acts: "on each entry with its next packet; those that stand already expire as they would have",
-    applies: "where the timeout is above 120 s, as RFC 4787 asks for that much, and streams are \
-              most of the entries",
+    effect: "entries of finished streams expire sooner",
+    cost: "a stream (QUIC, VPN) that is silent for longer loses NAT",
+    acts: "on each entry with its next packet; without one, existing entries expire as before",
+    applies: "where the timeout is above 120 s, the minimum of RFC 4787, and most entries are \
+              streams",
     keys: &[Bound {
         key: "net.netfilter.nf_conntrack_udp_timeout_stream",
         allowed: LOWEST_STREAM_TIMEOUT..=LOWEST_STREAM_TIMEOUT,
@@ -62,9 +62,8 @@ static MAX: Treatment = Treatment {
     name: "conntrack_max",
     effect: "the table holds more entries, in every network namespace",
     cost: "kernel memory, about 0.4 KiB an entry, and longer hash chains unless \
-           nf_conntrack_buckets grows along",
-    acts: "at once; undone, it lets the entries that are too many expire, and drops new ones until \
-           then",
+           nf_conntrack_buckets grows as well",
+    acts: "at once; after an undo, the kernel drops new entries until enough old ones expire",
     applies: "in the first network namespace, while twice as many entries take at most a 32nd of \
               the memory",
     keys: &[Bound {
@@ -80,8 +79,7 @@ pub(super) fn proposals(reading: &Reading) -> Vec<Proposal> {
     vec![
         shorter(&UDP_TIMEOUT, reading, reading.timeouts.unreplied),
         Proposal {
-            objection: (!reading.streams_dominate())
-                .then(|| "few of the entries are streams".to_owned()),
+            objection: (!reading.streams_dominate()).then(|| "few entries are streams".to_owned()),
             ..shorter(&STREAM_TIMEOUT, reading, reading.timeouts.stream)
         },
         larger(reading),
@@ -118,7 +116,7 @@ fn larger(reading: &Reading) -> Proposal {
             needed.div_ceil(1 << 20),
             memory >> 20
         )),
-        None => Some("it is not known how much memory there is".to_owned()),
+        None => Some("the amount of memory is unknown".to_owned()),
     };
     Proposal {
         objection,

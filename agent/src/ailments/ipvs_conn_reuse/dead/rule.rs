@@ -53,8 +53,8 @@ impl Reason {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Reset => "it was reset",
-            Self::LastAckLost => "both sides have closed it, the last acknowledgement was lost",
-            Self::FinUnanswered => "its drained server has closed it, the client is gone",
+            Self::LastAckLost => "both sides closed it, and the last acknowledgement was lost",
+            Self::FinUnanswered => "its drained server closed it, and the client is gone",
         }
     }
 }

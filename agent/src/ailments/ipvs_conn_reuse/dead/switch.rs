@@ -83,7 +83,7 @@ impl Switch for Sweepers {
             }
             None => Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                format!("no process is in network namespace {netns} any more"),
+                format!("network namespace {netns} has no process left"),
             )),
         }
     }

@@ -67,8 +67,8 @@ impl Check {
         Missing {
             what: "types of module ip_vs".to_owned(),
             why: format!(
-                "it has none, and the layout that was recorded of Linux {} is being held against \
-                 {ENOUGH} new connections before it is used",
+                "it has none; nodemedic checks the recorded layout of Linux {} against {ENOUGH} \
+                 new connections before it uses it",
                 self.unchecked.layout.series()
             ),
             remedy: format!("none needed: complete after {ENOUGH} client connections"),
@@ -104,8 +104,7 @@ fn disagrees(layout: &Layout, wrong: &[String]) -> Missing {
     Missing {
         what: "types of module ip_vs".to_owned(),
         why: format!(
-            "it has none, and the layout that was recorded of Linux {} is not the running \
-             module's: {}",
+            "it has none, and the recorded layout of Linux {} does not fit the running module: {}",
             layout.series(),
             wrong.join(", ")
         ),

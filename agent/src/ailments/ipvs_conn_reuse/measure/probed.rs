@@ -137,8 +137,9 @@ impl Probed {
         } else {
             self.always.withdraw(&Missing {
                 what: format!("probes {}", NEEDED.join(" and ")),
-                why: "one of them is not attached, and the others would count wrongly".to_owned(),
-                remedy: "see what these two probes miss".to_owned(),
+                why: "one of them is not attached, and the others alone would count wrongly"
+                    .to_owned(),
+                remedy: "resolve what these two probes report as missing".to_owned(),
             });
         }
         Ok(())

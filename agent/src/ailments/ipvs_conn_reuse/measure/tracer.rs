@@ -64,7 +64,7 @@ impl PacketTracer {
             move |changes| {
                 while changes.next().is_some() {}
                 if let Err(error) = lock(&watched).poll_thread() {
-                    tracing::warn!("the packet hook of IPVS is not watched: {error:#}");
+                    tracing::warn!("the packet hook of IPVS cannot be traced: {error:#}");
                 }
             }
         })?;

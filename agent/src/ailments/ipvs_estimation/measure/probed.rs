@@ -175,7 +175,7 @@ fn waits_without_passes(plan: &Plan) -> Vec<ProbeReport> {
     let missing = Missing {
         what: "begin and end of a pass".to_owned(),
         why: format!("probe {PASSES} is not attached"),
-        remedy: "see what that probe misses".to_owned(),
+        remedy: "resolve what that probe reports as missing".to_owned(),
     };
     let waits = plan.waits.iter();
     let waits = waits.map(|it| PlannedProbe::impossible(it.probe, &missing));

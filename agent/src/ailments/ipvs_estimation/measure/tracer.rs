@@ -76,7 +76,7 @@ impl WaitTracer {
 
 fn switched_off() -> Missing {
     Missing {
-        what: "watch over waits".to_owned(),
+        what: "tracing of waits".to_owned(),
         why: "the configuration's `trace_when` is \"never\"".to_owned(),
         remedy: "set it to \"slow\"".to_owned(),
     }

@@ -65,12 +65,12 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
     evidence.push(busy(case.reading));
     let cpus = |it: &CgroupReading| match it.quota_cpus {
         Some(cpus) => format!("{cpus:.2} CPUs"),
-        None => "a quota that is gone by now".to_owned(),
+        None => "a quota that was removed since".to_owned(),
     };
     let culprit = |it: &&CgroupReading| Party {
         who: format!("cpu.max of {}", case.who(&it.path)),
         share: format!(
-            "{}, used up in {} periods; held its tasks back for {:.0} % of the time",
+            "{}, used up in {} periods; throttled its tasks for {:.0} % of the time",
             cpus(it),
             it.throttled_periods,
             100.0 * held(it)
@@ -141,9 +141,9 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
     // while they waited, not only before.
     let kept_away = case.reading.cpus > 1 && pressure.value - busy.value > SURELY_IDLE;
     let why = if kept_away {
-        "they may not use the CPUs that are idle"
+        "they may not use the idle CPUs"
     } else if busy.value >= BUSY {
-        "others run, and all CPUs are busy"
+        "all CPUs are busy with other tasks"
     } else {
         "others run"
     };
@@ -181,7 +181,7 @@ fn busy(reading: &Reading) -> Evidence {
     let whole = reading.window_seconds * f64::from(reading.cpus.max(1));
     let seconds = reading.node.busy_seconds.max(in_cgroups(reading));
     Evidence {
-        metric: "time at work in /proc/stat, as a share of all CPUs".to_owned(),
+        metric: "busy time in /proc/stat, as a share of all CPUs".to_owned(),
         value: (seconds / whole.max(f64::EPSILON)).min(1.0),
         limit: None,
     }
@@ -237,7 +237,7 @@ fn runners(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
         .take(NAMED)
         .map(|(_, runner, seconds)| Party {
             who: runner.map_or_else(
-                || "the kernel, and tasks in no cgroup that was looked at".to_owned(),
+                || "the kernel, and tasks in cgroups that the scan did not visit".to_owned(),
                 |it| case.who(&it.path),
             ),
             share: format!(

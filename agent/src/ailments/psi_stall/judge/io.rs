@@ -28,10 +28,7 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
     let mut evidence = vec![case.pressure(Resource::Io, &victims)];
     evidence.extend(case.cause_evidence(Resource::Io));
     evidence.extend(disk.map(|disk| Evidence {
-        metric: format!(
-            "time at work of {} in /proc/diskstats, as a share",
-            disk.name
-        ),
+        metric: format!("busy time of {} in /proc/diskstats, as a share", disk.name),
         value: case.share(disk.busy_seconds),
         limit: None,
     }));
@@ -47,8 +44,8 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
             case.who(limit.path),
             limit.device
         ),
-        (None, Some(disk)) => format!("{} did most in this time", disk.name),
-        (None, None) => "a device that keeps no count".to_owned(),
+        (None, Some(disk)) => format!("most I/O went to {}", disk.name),
+        (None, None) => "a device without counters".to_owned(),
     };
     let limited = limit.as_ref().map(|limit| limit.party(case));
     let remedies = match &limit {
@@ -149,7 +146,7 @@ fn culprits(case: Case<'_>, disk: Option<&DiskReading>) -> Vec<Party> {
     parties.truncate(NAMED);
     if parties.is_empty() {
         parties.extend(disk.map(|disk| Party {
-            who: format!("whoever uses {}", disk.name),
+            who: format!("the users of {}", disk.name),
             share: format!(
                 "read {}, wrote {}; no cgroup accounts for it",
                 bytes(disk.read_bytes),

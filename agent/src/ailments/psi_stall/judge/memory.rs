@@ -41,23 +41,20 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
     let path = if let Some(cause) = measured {
         cause.has_to()
     } else if events.allocstall > 0 {
-        "reclaim it themselves, as the node is short of it"
+        "they reclaim it themselves, because the node is short of it"
     } else if events.swap_in > 0 {
-        "have it read back from swap"
+        "they read it back from swap"
     } else if events.compact_stall > 0 {
-        "have it moved together"
+        "they compact it"
     } else if events.refault > 0 {
-        "have file pages read back that were let go too soon"
+        "they read file pages back that were reclaimed too early"
     } else {
-        "get it, by a path of the kernel that no counter tells"
+        "the cause is unknown"
     };
     Some(Finding {
         kind: MEMORY_RECLAIM.to_owned(),
         severity: case.severity(Resource::Memory, &victims),
-        summary: format!(
-            "{} wait for memory: they have to {path}",
-            case.subject(&victims)
-        ),
+        summary: format!("{} wait for memory: {path}", case.subject(&victims)),
         evidence,
         culprits: allocators(case, |_| true),
         victims: case.victims(Resource::Memory, &victims),
@@ -130,11 +127,7 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
     let below = |it: &CgroupReading| it.path == holder.path || super::is_below(it, holder);
     let mut culprits = vec![Party {
         who: format!("{name} of {}", case.who(&holder.path)),
-        share: format!(
-            "{}, of which {} are used",
-            bytes(value),
-            bytes(memory.current)
-        ),
+        share: format!("{}, {} used", bytes(value), bytes(memory.current)),
     }];
     culprits.extend(allocators(case, below));
     Some(Finding {

@@ -104,7 +104,7 @@ pub(super) fn runners(case: Case<'_>, path: &str) -> String {
         String::new()
     } else {
         format!(
-            "; by command, while that was watched: {}",
+            "; by command, while tracing was active: {}",
             phrases.join(", ")
         )
     }

@@ -589,7 +589,7 @@ fn the_command_and_the_measured_cause_are_named() {
     let finding = only(&reading);
     let victims = text_of(&finding.victims);
     assert!(
-        victims.contains(": dd read back file pages") && victims.contains("3.00 s in 7 waits"),
+        victims.contains(": dd read file pages back") && victims.contains("3.00 s in 7 waits"),
         "{victims}"
     );
     let evidence = format!("{:?}", finding.evidence);

@@ -118,7 +118,10 @@ impl CgroupTriggers {
         match self.calls.start("psi-cgroups", triggers) {
             Ok(poll_thread) => self.poll_thread = Some(poll_thread),
             Err(error) => {
-                tracing::warn!("stalls of single cgroups are seen at each reading: {error:#}");
+                tracing::warn!(
+                    "stalls of single cgroups are noticed only at the next reading: \
+                     {error:#}"
+                );
                 self.armed.clear();
             }
         }

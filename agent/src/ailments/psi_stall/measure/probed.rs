@@ -159,7 +159,7 @@ impl Probed {
 fn hidden() -> Option<Missing> {
     let why = match addresses::shown() {
         Ok(true) => return None,
-        Ok(false) => "the kernel hides from this process where its functions are".to_owned(),
+        Ok(false) => "the kernel hides the addresses of its functions from this process".to_owned(),
         Err(error) => format!("read /proc/kallsyms: {error}"),
     };
     Some(Missing {
@@ -464,7 +464,7 @@ impl Paths {
         }
         let ranges = self.ranges.get_or_insert_with(|| {
             Ranges::find(&Cause::functions())
-                .inspect_err(|error| tracing::warn!("no cause of a wait is told: {error}"))
+                .inspect_err(|error| tracing::warn!("causes of waits are unknown: {error}"))
                 .unwrap_or_default()
         });
         let Ok(stack) = self.stacks.get(&id, 0) else {

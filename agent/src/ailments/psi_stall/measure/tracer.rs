@@ -96,7 +96,7 @@ impl TaskTracer {
             .name("psi-watch".to_owned())
             .spawn(call)
         {
-            tracing::warn!("the watch over tasks ends at the next reading only: {error}");
+            tracing::warn!("tracing ends only at the next reading: {error}");
         }
     }
 

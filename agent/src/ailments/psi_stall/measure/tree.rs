@@ -149,7 +149,7 @@ impl Tree {
         let first = self.off.first()?;
         Some(Missing {
             what: format!("the pressure of cgroup {first}"),
-            why: "it has no pressure files, as PSI is switched off there".to_owned(),
+            why: "it has no pressure files, because PSI is switched off there".to_owned(),
             remedy: format!("echo 1 > {}{first}/cgroup.pressure", self.root.display()),
         })
     }

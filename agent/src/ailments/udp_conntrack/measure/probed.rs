@@ -99,7 +99,7 @@ fn attach(
                 "neither {} nor {} is attached",
                 CREATIONS.name, REMOVALS.name
             ),
-            remedy: "see what these two probes miss".to_owned(),
+            remedy: "resolve what these two probes report as missing".to_owned(),
         });
         return Ok(None);
     }

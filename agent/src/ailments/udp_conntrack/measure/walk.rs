@@ -85,14 +85,14 @@ impl Walker {
     fn hindrance(&self) -> Option<Missing> {
         if self.interval.is_zero() {
             return Some(missing(
-                "the configuration has them switched off".to_owned(),
+                "they are switched off in the configuration".to_owned(),
                 "set `scan_interval`".to_owned(),
             ));
         }
         match &self.when {
             Err(missing) => Some(missing.clone()),
             Ok(Walks::WhileLoaded) if modules::instance(NETLINK_MODULE).is_none() => Some(missing(
-                format!("module {NETLINK_MODULE} is not loaded, and the agent loads none"),
+                format!("module {NETLINK_MODULE} is not loaded, and the agent loads no module"),
                 format!("modprobe {NETLINK_MODULE}"),
             )),
             Ok(Walks::Always | Walks::WhileLoaded) => None,
