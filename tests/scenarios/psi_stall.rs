@@ -388,7 +388,7 @@ pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Res
     Ok(Verdict::Passed)
 }
 
-/// They come and go while the tree is walked: no reading fails, and who waits is found among them.
+/// They come and go while the tree is scanned: no reading fails, and who waits is found among them.
 pub(crate) fn a_storm_of_cgroups_stops_nothing(guest: &Guest) -> Result<Verdict> {
     let agent = start(guest)?;
     let storm = Cgroup::create("/storm")?;

@@ -79,7 +79,7 @@ pub(crate) fn entries_fall_to_half_and_the_agents_end_undoes(guest: &Guest) -> R
     // So many seconds of the load are above the limit of 0.55, and yet no packet wants an entry in
     // vain.
     guest.set_sysctl(MAX, "1050")?;
-    // A walk of the table has the kernel drop what has expired, which it does seldom by itself.
+    // A scan of the table has the kernel drop what has expired, which it does seldom by itself.
     guest.modprobe("nf_conntrack_netlink")?;
     let settings = "table_filling_ratio = 0.55\ntable_filling_within = \"1s\"\nidle_entries_usage_ratio = 0.55\n\
                     scan_interval = \"1s\"\n\

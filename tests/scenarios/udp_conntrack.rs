@@ -28,21 +28,21 @@ const LOST: &str = "nodemedic_ailment_lost_events_total";
 /// after; `conntrack -L` makes it look at once.
 const SWEEP: Duration = Duration::from_secs(100);
 
-/// The walk of the agent is off: it makes the kernel drop what has expired, and a test that looks
+/// The scan of the agent is off: it makes the kernel drop what has expired, and a test that looks
 /// at lifetimes wants to know who did it.
-const NO_WALK: &str = "scan_interval = \"0s\"";
+const NO_SCAN: &str = "scan_interval = \"0s\"";
 
 /// A rule that counts the packets for which the kernel made a new UDP entry.
 const NEW_UDP: &str = "-p udp -m conntrack --ctstate NEW";
 
 pub(crate) fn one_shots_are_counted_exactly(guest: &Guest) -> Result<Verdict> {
-    counted_exactly(guest, NO_WALK, 8)
+    counted_exactly(guest, NO_SCAN, 8)
 }
 
 /// The same through the dearer hook, which kernels without BTF of modules need. A kprobe that is
 /// hit while the CPU is in another is left out by the kernel, so nothing expires during the storm.
 pub(crate) fn one_shots_are_counted_exactly_by_kprobes(guest: &Guest) -> Result<Verdict> {
-    counted_exactly(guest, &format!("{NO_WALK}\nhooks = [\"kprobe\"]"), 20)
+    counted_exactly(guest, &format!("{NO_SCAN}\nhooks = [\"kprobe\"]"), 20)
 }
 
 fn counted_exactly(guest: &Guest, settings: &str, timeout: u32) -> Result<Verdict> {
@@ -167,7 +167,7 @@ pub(crate) fn a_flow_is_counted_as_what_it_became(guest: &Guest) -> Result<Verdi
     let site = Site::build(guest)?;
     guest.set_sysctl(UDP_TIMEOUT, "6")?;
     guest.set_sysctl(UDP_TIMEOUT_STREAM, "6")?;
-    let agent = Agent::start(guest, NO_WALK)?;
+    let agent = Agent::start(guest, NO_SCAN)?;
     site.talk(20_001, Duration::from_millis(2_600))?;
     site.one_shots(20_002..20_003)?;
     site.ask_nobody(20_003)?;
@@ -204,7 +204,7 @@ pub(crate) fn a_flow_is_counted_as_what_it_became(guest: &Guest) -> Result<Verdi
 /// What user space deletes is told apart from what expires.
 pub(crate) fn a_deleted_entry_is_counted_as_deleted(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest)?;
-    let agent = Agent::start(guest, NO_WALK)?;
+    let agent = Agent::start(guest, NO_SCAN)?;
     site.one_shots(20_000..20_010)?;
     guest.sh("conntrack -D -p udp 2>/dev/null")?;
     agent.shows("ten deletions", SOON, |metrics| {
@@ -311,7 +311,7 @@ pub(crate) fn idle_entries_are_a_waste_until_the_timeout_is_short(
     let site = Site::build(guest)?;
     guest.set_sysctl(MAX, "4000")?;
     guest.set_sysctl(UDP_TIMEOUT, "600")?;
-    // Only a walk tells what stands idle before anything has expired.
+    // Only a scan tells what stands idle before anything has expired.
     guest.modprobe("nf_conntrack_netlink")?;
     let agent = Agent::start(
         guest,
@@ -340,7 +340,7 @@ pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verd
         !guest.is_loaded("nf_conntrack")?,
         "nf_conntrack is loaded already"
     );
-    let agent = Agent::start(guest, NO_WALK)?;
+    let agent = Agent::start(guest, NO_SCAN)?;
     agent.waits_for("nf_conntrack")?;
     for round in 1..=2 {
         site.masquerade(guest)?;
@@ -442,7 +442,7 @@ fn counted_with(guest: &Guest, capabilities: &str, hook: &str) -> Result<Verdict
     };
     let script =
         format!("ulimit -l unlimited && exec setpriv --bounding-set=-all,{capabilities} -- \"$@\"");
-    let agent = Agent::start_under(guest, &["sh", "-c", &script, "sh"], NO_WALK)?;
+    let agent = Agent::start_under(guest, &["sh", "-c", &script, "sh"], NO_SCAN)?;
     let report = agent.report()?;
     for probe in report["probes"].as_array().context("probes")? {
         ensure!(
@@ -506,7 +506,7 @@ pub(crate) fn without_bpffs_and_tracefs_nothing_is_missing(guest: &Guest) -> Res
 }
 
 fn exactly_fifty(guest: &Guest, site: &Site) -> Result<Verdict> {
-    let agent = Agent::start(guest, NO_WALK)?;
+    let agent = Agent::start(guest, NO_SCAN)?;
     site.one_shots(20_000..20_050)?;
     agent.shows("all are counted", SOON, |metrics| {
         let counted = metrics.sum(CREATED, &[]);

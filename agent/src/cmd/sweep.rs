@@ -22,7 +22,7 @@ use crate::{
 /// From one pass to the next.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Walk the IPVS connections of the current network namespace once a second, and print the
+/// Scan the IPVS connections of the current network namespace once a second, and print the
 /// dead connections with a conntrack entry that still makes IPVS drop the next SYN. Nothing
 /// is changed without --apply.
 ///

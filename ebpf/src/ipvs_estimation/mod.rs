@@ -78,9 +78,9 @@ label_values! {
 pub struct Control {
     /// Rises at each reading.
     pub epoch: u64,
-    /// Since when waits are watched; what began before is left out. `CLOCK_MONOTONIC`,
+    /// Since when waits are traced; what began before is left out. `CLOCK_MONOTONIC`,
     /// nanoseconds.
-    pub watched_since_ns: u64,
+    pub traced_since_ns: u64,
 }
 
 /// What runs on one CPU now.
@@ -95,7 +95,7 @@ pub struct Mark {
     /// When the last pass ended.
     pub ended_ns: u64,
     /// The first `softirq_raise` of `NET_RX` that is not served yet; 0 while none waits,
-    /// or waits are not watched.
+    /// or waits are not traced.
     pub rx_raised_ns: u64,
 }
 

@@ -394,7 +394,7 @@ fn rx_served() {
     }
     // SAFETY: as above.
     unsafe { (*mark).rx_raised_ns = 0 };
-    if raised > pass_ended || raised < control().watched_since_ns {
+    if raised > pass_ended || raised < control().traced_since_ns {
         return;
     }
     let wait = since(raised);
@@ -439,8 +439,8 @@ fn waits_from(task: u64, ns: u64) {
     };
     // SAFETY: a value of the map.
     unsafe {
-        // Left behind by an earlier watch; of this one, the first wake-up counts.
-        if (*wakeup).ns < control().watched_since_ns {
+        // Left behind by an earlier trace; of this one, the first wake-up counts.
+        if (*wakeup).ns < control().traced_since_ns {
             (*wakeup).ns = ns;
         }
     }
@@ -455,7 +455,7 @@ fn switched(previous: u64, next: u64) {
     }
     let _was_running = forget(previous);
     if let Some(woken_ns) = forget(next)
-        && woken_ns >= control().watched_since_ns
+        && woken_ns >= control().traced_since_ns
     {
         count_task_wait(since(woken_ns));
     }
@@ -517,7 +517,7 @@ unsafe fn remember(ring: *mut Ring, interval: Interval) {
 fn control() -> Control {
     value_of(&CONTROL, 0).unwrap_or(Control {
         epoch: 0,
-        watched_since_ns: 0,
+        traced_since_ns: 0,
     })
 }
 

@@ -35,7 +35,7 @@ pub struct Offsets {
     pub node_id: u32,
 }
 
-/// What a task does while tasks are watched.
+/// What a task does while tasks are traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Doing {

@@ -76,9 +76,9 @@ static TASKS: HashMap<Task, Sum> = HashMap::with_max_entries(8_192, 0);
 #[map]
 static SWITCHED: PerCpu<u64> = PerCpu::new();
 
-/// When the watch began. `CLOCK_MONOTONIC`, nanoseconds.
+/// When the trace began. `CLOCK_MONOTONIC`, nanoseconds.
 #[map]
-static WATCHED_SINCE: Array<u64> = Array::with_max_entries(1, 0);
+static TRACED_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 
 // Programs.
 
@@ -177,7 +177,7 @@ fn switched(previous: u64, next: u64) {
 fn ran(now: u64) {
     // SAFETY: as in `switched`.
     let began = SWITCHED.get().map_or(0, |switched| unsafe { *switched });
-    if began < watched_since() {
+    if began < traced_since() {
         return;
     }
     let task = Task {
@@ -190,13 +190,13 @@ fn ran(now: u64) {
     add_task(&task, now.saturating_sub(began));
 }
 
-/// A wait that is under way, if it began in this watch.
+/// A wait that is under way, if it began in this trace.
 #[inline(always)]
 fn waiting(task: u64) -> Option<Waiting> {
     let waiting = WAITING.get_ptr(task)?;
     // SAFETY: a value of the map. Two CPUs that write it at the same time write the same.
     let waiting = unsafe { *waiting };
-    (waiting.began_ns >= watched_since()).then_some(waiting)
+    (waiting.began_ns >= traced_since()).then_some(waiting)
 }
 
 #[inline(always)]
@@ -250,8 +250,8 @@ fn add_task(task: &Task, ns: u64) {
 }
 
 #[inline(always)]
-fn watched_since() -> u64 {
-    value_of(&WATCHED_SINCE, 0).unwrap_or(u64::MAX)
+fn traced_since() -> u64 {
+    value_of(&TRACED_SINCE, 0).unwrap_or(u64::MAX)
 }
 
 // Waits for memory.

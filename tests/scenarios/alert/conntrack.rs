@@ -58,7 +58,7 @@ pub(crate) fn entries(guest: &Guest) -> Result<Verdict> {
     })
 }
 
-/// A walk of the table has the kernel drop what has expired, which it does seldom by itself where
+/// A scan of the table has the kernel drop what has expired, which it does seldom by itself where
 /// there is little else to do.
 fn count(guest: &Guest) -> Result<u32> {
     guest.sh("conntrack -L -p udp > /dev/null 2>&1")?;

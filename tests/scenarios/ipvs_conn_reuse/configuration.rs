@@ -127,7 +127,7 @@ pub(crate) fn a_removal_is_noticed_between_two_readings(guest: &Guest) -> Result
     Ok(Verdict::Passed)
 }
 
-/// Packets of UDP and SCTP make IPVS let go of their connections as well. They are no SYNs.
+/// Packets of UDP and SCTP make IPVS expire their connections as well. They are no SYNs.
 pub(crate) fn other_protocols_are_not_counted(guest: &Guest) -> Result<Verdict> {
     let site = Site::build(guest, Family::V4)?;
     site.set(guest, KEEPS)?;
@@ -153,7 +153,7 @@ pub(crate) fn other_protocols_are_not_counted(guest: &Guest) -> Result<Verdict> 
     guest.sh(&format!(
         "ipvsadm -d -u {service} -r {old} && ipvsadm -e --sctp-service {service} -r {old} -m -w 0"
     ))?;
-    // Only now, or the kernel would have let go of them by itself.
+    // Only now, or the kernel would have expired them by itself.
     site.set(guest, Settings::KUBE_PROXY)?;
     let calls = count_calls(guest, "ip_vs_conn_expire_now", || {
         udp.send_to(b"?", service)?;
@@ -161,7 +161,7 @@ pub(crate) fn other_protocols_are_not_counted(guest: &Guest) -> Result<Verdict> 
         std::thread::sleep(Duration::from_millis(500));
         Ok(())
     })?;
-    ensure!(calls == 2, "IPVS let go of {calls} connections, not of 2");
+    ensure!(calls == 2, "IPVS expired {calls} connections, not of 2");
 
     // A SYN comes after them, so that they would have been counted by then.
     site.add_services(guest, &[SERVICE])?;

@@ -327,7 +327,7 @@ mod tests {
                 top_clients: vec![client],
                 waiting: 0,
                 longest_wait_seconds: 0.0,
-                watching: false,
+                tracing: false,
                 lost: Vec::new(),
             }),
             neighbours: Neighbours::default(),

@@ -127,8 +127,8 @@ pub struct ProbedReading {
     pub waiting: u64,
     /// For how long the first of them has waited, seconds.
     pub longest_wait_seconds: f64,
-    /// Whether the packet hook is watched now.
-    pub watching: bool,
+    /// Whether the packet hook is traced now.
+    pub tracing: bool,
     /// Events lost since the agent began, by reason.
     pub lost: Vec<(String, u64)>,
 }

@@ -42,7 +42,7 @@ metrics! {
     SETTING: Gauge = "nodemedic_ipvs_conn_reuse_setting" ["netns", "setting"];
     /// 1 while a probe runs for every packet of IPVS, which is while connections may lead to
     /// drained or removed destinations, else 0.
-    WATCHING: Gauge = "nodemedic_ipvs_conn_reuse_tracing_active" [];
+    TRACING_ACTIVE: Gauge = "nodemedic_ipvs_conn_reuse_tracing_active" [];
     /// Conntrack entries that the treatment sweep_dead marked reusable for the next SYN, by the
     /// reason why the connection is dead.
     SWEPT: Counter = "nodemedic_ipvs_conn_reuse_swept_total" ["reason"];
@@ -88,7 +88,7 @@ fn probed(probed: &ProbedReading) -> Vec<Sample> {
     let mut samples = vec![
         Sample::plain(&WAITING, probed.waiting as f64),
         Sample::plain(&NEVER_CONNECTED, total.never_connected as f64),
-        Sample::plain(&WATCHING, f64::from(u8::from(probed.watching))),
+        Sample::plain(&TRACING_ACTIVE, f64::from(u8::from(probed.tracing))),
         Sample::plain(
             &DELAY,
             MetricValue::of_durations(&total.delays, DELAY_UNIT_NS, total.delay_seconds),

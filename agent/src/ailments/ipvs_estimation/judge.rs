@@ -299,7 +299,7 @@ mod tests {
                 rx_waits: Durations::default(),
                 task_waits: Durations::default(),
                 recent: Recent::default(),
-                watching: false,
+                tracing: false,
                 lost: Vec::new(),
             }),
         }

@@ -123,14 +123,14 @@ pub struct ProbedReading {
     pub window_passes: u64,
     /// The longest of those.
     pub longest: Option<Interval>,
-    /// How long receive softirqs waited while the watch was on.
+    /// How long receive softirqs waited while the trace was on.
     pub rx_waits: Durations,
     /// How long tasks waited.
     pub task_waits: Durations,
     /// Slow ones of the last seconds.
     pub recent: Recent,
-    /// Whether waits were watched in the window.
-    pub watching: bool,
+    /// Whether waits were traced in the window.
+    pub tracing: bool,
     /// Events lost since the agent began, by reason.
     pub lost: Vec<(String, u64)>,
 }
@@ -274,7 +274,7 @@ impl Measurement {
         reading.cost = self.calibration.cost();
         let slow = self.is_slow(&reading);
         if let Ok(probed) = &mut self.probed {
-            probed.watch(slow)?;
+            probed.trace(slow)?;
         }
         Ok(reading)
     }

@@ -27,7 +27,7 @@ metrics! {
     TASK_WAIT: Histogram = "nodemedic_ipvs_estimation_task_wait_seconds" [];
     /// 1 while the tracepoints on waiting packets and tasks are attached, which is while passes are
     /// slow, else 0.
-    WATCHING: Gauge = "nodemedic_ipvs_estimation_tracing_active" [];
+    TRACING_ACTIVE: Gauge = "nodemedic_ipvs_estimation_tracing_active" [];
     /// Estimators, one for each service and destination and one for the total, by network namespace
     /// with services.
     ESTIMATORS: Gauge = "nodemedic_ipvs_estimation_estimators" ["netns"];
@@ -132,7 +132,7 @@ fn probed(probed: &ProbedReading, context: Option<Context>) -> Vec<Sample> {
     ];
     // Nobody waits for a thread that gives way.
     if context != Some(Context::Kthread) {
-        samples.push(Sample::plain(&WATCHING, flag(probed.watching)));
+        samples.push(Sample::plain(&TRACING_ACTIVE, flag(probed.tracing)));
         for (metric, waits) in [
             (&RX_WAIT, &probed.rx_waits),
             (&TASK_WAIT, &probed.task_waits),
@@ -197,7 +197,7 @@ mod tests {
                 rx_waits: durations.clone(),
                 task_waits: durations,
                 recent: Recent::default(),
-                watching: true,
+                tracing: true,
                 lost: Vec::new(),
             }),
         }
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn nobody_is_shown_to_wait_for_threads() {
         let samples = samples(&reading(Context::Kthread));
-        for metric in [&RX_WAIT, &TASK_WAIT, &WATCHING] {
+        for metric in [&RX_WAIT, &TASK_WAIT, &TRACING_ACTIVE] {
             assert_eq!(of(&samples, metric).len(), 0, "{}", metric.name);
         }
     }

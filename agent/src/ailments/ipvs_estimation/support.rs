@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_cpu_of_a_task_packets_are_watched_alone() {
+    fn without_the_cpu_of_a_task_packets_are_traced_alone() {
         let mut facts = softirq();
         for member in [TASK_CPU, OLD_TASK_CPU] {
             let other = Fact::Known(Member { offset: 8, size: 2 });

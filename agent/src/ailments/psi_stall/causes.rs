@@ -142,8 +142,8 @@ impl Cause {
         }
     }
 
-    /// What tasks do meanwhile, for a sentence that begins with who.
-    pub const fn does(self) -> &'static str {
+    /// What the tasks did, after their names.
+    pub const fn activity(self) -> &'static str {
         match self {
             Self::DirectReclaim => "reclaimed memory themselves, because the node is short of it",
             Self::CgroupReclaim => "reclaimed memory of a cgroup at its limit",
@@ -160,8 +160,8 @@ impl Cause {
         }
     }
 
-    /// What tasks have to do, after "wait for memory: they have to".
-    pub const fn has_to(self) -> &'static str {
+    /// Why tasks wait, after "wait for memory:".
+    pub const fn explanation(self) -> &'static str {
         match self {
             Self::DirectReclaim => "they reclaim it themselves, because the node is short of it",
             Self::CgroupReclaim => "they reclaim that of their own cgroup, which is at its limit",

@@ -35,13 +35,13 @@ const NAMED: usize = 5;
 
 /// What is wrong, worst first.
 pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
-    let case = Case { reading, settings };
+    let judge = Judge { reading, settings };
     let found = [
-        memory::reclaim(case),
-        memory::limit(case),
-        io::stall(case),
-        cpu::throttled(case),
-        cpu::contention(case),
+        memory::reclaim(judge),
+        memory::limit(judge),
+        io::stall(judge),
+        cpu::throttled(judge),
+        cpu::contention(judge),
     ];
     let mut found: Vec<_> = found.into_iter().flatten().collect();
     // The sort is stable: of two that are as bad the order is that of the kinds.
@@ -51,12 +51,12 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 
 /// What a user should know of the measuring.
 pub(super) fn notes(reading: &Reading) -> Vec<String> {
-    let cut = reading.walk.filter(|walk| !walk.complete);
-    let cut = cut.map(|walk| {
+    let cut = reading.scan.filter(|scan| !scan.complete);
+    let cut = cut.map(|scan| {
         format!(
             "the scan of the tree of cgroups ended early, after {} of {}: scan_timeout and \
              max_cgroups in [ailments.psi_stall] limit it",
-            walk.visited, walk.known
+            scan.visited, scan.known
         )
     });
     let starting = cpu::agent_is_starting(reading).then(|| {
@@ -71,12 +71,12 @@ pub(super) fn notes(reading: &Reading) -> Vec<String> {
 
 /// A reading with the limits to hold it against.
 #[derive(Clone, Copy, Debug)]
-struct Case<'r> {
+struct Judge<'r> {
     reading: &'r Reading,
     settings: &'r Settings,
 }
 
-impl<'r> Case<'r> {
+impl<'r> Judge<'r> {
     fn limit(self, resource: Resource) -> f64 {
         match resource {
             Resource::Cpu | Resource::Irq => self.settings.cpu_ratio,

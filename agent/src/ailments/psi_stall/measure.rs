@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use self::{
     node::Node,
     probed::Probed,
-    tracer::WatchReading,
-    tree::{Tree, Walked},
+    tracer::TraceReading,
+    tree::{Scanned, Tree},
     triggers::PsiTriggers,
 };
 use super::support::Plan;
@@ -59,8 +59,8 @@ pub struct Reading {
     pub armed_cgroups: u64,
     /// Cgroups that waited or did much in the window, and those above them.
     pub cgroups: Vec<CgroupReading>,
-    /// The walk that found them; absent where there is no tree of version 2.
-    pub walk: Option<WalkReading>,
+    /// The scan that found them; absent where there is no tree of version 2.
+    pub scan: Option<ScanReading>,
     /// Cgroups that metrics show, with what they have waited since they are shown.
     pub shown: Vec<(String, Waits)>,
     /// What all others have waited since the agent began.
@@ -85,10 +85,10 @@ pub struct ProbedReading {
     pub causes: Vec<CauseReading>,
     /// Who waited longest in the window, by cgroup, command and cause.
     pub waiters: Vec<WaiterReading>,
-    /// Who ran longest while tasks were watched, by cgroup and command.
+    /// Who ran longest while tasks were traced, by cgroup and command.
     pub runners: Vec<RunnerReading>,
-    /// The watch over tasks, without which nobody is known to wait for CPUs and disks.
-    pub watch: WatchReading,
+    /// The trace over tasks, without which nobody is known to wait for CPUs and disks.
+    pub trace: TraceReading,
     /// What the tasks of cgroups that metrics show have waited since they are shown, seconds.
     pub shown: Vec<(String, TaskWaits)>,
     /// What those of all others have.
@@ -102,9 +102,9 @@ pub struct ProbedReading {
 pub struct TaskWaits {
     /// For memory, seconds.
     pub memory: f64,
-    /// For a CPU, seconds: while tasks were watched.
+    /// For a CPU, seconds: while tasks were traced.
     pub cpu: f64,
-    /// For a disk, seconds: while tasks were watched.
+    /// For a disk, seconds: while tasks were traced.
     pub io: f64,
 }
 
@@ -271,9 +271,9 @@ pub struct MemoryWindow {
     pub reclaimed: u64,
 }
 
-/// A walk of the tree of cgroups.
+/// A scan of the tree of cgroups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct WalkReading {
+pub struct ScanReading {
     /// Time it took, seconds.
     pub seconds: f64,
     /// Cgroups that were looked at: branches in which nobody waits and nothing runs are
@@ -446,16 +446,16 @@ impl Measurement {
 
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
         let (node, stalls) = self.node.read()?;
-        let walked = self
+        let scanned = self
             .tree
             .as_mut()
-            .map(|tree| tree.walk(window, self.cpus, &stalls));
-        let walked = walked.unwrap_or_default();
-        self.count(&walked);
-        self.triggers.follow(&walked, window);
+            .map(|tree| tree.scan(window, self.cpus, &stalls));
+        let scanned = scanned.unwrap_or_default();
+        self.count(&scanned);
+        self.triggers.follow(&scanned, window);
         let called = self.triggers.has_called() || self.stalls(&node, window);
         let probed = match &mut self.probed {
-            Ok(probed) => probed.read(&walked, called)?,
+            Ok(probed) => probed.read(&scanned, called)?,
             Err(_) => None,
         };
         let shown = self.shown.shown().into_iter();
@@ -468,8 +468,8 @@ impl Measurement {
             node,
             armed: self.triggers.calls(),
             armed_cgroups: self.triggers.cgroups(),
-            cgroups: walked.cgroups,
-            walk: self.tree.is_some().then_some(walked.reading),
+            cgroups: scanned.cgroups,
+            scan: self.tree.is_some().then_some(scanned.reading),
             shown: shown
                 .map(|(path, counters)| (path, waits(counters)))
                 .collect(),
@@ -491,9 +491,9 @@ impl Measurement {
         self.probed.iter().flat_map(Probed::programs).collect()
     }
 
-    fn count(&mut self, walked: &Walked) {
+    fn count(&mut self, scanned: &Scanned) {
         let now = Instant::now();
-        for (path, stalls, much) in &walked.stalls {
+        for (path, stalls, much) in &scanned.stalls {
             let new = microseconds(stalls);
             if *much {
                 self.shown.count(now, path.clone(), new);

@@ -39,9 +39,9 @@ metrics! {
     /// Cgroups that the agent knows, and those that the last scan visited.
     CGROUPS: Gauge = "nodemedic_psi_stall_cgroups" ["state"];
     /// Duration of the last scan of the tree of cgroups.
-    WALK_SECONDS: Gauge = "nodemedic_psi_stall_scan_seconds" [];
+    SCAN_SECONDS: Gauge = "nodemedic_psi_stall_scan_seconds" [];
     /// 1 if the last scan of the tree of cgroups was complete, 0 if a limit ended it.
-    WALK_COMPLETE: Gauge = "nodemedic_psi_stall_scan_complete" [];
+    SCAN_COMPLETE: Gauge = "nodemedic_psi_stall_scan_complete" [];
     /// Duration of each wait of a task for memory.
     MEMSTALL: Histogram = "nodemedic_psi_stall_memstall_seconds" [];
     /// Time that tasks waited, summed over tasks, by the kernel path that they waited in.
@@ -52,12 +52,12 @@ metrics! {
     TASK_SECONDS: Counter = "nodemedic_psi_stall_task_seconds_total" ["resource", "cgroup"];
     /// 1 while the tracepoints of the scheduler are attached, which is for a few seconds after
     /// tasks waited too long for CPUs or disks, else 0.
-    WATCHING: Gauge = "nodemedic_psi_stall_tracing_active" [];
+    TRACING_ACTIVE: Gauge = "nodemedic_psi_stall_tracing_active" [];
     /// Times that the tracepoints of the scheduler were attached.
-    WATCHES: Counter = "nodemedic_psi_stall_tracings_total" [];
+    TRACINGS: Counter = "nodemedic_psi_stall_tracings_total" [];
     /// Time that the tracepoints of the scheduler were attached. Waits for CPUs and disks are
     /// counted by cause and by task only in this time.
-    WATCH_SECONDS: Counter = "nodemedic_psi_stall_tracing_seconds_total" [];
+    TRACING_SECONDS: Counter = "nodemedic_psi_stall_tracing_seconds_total" [];
 }
 
 /// The scope of all cgroups that are not shown.
@@ -76,13 +76,13 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
     if let Some(probed) = &reading.probed {
         samples.extend(of_probes(probed));
     }
-    if let Some(walk) = reading.walk {
-        samples.push(Sample::plain(&WALK_SECONDS, walk.seconds));
+    if let Some(scan) = reading.scan {
+        samples.push(Sample::plain(&SCAN_SECONDS, scan.seconds));
         samples.push(Sample::plain(
-            &WALK_COMPLETE,
-            f64::from(u8::from(walk.complete)),
+            &SCAN_COMPLETE,
+            f64::from(u8::from(scan.complete)),
         ));
-        let states = [("known", walk.known), ("visited", walk.visited)];
+        let states = [("known", scan.known), ("visited", scan.visited)];
         samples.extend(
             states.map(|(state, cgroups)| Sample::number(&CGROUPS, [state], cgroups as f64)),
         );
@@ -121,10 +121,13 @@ fn of_probes(probed: &ProbedReading) -> Vec<Sample> {
                 })
             }),
     );
-    let watch = probed.watch;
-    samples.push(Sample::plain(&WATCHING, f64::from(u8::from(watch.on))));
-    samples.push(Sample::plain(&WATCHES, watch.times as f64));
-    samples.push(Sample::plain(&WATCH_SECONDS, watch.seconds));
+    let trace = probed.trace;
+    samples.push(Sample::plain(
+        &TRACING_ACTIVE,
+        f64::from(u8::from(trace.on)),
+    ));
+    samples.push(Sample::plain(&TRACINGS, trace.times as f64));
+    samples.push(Sample::plain(&TRACING_SECONDS, trace.seconds));
     samples
 }
 

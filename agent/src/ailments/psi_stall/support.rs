@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_member_the_watch_is_refused_by_name_and_the_rest_goes_on() {
+    fn without_a_member_tracing_is_refused_by_name_and_the_rest_goes_on() {
         let mut facts = capable();
         facts.members.remove(PSI_FLAGS.path);
         let plan = plan(&facts);

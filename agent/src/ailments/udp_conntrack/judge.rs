@@ -198,21 +198,21 @@ fn wasteful(reading: &Reading, settings: &Settings) -> Option<Finding> {
 }
 
 /// Entries that stand idle now. By Little's law it is the rate at which idle time
-/// is measured; without probes, the entries that a walk found not assured.
+/// is measured; without probes, the entries that a scan found not assured.
 fn idle_entries(reading: &Reading) -> Option<f64> {
     let measured = reading.probed.as_ref().and_then(|probed| {
         let wasted = probed.window.wasted_seconds.filter(|_| probed.removals)?;
         (wasted > 0.0 && reading.window_seconds > 0.0).then(|| wasted / reading.window_seconds)
     });
-    let walked = reading
+    let scanned = reading
         .snapshot
         .as_ref()
         .filter(|snapshot| snapshot.complete)
         .map(|snapshot| (snapshot.udp.unreplied + snapshot.udp.replied) as f64);
     // The kernel removes in batches, so that the rate of one window may be far off
-    // either way; the walk is exact, but a minute old.
-    match (measured, walked) {
-        (_, Some(walked)) => Some(walked.min(reading.entries as f64)),
+    // either way; the scan is exact, but a minute old.
+    match (measured, scanned) {
+        (_, Some(scanned)) => Some(scanned.min(reading.entries as f64)),
         (Some(measured), None) => Some(measured.min(reading.entries as f64)),
         (None, None) => None,
     }
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_walk_the_rate_of_idle_time_stands_for_the_idle_entries() {
+    fn without_a_scan_the_rate_of_idle_time_gives_the_idle_entries() {
         let mut reading = healthy();
         reading.entries = 2_000;
         reading.snapshot = None;

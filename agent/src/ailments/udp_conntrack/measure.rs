@@ -3,14 +3,14 @@
 mod baseline;
 mod flows;
 mod probed;
-mod walk;
+mod scan;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::flows::FlowReading;
-use self::{baseline::Baseline, probed::Probed, walk::Walker};
+use self::{baseline::Baseline, probed::Probed, scan::Scanner};
 use super::{Settings, support::Plan};
 use crate::{
     kernel::conntrack::{Namespace, Snapshot},
@@ -46,7 +46,7 @@ pub struct Reading {
     pub growth: Option<f64>,
     /// Entries of other namespaces, with their growth.
     pub namespaces: Vec<(Namespace, Option<f64>)>,
-    /// The last walk of the table.
+    /// The last scan of the table.
     pub snapshot: Option<Snapshot>,
     /// When that was, seconds since the epoch.
     pub snapshot_unix_seconds: Option<f64>,
@@ -198,7 +198,7 @@ impl Measurement {
         if let Err(why) = &plan.hz {
             missing.push(ProbeReport::not_measured("idle_time", why));
         }
-        let baseline = Baseline::new(Walker::new(settings, &plan.walks))?;
+        let baseline = Baseline::new(Scanner::new(settings, &plan.scans))?;
         let probed = Probed::attach(&plan, settings).map_err(|error| Missing::all_probes(&error));
         if let Err(why) = &probed {
             missing.extend(
@@ -217,7 +217,7 @@ impl Measurement {
     pub(super) fn probes(&self) -> Vec<ProbeReport> {
         let attached = self.probed.iter().flat_map(Probed::reports).cloned();
         attached
-            .chain([self.baseline.walks()])
+            .chain([self.baseline.scans()])
             .chain(self.missing.iter().cloned())
             .collect()
     }

@@ -33,9 +33,9 @@ metrics! {
     /// Current timeouts: nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
     TIMEOUT: Gauge = "nodemedic_udp_conntrack_timeout_seconds" ["timeout"];
     /// Duration of the last scan of the table through ctnetlink.
-    WALK_SECONDS: Gauge = "nodemedic_udp_conntrack_scan_seconds" [];
+    SCAN_SECONDS: Gauge = "nodemedic_udp_conntrack_scan_seconds" [];
     /// Time of the last scan of the table through ctnetlink, in seconds since the epoch.
-    WALK_TIMESTAMP: Gauge = "nodemedic_udp_conntrack_scan_timestamp_seconds" [];
+    SCAN_TIMESTAMP: Gauge = "nodemedic_udp_conntrack_scan_timestamp_seconds" [];
     /// Entries created in the conntrack tables of all network namespaces.
     CREATED_BY_PROTOCOL: Counter = "nodemedic_conntrack_created_total" ["protocol"];
     /// Entries removed from the conntrack tables of all network namespaces.
@@ -79,7 +79,7 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
         ("stream", reading.timeouts.stream),
     ];
     samples.extend(known(&TIMEOUT, timeouts));
-    samples.extend(walk(reading));
+    samples.extend(scan(reading));
     samples.extend(reading.probed.iter().flat_map(probed));
     // The last are what the cap on series takes first.
     let shown = reading.probed.iter().flat_map(|it| &it.shown);
@@ -132,15 +132,15 @@ fn entries(reading: &Reading) -> Vec<Sample> {
         .collect()
 }
 
-fn walk(reading: &Reading) -> Vec<Sample> {
+fn scan(reading: &Reading) -> Vec<Sample> {
     let Some(snapshot) = &reading.snapshot else {
         return Vec::new();
     };
-    let mut samples = vec![Sample::plain(&WALK_SECONDS, snapshot.seconds)];
+    let mut samples = vec![Sample::plain(&SCAN_SECONDS, snapshot.seconds)];
     samples.extend(
         reading
             .snapshot_unix_seconds
-            .map(|at| Sample::plain(&WALK_TIMESTAMP, at)),
+            .map(|at| Sample::plain(&SCAN_TIMESTAMP, at)),
     );
     if snapshot.complete {
         let states = [

@@ -132,14 +132,14 @@ pub struct Plan {
     pub offsets: Option<Offsets>,
     /// Jiffies a second, if known.
     pub hz: Result<u32, Missing>,
-    /// When the table can be walked through ctnetlink.
-    pub walks: Result<Walks, Missing>,
+    /// When the table can be scanned through ctnetlink.
+    pub scans: Result<Scans, Missing>,
 }
 
-/// When the table can be walked through ctnetlink. Asking for a walk without the
+/// When the table can be scanned through ctnetlink. Asking for a scan without the
 /// module would load it, and the agent changes nothing unasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Walks {
+pub enum Scans {
     /// It is built in.
     Always,
     /// Whenever [`NETLINK_MODULE`] is loaded.
@@ -169,7 +169,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
                     .to_owned(),
             }),
         },
-        walks: walks(facts),
+        scans: scans(facts),
     })
 }
 
@@ -238,7 +238,7 @@ fn entry(facts: &KernelFacts) -> Result<(u32, EntryOffsets), Missing> {
     Ok((begin, members))
 }
 
-fn walks(facts: &KernelFacts) -> Result<Walks, Missing> {
+fn scans(facts: &KernelFacts) -> Result<Scans, Missing> {
     let held = facts
         .capabilities
         .known()
@@ -255,8 +255,8 @@ fn walks(facts: &KernelFacts) -> Result<Walks, Missing> {
         .get(NETLINK_MODULE)
         .map(|module| &module.state)
     {
-        Some(ModuleState::BuiltIn) => Ok(Walks::Always),
-        Some(ModuleState::Loaded | ModuleState::Absent) | None => Ok(Walks::WhileLoaded),
+        Some(ModuleState::BuiltIn) => Ok(Scans::Always),
+        Some(ModuleState::Loaded | ModuleState::Absent) | None => Ok(Scans::WhileLoaded),
     }
 }
 
@@ -333,7 +333,7 @@ mod tests {
             assert_eq!(probe.report(Some(Hook::Fentry), Vec::new()).missing, []);
         }
         assert_eq!(plan.hz, Ok(250));
-        assert_eq!(plan.walks, Ok(Walks::WhileLoaded));
+        assert_eq!(plan.scans, Ok(Scans::WhileLoaded));
     }
 
     #[test]
@@ -474,7 +474,7 @@ mod tests {
             "{}",
             reasons(&plan)
         );
-        assert_eq!(plan.walks, Ok(Walks::WhileLoaded));
+        assert_eq!(plan.scans, Ok(Scans::WhileLoaded));
     }
 
     #[test]
@@ -486,8 +486,8 @@ mod tests {
             assert!(hooks(&plan).iter().all(Vec::is_empty));
             assert!(reasons(&plan).contains(missing), "{}", reasons(&plan));
         }
-        let walks = plan(&with_capabilities(&["CAP_SYS_ADMIN"])).walks;
-        assert!(walks.is_err_and(|missing| missing.why.contains("CAP_NET_ADMIN")));
+        let scans = plan(&with_capabilities(&["CAP_SYS_ADMIN"])).scans;
+        assert!(scans.is_err_and(|missing| missing.why.contains("CAP_NET_ADMIN")));
     }
 
     #[test]

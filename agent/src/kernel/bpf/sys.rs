@@ -269,7 +269,7 @@ pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info>
 
 /// Reads a hash map as a whole, a few buckets a call.
 ///
-/// Walking it key by key begins anew whenever the key at hand has gone, so under a
+/// Scanning it key by key begins anew whenever the key at hand has gone, so under a
 /// storm of new flows it might not end; this way each bucket is passed once.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! A snapshot of the table through ctnetlink: what its entries are, not only how
-//! many. It walks every entry, so it is bounded in time and taken rarely.
+//! many. It scans every entry, so it is bounded in time and taken rarely.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -55,7 +55,7 @@ pub struct Snapshot {
     pub udp_ports: Vec<(u16, u64)>,
     /// UDP entries by source, most first.
     pub udp_sources: Vec<(IpAddr, u64)>,
-    /// Wall time that the walk took, seconds.
+    /// Wall time that the scan took, seconds.
     pub seconds: f64,
     /// False where the time was up before the end of the table.
     pub complete: bool,
@@ -79,7 +79,7 @@ impl TableState {
     }
 }
 
-/// Walks the table of this network namespace, for at most `limit`.
+/// Scans the table of this network namespace, for at most `limit`.
 ///
 /// The caller makes sure that `nf_conntrack_netlink` is there: asking for it would
 /// load the module, and the agent changes nothing unasked.

@@ -19,7 +19,7 @@ pub struct Connection {
     pub destination: SocketAddr,
     /// How far it is.
     pub state: State,
-    /// When it is let go of without another packet, seconds from now.
+    /// When IPVS expires it without another packet, seconds from now.
     pub expires: u64,
 }
 

@@ -75,7 +75,7 @@ impl Scanner {
     }
 
     /// The namespaces that have services, as of the last scan; it is taken anew where it
-    /// is due. The kernel walks its table from the begin for each page that is read, so a
+    /// is due. The kernel scans its table from the begin for each page that is read, so a
     /// scan of a large one has to wait for longer.
     pub fn scan(&mut self, namespaces: impl Iterator<Item = (u32, u32)>) -> &[Namespace] {
         let began = Instant::now();

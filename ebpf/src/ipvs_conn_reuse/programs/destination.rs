@@ -1,5 +1,5 @@
 //! A destination is removed from its service or drained, while IPVS is told to keep its
-//! connections: the agent then watches their SYNs.
+//! connections: the agent then traces their SYNs.
 
 use aya_ebpf::{
     macros::{fentry, kprobe, map},

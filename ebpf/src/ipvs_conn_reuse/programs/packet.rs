@@ -37,7 +37,7 @@ const TCP_ACK: u8 = 0x10;
 
 /// Not zero while both ends of a look-up and the packet hook are probed.
 #[map]
-static WATCHING: Array<u64> = Array::with_max_entries(1, 0);
+static TRACING_ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// SYNs under way through the packet hook, by context.
 #[map]
@@ -79,7 +79,7 @@ fn lookup_kprobe(ctx: ProbeContext) -> u32 {
 fn lookup_kretprobe(ctx: RetProbeContext) -> u32 {
     let returned = calls::leave(&LOOKUPS, &ctx);
     // While the agent attaches and detaches the probes one of both is seen alone.
-    if is_watching() {
+    if is_tracing() {
         TOTALS.lost(Loss::Call, returned.unreturned);
         TOTALS.lost(Loss::Call, u64::from(!returned.seen));
     }
@@ -110,7 +110,7 @@ fn hook_kretprobe(ctx: RetProbeContext) -> u32 {
 /// The connection of a packet was found, or none.
 #[inline(always)]
 fn looked_up(skb: u64, header: u64, found: Connection) -> Result<(), i32> {
-    if found.0 == 0 || !is_watching() || found.protocol()? != IPPROTO_TCP {
+    if found.0 == 0 || !is_tracing() || found.protocol()? != IPPROTO_TCP {
         return Ok(());
     }
     let destination = found.destination()?;
@@ -204,6 +204,6 @@ pub(super) fn forget_syn() {
 }
 
 #[inline(always)]
-fn is_watching() -> bool {
-    value_of(&WATCHING, 0).is_some_and(|watching| watching != 0)
+fn is_tracing() -> bool {
+    value_of(&TRACING_ACTIVE, 0).is_some_and(|tracing| tracing != 0)
 }

@@ -27,7 +27,7 @@ pub(super) struct Known {
     state: State,
     /// Since when it has been in that state.
     pub(super) since: Instant,
-    /// When IPVS lets go of it without another packet.
+    /// When IPVS expires it without another packet.
     lets_go: Instant,
     /// Whether there is nothing to be done about it.
     pub(super) is_settled: bool,

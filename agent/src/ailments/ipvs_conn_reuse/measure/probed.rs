@@ -71,7 +71,7 @@ impl fmt::Debug for Checking {
 }
 
 struct Running {
-    watch: PacketTracer,
+    trace: PacketTracer,
     totals: PerCpuArray<MapData, Totals>,
     flow_map: HashMap<Flow, FlowCounts>,
     client_map: HashMap<Client, ClientCounts>,
@@ -152,7 +152,7 @@ impl Probed {
 
     pub(super) fn reports(&self) -> impl Iterator<Item = ProbeReport> {
         let kept = match &self.state {
-            State::Running(running) => running.watch.reports(),
+            State::Running(running) => running.trace.reports(),
             State::Nothing | State::Checking(_) => self.kept.reports().to_vec(),
         };
         let always = self.always.reports().iter().cloned();
@@ -202,7 +202,7 @@ impl Probed {
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
         let kept = match &self.state {
-            State::Running(running) => running.watch.programs(),
+            State::Running(running) => running.trace.programs(),
             State::Nothing | State::Checking(_) => Vec::new(),
         };
         self.always.stats().into_iter().chain(kept).collect()
@@ -242,7 +242,7 @@ impl Running {
         let client_map = object.take_hash_map("CLIENTS")?;
         let waiting = WaitingRoom::open(&mut object, settings.give_up_after)?;
         Ok(Self {
-            watch: PacketTracer::new(object, kept, settings.trace_linger)?,
+            trace: PacketTracer::new(object, kept, settings.trace_linger)?,
             totals,
             flow_map,
             client_map,
@@ -261,7 +261,7 @@ impl Running {
         namespaces: &[NamespaceReading],
         always: &[ProgramStats],
     ) -> anyhow::Result<ProbedReading> {
-        self.watch.follow(namespaces)?;
+        self.trace.follow(namespaces)?;
         if let Some(log) = &mut self.log {
             log.flush();
         }
@@ -289,11 +289,11 @@ impl Running {
             top_clients: self.recent.clients(),
             waiting: waiting.clients,
             longest_wait_seconds: waiting.longest.as_secs_f64(),
-            watching: self.watch.is_on(),
+            tracing: self.trace.is_on(),
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 per_cpu.iter().map(|totals| totals.lost),
-                &[always, &self.watch.programs()].concat(),
+                &[always, &self.trace.programs()].concat(),
             ),
             recent: self.recent.counts(),
             recent_seconds: self.recent.length(now).as_secs_f64(),

@@ -21,13 +21,13 @@ use crate::{
 pub(super) struct PacketTracer {
     /// Before what it uses.
     _poll_thread: PollThread,
-    watched: Arc<Mutex<TracerState>>,
+    traced: Arc<Mutex<TracerState>>,
 }
 
 /// What tick and poll_thread share.
 pub(super) struct TracerState {
     probes: Probes,
-    watching: Array<MapData, u64>,
+    tracing: Array<MapData, u64>,
     object: Object,
     /// For how long a removal makes it worth to look.
     lifetime: Duration,
@@ -47,11 +47,11 @@ impl PacketTracer {
         lifetime: Duration,
     ) -> anyhow::Result<Self> {
         probes.expect();
-        let watching = object.take_map("WATCHING")?;
+        let tracing = object.take_map("TRACING_ACTIVE")?;
         let changes = object.take_map("CHANGES")?;
-        let watched = Arc::new(Mutex::new(TracerState {
+        let traced = Arc::new(Mutex::new(TracerState {
             probes,
-            watching: watching.try_into().context("open map WATCHING")?,
+            tracing: tracing.try_into().context("open map TRACING_ACTIVE")?,
             object,
             lifetime,
             removed: Instant::now(),
@@ -60,41 +60,41 @@ impl PacketTracer {
         }));
         let changes: RingBuf<MapData> = changes.try_into().context("open map CHANGES")?;
         let poll_thread = PollThread::start("ipvs-changes", vec![changes], PollFlags::IN, {
-            let watched = Arc::clone(&watched);
+            let traced = Arc::clone(&traced);
             move |changes| {
                 while changes.next().is_some() {}
-                if let Err(error) = lock(&watched).poll_thread() {
+                if let Err(error) = lock(&traced).poll_thread() {
                     tracing::warn!("the packet hook of IPVS cannot be traced: {error:#}");
                 }
             }
         })?;
         Ok(Self {
             _poll_thread: poll_thread,
-            watched,
+            traced,
         })
     }
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
-        lock(&self.watched).probes.reports().to_vec()
+        lock(&self.traced).probes.reports().to_vec()
     }
 
     pub(super) fn is_on(&self) -> bool {
-        lock(&self.watched).probes.is_attached()
+        lock(&self.traced).probes.is_attached()
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        lock(&self.watched).probes.stats()
+        lock(&self.traced).probes.stats()
     }
 
     /// Attaches or detaches, whichever the state of the node asks for.
     pub(super) fn follow(&self, namespaces: &[NamespaceReading]) -> anyhow::Result<()> {
-        lock(&self.watched).follow(namespaces)
+        lock(&self.traced).follow(namespaces)
     }
 }
 
 /// What is shared is whole at each point where a panic could come from.
-fn lock(watched: &Mutex<TracerState>) -> MutexGuard<'_, TracerState> {
-    watched.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(traced: &Mutex<TracerState>) -> MutexGuard<'_, TracerState> {
+    traced.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl TracerState {
@@ -144,15 +144,15 @@ impl TracerState {
     }
 
     /// Tells the probes whether all of them are there.
-    fn tell(&mut self, watching: bool) -> anyhow::Result<()> {
-        self.watching
-            .set(0, u64::from(watching), 0)
-            .context("write map WATCHING")
+    fn tell(&mut self, tracing: bool) -> anyhow::Result<()> {
+        self.tracing
+            .set(0, u64::from(tracing), 0)
+            .context("write map TRACING_ACTIVE")
     }
 }
 
 /// Whether IPVS may keep sending SYNs to a destination of this namespace that is
-/// drained, or drop them because it is gone. Where it is told to let go of such
+/// drained, or drop them because it is gone. Where it is set to expire such
 /// connections every SYN makes a call that is probed anyway.
 fn keeps_connections(namespace: &NamespaceReading, removed: bool) -> bool {
     let told_to_let_go = namespace
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn the_packet_hook_is_never_watched_where_ipvs_lets_go() {
+    fn the_packet_hook_is_never_traced_where_ipvs_expires_them() {
         for (drained, removed) in [(0, false), (3, false), (0, true), (3, true)] {
             assert!(!keeps_connections(&namespace(Some(1), drained), removed));
         }
     }
 
     #[test]
-    fn it_is_watched_for_what_is_drained_or_gone_and_for_nothing_else() {
+    fn it_is_traced_for_what_is_drained_or_gone_and_for_nothing_else() {
         for setting in [Some(0), None] {
             assert!(keeps_connections(&namespace(setting, 1), false));
             assert!(keeps_connections(&namespace(setting, 0), true));

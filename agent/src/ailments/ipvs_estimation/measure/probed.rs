@@ -51,7 +51,7 @@ struct Running {
     /// What was last written into it.
     written: Control,
     object: Object,
-    watch: WaitTracer,
+    trace: WaitTracer,
     recent: RecentIntervals,
     before: Before,
 }
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Running {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Running")
-            .field("watch", &self.watch)
+            .field("trace", &self.trace)
             .finish_non_exhaustive()
     }
 }
@@ -141,7 +141,7 @@ impl Probed {
     }
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
-        let waits = self.running.iter().flat_map(|it| it.watch.reports());
+        let waits = self.running.iter().flat_map(|it| it.trace.reports());
         let waits = waits.chain(&self.without_passes);
         self.passes.reports().iter().chain(waits).cloned().collect()
     }
@@ -152,10 +152,10 @@ impl Probed {
         running.map(|it| it.read(&programs)).transpose()
     }
 
-    /// Begins or ends the watch over waits.
-    pub(super) fn watch(&mut self, slow: bool) -> anyhow::Result<()> {
+    /// Begins or ends the trace over waits.
+    pub(super) fn trace(&mut self, slow: bool) -> anyhow::Result<()> {
         match &mut self.running {
-            Some(running) => running.watch(slow),
+            Some(running) => running.trace(slow),
             None => Ok(()),
         }
     }
@@ -165,7 +165,7 @@ impl Probed {
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        let waits = self.running.iter().flat_map(|it| it.watch.programs());
+        let waits = self.running.iter().flat_map(|it| it.trace.programs());
         self.passes.stats().into_iter().chain(waits).collect()
     }
 }
@@ -198,7 +198,7 @@ impl Running {
         let slow = map("SLOW")?.try_into().context("open map SLOW")?;
         let control = map("CONTROL")?.try_into().context("open map CONTROL")?;
         let namespaces = object.take_hash_map("NAMESPACES")?;
-        let watch = WaitTracer::new(&plan.waits, settings, &mut object);
+        let trace = WaitTracer::new(&plan.waits, settings, &mut object);
         Ok(Self {
             context: plan.context.unwrap_or(Context::Softirq),
             totals,
@@ -208,7 +208,7 @@ impl Running {
             control,
             written: Control::default(),
             object,
-            watch,
+            trace,
             recent: RecentIntervals::new(),
             before: Before::default(),
         })
@@ -232,7 +232,7 @@ impl Running {
             rx_waits: Durations::of(totals.iter().map(|it| &it.rx_waits)),
             task_waits: Durations::of(totals.iter().map(|it| &it.task_waits)),
             recent: self.recent.update(clock, &slow),
-            watching: self.watch.is_on(),
+            tracing: self.trace.is_on(),
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 totals.iter().map(|totals| totals.lost),
@@ -263,16 +263,16 @@ impl Running {
         })
     }
 
-    fn watch(&mut self, slow: bool) -> anyhow::Result<()> {
-        match (self.watch.is_wanted(slow), self.watch.is_on()) {
+    fn trace(&mut self, slow: bool) -> anyhow::Result<()> {
+        match (self.trace.is_wanted(slow), self.trace.is_on()) {
             (true, false) => {
                 self.tell(Control {
-                    watched_since_ns: monotonic().as_nanos() as u64,
+                    traced_since_ns: monotonic().as_nanos() as u64,
                     ..self.written
                 })?;
-                self.watch.begin(&mut self.object);
+                self.trace.begin(&mut self.object);
             }
-            (false, true) => self.watch.end(),
+            (false, true) => self.trace.end(),
             (true, true) | (false, false) => {}
         }
         Ok(())

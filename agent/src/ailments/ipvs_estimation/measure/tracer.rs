@@ -26,17 +26,17 @@ impl WaitTracer {
             TraceWhen::Slow | TraceWhen::Always => planned.clone(),
         });
         let planned: Vec<_> = planned.collect();
-        let mut watch = Self {
+        let mut trace = Self {
             when: settings.trace_when,
             lasts: settings.trace_linger,
             probes: Probes::of(&planned, &settings.hooks),
             until: None,
         };
-        watch.begin(object);
-        if watch.when != TraceWhen::Always {
-            watch.end();
+        trace.begin(object);
+        if trace.when != TraceWhen::Always {
+            trace.end();
         }
-        watch
+        trace
     }
 
     pub(super) fn is_on(&self) -> bool {

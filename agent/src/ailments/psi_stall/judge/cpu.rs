@@ -1,6 +1,6 @@
 //! Waits for a CPU: because a quota is used up, or because others run.
 
-use super::{CPU_CONTENTION, CPU_THROTTLED, Case, NAMED, counter, is_below, probed};
+use super::{CPU_CONTENTION, CPU_THROTTLED, Judge, NAMED, counter, is_below, probed};
 use crate::{
     ailments::psi_stall::{
         advice,
@@ -27,10 +27,10 @@ const AGENT: f64 = 0.2;
 const RUNNER: f64 = 0.05;
 
 /// A quota keeps tasks from running although there may be CPUs for them.
-pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
-    let limit = case.settings.cpu_ratio;
-    let held = |it: &CgroupReading| case.share(it.throttled_seconds);
-    let mut throttled: Vec<_> = case
+pub(super) fn throttled(judge: Judge<'_>) -> Option<Finding> {
+    let limit = judge.settings.cpu_ratio;
+    let held = |it: &CgroupReading| judge.share(it.throttled_seconds);
+    let mut throttled: Vec<_> = judge
         .reading
         .cgroups
         .iter()
@@ -38,10 +38,10 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
         .collect();
     throttled.sort_by(|a, b| b.throttled_seconds.total_cmp(&a.throttled_seconds));
     let worst = *throttled.first()?;
-    let mut victims: Vec<_> = case
+    let mut victims: Vec<_> = judge
         .stalled(Resource::Cpu)
         .into_iter()
-        .filter(|it| is_throttled(case, it))
+        .filter(|it| is_throttled(judge, it))
         .collect();
     if victims.is_empty() {
         victims.clone_from(&throttled);
@@ -49,7 +49,7 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
     let mut evidence = vec![Evidence {
         metric: format!(
             "throttled_usec in cpu.stat of {}, as a share",
-            case.who(&worst.path)
+            judge.who(&worst.path)
         ),
         value: held(worst),
         limit: Some(limit),
@@ -57,18 +57,18 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
     evidence.extend(counter(
         &format!(
             "nr_throttled in cpu.stat of {} in the window",
-            case.who(&worst.path)
+            judge.who(&worst.path)
         ),
         worst.throttled_periods,
     ));
-    evidence.push(case.pressure(Resource::Cpu, &victims));
-    evidence.push(busy(case.reading));
+    evidence.push(judge.pressure(Resource::Cpu, &victims));
+    evidence.push(busy(judge.reading));
     let cpus = |it: &CgroupReading| match it.quota_cpus {
         Some(cpus) => format!("{cpus:.2} CPUs"),
         None => "a quota that was removed since".to_owned(),
     };
     let culprit = |it: &&CgroupReading| Party {
-        who: format!("cpu.max of {}", case.who(&it.path)),
+        who: format!("cpu.max of {}", judge.who(&it.path)),
         share: format!(
             "{}, used up in {} periods; throttled its tasks for {:.0} % of the time",
             cpus(it),
@@ -78,36 +78,36 @@ pub(super) fn throttled(case: Case<'_>) -> Option<Finding> {
     };
     Some(Finding {
         kind: CPU_THROTTLED.to_owned(),
-        severity: if held(worst) >= case.settings.critical_ratio {
+        severity: if held(worst) >= judge.settings.critical_ratio {
             Severity::Critical
         } else {
             Severity::Warning
         },
         summary: format!(
             "{} wait for a CPU: the quota of {}, {}, is used up",
-            case.subject(&victims),
-            case.who(&worst.path),
+            judge.subject(&victims),
+            judge.who(&worst.path),
             cpus(worst)
         ),
         evidence,
         culprits: throttled.iter().take(NAMED).map(culprit).collect(),
-        victims: throttled_victims(case, &victims),
+        victims: throttled_victims(judge, &victims),
         remedies: advice::for_quota(&worst.path, worst.quota_cpus),
         follows_load: true,
     })
 }
 
 /// Not every kernel counts who is throttled as waiting; the quota's own clock does.
-fn throttled_victims<'r>(case: Case<'r>, victims: &[&'r CgroupReading]) -> Vec<Party> {
+fn throttled_victims<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading]) -> Vec<Party> {
     let party = |it: &&'r CgroupReading| {
-        let quota = case.upwards(&it.path).map(|it| it.throttled_seconds);
+        let quota = judge.upwards(&it.path).map(|it| it.throttled_seconds);
         let seconds = quota.fold(it.waits.cpu.some, f64::max);
         Party {
-            who: case.who(&it.path),
+            who: judge.who(&it.path),
             share: format!(
                 "waited for a CPU for {:.0} % of the time{}",
-                100.0 * case.share(seconds),
-                case.commands(Resource::Cpu, Some(&it.path))
+                100.0 * judge.share(seconds),
+                judge.commands(Resource::Cpu, Some(&it.path))
             ),
         }
     };
@@ -115,31 +115,31 @@ fn throttled_victims<'r>(case: Case<'r>, victims: &[&'r CgroupReading]) -> Vec<P
 }
 
 /// Whether the quota of a cgroup, or of one above, is what it waits for.
-fn is_throttled(case: Case<'_>, cgroup: &CgroupReading) -> bool {
-    let held = case.upwards(&cgroup.path).map(|it| it.throttled_seconds);
+fn is_throttled(judge: Judge<'_>, cgroup: &CgroupReading) -> bool {
+    let held = judge.upwards(&cgroup.path).map(|it| it.throttled_seconds);
     held.fold(0.0, f64::max) > BY_QUOTA * cgroup.waits.cpu.some
 }
 
 /// Tasks wait because others run.
-pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
-    if agent_is_starting(case.reading) {
+pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
+    if agent_is_starting(judge.reading) {
         return None;
     }
-    let stalled = case.stalled(Resource::Cpu);
+    let stalled = judge.stalled(Resource::Cpu);
     let victims: Vec<_> = stalled
         .iter()
         .copied()
-        .filter(|it| !is_throttled(case, it))
+        .filter(|it| !is_throttled(judge, it))
         .collect();
     let nobody_known =
-        stalled.is_empty() && case.node_stalls(Resource::Cpu) && !any_throttled(case);
+        stalled.is_empty() && judge.node_stalls(Resource::Cpu) && !any_throttled(judge);
     if victims.is_empty() && !nobody_known {
         return None;
     }
-    let (pressure, busy) = (case.pressure(Resource::Cpu, &victims), busy(case.reading));
+    let (pressure, busy) = (judge.pressure(Resource::Cpu, &victims), busy(judge.reading));
     // Tasks waited for longer than all CPUs together can have been busy: some were idle
     // while they waited, not only before.
-    let kept_away = case.reading.cpus > 1 && pressure.value - busy.value > SURELY_IDLE;
+    let kept_away = judge.reading.cpus > 1 && pressure.value - busy.value > SURELY_IDLE;
     let why = if kept_away {
         "they may not use the idle CPUs"
     } else if busy.value >= BUSY {
@@ -148,15 +148,15 @@ pub(super) fn contention(case: Case<'_>) -> Option<Finding> {
         "others run"
     };
     let mut evidence = vec![pressure, busy];
-    evidence.extend(case.cause_evidence(Resource::Cpu));
-    evidence.extend(interrupts(case));
+    evidence.extend(judge.cause_evidence(Resource::Cpu));
+    evidence.extend(interrupts(judge));
     Some(Finding {
         kind: CPU_CONTENTION.to_owned(),
-        severity: case.severity(Resource::Cpu, &victims),
-        summary: format!("{} wait for a CPU: {why}", case.subject(&victims)),
+        severity: judge.severity(Resource::Cpu, &victims),
+        summary: format!("{} wait for a CPU: {why}", judge.subject(&victims)),
         evidence,
-        culprits: runners(case, &victims),
-        victims: case.victims(Resource::Cpu, &victims),
+        culprits: runners(judge, &victims),
+        victims: judge.victims(Resource::Cpu, &victims),
         remedies: advice::for_contention(kept_away),
         follows_load: true,
     })
@@ -169,9 +169,9 @@ pub(super) fn agent_is_starting(reading: &Reading) -> bool {
         && reading.agent_seconds > RUNNER * reading.window_seconds
 }
 
-fn any_throttled(case: Case<'_>) -> bool {
-    let node = case.node(Resource::Cpu).some;
-    let cgroups = case.reading.cgroups.iter();
+fn any_throttled(judge: Judge<'_>) -> bool {
+    let node = judge.node(Resource::Cpu).some;
+    let cgroups = judge.reading.cgroups.iter();
     cgroups.map(|it| it.throttled_seconds).sum::<f64>() > BY_QUOTA * node
 }
 
@@ -195,9 +195,9 @@ fn in_cgroups(reading: &Reading) -> f64 {
 }
 
 /// Interrupts take CPUs from tasks too, where the kernel accounts for them.
-fn interrupts(case: Case<'_>) -> Option<Evidence> {
-    let share = case.share(case.node(Resource::Irq).some);
-    (share > case.settings.floor_ratio).then(|| Evidence {
+fn interrupts(judge: Judge<'_>) -> Option<Evidence> {
+    let share = judge.share(judge.node(Resource::Irq).some);
+    (share > judge.settings.floor_ratio).then(|| Evidence {
         metric: "rate(nodemedic_psi_stall_seconds_total{resource=\"irq\",kind=\"full\",\
                  scope=\"node\"})"
             .to_owned(),
@@ -207,8 +207,8 @@ fn interrupts(case: Case<'_>) -> Option<Evidence> {
 }
 
 /// Who runs, most first.
-fn runners(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
-    let reading = case.reading;
+fn runners(judge: Judge<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
+    let reading = judge.reading;
     let all = reading.node.busy_seconds.max(f64::EPSILON);
     let floor = RUNNER * reading.window_seconds;
     let is_victim = |it: &CgroupReading| {
@@ -238,12 +238,12 @@ fn runners(case: Case<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
         .map(|(_, runner, seconds)| Party {
             who: runner.map_or_else(
                 || "the kernel, and tasks in cgroups that the scan did not visit".to_owned(),
-                |it| case.who(&it.path),
+                |it| judge.who(&it.path),
             ),
             share: format!(
                 "ran for {seconds:.1} s of CPU time, {:.0} % of all{}",
                 (100.0 * seconds / all).min(100.0),
-                runner.map_or_else(String::new, |it| probed::runners(case, &it.path))
+                runner.map_or_else(String::new, |it| probed::runners(judge, &it.path))
             ),
         })
         .collect()

@@ -1,6 +1,6 @@
 //! Waits for a disk.
 
-use super::{Case, IO_STALL, NAMED, bytes};
+use super::{IO_STALL, Judge, NAMED, bytes};
 use crate::{
     ailments::psi_stall::{
         advice,
@@ -17,19 +17,19 @@ const AT_LIMIT: f64 = 0.8;
 const DIRTY: f64 = (4 << 20) as f64;
 
 /// Tasks wait for a disk for too long.
-pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
-    let victims = case.stalled(Resource::Io);
-    if victims.is_empty() && !case.node_stalls(Resource::Io) {
+pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
+    let victims = judge.stalled(Resource::Io);
+    if victims.is_empty() && !judge.node_stalls(Resource::Io) {
         return None;
     }
-    let node = &case.reading.node;
+    let node = &judge.reading.node;
     let disk = node.disks.first();
-    let limit = victims.first().and_then(|worst| limiting(case, worst));
-    let mut evidence = vec![case.pressure(Resource::Io, &victims)];
-    evidence.extend(case.cause_evidence(Resource::Io));
+    let limit = victims.first().and_then(|worst| limiting(judge, worst));
+    let mut evidence = vec![judge.pressure(Resource::Io, &victims)];
+    evidence.extend(judge.cause_evidence(Resource::Io));
     evidence.extend(disk.map(|disk| Evidence {
         metric: format!("busy time of {} in /proc/diskstats, as a share", disk.name),
-        value: case.share(disk.busy_seconds),
+        value: judge.share(disk.busy_seconds),
         limit: None,
     }));
     let dirty = node.memory.dirty + node.memory.writeback;
@@ -41,28 +41,28 @@ pub(super) fn stall(case: Case<'_>) -> Option<Finding> {
     let which = match (&limit, disk) {
         (Some(limit), _) => format!(
             "{} is at its io.max for {}",
-            case.who(limit.path),
+            judge.who(limit.path),
             limit.device
         ),
         (None, Some(disk)) => format!("most I/O went to {}", disk.name),
         (None, None) => "a device without counters".to_owned(),
     };
-    let limited = limit.as_ref().map(|limit| limit.party(case));
+    let limited = limit.as_ref().map(|limit| limit.party(judge));
     let remedies = match &limit {
         Some(limit) => advice::for_io_limit(limit.path, limit.device),
         None => advice::for_io(node, disk),
     };
     Some(Finding {
         kind: IO_STALL.to_owned(),
-        severity: case.severity(Resource::Io, &victims),
-        summary: format!("{} wait for a disk: {which}", case.subject(&victims)),
+        severity: judge.severity(Resource::Io, &victims),
+        summary: format!("{} wait for a disk: {which}", judge.subject(&victims)),
         evidence,
         culprits: limited
             .into_iter()
-            .chain(culprits(case, disk))
+            .chain(culprits(judge, disk))
             .take(NAMED)
             .collect(),
-        victims: case.victims(Resource::Io, &victims),
+        victims: judge.victims(Resource::Io, &victims),
         remedies,
         follows_load: true,
     })
@@ -92,7 +92,7 @@ impl Limit<'_> {
         })
     }
 
-    fn party(&self, case: Case<'_>) -> Party {
+    fn party(&self, judge: Judge<'_>) -> Party {
         let allowed = &self.allowed;
         let parts = [
             ("reading", allowed.read_bytes.map(bytes)),
@@ -104,15 +104,15 @@ impl Limit<'_> {
             .into_iter()
             .filter_map(|(what, most)| Some(format!("{what} at most {} a second", most?)));
         Party {
-            who: format!("io.max of {}", case.who(self.path)),
+            who: format!("io.max of {}", judge.who(self.path)),
             share: parts.collect::<Vec<_>>().join(", "),
         }
     }
 }
 
 /// The limit that makes a cgroup wait: the nearest upwards that is reached.
-fn limiting<'r>(case: Case<'r>, victim: &'r CgroupReading) -> Option<Limit<'r>> {
-    let upwards = case.upwards(&victim.path);
+fn limiting<'r>(judge: Judge<'r>, victim: &'r CgroupReading) -> Option<Limit<'r>> {
+    let upwards = judge.upwards(&victim.path);
     let mut limits = upwards.flat_map(|it| {
         it.io_max.iter().map(|(device, allowed)| Limit {
             path: &it.path,
@@ -121,25 +121,25 @@ fn limiting<'r>(case: Case<'r>, victim: &'r CgroupReading) -> Option<Limit<'r>> 
             allowed: *allowed,
         })
     });
-    limits.find(|limit| limit.is_reached(case.reading.window_seconds))
+    limits.find(|limit| limit.is_reached(judge.reading.window_seconds))
 }
 
 /// Who reads and writes, then who has made most that waits to be written, which the
 /// kernel's flusher writes in nobody's name where it does not know better.
-fn culprits(case: Case<'_>, disk: Option<&DiskReading>) -> Vec<Party> {
+fn culprits(judge: Judge<'_>, disk: Option<&DiskReading>) -> Vec<Party> {
     let mut parties = Vec::new();
-    for (it, _) in case.most(|it| it.io_bytes() as f64, 0.0) {
+    for (it, _) in judge.most(|it| it.io_bytes() as f64, 0.0) {
         let read = it.io.values().map(|it| it.read_bytes).sum();
         let written = it.io.values().map(|it| it.written_bytes).sum();
         parties.push(Party {
-            who: case.who(&it.path),
+            who: judge.who(&it.path),
             share: format!("read {}, wrote {}", bytes(read), bytes(written)),
         });
     }
     let dirty = |it: &CgroupReading| it.memory.map_or(0.0, |memory| memory.dirty as f64);
-    for (it, waiting) in case.most(dirty, DIRTY) {
+    for (it, waiting) in judge.most(dirty, DIRTY) {
         parties.push(Party {
-            who: case.who(&it.path),
+            who: judge.who(&it.path),
             share: format!("{} wait to be written", bytes(waiting as u64)),
         });
     }

@@ -1,6 +1,6 @@
 //! Waits for memory: because the node is short of it, or because a cgroup may have no more.
 
-use super::{Case, MEMORY_LIMIT, MEMORY_RECLAIM, NAMED, bytes, counter};
+use super::{Judge, MEMORY_LIMIT, MEMORY_RECLAIM, NAMED, bytes, counter};
 use crate::{
     ailments::psi_stall::{
         advice,
@@ -16,30 +16,30 @@ const AT_LIMIT: f64 = 0.95;
 
 /// Tasks wait although no limit of a cgroup makes them: the node is short of memory, or
 /// reads back what it had let go.
-pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
-    let all = case.stalled(Resource::Memory);
+pub(super) fn reclaim(judge: Judge<'_>) -> Option<Finding> {
+    let all = judge.stalled(Resource::Memory);
     let victims: Vec<_> = all
         .iter()
         .copied()
-        .filter(|it| limiting(case, it).is_none())
+        .filter(|it| limiting(judge, it).is_none())
         .collect();
     // Without a cgroup of their own nobody knows of a limit.
-    let nobody_known = all.is_empty() && node_stalls_beside_kswapd(case);
+    let nobody_known = all.is_empty() && node_stalls_beside_kswapd(judge);
     if victims.is_empty() && !nobody_known {
         return None;
     }
-    let events = &case.reading.node.events;
-    let mut evidence = vec![case.pressure(Resource::Memory, &victims)];
+    let events = &judge.reading.node.events;
+    let mut evidence = vec![judge.pressure(Resource::Memory, &victims)];
     for (name, value) in events.named() {
         let metric = format!("nodemedic_psi_stall_memory_events_total{{event=\"{name}\"}}");
         evidence.extend(counter(&format!("{metric} in the window"), value));
     }
-    evidence.extend(case.cause_evidence(Resource::Memory));
+    evidence.extend(judge.cause_evidence(Resource::Memory));
     let main = victims.first();
-    let measured = main.and_then(|it| case.main_cause(Resource::Memory, &it.path));
+    let measured = main.and_then(|it| judge.main_cause(Resource::Memory, &it.path));
     let measured = measured.filter(|cause| *cause != Cause::Unknown);
     let path = if let Some(cause) = measured {
-        cause.has_to()
+        cause.explanation()
     } else if events.allocstall > 0 {
         "they reclaim it themselves, because the node is short of it"
     } else if events.swap_in > 0 {
@@ -53,11 +53,11 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
     };
     Some(Finding {
         kind: MEMORY_RECLAIM.to_owned(),
-        severity: case.severity(Resource::Memory, &victims),
-        summary: format!("{} wait for memory: {path}", case.subject(&victims)),
+        severity: judge.severity(Resource::Memory, &victims),
+        summary: format!("{} wait for memory: {path}", judge.subject(&victims)),
         evidence,
-        culprits: allocators(case, |_| true),
-        victims: case.victims(Resource::Memory, &victims),
+        culprits: allocators(judge, |_| true),
+        victims: judge.victims(Resource::Memory, &victims),
         remedies: advice::for_reclaim(),
         follows_load: false,
     })
@@ -65,20 +65,20 @@ pub(super) fn reclaim(case: Case<'_>) -> Option<Finding> {
 
 /// Whether tasks of the node waited for too long, kswapd's part left out: its work is counted as
 /// a wait of the node (mm/vmscan.c, `balance_pgdat`), and is there to spare others theirs.
-fn node_stalls_beside_kswapd(case: Case<'_>) -> bool {
-    let all = case.node(Resource::Memory).some;
-    let waited = match beside_kswapd(case) {
+fn node_stalls_beside_kswapd(judge: Judge<'_>) -> bool {
+    let all = judge.node(Resource::Memory).some;
+    let waited = match beside_kswapd(judge) {
         Some(measured) => measured.min(all),
-        None => all * part_of_allocations(&case.reading.node.events),
+        None => all * part_of_allocations(&judge.reading.node.events),
     };
-    case.share(waited) > case.limit(Resource::Memory)
+    judge.share(waited) > judge.limit(Resource::Memory)
 }
 
 /// What others than the kernel's own threads waited for memory, by the probes, in seconds; `None`
 /// where these do not know the path of each wait.
-fn beside_kswapd(case: Case<'_>) -> Option<f64> {
-    case.reading.probed.as_ref()?;
-    let causes = case.causes(Resource::Memory);
+fn beside_kswapd(judge: Judge<'_>) -> Option<f64> {
+    judge.reading.probed.as_ref()?;
+    let causes = judge.causes(Resource::Memory);
     let known = causes.iter().all(|it| it.cause != Cause::Unknown);
     known.then(|| causes.iter().map(|it| it.window).sum())
 }
@@ -96,18 +96,18 @@ fn part_of_allocations(events: &MemoryEvents) -> f64 {
 }
 
 /// Tasks wait because their cgroup, or one above, is at its limit.
-pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
-    let stalled = case.stalled(Resource::Memory).into_iter();
+pub(super) fn limit(judge: Judge<'_>) -> Option<Finding> {
+    let stalled = judge.stalled(Resource::Memory).into_iter();
     let limited: Vec<_> = stalled
-        .filter_map(|it| Some((it, limiting(case, it)?)))
+        .filter_map(|it| Some((it, limiting(judge, it)?)))
         .collect();
     let (_, (holder, memory)) = *limited.first()?;
     let victims: Vec<_> = limited.iter().map(|(victim, _)| *victim).collect();
     let (name, value) = limit_of(&memory).unwrap_or(("memory.max", memory.current));
     let mut evidence = vec![
-        case.pressure(Resource::Memory, &victims),
+        judge.pressure(Resource::Memory, &victims),
         Evidence {
-            metric: format!("memory.current of {}", case.who(&holder.path)),
+            metric: format!("memory.current of {}", judge.who(&holder.path)),
             value: memory.current as f64,
             limit: Some(value as f64),
         },
@@ -119,29 +119,29 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
             ("oom", window.oom_events),
         ];
         evidence.extend(events.into_iter().filter_map(|(event, count)| {
-            let metric = format!("memory.events.local {event} of {}", case.who(&holder.path));
+            let metric = format!("memory.events.local {event} of {}", judge.who(&holder.path));
             counter(&format!("{metric} in the window"), count)
         }));
     }
-    evidence.extend(case.cause_evidence(Resource::Memory));
+    evidence.extend(judge.cause_evidence(Resource::Memory));
     let below = |it: &CgroupReading| it.path == holder.path || super::is_below(it, holder);
     let mut culprits = vec![Party {
-        who: format!("{name} of {}", case.who(&holder.path)),
+        who: format!("{name} of {}", judge.who(&holder.path)),
         share: format!("{}, {} used", bytes(value), bytes(memory.current)),
     }];
-    culprits.extend(allocators(case, below));
+    culprits.extend(allocators(judge, below));
     Some(Finding {
         kind: MEMORY_LIMIT.to_owned(),
-        severity: case.severity(Resource::Memory, &victims),
+        severity: judge.severity(Resource::Memory, &victims),
         summary: format!(
             "{} wait for memory: {} is at its {name} of {}",
-            case.subject(&victims),
-            case.who(&holder.path),
+            judge.subject(&victims),
+            judge.who(&holder.path),
             bytes(value)
         ),
         evidence,
         culprits,
-        victims: case.victims(Resource::Memory, &victims),
+        victims: judge.victims(Resource::Memory, &victims),
         remedies: advice::for_limit(&holder.path, name, value),
         follows_load: false,
     })
@@ -152,13 +152,13 @@ pub(super) fn limit(case: Case<'_>) -> Option<Finding> {
 /// a limit, the nearest that is at it. (A task that is over its limit is made to pause, for
 /// up to two seconds without an event.)
 fn limiting<'r>(
-    case: Case<'r>,
+    judge: Judge<'r>,
     victim: &'r CgroupReading,
 ) -> Option<(&'r CgroupReading, MemoryReading)> {
     let with_memory = |it: &'r CgroupReading| Some((it, it.memory?));
-    let upwards = || case.upwards(&victim.path).filter_map(with_memory);
+    let upwards = || judge.upwards(&victim.path).filter_map(with_memory);
     let by_events = upwards().find(|(it, _)| it.limit_events() > 0);
-    let measured = case.main_cause(Resource::Memory, &victim.path);
+    let measured = judge.main_cause(Resource::Memory, &victim.path);
     let by_stack = measured == Some(Cause::CgroupReclaim);
     by_events.or_else(|| {
         upwards().find(|(_, memory)| {
@@ -180,7 +180,7 @@ fn limit_of(memory: &MemoryReading) -> Option<(&'static str, u64)> {
 }
 
 /// Who takes memory: by the faults of the window, else by what they have.
-fn allocators(case: Case<'_>, among: impl Fn(&CgroupReading) -> bool) -> Vec<Party> {
+fn allocators(judge: Judge<'_>, among: impl Fn(&CgroupReading) -> bool) -> Vec<Party> {
     let taken = |it: &CgroupReading| {
         if among(it) {
             it.allocated() as f64
@@ -188,11 +188,11 @@ fn allocators(case: Case<'_>, among: impl Fn(&CgroupReading) -> bool) -> Vec<Par
             0.0
         }
     };
-    let most = case.most(taken, 0.0);
+    let most = judge.most(taken, 0.0);
     if !most.is_empty() {
         let all: f64 = most.iter().map(|(_, pages)| pages).sum();
         let party = |(it, pages): (&CgroupReading, f64)| Party {
-            who: case.who(&it.path),
+            who: judge.who(&it.path),
             share: format!(
                 "{pages:.0} pages faulted in, {:.0} % of those named; has {}",
                 100.0 * pages / all,
@@ -205,9 +205,9 @@ fn allocators(case: Case<'_>, among: impl Fn(&CgroupReading) -> bool) -> Vec<Par
         Some(memory) if among(it) => memory.current as f64,
         Some(_) | None => 0.0,
     };
-    let most = case.most(has, 0.0).into_iter().take(NAMED);
+    let most = judge.most(has, 0.0).into_iter().take(NAMED);
     let party = |(it, used): (&CgroupReading, f64)| Party {
-        who: case.who(&it.path),
+        who: judge.who(&it.path),
         share: format!("has {}", bytes(used as u64)),
     };
     most.map(party).collect()

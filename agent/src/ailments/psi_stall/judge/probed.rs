@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, is_at_or_below};
+use super::{Judge, is_at_or_below};
 use crate::{
     ailments::psi_stall::{
         causes::Cause,
@@ -16,7 +16,7 @@ use crate::{
 /// Commands that are named of one cgroup.
 const COMMANDS: usize = 3;
 
-impl<'r> Case<'r> {
+impl<'r> Judge<'r> {
     const fn probed(self) -> Option<&'r ProbedReading> {
         self.reading.probed.as_ref()
     }
@@ -89,8 +89,8 @@ impl<'r> Case<'r> {
 }
 
 /// The commands that ran longest in a cgroup, or below it, in words that follow what it ran.
-pub(super) fn runners(case: Case<'_>, path: &str) -> String {
-    let all = case.probed().into_iter().flat_map(|it| &it.runners);
+pub(super) fn runners(judge: Judge<'_>, path: &str) -> String {
+    let all = judge.probed().into_iter().flat_map(|it| &it.runners);
     let in_path = |path_of: &Option<String>| {
         let found = path_of.as_deref();
         found.is_some_and(|found| is_at_or_below(found, path))
@@ -114,7 +114,7 @@ fn phrase(it: &WaiterReading) -> String {
     format!(
         "{} {} ({:.2} s in {}, the longest {:.0} ms)",
         it.command,
-        it.cause.does(),
+        it.cause.activity(),
         it.seconds,
         times(it.count),
         1e3 * it.longest_seconds

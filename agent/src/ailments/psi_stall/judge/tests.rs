@@ -10,7 +10,7 @@ use crate::{
         causes::Cause,
         measure::{
             CauseReading, DiskReading, MemoryReading, MemoryWindow, NodeReading, ProbedReading,
-            WaiterReading, Waits, WalkReading,
+            ScanReading, WaiterReading, Waits,
         },
         treat,
     },
@@ -52,9 +52,9 @@ fn healthy() -> Reading {
             cgroup("/pods/idle", 0.0),
             cgroup("/pods/works", 5.0),
         ],
-        walk: Some(WalkReading {
+        scan: Some(ScanReading {
             complete: true,
-            ..WalkReading::default()
+            ..ScanReading::default()
         }),
         shown: Vec::new(),
         other: Waits::default(),
@@ -380,7 +380,7 @@ fn without_the_counters_no_sysctl_is_advised() {
 fn a_node_without_cgroups_is_judged_as_a_whole() {
     let mut reading = healthy();
     reading.cgroups.clear();
-    reading.walk = None;
+    reading.scan = None;
     reading.node.busy_seconds = 20.0;
     for (resource, kind) in [
         (Resource::Cpu, CPU_CONTENTION),
@@ -468,7 +468,7 @@ fn a_pod_and_a_unit_are_called_by_their_names() {
     let mut reading = healthy();
     let who = |reading: &Reading, path: &str| {
         let settings = &Settings::default();
-        Case { reading, settings }.who(path)
+        Judge { reading, settings }.who(path)
     };
     assert_eq!(
         who(&reading, &path),
@@ -546,9 +546,9 @@ fn the_worst_comes_first() {
 }
 
 #[test]
-fn a_walk_that_was_cut_is_told() {
+fn a_scan_that_was_cut_is_reported() {
     let mut reading = healthy();
-    reading.walk = Some(WalkReading::default());
+    reading.scan = Some(ScanReading::default());
     assert!(notes(&reading)[0].contains("scan_timeout"));
 }
 

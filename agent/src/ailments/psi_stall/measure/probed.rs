@@ -14,7 +14,7 @@ use ebpf::psi_stall::{COMMAND, Doing, Loss, Stall, Sum, Task, Totals, Waiter};
 
 use super::{
     CauseReading, CgroupReading, ProbedReading, RunnerReading, Settings, TaskWaits, WaiterReading,
-    ancestors, names::Names, tracer::TaskTracer, tree::Walked,
+    ancestors, names::Names, tracer::TaskTracer, tree::Scanned,
 };
 use crate::{
     ailments::{
@@ -68,16 +68,16 @@ struct Running {
     causes: BTreeMap<Cause, u64>,
     /// The same by cgroup, of [`RESOURCES`].
     shown: Ranks<String, { RESOURCES.len() }>,
-    watch: TaskTracer,
-    watched_since: Array<MapData, u64>,
+    trace: TaskTracer,
+    traced_since: Array<MapData, u64>,
     tasks: KernelMap<Task, Sum>,
-    /// What the last watch saw, for the findings until the next.
+    /// What the last trace saw, for the findings until the next.
     seen: Seen,
-    /// Keeps the maps, and the code of the watch.
+    /// Keeps the maps, and the code of the trace.
     object: Object,
 }
 
-/// Who waited for CPUs and disks, and who ran, in the busiest window of a watch.
+/// Who waited for CPUs and disks, and who ran, in the busiest window of a trace.
 #[derive(Default)]
 struct Seen {
     waiters: Vec<WaiterReading>,
@@ -119,39 +119,39 @@ impl Probed {
         let parameters = Parameters::default().global("OFFSETS", &plan.offsets);
         let mut object = Object::load("psi_stall", OBJECT, &parameters)?;
         rare.attach(&mut object);
-        let watch = TaskTracer::new(tasks, settings, &mut object, wakeup);
+        let trace = TaskTracer::new(tasks, settings, &mut object, wakeup);
         let causes = hidden().map(|missing| ProbeReport::not_measured("causes", &missing));
         Ok(Self {
             rare,
-            running: Some(Running::new(object, watch, plan, settings)?),
+            running: Some(Running::new(object, trace, plan, settings)?),
             reports: causes.into_iter().collect(),
         })
     }
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
         let rare = self.rare.reports().iter().chain(&self.reports);
-        let watch = self.running.iter().flat_map(|it| it.watch.reports());
-        rare.chain(watch).cloned().collect()
+        let trace = self.running.iter().flat_map(|it| it.trace.reports());
+        rare.chain(trace).cloned().collect()
     }
 
     /// What was counted since the last time, by the cgroups that have waited or run.
-    /// Where tasks wait for CPUs or disks, the watch over them begins.
+    /// Where tasks wait for CPUs or disks, the trace over them begins.
     pub(super) fn read(
         &mut self,
-        walked: &Walked,
+        scanned: &Scanned,
         called: bool,
     ) -> anyhow::Result<Option<ProbedReading>> {
         let Some(running) = &mut self.running else {
             return Ok(None);
         };
-        let reading = running.read(walked, &self.rare.stats())?;
-        running.watch(called)?;
+        let reading = running.read(scanned, &self.rare.stats())?;
+        running.trace(called)?;
         Ok(Some(reading))
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        let watch = self.running.iter().flat_map(|it| it.watch.programs());
-        self.rare.stats().into_iter().chain(watch).collect()
+        let trace = self.running.iter().flat_map(|it| it.trace.programs());
+        self.rare.stats().into_iter().chain(trace).collect()
     }
 }
 
@@ -174,7 +174,7 @@ fn hidden() -> Option<Missing> {
 impl Running {
     fn new(
         mut object: Object,
-        watch: TaskTracer,
+        trace: TaskTracer,
         plan: &Plan,
         settings: &Settings,
     ) -> anyhow::Result<Self> {
@@ -182,8 +182,8 @@ impl Running {
         let totals = map("TOTALS")?.try_into().context("open map TOTALS")?;
         let epoch = map("EPOCH")?.try_into().context("open map EPOCH")?;
         let stacks = map("STACKS")?.try_into().context("open map STACKS")?;
-        let watched_since = map("WATCHED_SINCE")?;
-        let watched_since = watched_since.try_into().context("open map WATCHED_SINCE")?;
+        let traced_since = map("TRACED_SINCE")?;
+        let traced_since = traced_since.try_into().context("open map TRACED_SINCE")?;
         Ok(Self {
             totals,
             waiters: object.take_hash_map("WAITERS")?,
@@ -195,20 +195,20 @@ impl Running {
             names: Names::new(plan.root()),
             causes: BTreeMap::new(),
             shown: Ranks::new(settings.top_cgroups as usize),
-            watch,
-            watched_since,
+            trace,
+            traced_since,
             tasks: object.take_hash_map("TASKS")?,
             seen: Seen::default(),
             object,
         })
     }
 
-    fn read(&mut self, walked: &Walked, rare: &[ProgramStats]) -> anyhow::Result<ProbedReading> {
-        let watched = self.watch.is_on();
+    fn read(&mut self, scanned: &Scanned, rare: &[ProgramStats]) -> anyhow::Result<ProbedReading> {
+        let traced = self.trace.is_on();
         let (waits, doings) = (self.waits()?, self.doings()?);
         let ids = waits.keys().map(|(cgroup, ..)| *cgroup);
         let ids = ids.chain(doings.iter().map(|(task, _)| task.cgroup));
-        self.names.learn(ids, walked.paths());
+        self.names.learn(ids, scanned.paths());
         let mut waiters = Vec::new();
         for ((cgroup, command, cause), sum) in waits {
             let path = self.names.path(cgroup).map(str::to_owned);
@@ -223,7 +223,7 @@ impl Running {
             }
             let (resource, cause) = if task.doing == Doing::WaitsForIo as u64 {
                 (Resource::Io, Cause::Iowait)
-            } else if is_throttled(path.as_deref(), &walked.cgroups) {
+            } else if is_throttled(path.as_deref(), &scanned.cgroups) {
                 (Resource::Cpu, Cause::Throttled)
             } else {
                 (Resource::Cpu, Cause::RunQueue)
@@ -240,7 +240,7 @@ impl Running {
             self.count(now, waiter, *ns);
         }
         self.seen.keep(seen);
-        // Of a watch that is over findings still tell, counters do not.
+        // Of a trace that is over findings still tell, counters do not.
         let waiters = waiters.into_iter().map(|(_, waiter)| waiter);
         let of_memory = waiters.filter(|it| it.resource == Resource::Memory);
         let waiters = of_memory.chain(self.seen.waiters.iter().cloned());
@@ -251,29 +251,29 @@ impl Running {
             causes: causes(&self.causes, &window),
             waiters: longest(waiters.collect()),
             runners: most(self.seen.runners.clone()),
-            watch: self.watch.reading(watched),
+            trace: self.trace.reading(traced),
             shown: shown.map(|(path, ns)| (path, waits_of(ns))).collect(),
             other: waits_of(self.shown.other()),
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 totals.iter().map(|totals| totals.lost),
-                &[rare, &self.watch.programs()].concat(),
+                &[rare, &self.trace.programs()].concat(),
             ),
         })
     }
 
-    /// Begins or ends the watch over tasks.
-    fn watch(&mut self, called: bool) -> anyhow::Result<()> {
-        self.watch.end_in_time();
-        if !called && self.watch.is_over() {
+    /// Begins or ends the trace over tasks.
+    fn trace(&mut self, called: bool) -> anyhow::Result<()> {
+        self.trace.end_in_time();
+        if !called && self.trace.is_over() {
             self.seen = Seen::default();
         }
-        if called && self.watch.is_due() {
+        if called && self.trace.is_due() {
             let now = monotonic().as_nanos() as u64;
-            let since = &mut self.watched_since;
-            since.set(0, now, 0).context("write map WATCHED_SINCE")?;
+            let since = &mut self.traced_since;
+            since.set(0, now, 0).context("write map TRACED_SINCE")?;
             self.seen = Seen::default();
-            self.watch.begin(&mut self.object);
+            self.trace.begin(&mut self.object);
         }
         Ok(())
     }
@@ -354,7 +354,7 @@ impl Running {
 }
 
 impl Seen {
-    /// Takes in another window of the same watch, if more was going on in it.
+    /// Takes in another window of the same trace, if more was going on in it.
     fn keep(&mut self, new: Self) {
         let ran = |seen: &Self| seen.runners.iter().map(|it| it.seconds).sum::<f64>();
         if ran(&new) > ran(self) {

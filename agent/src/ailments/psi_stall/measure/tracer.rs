@@ -15,20 +15,20 @@ use crate::{
     wakeup::WakeUp,
 };
 
-/// What the watch over tasks has done.
+/// What the trace over tasks has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct WatchReading {
+pub struct TraceReading {
     /// Whether its probes are attached now.
     pub on: bool,
     /// Whether they were in some of the window.
-    pub watched: bool,
+    pub traced: bool,
     /// How often it has begun.
     pub times: u64,
     /// For how long its probes were attached in all, seconds.
     pub seconds: f64,
 }
 
-/// The watch over tasks, on or off.
+/// The trace over tasks, on or off.
 #[derive(Debug)]
 pub(super) struct TaskTracer {
     probes: Probes,
@@ -93,7 +93,7 @@ impl TaskTracer {
             wakeup.request();
         };
         if let Err(error) = thread::Builder::new()
-            .name("psi-watch".to_owned())
+            .name("psi-trace".to_owned())
             .spawn(call)
         {
             tracing::warn!("tracing ends only at the next reading: {error}");
@@ -110,11 +110,11 @@ impl TaskTracer {
         }
     }
 
-    pub(super) fn reading(&self, watched: bool) -> WatchReading {
+    pub(super) fn reading(&self, traced: bool) -> TraceReading {
         let now = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        WatchReading {
+        TraceReading {
             on: self.is_on(),
-            watched,
+            traced,
             times: self.times,
             seconds: (self.before + now).as_secs_f64(),
         }

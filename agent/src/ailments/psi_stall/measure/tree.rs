@@ -1,4 +1,4 @@
-//! The tree of cgroups, walked where something happens.
+//! The tree of cgroups, scanned where something happens.
 //!
 //! Whoever waits in a cgroup waits in each above it too, so a branch whose root has not
 //! waited, nor used a CPU, holds nobody who has. It is passed over, and what its cgroups
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CgroupReading, MemoryReading, MemoryWindow, Settings, Stalls, Waits, WalkReading};
+use super::{CgroupReading, MemoryReading, MemoryWindow, ScanReading, Settings, Stalls, Waits};
 use crate::{
     kernel::{
         cgroup::{self, CpuStat, IoStat, MemoryStat, Transfer},
@@ -29,7 +29,7 @@ const NAMED: usize = 10;
 /// Cgroups without pressure files that are remembered, to tell of them.
 const TOLD: usize = 5;
 
-/// Deeper than any tree in use; the walk goes down by recursion.
+/// Deeper than any tree in use; the scan goes down by recursion.
 const DEEPEST: usize = 64;
 
 /// What is known of all cgroups.
@@ -41,8 +41,8 @@ pub(super) struct Tree {
     known: usize,
     floor: f64,
     limits: Bounds,
-    /// Walks so far.
-    walks: u64,
+    /// Scans so far.
+    scans: u64,
     /// Cgroups whose pressure is switched off.
     off: BTreeSet<String>,
 }
@@ -69,22 +69,22 @@ struct Branch {
 struct Seen {
     stalls: [Option<Stall>; RESOURCES.len()],
     cpu: Option<CpuStat>,
-    /// With the number of the walk: only what was read at the window's begin counts.
+    /// With the number of the scan: only what was read at the window's begin counts.
     memory: Option<(u64, MemoryStat)>,
     io: Option<(u64, IoStat)>,
 }
 
-/// What a walk found.
+/// What a scan found.
 #[derive(Debug, Default)]
-pub(super) struct Walked {
+pub(super) struct Scanned {
     /// Cgroups that waited or did much, and those above them, by path.
     pub(super) cgroups: Vec<CgroupReading>,
     /// New stalls of every cgroup that had any, and whether they are above the floor.
     pub(super) stalls: Vec<(String, Stalls, bool)>,
-    pub(super) reading: WalkReading,
+    pub(super) reading: ScanReading,
 }
 
-impl Walked {
+impl Scanned {
     /// The cgroups that waited or ran.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         let waited = self.stalls.iter().map(|(path, ..)| path.as_str());
@@ -104,38 +104,38 @@ impl Tree {
                 cgroups: settings.max_cgroups as usize,
                 time: settings.scan_timeout,
             },
-            walks: 0,
+            scans: 0,
             off: BTreeSet::new(),
         };
-        tree.walk(Duration::ZERO, 1, &Stalls::default());
+        tree.scan(Duration::ZERO, 1, &Stalls::default());
         tree
     }
 
-    /// Looks at what has happened since the last walk, in which the node stalled so long.
-    pub(super) fn walk(&mut self, window: Duration, cpus: u32, node: &Stalls) -> Walked {
-        self.walks += 1;
+    /// Looks at what has happened since the last scan, in which the node stalled so long.
+    pub(super) fn scan(&mut self, window: Duration, cpus: u32, node: &Stalls) -> Scanned {
+        self.scans += 1;
         let began = Instant::now();
-        let mut walk = Walk {
-            number: self.walks,
+        let mut scan = Scan {
+            number: self.scans,
             deadline: began + self.limits.time,
             most: self.limits.cgroups,
             known: self.known,
             floor: window.mul_f64(self.floor),
             trace: window.mul_f64(self.floor * self.floor / f64::from(cpus.max(1))),
             off: &mut self.off,
-            found: Walked::default(),
+            found: Scanned::default(),
             visited: 0,
             complete: true,
         };
         let mut top = std::mem::take(&mut self.top);
-        walk.below(&mut top, &self.root, "", node, 0);
+        scan.below(&mut top, &self.root, "", node, 0);
         self.top = top;
-        self.known = walk.known;
-        walk.off.retain(|path| self.root.join(&path[1..]).exists());
-        let (visited, complete) = (walk.visited, walk.complete);
-        let mut found = walk.found;
+        self.known = scan.known;
+        scan.off.retain(|path| self.root.join(&path[1..]).exists());
+        let (visited, complete) = (scan.visited, scan.complete);
+        let mut found = scan.found;
         found.cgroups = named(found.cgroups);
-        found.reading = WalkReading {
+        found.reading = ScanReading {
             seconds: began.elapsed().as_secs_f64(),
             visited,
             known: self.known as u64,
@@ -155,8 +155,8 @@ impl Tree {
     }
 }
 
-/// A walk under way.
-struct Walk<'t> {
+/// A scan under way.
+struct Scan<'t> {
     number: u64,
     deadline: Instant,
     most: usize,
@@ -169,12 +169,12 @@ struct Walk<'t> {
     /// them, the others busy all the time.
     trace: Duration,
     off: &'t mut BTreeSet<String>,
-    found: Walked,
+    found: Scanned,
     visited: u64,
     complete: bool,
 }
 
-impl Walk<'_> {
+impl Scan<'_> {
     const fn is_first(&self) -> bool {
         self.number == 1
     }
@@ -336,7 +336,7 @@ impl Walk<'_> {
                     let before = before.or(branch.born.then(Stall::default));
                     stalls[place] = before.map_or_else(Stall::default, |it| now.since(it));
                 }
-                // It may have gone as well; then the walk will see that.
+                // It may have gone as well; then the scan will see that.
                 Err(_) => known = false,
             }
         }
@@ -350,10 +350,10 @@ impl Walk<'_> {
 
     /// What the controllers of memory and I/O say, where the cgroup has them.
     fn details(&self, reading: &mut CgroupReading, branch: &mut Branch, folder: &Path) {
-        let at_begin = |walk: u64| walk + 1 == self.number;
+        let at_begin = |scan: u64| scan + 1 == self.number;
         if let Ok(now) = cgroup::memory(folder) {
             let before = branch.seen.memory.replace((self.number, now));
-            let before = before.filter(|(walk, _)| at_begin(*walk));
+            let before = before.filter(|(scan, _)| at_begin(*scan));
             let before = before.map(|(_, stat)| stat);
             let before = before.or(branch.born.then(MemoryStat::default));
             reading.memory = Some(MemoryReading {
@@ -366,7 +366,7 @@ impl Walk<'_> {
         }
         if let Ok(now) = cgroup::io(folder) {
             let before = branch.seen.io.replace((self.number, now.clone()));
-            let before = before.filter(|(walk, _)| at_begin(*walk));
+            let before = before.filter(|(scan, _)| at_begin(*scan));
             let before = before.map(|(_, stat)| stat);
             let Some(before) = before.or(branch.born.then(IoStat::default)) else {
                 return;
@@ -524,8 +524,8 @@ mod tests {
         stalls
     }
 
-    fn waits(walked: &Walked) -> Vec<(&str, f64)> {
-        let cgroups = walked.cgroups.iter();
+    fn waits(scanned: &Scanned) -> Vec<(&str, f64)> {
+        let cgroups = scanned.cgroups.iter();
         cgroups
             .map(|it| (it.path.as_str(), it.waits.cpu.some))
             .collect()
@@ -537,13 +537,13 @@ mod tests {
         tree.set("pods", MS(100), ZERO);
         tree.set("pods/a", MS(100), ZERO);
         tree.set("pods/b", MS(7), ZERO);
-        let mut walker = tree.begin();
+        let mut scanner = tree.begin();
         tree.set("pods", MS(2_100), ZERO);
         tree.set("pods/a", MS(2_100), ZERO);
-        let walked = walker.walk(WINDOW, 2, &waited(MS(2_000)));
-        assert_eq!(waits(&walked), [("/pods", 2.0), ("/pods/a", 2.0)]);
-        assert_eq!(walked.reading.known, 3);
-        assert!(walked.reading.complete);
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(2_000)));
+        assert_eq!(waits(&scanned), [("/pods", 2.0), ("/pods/a", 2.0)]);
+        assert_eq!(scanned.reading.known, 3);
+        assert!(scanned.reading.complete);
     }
 
     #[test]
@@ -553,35 +553,35 @@ mod tests {
         for i in 0..50 {
             tree.set(&format!("quiet/{i}"), ZERO, ZERO);
         }
-        let mut walker = tree.begin();
-        let walked = walker.walk(WINDOW, 1, &waited(MS(500)));
-        assert_eq!(walked.reading.visited, 1);
+        let mut scanner = tree.begin();
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)));
+        assert_eq!(scanned.reading.visited, 1);
         tree.set("quiet", MS(300), ZERO);
         tree.set("quiet/7", MS(300), ZERO);
-        let walked = walker.walk(WINDOW, 1, &waited(MS(500)));
-        assert_eq!(walked.reading.visited, 51);
-        assert_eq!(waits(&walked), [("/quiet", 0.3), ("/quiet/7", 0.3)]);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)));
+        assert_eq!(scanned.reading.visited, 51);
+        assert_eq!(waits(&scanned), [("/quiet", 0.3), ("/quiet/7", 0.3)]);
     }
 
     #[test]
     fn a_cgroup_that_is_new_counts_from_its_birth_and_one_that_was_not_reached_does_not() {
         let tree = Fake::new();
         tree.set("old", MS(5_000), ZERO);
-        let mut walker = tree.begin();
+        let mut scanner = tree.begin();
         tree.set("young", MS(400), ZERO);
-        let walked = walker.walk(WINDOW, 1, &waited(MS(400)));
-        assert_eq!(waits(&walked), [("/young", 0.4)]);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)));
+        assert_eq!(waits(&scanned), [("/young", 0.4)]);
 
         let settings = Settings {
             max_cgroups: 1,
             ..Settings::default()
         };
         tree.set("zebra", MS(9_000), ZERO);
-        let mut walker = tree.begin_with(&settings);
-        assert_eq!(walker.known, 1);
-        walker.limits.cgroups = 10;
-        let walked = walker.walk(WINDOW, 1, &waited(MS(400)));
-        assert_eq!(waits(&walked), [], "nobody knows when zebra has waited");
+        let mut scanner = tree.begin_with(&settings);
+        assert_eq!(scanner.known, 1);
+        scanner.limits.cgroups = 10;
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)));
+        assert_eq!(waits(&scanned), [], "nobody knows when zebra has waited");
     }
 
     #[test]
@@ -589,11 +589,11 @@ mod tests {
         let tree = Fake::new();
         tree.set("pods", ZERO, ZERO);
         tree.set("pods/a", ZERO, ZERO);
-        let mut walker = tree.begin();
+        let mut scanner = tree.begin();
         tree.set("pods", ZERO, MS(3_000));
         tree.set("pods/a", ZERO, MS(2_000));
-        let walked = walker.walk(WINDOW, 1, &waited(ZERO));
-        let own: Vec<_> = walked
+        let scanned = scanner.scan(WINDOW, 1, &waited(ZERO));
+        let own: Vec<_> = scanned
             .cgroups
             .iter()
             .map(|it| (it.path.as_str(), it.own_cpu_seconds))
@@ -606,27 +606,27 @@ mod tests {
         let tree = Fake::new();
         tree.set("pods", ZERO, ZERO);
         tree.set("pods/a", ZERO, ZERO);
-        let mut walker = tree.begin();
+        let mut scanner = tree.begin();
         fs::remove_dir_all(tree.folder.path().join("pods")).expect("removed");
-        let walked = walker.walk(WINDOW, 1, &waited(MS(900)));
-        assert_eq!(walked.reading.known, 0);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)));
+        assert_eq!(scanned.reading.known, 0);
         // In the middle of being removed: the folder is there, its files are not.
         fs::create_dir(tree.folder.path().join("ghost")).expect("made");
-        let walked = walker.walk(WINDOW, 1, &waited(MS(900)));
-        assert_eq!((walked.reading.known, waits(&walked)), (0, Vec::new()));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)));
+        assert_eq!((scanned.reading.known, waits(&scanned)), (0, Vec::new()));
     }
 
     #[test]
     fn garbage_is_no_stall_and_no_panic() {
         let tree = Fake::new();
         tree.set("bad", MS(100), ZERO);
-        let mut walker = tree.begin();
+        let mut scanner = tree.begin();
         for file in ["cpu.pressure", "cpu.stat", "memory.stat", "io.stat"] {
             let path = tree.folder.path().join("bad").join(file);
             fs::write(path, [0xff, 0, b'\n', b'x']).expect("written");
         }
-        let walked = walker.walk(WINDOW, 1, &waited(MS(900)));
-        assert_eq!(waits(&walked), []);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)));
+        assert_eq!(waits(&scanned), []);
     }
 
     #[test]
@@ -636,32 +636,32 @@ mod tests {
         tree.set("off/below", ZERO, ZERO);
         let pressure = tree.folder.path().join("off/cpu.pressure");
         fs::remove_file(&pressure).expect("removed");
-        let mut walker = tree.begin();
-        let missing = walker.switched_off().expect("it is told");
+        let mut scanner = tree.begin();
+        let missing = scanner.switched_off().expect("it is told");
         assert!(
             missing.remedy.ends_with("/off/cgroup.pressure"),
             "{missing:?}"
         );
         // What waits below is found all the same.
         tree.set("off/below", MS(800), ZERO);
-        let walked = walker.walk(WINDOW, 1, &waited(MS(800)));
-        assert_eq!(waits(&walked), [("/off/below", 0.8)]);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)));
+        assert_eq!(waits(&scanned), [("/off/below", 0.8)]);
         tree.set("off", MS(800), ZERO);
-        walker.walk(WINDOW, 1, &waited(MS(800)));
-        assert_eq!(walker.switched_off(), None);
+        scanner.scan(WINDOW, 1, &waited(MS(800)));
+        assert_eq!(scanner.switched_off(), None);
     }
 
     #[test]
-    fn a_walk_that_is_cut_says_so() {
+    fn a_scan_that_is_cut_says_so() {
         let tree = Fake::new();
         for i in 0..20 {
             tree.set(&format!("{i}"), ZERO, ZERO);
         }
-        let mut walker = tree.begin();
-        walker.limits.time = ZERO;
-        let walked = walker.walk(WINDOW, 1, &waited(MS(800)));
-        assert!(!walked.reading.complete);
-        assert_eq!(walked.reading.known, 20);
+        let mut scanner = tree.begin();
+        scanner.limits.time = ZERO;
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)));
+        assert!(!scanned.reading.complete);
+        assert_eq!(scanned.reading.known, 20);
     }
 
     #[test]

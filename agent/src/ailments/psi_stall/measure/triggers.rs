@@ -13,7 +13,7 @@ use std::{
 
 use rustix::event::PollFlags;
 
-use super::{Settings, cgroup_triggers::CgroupTriggers, tree::Walked};
+use super::{Settings, cgroup_triggers::CgroupTriggers, tree::Scanned};
 use crate::{
     ailments::poll_thread::PollThread,
     kernel::pressure::{Resource, Trigger},
@@ -88,9 +88,9 @@ impl PsiTriggers {
     }
 
     /// Sets triggers on the cgroups that have waited most lately.
-    pub(super) fn follow(&mut self, walked: &Walked, window: Duration) {
+    pub(super) fn follow(&mut self, scanned: &Scanned, window: Duration) {
         if let Some(cgroups) = &mut self.cgroups {
-            cgroups.follow(&walked.cgroups, window);
+            cgroups.follow(&scanned.cgroups, window);
         }
     }
 

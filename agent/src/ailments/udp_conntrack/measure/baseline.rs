@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Drops, Neighbours, Reading, Timeouts, walk::Walker};
+use super::{Drops, Neighbours, Reading, Timeouts, scan::Scanner};
 use crate::{
     kernel::{
         conntrack::{self, Namespace, Stat},
@@ -22,7 +22,7 @@ use crate::{
 /// batch, and a shorter look would see waves.
 const GROWTH_WINDOW: Duration = Duration::from_secs(60);
 
-/// Reads the table's counters, and walks it now and then.
+/// Reads the table's counters, and scans it now and then.
 #[derive(Debug)]
 pub(super) struct Baseline {
     netns: u32,
@@ -30,7 +30,7 @@ pub(super) struct Baseline {
     /// Entries over the last minute, by namespace.
     history: BTreeMap<u32, History>,
     before: Drops,
-    walker: Walker,
+    scanner: Scanner,
 }
 
 /// Numbers of entries, each with its time, oldest first.
@@ -39,7 +39,7 @@ struct History(VecDeque<(Instant, u64)>);
 
 impl Baseline {
     /// Begins to watch: the first reading already tells what has changed since.
-    pub(super) fn new(walker: Walker) -> anyhow::Result<Self> {
+    pub(super) fn new(scanner: Scanner) -> anyhow::Result<Self> {
         let netns = netns::own().context("find our own network namespace")?;
         let stat = stat()?;
         let now = Instant::now();
@@ -48,7 +48,7 @@ impl Baseline {
             namespaces: Namespaces::default(),
             history: BTreeMap::new(),
             before: Drops::from(&stat),
-            walker,
+            scanner,
         };
         baseline.grown(netns, now, stat.entries);
         baseline.others(now);
@@ -62,8 +62,8 @@ impl Baseline {
         let before = std::mem::replace(&mut self.before, drops);
         let namespaces = self.others(now);
         let growth = self.grown(self.netns, now, stat.entries);
-        self.walker.walk_if_due();
-        let walk = self.walker.last();
+        self.scanner.scan_if_due();
+        let scan = self.scanner.last();
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
             netns: self.netns,
@@ -78,16 +78,16 @@ impl Baseline {
             window_drops: drops.since(before),
             growth,
             namespaces,
-            snapshot: walk.map(|(_, snapshot)| snapshot.clone()),
-            snapshot_unix_seconds: walk.map(|(at, _)| *at),
+            snapshot: scan.map(|(_, snapshot)| snapshot.clone()),
+            snapshot_unix_seconds: scan.map(|(at, _)| *at),
             probed: None,
             neighbours: Neighbours::default(),
         })
     }
 
     /// A row of the table of probes.
-    pub(super) fn walks(&self) -> ProbeReport {
-        self.walker.report()
+    pub(super) fn scans(&self) -> ProbeReport {
+        self.scanner.report()
     }
 
     /// The entries of the other namespaces, with their growth.

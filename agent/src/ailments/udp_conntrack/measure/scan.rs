@@ -1,11 +1,11 @@
-//! Walks of the whole table, now and then.
+//! Scans of the whole table, now and then.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::{
     ailments::udp_conntrack::{
         Settings,
-        support::{NETLINK_MODULE, Walks},
+        support::{NETLINK_MODULE, Scans},
     },
     kernel::{
         conntrack::{self, Snapshot},
@@ -15,25 +15,25 @@ use crate::{
     time::unix_seconds,
 };
 
-/// A walk may take this part of the time, so that it costs half a percent of one
+/// A scan may take this part of the time, so that it costs half a percent of one
 /// CPU at the most.
 const SHARE: u32 = 200;
 
-/// Takes walks when they are due, and keeps the last.
+/// Takes scans when they are due, and keeps the last.
 #[derive(Debug)]
-pub(super) struct Walker {
+pub(super) struct Scanner {
     interval: Duration,
     limit: Duration,
-    when: Result<Walks, Missing>,
+    when: Result<Scans, Missing>,
     /// The error of the last try, if it failed.
     failure: Option<String>,
-    /// The last walk and when it ended, seconds since the epoch.
+    /// The last scan and when it ended, seconds since the epoch.
     last: Option<(f64, Snapshot)>,
     next: Instant,
 }
 
-impl Walker {
-    pub(super) fn new(settings: &Settings, when: &Result<Walks, Missing>) -> Self {
+impl Scanner {
+    pub(super) fn new(settings: &Settings, when: &Result<Scans, Missing>) -> Self {
         Self {
             interval: settings.scan_interval,
             limit: settings.scan_timeout,
@@ -44,8 +44,8 @@ impl Walker {
         }
     }
 
-    /// Walks the table if it is time to, and possible.
-    pub(super) fn walk_if_due(&mut self) {
+    /// Scans the table if it is time to, and possible.
+    pub(super) fn scan_if_due(&mut self) {
         let now = Instant::now();
         if now < self.next || self.hindrance().is_some() {
             return;
@@ -65,7 +65,7 @@ impl Walker {
         self.next = now + self.interval.max(cost * SHARE);
     }
 
-    /// The last walk and when it ended, seconds since the epoch.
+    /// The last scan and when it ended, seconds since the epoch.
     pub(super) fn last(&self) -> Option<&(f64, Snapshot)> {
         self.last.as_ref()
     }
@@ -81,7 +81,7 @@ impl Walker {
         }
     }
 
-    /// Why no walk is taken now.
+    /// Why no scan is taken now.
     fn hindrance(&self) -> Option<Missing> {
         if self.interval.is_zero() {
             return Some(missing(
@@ -91,11 +91,11 @@ impl Walker {
         }
         match &self.when {
             Err(missing) => Some(missing.clone()),
-            Ok(Walks::WhileLoaded) if modules::instance(NETLINK_MODULE).is_none() => Some(missing(
+            Ok(Scans::WhileLoaded) if modules::instance(NETLINK_MODULE).is_none() => Some(missing(
                 format!("module {NETLINK_MODULE} is not loaded, and the agent loads no module"),
                 format!("modprobe {NETLINK_MODULE}"),
             )),
-            Ok(Walks::Always | Walks::WhileLoaded) => None,
+            Ok(Scans::Always | Scans::WhileLoaded) => None,
         }
     }
 
