@@ -534,27 +534,4 @@ mod tests {
         );
         assert!(plan.offsets.is_some());
     }
-
-    #[test]
-    fn an_absent_or_unused_module_is_waited_for() {
-        let mut facts = capable();
-        let module = facts.modules.get_mut(MODULE).expect("it is needed");
-        module.users = Some(0);
-        assert!(matches!(support(&facts), Support::Waiting));
-        facts.modules.remove(MODULE);
-        assert!(matches!(support(&facts), Support::Waiting));
-    }
-
-    #[test]
-    fn no_missing_fact_is_a_panic() {
-        let mut tried = 0;
-        for facts in recorded::damaged() {
-            let _any = support(&facts);
-            tried += 1;
-        }
-        assert!(
-            tried > 200,
-            "only {tried} kernels with a fact less could be made"
-        );
-    }
 }

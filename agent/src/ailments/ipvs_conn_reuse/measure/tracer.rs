@@ -155,11 +155,11 @@ impl TracerState {
 /// drained, or drop them because it is gone. Where it is set to expire such
 /// connections every SYN makes a call that is probed anyway.
 fn keeps_connections(namespace: &NamespaceReading, removed: bool) -> bool {
-    let told_to_let_go = namespace
+    let expires = namespace
         .settings
         .expire_nodest_conn
         .is_some_and(|on| on != 0);
-    !told_to_let_go && (removed || namespace.scan.drained > 0)
+    !expires && (removed || namespace.scan.drained > 0)
 }
 
 #[cfg(test)]
