@@ -103,7 +103,7 @@ pub(crate) fn the_scheduler_is_watched_only_while_tasks_wait(guest: &Guest) -> R
         ensure!(
             victims[0]["share"]
                 .to_string()
-                .contains("sh waited for others"),
+                .contains("sh waited for a CPU that other tasks used"),
             "the victims are {victims}"
         );
         ensure!(

@@ -145,7 +145,7 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
     } else if busy.value >= BUSY {
         "all CPUs are busy with other tasks"
     } else {
-        "others run"
+        "other tasks run"
     };
     let mut evidence = vec![pressure, busy];
     evidence.extend(judge.cause_evidence(Resource::Cpu));

@@ -190,7 +190,7 @@ fn cpus_that_were_idle_before_the_waits_began_are_not_taken_for_idle() {
     reading.node.busy_seconds = 10.0;
     wait(&mut reading, "/pods/idle", Resource::Cpu, 5.0);
     let finding = only(&reading);
-    assert!(finding.summary.ends_with("others run"), "{finding:?}");
+    assert!(finding.summary.ends_with("other tasks run"), "{finding:?}");
     assert!(finding.remedies[1].contains("cpu.weight"), "{finding:?}");
 }
 
