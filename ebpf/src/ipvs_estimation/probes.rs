@@ -304,7 +304,7 @@ fn count_in_namespace(timer: u64, ns: u64) {
         TOTALS.lost(Loss::Read, 1);
         return;
     };
-    let Some(sum) = get_or_insert(&NAMESPACES, &key, NO_PASSES) else {
+    let Some(sum) = get_or_insert(&NAMESPACES, &key, || NO_PASSES) else {
         TOTALS.lost(Loss::Namespace, 1);
         return;
     };

@@ -242,7 +242,7 @@ fn owner(task: u64) -> Result<(u64, [u8; COMMAND]), i32> {
 
 #[inline(always)]
 fn add_task(task: &Task, ns: u64) {
-    match get_or_insert(&TASKS, task, NOTHING) {
+    match get_or_insert(&TASKS, task, || NOTHING) {
         // SAFETY: a value of the map.
         Some(sum) => unsafe { add_to(sum, ns) },
         None => TOTALS.lost(Loss::Task, 1),
@@ -333,7 +333,7 @@ fn count(stall: Stall, ns: u64) {
         compacts: stall.compacts,
         epoch: epoch(),
     };
-    match get_or_insert(&WAITERS, &waiter, NOTHING) {
+    match get_or_insert(&WAITERS, &waiter, || NOTHING) {
         // SAFETY: a value of the map.
         Some(sum) => unsafe { add_to(sum, ns) },
         None => TOTALS.lost(Loss::Waiter, 1),

@@ -86,16 +86,21 @@ keyed_map!(HashMap, LruHashMap);
 /// The value of a key, which is put in with `zero` where it is absent. None: the map has
 /// no room.
 ///
-/// `zero` is no reference: the compiler would make it a constant of the object, and some
-/// sizes a map of their own.
+/// `zero` is called for an absent key alone: BPF clears memory byte by byte, which costs more
+/// than the look-up. It returns a value and no reference: the compiler would make that a constant
+/// of the object, and some sizes a map of their own.
 #[inline(always)]
-pub fn get_or_insert<K, V>(map: &impl KeyedMap<K, V>, key: &K, zero: V) -> Option<*mut V> {
+pub fn get_or_insert<K, V>(
+    map: &impl KeyedMap<K, V>,
+    key: &K,
+    zero: impl FnOnce() -> V,
+) -> Option<*mut V> {
     let found = map.value(key);
     if found.is_some() {
         return found;
     }
     // It fails as well where another CPU has put the key in just now: its value counts.
-    let _present_or_full = map.insert_new(key, &zero);
+    let _present_or_full = map.insert_new(key, &zero());
     map.value(key)
 }
 

@@ -476,7 +476,7 @@ const NO_COUNTS: FlowCounts = FlowCounts {
 /// Adds `counts` to those of a flow.
 #[inline(always)]
 fn count_flow(flow: &Flow, counts: FlowCounts) {
-    let Some(sum) = get_or_insert(&FLOWS, flow, NO_COUNTS) else {
+    let Some(sum) = get_or_insert(&FLOWS, flow, || NO_COUNTS) else {
         TOTALS.lost(Loss::Flow, 1);
         return;
     };

@@ -47,7 +47,7 @@ pub(super) fn count(outcome: u32, reason: u32, flow: &Flow, tuple: &Tuple, setti
 
 #[inline(always)]
 fn count_flow(outcome: usize, flow: &Flow, settings: IpvsSettings) {
-    let nothing = FlowCounts {
+    let nothing = || FlowCounts {
         syns: NO_SYNS,
         new_destination: [0; 16],
         new_family: 0,
@@ -67,7 +67,7 @@ fn count_flow(outcome: usize, flow: &Flow, settings: IpvsSettings) {
 
 #[inline(always)]
 fn count_client(outcome: usize, client: &Client) {
-    let Some(sum) = get_or_insert(&CLIENTS, client, ClientCounts { syns: NO_SYNS }) else {
+    let Some(sum) = get_or_insert(&CLIENTS, client, || ClientCounts { syns: NO_SYNS }) else {
         TOTALS.lost(Loss::Name, 1);
         return;
     };

@@ -48,7 +48,7 @@ fn request_kprobe(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn count(sk: u64) {
     match full_listener(sk as *const u8) {
-        Ok(Some(listener)) => match get_or_insert(&DROPS, &listener, 0) {
+        Ok(Some(listener)) => match get_or_insert(&DROPS, &listener, || 0) {
             // SAFETY: a value of the map. Other CPUs may count there too, so atomically.
             Some(drops) => unsafe { add_atomic(drops, 1) },
             None => TOTALS.lost(Loss::Listener, 1),
