@@ -136,7 +136,7 @@ const APART: &[Scenario] = &[
     Scenario::new("bench::ipvs_services", bench::many_services).limit(3_600),
     Scenario::new("bench::scrape", bench::scrapes).limit(600),
     Scenario::new("bench::footprint", bench::memory_and_cpu).limit(600),
-    Scenario::new("bench::scan", bench::walks).limit(3_600),
+    Scenario::new("bench::scan", bench::scans).limit(3_600),
     Scenario::new("bench::psi_cgroups", bench::many_cgroups).limit(3_600),
     Scenario::new("bench::psi_switches", bench::switches_with_and_without_it).limit(900),
 ];

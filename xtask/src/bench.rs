@@ -1,17 +1,16 @@
-//! Measures what the agent costs, and writes docs/performance.md, docs/performance-ipvs.md and
-//! docs/performance-psi.md.
+//! Measures what the agent costs, and writes the figures and the pages about them.
 
 use anyhow::Result;
 
-use crate::{build, cargo, paths, scenarios};
+use crate::{build, cargo, docs, paths, performance, scenarios};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The kernel of tests/kernels.toml to boot.
     #[arg(long, default_value = "6.12")]
     kernel: String,
-    /// Only the measurements whose names begin so: hooks, dns, scrape, footprint, walk, ipvs, or psi.
-    /// Their figures are shown, and a page is written if all of it is measured, as with ipvs and psi.
+    /// Measure only what has a name with this beginning: hooks, dns, scrape, host, footprint, scan,
+    /// ipvs, or psi. The other figures stay as they are.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -25,6 +24,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         .env("NODEMEDIC_VM", "bench")
         .env("NODEMEDIC_VM_KERNEL", args.kernel)
         .envs(args.only.map(|only| ("NODEMEDIC_BENCH_ONLY", only)))
-        .env("NODEMEDIC_BENCH_FOLDER", paths::root().join("docs"));
-    cargo::exec(&mut bench)
+        .env("NODEMEDIC_BENCH_FILE", performance::figures());
+    cargo::run(&mut bench)?;
+    docs::write_performance()
 }

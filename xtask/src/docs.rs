@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{build, paths};
+use crate::{build, paths, performance};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -65,19 +65,37 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     build::agent()?;
     for page in &PAGES {
-        let path = paths::root().join(page.file);
-        fs::write(&path, page.text()?).with_context(|| format!("write {}", path.display()))?;
+        write(page.file, &page.text()?)?;
+    }
+    write_performance()
+}
+
+/// Writes the pages about what the agent costs.
+pub(crate) fn write_performance() -> Result<()> {
+    for (name, text) in performance::pages()? {
+        write(&format!("docs/{name}"), &text)?;
     }
     Ok(())
+}
+
+fn write(page: &str, text: &str) -> Result<()> {
+    let path = paths::root().join(page);
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
 /// Shows how each stale page differs from what it should be.
 pub(crate) fn check() -> Result<()> {
     build::agent()?;
-    let mut stale = Vec::new();
+    let mut pages = Vec::new();
     for page in &PAGES {
-        if !same(&paths::root().join(page.file), &page.text()?)? {
-            stale.push(page.file);
+        pages.push((page.file.to_owned(), page.text()?));
+    }
+    let performance = performance::pages()?.into_iter();
+    pages.extend(performance.map(|(name, text)| (format!("docs/{name}"), text)));
+    let mut stale = Vec::new();
+    for (page, text) in pages {
+        if !same(&paths::root().join(&page), &text)? {
+            stale.push(page);
         }
     }
     ensure!(

@@ -9,6 +9,7 @@ mod docs;
 mod lab;
 mod lint;
 mod paths;
+mod performance;
 mod prose;
 mod record;
 mod run;
@@ -46,11 +47,11 @@ enum Verb {
     Vm(vm::Args),
     /// Check format, prose, lints, dependencies and generated pages.
     Lint(lint::Args),
-    /// Measure what the agent costs, and write the page about it.
+    /// Measure what the agent costs, and write the pages about it.
     Bench(bench::Args),
     /// Write down what each kernel of the matrix is, for unit tests.
     Record(record::Args),
-    /// Write the pages that are generated from the agent.
+    /// Write the pages that are generated from the agent and from the benchmarks' figures.
     Docs(docs::Args),
 }
 

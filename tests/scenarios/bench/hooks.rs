@@ -55,7 +55,7 @@ const TRIES: usize = 5;
 /// Of entries that stand for a second.
 const UNTIL_EXPIRED: Duration = Duration::from_millis(1_200);
 
-/// Readings are rare, and there are no walks: the probes alone are measured.
+/// Readings are rare, and there are no scans: the probes alone are measured.
 const FENTRY: &str = "[agent]\ninterval = \"1m\"\n\
                       [ailments.udp_conntrack]\nscan_interval = \"0s\"\n";
 const KPROBE: &str = "[agent]\ninterval = \"1m\"\n\
@@ -105,7 +105,7 @@ pub(crate) fn probes_beside_bpftrace(guest: &Guest) -> Result<Verdict> {
 struct Round {
     /// The exchanges, each of which makes an entry.
     made: f64,
-    /// A walk of the table that finds all of them expired, and removes them.
+    /// A scan of the table that finds all of them expired, and removes them.
     expired: f64,
 }
 

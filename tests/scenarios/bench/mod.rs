@@ -8,12 +8,12 @@ mod dns;
 mod footprint;
 mod hooks;
 mod passes;
+mod scan;
 mod scrape;
 mod services;
 mod sizes;
 mod subject;
 mod switches;
-mod walk;
 
 pub(crate) use self::cgroups::many_cgroups;
 pub(crate) use self::connections::connections_with_and_without_it;
@@ -21,10 +21,10 @@ pub(crate) use self::dns::queries_with_and_without_it;
 pub(crate) use self::footprint::memory_and_cpu;
 pub(crate) use self::hooks::probes_beside_bpftrace;
 pub(crate) use self::passes::passes_beside_bpftrace;
+pub(crate) use self::scan::scans;
 pub(crate) use self::scrape::scrapes;
 pub(crate) use self::services::many_services;
 pub(crate) use self::switches::switches_with_and_without_it;
-pub(crate) use self::walk::walks;
 
 use anyhow::{Context as _, Result};
 use nodemedic_tests::guest::Guest;

@@ -24,8 +24,8 @@ const ROUNDS: usize = 5;
 /// The agent as it comes, but for one thing: it does not begin to watch.
 const AT_REST: &str = "[ailments.psi_stall]\ntrace_duration = \"0s\"\n";
 
-/// It watches for as long as the rounds take, and begins at the least pressure.
-const WATCHING: &str = "[agent]\ninterval = \"1s\"\n[ailments.psi_stall]\ntrace_duration = \"60s\"\n\
+/// It traces for as long as the rounds take, and begins at the least pressure.
+const TRACING: &str = "[agent]\ninterval = \"1s\"\n[ailments.psi_stall]\ntrace_duration = \"60s\"\n\
                         trace_cooldown = \"1s\"\ncpu_ratio = 0.001\n";
 
 pub(crate) fn switches_with_and_without_it(guest: &Guest) -> Result<Verdict> {
@@ -35,24 +35,24 @@ pub(crate) fn switches_with_and_without_it(guest: &Guest) -> Result<Verdict> {
     run(&mut rounds[0])?;
     for (name, config) in [
         ("nodemedic, at rest", AT_REST),
-        ("nodemedic, watching", WATCHING),
+        ("nodemedic, tracing", TRACING),
     ] {
         let agent = Agent::start(guest, config)?;
         eventually(SOON, "a first reading", || {
             let report = agent.report_of("psi_stall")?;
             report["reading"].as_object().context("none").map(drop)
         })?;
-        let watches = config == WATCHING;
-        if watches {
-            eventually(SOON, "it watches", || {
+        let traces = config == TRACING;
+        if traces {
+            eventually(SOON, "it traces", || {
                 ping_pong(1_000)?;
-                ensure!(is_watching(&agent)?, "it does not");
+                ensure!(is_tracing(&agent)?, "it does not");
                 Ok(())
             })?;
         }
         let mut with = SwitchRounds::of(name);
         run(&mut with)?;
-        ensure!(is_watching(&agent)? == watches, "{name}: that has changed");
+        ensure!(is_tracing(&agent)? == traces, "{name}: that has changed");
         rounds.push(with);
         agent.stop()?;
         run(&mut rounds[0])?;
@@ -70,7 +70,7 @@ fn run(rounds: &mut SwitchRounds) -> Result<()> {
     Ok(())
 }
 
-fn is_watching(agent: &Agent) -> Result<bool> {
+fn is_tracing(agent: &Agent) -> Result<bool> {
     let metrics = Metrics::parse(&agent.scrape()?)?;
     Ok(metrics.value("nodemedic_psi_stall_tracing_active", &[])? == 1.0)
 }

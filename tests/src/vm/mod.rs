@@ -14,7 +14,7 @@
 //! | `NODEMEDIC_VM=keep` | the first kernel that the filter selects is booted on this terminal; after its scenarios comes a shell |
 //! | `NODEMEDIC_VM=shell` | the same without the scenarios |
 //! | `NODEMEDIC_VM=lab` | for a person: an ailment and the agent in it, until a signal comes; `NODEMEDIC_LAB_AILMENT`, `_PORT` and `_SIZE` say which, where its pages are, and how big the fault is |
-//! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as pages into `NODEMEDIC_BENCH_FOLDER`; `NODEMEDIC_BENCH_ONLY` selects, and a page is written if all of it is measured |
+//! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as JSON into `NODEMEDIC_BENCH_FILE`; `NODEMEDIC_BENCH_ONLY` selects |
 //! | `NODEMEDIC_VM=record` | what the agent finds out about each kernel is written to files in `NODEMEDIC_RECORD_FOLDER` |
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |

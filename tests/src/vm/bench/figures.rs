@@ -1,6 +1,6 @@
 //! What the scenarios of the benchmark measure.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// What is attached where entries are made and where they go: our probes, by the hook of their
 /// choice.
@@ -11,7 +11,7 @@ pub const BPFTRACE_COUNTER: &str = "bpftrace, kprobe: two counters";
 pub const BPFTRACE_ALIKE: &str = "bpftrace, kprobe: the same facts";
 
 /// The hooks on the beginning and the end of an entry.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hooks {
     /// One-shot exchanges of each round.
     pub exchanges: u32,
@@ -21,7 +21,7 @@ pub struct Hooks {
 }
 
 /// How long each round took, seconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rounds {
     /// What was attached.
     pub attached: String,
@@ -43,7 +43,7 @@ impl Rounds {
 }
 
 /// How often the kernel ran a BPF program, and for how long, as itself counts it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Program {
     /// Which program of whom.
     pub name: String,
@@ -52,7 +52,7 @@ pub struct Program {
 }
 
 /// Queries a second that dnsperf got answered, each from a port of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Dns {
     pub queries: u32,
     pub without: Vec<f64>,
@@ -60,12 +60,12 @@ pub struct Dns {
 }
 
 /// Scrapes of a page that is small, and of one as large as it gets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scrape {
     pub pages: Vec<Page>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Page {
     pub series: u64,
     pub bytes: u64,
@@ -76,7 +76,7 @@ pub struct Page {
 }
 
 /// What the agent's process takes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Footprint {
     pub attached: Memory,
     pub loaded: Memory,
@@ -90,7 +90,7 @@ pub struct Footprint {
 }
 
 /// Of one process, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Memory {
     pub resident: u64,
     /// Of these, what is not the program's own file.
@@ -99,17 +99,17 @@ pub struct Memory {
     pub peak: u64,
 }
 
-/// Walks of a large table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Walk {
+/// Scans of a large table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Scan {
     pub entries: u64,
     /// That `conntrack -L` takes, seconds.
     pub listing: f64,
-    pub walks: Vec<OneWalk>,
+    pub scans: Vec<OneScan>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OneWalk {
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OneScan {
     /// `scan_timeout`, seconds.
     pub limit: f64,
     pub seconds: f64,
@@ -118,7 +118,7 @@ pub struct OneWalk {
 }
 
 /// What the kernel counts of programs on the IPVS estimator, and on what it holds up.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Passes {
     pub services: u32,
     /// What is called for each.
@@ -127,14 +127,14 @@ pub struct Passes {
 }
 
 /// The agent beside few of what it looks at, and beside very many.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sizes {
     /// For how long each, seconds.
     pub watched: f64,
     pub at: Vec<AtSize>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AtSize {
     /// How many there are.
     pub size: u32,
@@ -148,7 +148,7 @@ pub struct AtSize {
 }
 
 /// Connections through IPVS.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Connections {
     /// Of each round.
     pub connections: u32,
@@ -158,7 +158,7 @@ pub struct Connections {
 }
 
 /// How long all connections of a round took, seconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SetUps {
     /// What was attached.
     pub attached: String,
@@ -180,7 +180,7 @@ impl SetUps {
 }
 
 /// A byte that goes between two threads, which have to be switched each time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Switches {
     /// Of each round: two switches each.
     pub round_trips: u32,
@@ -189,7 +189,7 @@ pub struct Switches {
 }
 
 /// How long each round took, seconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SwitchRounds {
     /// What was attached.
     pub attached: String,

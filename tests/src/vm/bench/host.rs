@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::figures::Memory;
@@ -19,9 +20,11 @@ use crate::usage;
 const WATCHED: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(60);
 
+#[derive(Serialize)]
 pub(super) struct Native {
-    pub(super) memory: Memory,
-    pub(super) idle_cpu: f64,
+    memory: Memory,
+    /// CPU time by wall time.
+    idle_cpu: f64,
 }
 
 /// For a minute, with nothing configured.

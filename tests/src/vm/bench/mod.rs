@@ -1,20 +1,16 @@
-//! What the agent costs, measured in one boot of one kernel, and the pages about it.
+//! What the agent costs, measured in one boot of one kernel.
 
 pub mod figures;
 mod host;
-mod ipvs;
-mod page;
-mod psi;
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::boot::Vm;
 use super::kernels::{Kernel, Matrix};
@@ -30,78 +26,76 @@ const PREFIX: &str = "bench::";
 /// Room for a table of a quarter of a million entries beside bpftrace.
 const MEMORY_MIB: u32 = 3_072;
 
-/// What they gave, by the rest of their names.
-struct Measured(BTreeMap<String, Value>);
+type Figures = Map<String, Value>;
 
-impl Measured {
-    fn has(&self, names: &[&str]) -> bool {
-        names.iter().all(|name| self.0.contains_key(*name))
-    }
+/// The name of what is measured outside of the VM.
+const HOST: &str = "host";
 
-    fn take<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let value = self.0.get(name).with_context(|| format!("no {name}"))?;
-        T::deserialize(value).with_context(|| format!("read the figures of {name}"))
-    }
-}
-
-/// Measures on the first kernel that is selected, and writes the pages whose measurements are all
-/// asked for. Figures are shown in any case.
+/// Measures on the first kernel that is selected, and puts the figures into a file: those of each
+/// benchmark by its name, in place of those that were there.
 pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
     let kernel = matrix.kernels.first().context("no kernel is selected")?;
-    let folder = env::var_os("NODEMEDIC_BENCH_FOLDER").map(PathBuf::from);
-    let folder = folder.context("NODEMEDIC_BENCH_FOLDER names no folder for the pages")?;
+    let file = env::var_os("NODEMEDIC_BENCH_FILE").map(PathBuf::from);
+    let file = file.context("NODEMEDIC_BENCH_FILE names no file for the figures")?;
+    let mut figures = read(&file)?;
     let only = env::var("NODEMEDIC_BENCH_ONLY").unwrap_or_default();
-    let native = match only.as_str() {
-        "" => Some(native()?),
-        _ => None,
-    };
-    let measured = measure(matrix, kernel, tasks(registry, &only)?)?;
-    if let Some(native) = native {
-        let page = page::render(&measured, &native, &kernel.package)?;
-        write(&folder.join("performance.md"), &page)?;
+    if HOST.starts_with(&only) {
+        figures.insert(HOST.to_owned(), native()?);
     }
-    if measured.has(&ipvs::PARTS) {
-        let page = ipvs::render(&measured, &kernel.package)?;
-        write(&folder.join("performance-ipvs.md"), &page)?;
+    let tasks = tasks(registry, &only);
+    ensure!(
+        !tasks.is_empty() || only == HOST,
+        "no measurement begins with {only:?}"
+    );
+    if !tasks.is_empty() {
+        figures.extend(measure(matrix, kernel, tasks)?);
     }
-    if measured.has(&psi::PARTS) {
-        let page = psi::render(&measured, &kernel.package)?;
-        write(&folder.join("performance-psi.md"), &page)?;
-    }
+    write(&file, &figures)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn native() -> Result<host::Native> {
+fn native() -> Result<Value> {
     let agent = env::var_os("NODEMEDIC_BIN").context("NODEMEDIC_BIN names no agent")?;
     say!("the agent on this host, for a minute");
-    host::measure(&agent)
+    serde_json::to_value(host::measure(&agent)?).context("write the figures as JSON")
 }
 
-fn write(path: &Path, page: &str) -> Result<()> {
-    fs::write(path, page).with_context(|| format!("write {}", path.display()))?;
-    say!("written: {}", path.display());
+/// None, where the file is not there yet.
+fn read(file: &Path) -> Result<Figures> {
+    match fs::read(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Figures::new()),
+        figures => serde_json::from_slice(&figures?).map_err(anyhow::Error::from),
+    }
+    .with_context(|| format!("read {}", file.display()))
+}
+
+fn write(file: &Path, figures: &Figures) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(figures).context("write the figures as JSON")?;
+    text.push('\n');
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+    say!("written: {}", file.display());
     Ok(())
 }
 
 /// The measurements whose names, without the prefix, begin so.
-fn tasks(registry: &Registry, start: &str) -> Result<Vec<Task>> {
+fn tasks(registry: &Registry, start: &str) -> Vec<Task> {
     let start = format!("{PREFIX}{start}");
     let benches = registry.apart.iter();
     let benches = benches.filter(|scenario| scenario.name.starts_with(&start));
-    let tasks = benches
+    benches
         .map(|scenario| Task::new(scenario, Value::Null))
-        .collect::<Vec<_>>();
-    ensure!(!tasks.is_empty(), "no measurement begins with {start}");
-    Ok(tasks)
+        .collect()
 }
 
-fn measure(matrix: &Matrix, kernel: &Kernel, tasks: Vec<Task>) -> Result<Measured> {
+/// The figures of each, with the kernel's name among them.
+fn measure(matrix: &Matrix, kernel: &Kernel, tasks: Vec<Task>) -> Result<Figures> {
     let vm = machine(matrix, kernel)?;
-    let (mut measured, mut failed) = (BTreeMap::new(), Vec::new());
+    let (mut measured, mut failed) = (Figures::new(), Vec::new());
     session::outcomes(&kernel.name, &vm, &tasks, &mut |scenario, outcome| {
         let name = scenario.trim_start_matches(PREFIX).to_owned();
         match outcome {
-            Outcome::Measured(value) => {
+            Outcome::Measured(mut value) => {
+                value["kernel"] = kernel.package.as_str().into();
                 say!("{name}: {value}");
                 measured.insert(name, value);
             }
@@ -112,7 +106,7 @@ fn measure(matrix: &Matrix, kernel: &Kernel, tasks: Vec<Task>) -> Result<Measure
     if !failed.is_empty() {
         bail!("{}", failed.join("\n"));
     }
-    Ok(Measured(measured))
+    Ok(measured)
 }
 
 fn machine(matrix: &Matrix, kernel: &Kernel) -> Result<Vm> {

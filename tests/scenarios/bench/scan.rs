@@ -1,4 +1,4 @@
-//! A walk of a table as large as those of busy nodes, and that its limit holds.
+//! A scan of a table as large as those of busy nodes, and that its limit holds.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use nodemedic_tests::bench::figures::{OneWalk, Walk};
+use nodemedic_tests::bench::figures::{OneScan, Scan};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
@@ -23,16 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// The usual limit, and the longest.
 const LIMITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(10)];
 
-pub(crate) fn walks(guest: &Guest) -> Result<Verdict> {
+pub(crate) fn scans(guest: &Guest) -> Result<Verdict> {
     guest.modprobe("nf_conntrack_netlink")?;
     enlarge_table(guest, 2 * ENTRIES)?;
     fill(guest)?;
     let listing = listing(guest)?;
-    let walks = LIMITS.map(|limit| walk(guest, limit));
-    measured(&Walk {
+    let scans = LIMITS.map(|limit| scan(guest, limit));
+    measured(&Scan {
         entries: entries(guest)?,
         listing,
-        walks: walks.into_iter().collect::<Result<_>>()?,
+        scans: scans.into_iter().collect::<Result<_>>()?,
     })
 }
 
@@ -73,7 +73,7 @@ fn listing(guest: &Guest) -> Result<f64> {
     Ok(begin.elapsed().as_secs_f64())
 }
 
-fn walk(guest: &Guest, limit: Duration) -> Result<OneWalk> {
+fn scan(guest: &Guest, limit: Duration) -> Result<OneScan> {
     let config = format!(
         "[agent]\ninterval = \"30s\"\n[ailments.udp_conntrack]\nscan_timeout = \"{}ms\"\n",
         limit.as_millis()
@@ -93,7 +93,7 @@ fn walk(guest: &Guest, limit: Duration) -> Result<OneWalk> {
     let states = ["unreplied", "replied", "assured"];
     let states = states.map(|state| number(&format!("/udp/{state}")));
     let seen = states.into_iter().sum::<Result<f64>>()?;
-    Ok(OneWalk {
+    Ok(OneScan {
         limit: limit.as_secs_f64(),
         seconds: number("/seconds")?,
         seen: seen as u64,
