@@ -59,7 +59,7 @@ fn lines(run: &Run, own: u32) -> String {
             text.push_str(&format!("{} = {}\n", change.key, change.to));
         } else {
             text.push_str(&format!(
-                "# in network namespace {}, whose owner has to set it: {} = {}\n",
+                "# in network namespace {}, to be set by its owner: {} = {}\n",
                 change.netns, change.key, change.to
             ));
         }

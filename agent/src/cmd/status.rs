@@ -59,7 +59,11 @@ pub(super) fn known(node: &Node) -> anyhow::Result<Known> {
             void(&mut runs);
             let mut notes = vec!["no agent runs on this node with this state directory".to_owned()];
             if runs.iter().any(Run::is_active) {
-                notes.push("nobody watches what is active; `nodemedic undo` puts it back".into());
+                notes.push(
+                    "no agent supervises the active treatments; `nodemedic undo` restores \
+                     the values"
+                        .into(),
+                );
             }
             if is_paused(&directory) {
                 notes.push(Refusal::Paused.to_string());

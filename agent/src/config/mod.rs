@@ -122,7 +122,7 @@ impl Table for Modes {
     }
 
     fn help(&self) -> &'static str {
-        "Who may start each treatment. `off`: nobody. `dry-run`: a person with --apply; without it, \
+        "What may start each treatment. `off`: nothing. `dry-run`: a person with --apply; without it, \
          nodemedic reports what it would do. `manual`: a person, without --apply too. `alert`: also \
          an alert. `auto`: also the agent itself."
     }

@@ -251,7 +251,7 @@ fn passed_on(alert: &Alert, node: &str, decided: &[AlertOutcome]) -> AlertOutcom
             alert,
             node,
             Decision::Rejected,
-            "its agent says nothing of it",
+            "its agent does not report it",
         ),
     }
 }

@@ -90,7 +90,7 @@ impl Client {
         let ca_file = named(&config.ca_file);
         ensure!(
             ca_file.is_some() || (own.is_none() && !config.is_https),
-            "{} is needed for https and for {}: it says who vouches for them",
+            "{} is required for https and for {}: the file of the CA certificates",
             key("ca_file"),
             key("cert_file")
         );

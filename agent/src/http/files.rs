@@ -56,8 +56,8 @@ pub(super) fn read_secret(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mode = found.permissions().mode() & 0o777;
     ensure!(
         mode & 0o077 == 0,
-        "{} is open to others than its owner (mode {mode:04o}): chmod 0400 it, and change the \
-         secret if somebody may have read it",
+        "users other than the owner can access {} (mode {mode:04o}): chmod 0400 it, and replace \
+         the secret if another user may have read it",
         path.display()
     );
     content(file).with_context(|| format!("read {}", path.display()))

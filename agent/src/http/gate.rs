@@ -65,13 +65,13 @@ impl Gate {
         let is_local = config.listen.ip().is_loopback();
         ensure!(
             is_local || token.is_some() || tls.as_ref().is_some_and(Tls::identifies_clients),
-            "[{table}] listen is {}, where others can come, and nothing tells who they are: set \
-             token_file, or web_config with client_auth_type RequireAndVerifyClientCert, or listen \
-             on 127.0.0.1",
+            "[{table}] listen is {}, which others can reach without authentication: set \
+             token_file, or web_config with client_auth_type RequireAndVerifyClientCert, or \
+             listen on 127.0.0.1",
             config.listen
         );
         if !is_local && tls.is_none() {
-            warn!("[{table}] has no web_config: its token goes over the network in clear text");
+            warn!("[{table}] has no web_config: the token crosses the network in clear text");
         }
         let gate = Self {
             token,

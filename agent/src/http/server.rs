@@ -57,8 +57,8 @@ impl Server {
     pub async fn bind(address: SocketAddr, tls: Option<Tls>, keys: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!(
-                "listen on {address} (is another nodemedic running? `ss -ltnp 'sport = :{}'` shows \
-                 who has the port; {keys} takes another)",
+                "listen on {address} (is another nodemedic running? `ss -ltnp 'sport = :{}'` \
+                 shows the owner of the port; {keys} selects another)",
                 address.port()
             )
         })?;

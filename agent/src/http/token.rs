@@ -89,7 +89,7 @@ impl Token {
                 Ok(_) => {
                     info!(file = %self.path.display(), "the token was changed, and read again")
                 }
-                Err(why) => error!("nobody is let in: {why}"),
+                Err(why) => error!("all requests are refused: {why}"),
             }
         }
         seen.token.as_deref().map(then).map_err(Clone::clone)

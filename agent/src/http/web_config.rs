@@ -82,7 +82,10 @@ fn parse(text: &str) -> anyhow::Result<TlsServer> {
              RequireAndVerifyClientCert"
         ),
         (ClientAuth::VerifyClientCertIfGiven | ClientAuth::RequireAndVerifyClientCert, None) => {
-            bail!("client_auth_type needs client_ca_file, which says who vouches for clients")
+            bail!(
+                "client_auth_type requires client_ca_file, the file of the CA certificates for \
+                 clients"
+            )
         }
         (ClientAuth::NoClientCert, None) | (_, Some(_)) => {}
     }

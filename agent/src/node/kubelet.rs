@@ -69,12 +69,12 @@ impl Kubelet {
         match answer.code {
             StatusCode::OK => {}
             code @ StatusCode::UNAUTHORIZED => bail!(
-                "{code}: it does not know who asks. kubelet_token_file or kubelet_cert_file in \
-                 [node] have to be of somebody whom it knows"
+                "{code}: it does not accept the credentials of kubelet_token_file or \
+                 kubelet_cert_file in [node]"
             ),
             code @ StatusCode::FORBIDDEN => bail!(
-                "{code}: who asks may not. A ClusterRole has to allow get on nodes/pods (before \
-                 Kubernetes 1.33: nodes/proxy) to the service account"
+                "{code}: the service account lacks permission. Allow it get on nodes/pods in a \
+                 ClusterRole (before Kubernetes 1.33: nodes/proxy)"
             ),
             code => bail!("it answers {code}: does a kubelet listen there?"),
         }

@@ -80,7 +80,7 @@ impl Source {
         let answer = timeout(self.settings.timeout / 2, cri.pods(max)).await;
         let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time")));
         if let Err(error) = &answer {
-            debug!(kubelet = %kubelet.url(), "the kubelet is asked instead: {error:#}");
+            debug!(kubelet = %kubelet.url(), "nodemedic uses the kubelet instead: {error:#}");
         }
         Some(answer)
     }

@@ -73,7 +73,7 @@ fn state(coverage: &Coverage) -> String {
     match coverage {
         Coverage::Starting => "its probes are being attached".to_owned(),
         Coverage::Full => "all probes are attached".to_owned(),
-        Coverage::Partial => "measured in part: nodemedic probes tells what is missing".to_owned(),
+        Coverage::Partial => "partial: nodemedic probes lists what is missing".to_owned(),
         Coverage::Waiting { module } => {
             format!("waiting for module {module} to be loaded and used")
         }

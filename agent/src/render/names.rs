@@ -7,7 +7,7 @@ use crate::model::{DirectoryReport, NodeReport};
 /// What `probes` shows below its table.
 pub fn names_as_text(names: Option<&DirectoryReport>, terminal: Terminal) -> String {
     let text = names.map_or_else(
-        || "names of pods: nobody is asked for them ([node] names)".to_owned(),
+        || "names of pods: switched off ([node] names)".to_owned(),
         sentence,
     );
     format!("\n{}", fill(&text, terminal.width(), "", ""))
@@ -31,7 +31,7 @@ fn sentence(names: &DirectoryReport) -> String {
         ..
     } = names;
     let mut text = match source.as_str() {
-        "" => "names of pods: nobody has answered yet".to_owned(),
+        "" => "names of pods: no answer yet".to_owned(),
         "none" => format!("names of pods: {place}"),
         source => format!("names of {pods} pods, {containers} containers: by {source}, {place}"),
     };

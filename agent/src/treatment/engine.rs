@@ -270,7 +270,7 @@ impl Engine {
             let ailments: BTreeSet<_> = self.treatments.iter().map(|(it, _)| *it).collect();
             let ailments: Vec<_> = ailments.into_iter().collect();
             return Err(Refusal::Unknown(format!(
-                "there is no treatment for an ailment {:?}; there are treatments for {}",
+                "ailment {:?} has no treatment; these have: {}",
                 ask.ailment,
                 ailments.join(", ")
             )));
@@ -496,7 +496,7 @@ impl Engine {
                 Ok(Some(value)) => {
                     let likely_writers = self.likely_writers(&change);
                     let why = format!(
-                        "somebody else has set {} to {value}{likely_writers}",
+                        "another program set {} to {value}{likely_writers}",
                         change.key
                     );
                     self.end(index, RunState::Overridden, Ending::Contended, &why, now);
@@ -650,7 +650,7 @@ impl Engine {
         }
         let why = match ending {
             Ending::Resolved => "its alert is resolved",
-            Ending::AgentEnded => "the agent was told to end",
+            Ending::AgentEnded => "the agent was stopped",
             _ => "asked for",
         };
         for index in &chosen {

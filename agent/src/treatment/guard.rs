@@ -145,8 +145,8 @@ impl fmt::Display for Refusal {
             ),
             Self::NoTreatment(ailment) => write!(
                 f,
-                "nothing that nodemedic can change helps against {ailment} on this kernel; see \
-                 the remedies that `nodemedic check` tells"
+                "no treatment helps against {ailment} on this kernel; see the remedies of \
+                 `nodemedic check`"
             ),
             Self::Unsafe(objection) => f.write_str(objection),
             Self::Nothing => f.write_str("all is set already"),

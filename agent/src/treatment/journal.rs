@@ -88,8 +88,8 @@ impl Journal {
         };
         parse(&text).with_context(|| {
             format!(
-                "read the journal {}: look there for what is in force, set it right by hand, then \
-                 move the file away",
+                "read the journal {}: look there for the active treatments, restore their values \
+                 manually, then move the file away",
                 path.display()
             )
         })

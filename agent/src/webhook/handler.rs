@@ -115,7 +115,7 @@ impl Decider {
 
     fn treat(&self, alert: &Alert) -> AlertOutcome {
         let Some(ailment) = alert.ailment() else {
-            let why = "it has no label ailment, which says what to treat";
+            let why = "the label ailment is missing";
             return AlertOutcome::on(alert, Decision::Refused, why);
         };
         let ask = Ask {
@@ -171,7 +171,10 @@ impl Decider {
             }
             Ok(Resolved::Ended(run)) => of_run(alert, Decision::Undone, &run, run.why.clone()),
             Ok(Resolved::StillNeeded(run, kind)) => {
-                let why = format!("{kind} is still found; it goes on until its time is over");
+                let why = format!(
+                    "{kind} is still present; the treatment continues until its \
+                     time limit"
+                );
                 of_run(alert, Decision::LeftAlone, &run, why)
             }
             Err(refusal) => AlertOutcome::on(alert, Decision::Refused, refusal.to_string()),

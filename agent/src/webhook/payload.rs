@@ -83,8 +83,8 @@ impl Payload {
         let payload: Self = serde_json::from_slice(body).map_err(not_read)?;
         match payload.alerts.iter().find(|alert| !alert.has_an_identity()) {
             Some(alert) => Err(format!(
-                "an alert has the fingerprint {:?} and began at {:?}: together they have to tell \
-                 which one it is, each in 1 to {LONGEST_NAME} characters of ASCII",
+                "an alert has the fingerprint {:?} and startsAt {:?}: each must have 1 to \
+                 {LONGEST_NAME} ASCII characters",
                 alert.fingerprint, alert.starts_at
             )),
             None => Ok(payload),

@@ -201,7 +201,7 @@ fn no_module_btf(program: &Program) -> Missing {
     Missing {
         what: format!("fentry on {}", program.function),
         why: format!(
-            "it is in module {}, whose BTF the kernel hands to CAP_SYS_ADMIN alone",
+            "it is in module {}, and the kernel gives the BTF of modules only to CAP_SYS_ADMIN",
             program.module
         ),
         remedy:

@@ -32,7 +32,7 @@ fn each_alert_is_answered_with_what_was_decided() {
     assert_eq!(answer.status, 200, "{answer:?}");
     let reply: Value = serde_json::from_str(&answer.body).unwrap();
     let why = reply["alerts"].to_string();
-    assert!(why.contains("there are treatments for"), "{why}");
+    assert!(why.contains("has no treatment; these have"), "{why}");
     assert!(why.contains("udp_conntrack"), "{why}");
     // What is resolved comes first.
     assert_eq!(
