@@ -89,7 +89,7 @@ pub trait Ailment: Send + Sync + 'static {
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding>;
 
     /// What a user should know although nothing is wrong, in whole sentences.
-    fn notes(_reading: &Self::Reading) -> Vec<String> {
+    fn notes(_reading: &Self::Reading, _settings: &Self::Settings) -> Vec<String> {
         Vec::new()
     }
 

@@ -230,7 +230,7 @@ impl<A: Ailment> Observed<A> {
     fn interpret(&self, reading: &A::Reading, report: &mut AilmentReport) {
         (report.proposals, report.findings) = judged::<A>(reading, &self.settings);
         report.verdict = worst(&report.findings);
-        report.notes = A::notes(reading);
+        report.notes = A::notes(reading, &self.settings);
         report.samples = A::samples(reading);
         report.lost_events = A::lost_events(reading);
     }

@@ -19,8 +19,12 @@ use super::machine::pairs;
 ///
 /// When the process has gone, or cannot be seen.
 pub fn of_process(pid: u32) -> io::Result<Vec<String>> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    Ok(paths(&cgroups))
+    paths_in(Path::new(&format!("/proc/{pid}/cgroup")))
+}
+
+/// The same of a process with this file `cgroup`.
+pub(super) fn paths_in(file: &Path) -> io::Result<Vec<String>> {
+    fs::read_to_string(file).map(|text| paths(&text))
 }
 
 /// cgroups(7): number, controllers, path.
@@ -109,7 +113,7 @@ fn controllers(options: &str) -> impl Iterator<Item = String> {
 }
 
 /// A space in a path is `\040` there.
-fn unescaped(place: &str) -> PathBuf {
+pub(super) fn unescaped(place: &str) -> PathBuf {
     PathBuf::from(place.replace("\\040", " ").replace("\\134", "\\"))
 }
 
@@ -191,6 +195,23 @@ impl MemoryStat {
         }
         Ok(stat)
     }
+}
+
+/// The CPUs that tasks of a cgroup may use; `None` where it has no set of its own.
+pub fn allowed_cpus(cgroup: &Path) -> Option<u32> {
+    let list = fs::read_to_string(cgroup.join("cpuset.cpus.effective")).ok()?;
+    count_of_list(list.trim())
+}
+
+/// `0-3,8` is five.
+fn count_of_list(list: &str) -> Option<u32> {
+    let mut count = 0_u32;
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
+    }
+    Some(count)
 }
 
 /// `max` is no number.

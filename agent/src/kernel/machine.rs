@@ -119,35 +119,110 @@ impl Memory {
     }
 }
 
-/// Time that all CPUs have spent since boot (first line of `/proc/stat`).
+/// Time that a CPU, or all of them, have spent since boot, by what they did (`/proc/stat`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTime {
-    /// At work.
-    pub busy: Duration,
-    /// With nothing to do, or waiting for a disk.
+    /// In tasks, in user mode and in the kernel.
+    pub tasks: Duration,
+    /// With nothing to do, or while a task waits for I/O.
     pub idle: Duration,
+    /// In interrupts.
+    pub irq: Duration,
+    /// In softirqs.
+    pub softirq: Duration,
+    /// The hypervisor ran something else.
+    pub steal: Duration,
+}
+
+/// All CPUs together, and each by its number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuTimes {
+    /// The sum.
+    pub all: CpuTime,
+    /// By number; those that are offline are absent.
+    pub each: BTreeMap<u32, CpuTime>,
 }
 
 impl CpuTime {
     /// `USER_HZ`, which is 100 on every machine that Linux's user space knows.
-    const TICK: Duration = Duration::from_millis(10);
+    const TICK_MS: u64 = 10;
+
+    /// Time at work.
+    pub const fn busy(&self) -> Duration {
+        let interrupts = self.irq.saturating_add(self.softirq);
+        self.tasks.saturating_add(interrupts)
+    }
+
+    /// What has been added since.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            tasks: self.tasks.saturating_sub(before.tasks),
+            idle: self.idle.saturating_sub(before.idle),
+            irq: self.irq.saturating_sub(before.irq),
+            softirq: self.softirq.saturating_sub(before.softirq),
+            steal: self.steal.saturating_sub(before.steal),
+        }
+    }
 
     /// user nice system idle iowait irq softirq steal; guest time is part of user.
-    fn parse(text: &str) -> Option<Self> {
-        let line = text.lines().next()?.strip_prefix("cpu ")?;
-        let ticks: Vec<u32> = line
+    fn parse(numbers: &str) -> Option<Self> {
+        let ticks: Vec<u64> = numbers
             .split_whitespace()
-            .map(|ticks| ticks.parse::<u64>().ok().map(|ticks| ticks as u32))
+            .map(|ticks| ticks.parse().ok())
             .collect::<Option<_>>()?;
         let sum = |places: &[usize]| {
             let ticks = places.iter().filter_map(|place| ticks.get(*place));
-            ticks.map(|ticks| Self::TICK * *ticks).sum()
+            let ticks = ticks.fold(0_u64, |sum, ticks| sum.saturating_add(*ticks));
+            Duration::from_millis(ticks.saturating_mul(Self::TICK_MS))
         };
         Some(Self {
-            busy: sum(&[0, 1, 2, 5, 6]),
+            tasks: sum(&[0, 1, 2]),
             idle: sum(&[3, 4]),
+            irq: sum(&[5]),
+            softirq: sum(&[6]),
+            steal: sum(&[7]),
         })
     }
+}
+
+impl CpuTimes {
+    fn parse(text: &str) -> Option<Self> {
+        let all = CpuTime::parse(text.lines().next()?.strip_prefix("cpu ")?)?;
+        let each = text.lines().filter_map(|line| {
+            let (name, numbers) = line.split_once(' ')?;
+            let cpu = name.strip_prefix("cpu")?.parse().ok()?;
+            Some((cpu, CpuTime::parse(numbers)?))
+        });
+        Some(Self {
+            all,
+            each: each.collect(),
+        })
+    }
+}
+
+/// Softirqs of one CPU since boot, by kind (`/proc/softirqs`).
+fn parse_softirqs(text: &str, cpu: u32) -> BTreeMap<String, u64> {
+    let mut lines = text.lines();
+    let wanted = format!("CPU{cpu}");
+    let column = lines
+        .next()
+        .and_then(|names| names.split_whitespace().position(|name| name == wanted));
+    let kind = |line: &str| {
+        let (kind, counts) = line.split_once(':')?;
+        let count = counts.split_whitespace().nth(column?)?;
+        Some((kind.trim().to_owned(), count.parse().ok()?))
+    };
+    lines.filter_map(kind).collect()
+}
+
+/// Reads `/proc/softirqs`: how often each kind ran on a CPU.
+///
+/// # Errors
+///
+/// The path and the kernel's error.
+pub fn softirqs(cpu: u32) -> io::Result<BTreeMap<String, u64>> {
+    read("/proc/softirqs").map(|text| parse_softirqs(&text, cpu))
 }
 
 /// What a disk has done since boot (a line of `/proc/diskstats`).
@@ -211,9 +286,9 @@ pub fn memory() -> io::Result<Memory> {
 /// # Errors
 ///
 /// The path and the kernel's error, or that it has another form.
-pub fn cpu_time() -> io::Result<CpuTime> {
+pub fn cpu_times() -> io::Result<CpuTimes> {
     let text = read("/proc/stat")?;
-    CpuTime::parse(&text).ok_or_else(|| {
+    CpuTimes::parse(&text).ok_or_else(|| {
         let what = "read /proc/stat: its first line is not that of all CPUs";
         io::Error::new(io::ErrorKind::InvalidData, what)
     })
@@ -268,13 +343,34 @@ mod tests {
 
     #[test]
     fn iowait_is_idle_and_softirq_is_busy() {
-        let time = CpuTime::parse("cpu  100 0 50 800 200 0 50 0 0 0\ncpu0 1 2 3\n");
-        let time = time.expect("as proc(5) has it");
-        assert_eq!(time.busy, Duration::from_secs(2));
-        assert_eq!(time.idle, Duration::from_secs(10));
+        let text = "cpu  100 0 50 800 200 0 50 7 0 0\ncpu0 40 0 0 5 0 1 30 4\ncpu12 1\nintr 0\n";
+        let times = CpuTimes::parse(text).expect("as proc(5) has it");
+        assert_eq!(times.all.busy(), Duration::from_secs(2));
+        assert_eq!(times.all.idle, Duration::from_secs(10));
+        assert_eq!(times.all.steal, Duration::from_millis(70));
+        assert_eq!(times.each[&0].softirq, Duration::from_millis(300));
+        assert_eq!(times.each.keys().collect::<Vec<_>>(), [&0, &12]);
         for garbled in ["", "cpu0 1 2 3", "cpu  a b", "\0"] {
-            assert_eq!(CpuTime::parse(garbled), None, "{garbled:?}");
+            assert_eq!(CpuTimes::parse(garbled), None, "{garbled:?}");
         }
+    }
+
+    #[test]
+    fn ticks_of_many_cpus_do_not_wrap() {
+        // 128 CPUs at work for a year.
+        let ticks = 128 * 365 * 86_400 * 100_u64;
+        let times = CpuTimes::parse(&format!("cpu  {ticks} 0 0 0\n")).expect("a line");
+        assert_eq!(times.all.busy().as_secs(), ticks / 100);
+    }
+
+    #[test]
+    fn softirqs_are_those_of_the_cpu() {
+        let text =
+            "                    CPU0       CPU2\n  NET_RX:  5   70\n   TIMER: 1 2\nRCU: x\n";
+        let of = |cpu| parse_softirqs(text, cpu);
+        assert_eq!(of(2)["NET_RX"], 70);
+        assert_eq!(of(0)["TIMER"], 1);
+        assert!(of(1).is_empty() && parse_softirqs("", 0).is_empty());
     }
 
     #[test]

@@ -11,10 +11,12 @@ pub mod ipvs;
 mod kallsyms;
 pub mod machine;
 pub mod modules;
+pub mod mounts;
 pub mod netns;
 pub mod pressure;
 #[cfg(test)]
 pub mod recorded;
+pub mod sleepers;
 mod symbols;
 pub mod sysctl;
 

@@ -62,7 +62,7 @@ impl Ailment for IpvsEstimation {
         judge::judge(reading, settings)
     }
 
-    fn notes(reading: &Reading) -> Vec<String> {
+    fn notes(reading: &Reading, _: &Settings) -> Vec<String> {
         treat::notes(reading)
     }
 

@@ -1,6 +1,6 @@
 //! What a person can do against it, beside the treatments.
 
-use super::measure::{DiskReading, NodeReading};
+use super::measure::DiskReading;
 
 /// Advice for a node that is short of memory, safest first.
 pub(super) fn for_reclaim() -> Vec<String> {
@@ -46,16 +46,52 @@ pub(super) fn for_quota(path: &str, cpus: Option<f64>) -> Vec<String> {
     ]
 }
 
-/// Advice for those who wait while others run.
-pub(super) fn for_contention(kept_away: bool) -> Vec<String> {
-    if kept_away {
+/// Advice for tasks that may use few CPUs of many. No sysctl helps.
+pub(super) fn for_cpu_set(path: &str) -> Vec<String> {
+    vec![format!(
+        "no sysctl helps: this is a CPU set. Give it more CPUs (cpuset.cpus in \
+         /sys/fs/cgroup{path}; in Kubernetes the CPU manager's policy; systemd: AllowedCPUs=); \
+         undo: set the old list"
+    )]
+}
+
+/// Advice for tasks that wait while CPUs are idle.
+pub(super) fn for_idle_cpus() -> Vec<String> {
+    vec![
+        "look at the affinity of the threads that wait (taskset -p PID), at quotas of cgroup \
+         version 1 (cpu.cfs_quota_us, and nr_throttled in cpu.stat) and at real-time tasks"
+            .to_owned(),
+    ]
+}
+
+/// Advice for a virtual machine that gets too little of its host.
+pub(super) fn for_steal() -> Vec<String> {
+    vec![
+        "no sysctl helps: the host runs something else. Move this machine, or ask its provider; a \
+         burstable type may have used up its CPU credits"
+            .to_owned(),
+    ]
+}
+
+/// Advice for CPUs that interrupts take.
+pub(super) fn for_interrupts(network: bool) -> Vec<String> {
+    if network {
         return vec![
-            "no sysctl helps: the tasks that wait may not use the idle CPUs. Look at cpuset.cpus \
-             of their cgroup, at the affinity of their threads (taskset -p PID) and at the CPU \
-             manager's policy"
+            "spread the packets over more CPUs: more queues of the network card (ethtool -L DEVICE \
+             combined N), irqbalance, or RPS (rps_cpus in /sys/class/net/DEVICE/queues/rx-*); undo: \
+             set the old values"
                 .to_owned(),
         ];
     }
+    vec![
+        "find the source in /proc/interrupts and /proc/softirqs, and spread its interrupts over \
+         more CPUs (/proc/irq/N/smp_affinity_list, irqbalance); undo: set the old values"
+            .to_owned(),
+    ]
+}
+
+/// Advice for those who wait while others run.
+pub(super) fn for_contention() -> Vec<String> {
     vec![
         "no sysctl helps: more tasks are runnable than there are CPUs".to_owned(),
         "raise cpu.weight of the cgroups that wait (in Kubernetes resources.requests.cpu; \
@@ -79,20 +115,40 @@ pub(super) fn for_io_limit(path: &str, device: &str) -> Vec<String> {
     ]
 }
 
-/// Advice for those who wait for a disk, safest first.
-pub(super) fn for_io(node: &NodeReading, disk: Option<&DiskReading>) -> Vec<String> {
-    let device = disk.map_or("MAJOR:MINOR", |disk| &disk.device);
-    let mut advice = vec![format!(
-        "limit the cgroup with the most I/O: echo \"{device} wbps=BYTES\" > io.max of that \
-         cgroup, or a smaller io.weight; undo: echo \"{device} wbps=max\""
-    )];
-    if node.events.swap_in > 0 {
-        advice.push(
-            "the kernel reads pages back from swap: the node is short of memory, and the disk is \
-             not the cause"
+/// Advice for a disk that is busy, safest first.
+pub(super) fn for_io(disk: &DiskReading, swaps: bool) -> Vec<String> {
+    if swaps {
+        return vec![
+            "the disk swaps: the node, or a cgroup with memory.high or memory.max, is short of \
+             memory; see the findings on memory"
                 .to_owned(),
-        );
+            "run less on this node, or add memory".to_owned(),
+        ];
     }
-    advice.push("use another disk, or a faster one".to_owned());
-    advice
+    let device = &disk.device;
+    vec![
+        format!(
+            "limit the cgroup with the most I/O: echo \"{device} wbps=BYTES\" > io.max of that \
+             cgroup, or a smaller io.weight; undo: echo \"{device} wbps=max\""
+        ),
+        "use another disk, or a faster one".to_owned(),
+    ]
+}
+
+/// Advice for tasks that wait for a server or a daemon. Nothing on this node helps.
+pub(super) fn for_remote() -> Vec<String> {
+    vec![
+        "no sysctl helps: look at the server or the daemon of this file system, and at the network \
+         to it (nfsstat -m, mountstats; /sys/kernel/debug/ceph; the log of the FUSE daemon)"
+            .to_owned(),
+    ]
+}
+
+/// Advice for waits that nothing explains.
+pub(super) fn for_unknown_io() -> Vec<String> {
+    vec![
+        "while it lasts, look at where its tasks sleep: cat /proc/PID/stack for the tasks that `ps \
+         -eo pid,stat,wchan:32,comm` shows in state D"
+            .to_owned(),
+    ]
 }

@@ -22,6 +22,7 @@ pub(super) const KINDS: &[&str] = &[
     IO_STALL,
     CPU_THROTTLED,
     CPU_CONTENTION,
+    IRQ_PRESSURE,
 ];
 /// Whoever begins to run or to write on a busy node brings them about.
 pub(super) const MEMORY_RECLAIM: &str = "memory_reclaim";
@@ -29,6 +30,7 @@ pub(super) const MEMORY_LIMIT: &str = "memory_limit";
 pub(super) const IO_STALL: &str = "io_stall";
 pub(super) const CPU_THROTTLED: &str = "cpu_throttled";
 pub(super) const CPU_CONTENTION: &str = "cpu_contention";
+pub(super) const IRQ_PRESSURE: &str = "irq_pressure";
 
 /// Parties that a finding names.
 const NAMED: usize = 5;
@@ -42,6 +44,7 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
         io::stall(judge),
         cpu::throttled(judge),
         cpu::contention(judge),
+        cpu::interrupts(judge),
     ];
     let mut found: Vec<_> = found.into_iter().flatten().collect();
     // The sort is stable: of two that are as bad the order is that of the kinds.
@@ -50,7 +53,8 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 }
 
 /// What a user should know of the measuring.
-pub(super) fn notes(reading: &Reading) -> Vec<String> {
+pub(super) fn notes(reading: &Reading, settings: &Settings) -> Vec<String> {
+    let idle_io_uring = io::note(Judge { reading, settings });
     let cut = reading.scan.filter(|scan| !scan.complete);
     let cut = cut.map(|scan| {
         format!(
@@ -66,7 +70,14 @@ pub(super) fn notes(reading: &Reading) -> Vec<String> {
             reading.agent_seconds
         )
     });
-    cut.into_iter().chain(starting).collect()
+    let impossible = (!reading.impossible.is_empty()).then(|| {
+        format!(
+            "the kernel counted more stall than there was time, which is left out: {}",
+            reading.impossible.join(", ")
+        )
+    });
+    let notes = cut.into_iter().chain(starting).chain(impossible);
+    notes.chain(idle_io_uring).collect()
 }
 
 /// A reading with the limits to hold it against.
@@ -147,7 +158,10 @@ impl<'r> Judge<'r> {
         } else {
             longest
         };
-        let whole_node = self.share(self.node(resource).full) > self.limit(resource);
+        // *full* of the node's CPUs means nothing, and is no zero on Linux 5.13 to 5.18
+        // (890d550d7dbac, "sched/psi: report zeroes for CPU full at the system level").
+        let whole_node = resource != Resource::Cpu
+            && self.share(self.node(resource).full) > self.limit(resource);
         if self.share(longest) >= self.settings.critical_ratio || whole_node {
             Severity::Critical
         } else {
@@ -163,8 +177,8 @@ impl<'r> Judge<'r> {
         };
         Evidence {
             metric: format!(
-                "rate(nodemedic_psi_stall_seconds_total{{resource=\"{}\",kind=\"some\",\
-                 scope=\"{scope}\"}})",
+                "rate(nodemedic_psi_stall_seconds_total{{resource=\"{}\",stall=\"some\",\
+                 cgroup=\"{scope}\"}})",
                 resource.name()
             ),
             value: self.share(seconds),
@@ -227,7 +241,7 @@ const fn wanted(resource: Resource) -> &'static str {
     match resource {
         Resource::Cpu => "a CPU",
         Resource::Memory => "memory",
-        Resource::Io => "a disk",
+        Resource::Io => "I/O",
         Resource::Irq => "interrupts",
     }
 }

@@ -32,7 +32,9 @@ use crate::{
     kernel::{
         cgroup::{IoMax, IoStat},
         machine::{Memory, MemoryEvents},
+        mounts::{self, Mount},
         pressure::{Resource, Stall},
+        sleepers::{self, Place, Sleeping},
     },
     model::{Missing, ProbeReport, ProgramStats},
     node::{Directory, Name, PodLabels},
@@ -48,6 +50,9 @@ pub struct Reading {
     pub cpus: u32,
     /// CPU time that the agent itself took, seconds: much at its start.
     pub agent_seconds: f64,
+    /// Whether cgroups have their CPU controller in version 1, where quotas are not read.
+    #[serde(default)]
+    pub cpu_on_version_1: bool,
     /// The node as a whole.
     pub node: NodeReading,
     /// Whether the kernel calls when tasks of the node wait, by resource, and how often
@@ -61,6 +66,10 @@ pub struct Reading {
     pub cgroups: Vec<CgroupReading>,
     /// The scan that found them; absent where there is no tree of version 2.
     pub scan: Option<ScanReading>,
+    /// Where the kernel counted more stall than there can have been: cgroups, or resources of the
+    /// node. These counts are left out.
+    #[serde(default)]
+    pub impossible: Vec<String>,
     /// Cgroups that metrics show, with what they have waited since they are shown.
     pub shown: Vec<(String, Waits)>,
     /// What all others have waited since the agent began.
@@ -93,6 +102,9 @@ pub struct ProbedReading {
     pub shown: Vec<(String, TaskWaits)>,
     /// What those of all others have.
     pub other: TaskWaits,
+    /// Whether each wait for memory was counted with its cause: the probe is attached.
+    #[serde(default)]
+    pub memory_causes: bool,
     /// Events lost since the agent began, by reason.
     pub lost: Vec<(String, u64)>,
 }
@@ -163,6 +175,19 @@ pub struct NodeReading {
     pub irq: bool,
     /// CPU time spent at work in the window, of all CPUs together, seconds.
     pub busy_seconds: f64,
+    /// What all CPUs together did in the window.
+    #[serde(default)]
+    pub cpu: Option<CpuReading>,
+    /// The CPU that interrupts took most of.
+    #[serde(default)]
+    pub interrupted: Option<InterruptedCpu>,
+    /// Tasks that sleep at the end of the window; looked for only while tasks wait for I/O and
+    /// no disk is busy for as long.
+    #[serde(default)]
+    pub sleeping: Option<Sleeping>,
+    /// Mounts that a server or a daemon answers for; as for sleeping tasks.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// Events of memory management since boot.
     pub events_total: MemoryEvents,
     /// Events of the window.
@@ -175,6 +200,32 @@ pub struct NodeReading {
     pub sysctls: Vec<(String, u64)>,
     /// Our own network namespace, by which a place of a sysctl is named.
     pub netns: u32,
+}
+
+/// What CPUs did in the window, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CpuReading {
+    /// In tasks.
+    pub tasks: f64,
+    /// With nothing to do, or while a task waits for I/O.
+    pub idle: f64,
+    /// In interrupts.
+    pub irq: f64,
+    /// In softirqs.
+    pub softirq: f64,
+    /// The hypervisor ran something else.
+    pub steal: f64,
+}
+
+/// A CPU that interrupts take from its tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterruptedCpu {
+    /// Its number.
+    pub cpu: u32,
+    /// What it did in the window.
+    pub time: CpuReading,
+    /// How often each kind of softirq ran on it in the window, most first, where that is known.
+    pub softirqs: Vec<(String, u64)>,
 }
 
 /// What a disk did in the window.
@@ -231,6 +282,9 @@ pub struct CgroupReading {
     pub throttled_periods: u64,
     /// CPUs that the quota is worth; read only where it was used up.
     pub quota_cpus: Option<f64>,
+    /// CPUs that its tasks may use; read only where they waited for one.
+    #[serde(default)]
+    pub allowed_cpus: Option<u32>,
     /// What the memory controller says; read only while somebody waits for memory or I/O.
     pub memory: Option<MemoryReading>,
     /// What it read and wrote, by `major:minor`; as for memory.
@@ -336,7 +390,53 @@ impl CgroupReading {
     }
 }
 
+/// Mounts that a reading names.
+const MOUNTS: usize = 20;
+
+/// The time that a look at all tasks may take.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A disk explains waits if it was busy for at least this part of them: while a task waits for
+/// it, it has something to do.
+const EXPLAINS: f64 = 0.5;
+
+/// Clocks are read one after the other.
+fn with_tolerance(longest: Duration) -> Duration {
+    const TOLERANCE: Duration = Duration::from_millis(50);
+    longest.mul_f64(1.1) + TOLERANCE
+}
+
 impl NodeReading {
+    /// Leaves out stalls of more time than there was, and returns the names of their resources.
+    fn leave_out_what_cannot_be(&mut self, window: Duration, stalls: &mut Stalls) -> Vec<String> {
+        let longest = with_tolerance(window);
+        let mut impossible = Vec::new();
+        for (resource, stall) in Resource::ALL.into_iter().zip(stalls.iter_mut()) {
+            if stall.some > longest || stall.full > longest {
+                *stall = Stall::default();
+                impossible.push(format!("{} of the node", resource.name()));
+            }
+        }
+        self.window = Waits::new(stalls);
+        impossible
+    }
+
+    /// The disk that was busy while tasks waited for so many seconds, if one was.
+    pub fn disk_that_explains(&self, waited: f64) -> Option<&DiskReading> {
+        let busiest = self.disks.first()?;
+        (busiest.busy_seconds >= EXPLAINS * waited).then_some(busiest)
+    }
+
+    /// Finds out in what tasks sleep.
+    fn look_for_sleepers(&mut self) {
+        self.sleeping = sleepers::find(LOOK).ok();
+        let places = self.sleeping.iter().flat_map(|it| &it.sleepers);
+        let places: BTreeSet<Place> = places.map(|it| it.place).collect();
+        let mounts = mounts::all().unwrap_or_default().into_iter();
+        let wanted = |it: &Mount| places.iter().any(|place| place.is_of(&it.file_system));
+        self.mounts = mounts.filter(wanted).take(MOUNTS).collect();
+    }
+
     /// A sysctl's value when the reading was taken.
     pub fn sysctl(&self, key: &str) -> Option<u64> {
         let (_, value) = self.sysctls.iter().find(|(name, _)| name == key)?;
@@ -381,6 +481,7 @@ pub struct Measurement {
     /// What metrics show of the cgroups.
     shown: Ranks<String, { 2 * Resource::ALL.len() }>,
     cpus: u32,
+    cpu_on_version_1: bool,
     /// CPU time of the agent when it was last asked for.
     agent: Duration,
     probes: Vec<ProbeReport>,
@@ -428,6 +529,7 @@ impl Measurement {
             limits: [settings.cpu_ratio, settings.io_ratio],
             shown: Ranks::new(settings.top_cgroups as usize),
             cpus: plan.cpus,
+            cpu_on_version_1: plan.cpu_on_version_1,
             agent: agent_time(),
             probes,
         })
@@ -445,12 +547,14 @@ impl Measurement {
     }
 
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
-        let (node, stalls) = self.node.read()?;
+        let (mut node, mut stalls) = self.node.read()?;
+        let mut impossible = node.leave_out_what_cannot_be(window, &mut stalls);
         let scanned = self
             .tree
             .as_mut()
             .map(|tree| tree.scan(window, self.cpus, &stalls));
-        let scanned = scanned.unwrap_or_default();
+        let mut scanned = scanned.unwrap_or_default();
+        impossible.append(&mut scanned.impossible);
         self.count(&scanned);
         self.triggers.follow(&scanned, window);
         let called = self.triggers.has_called() || self.stalls(&node, window);
@@ -458,18 +562,23 @@ impl Measurement {
             Ok(probed) => probed.read(&scanned, called)?,
             Err(_) => None,
         };
+        if self.needs_sleepers(&node, window) {
+            node.look_for_sleepers();
+        }
         let shown = self.shown.shown().into_iter();
         let agent = agent_time();
         let before = std::mem::replace(&mut self.agent, agent);
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
             cpus: self.cpus,
+            cpu_on_version_1: self.cpu_on_version_1,
             agent_seconds: agent.saturating_sub(before).as_secs_f64(),
             node,
             armed: self.triggers.calls(),
             armed_cgroups: self.triggers.cgroups(),
             cgroups: scanned.cgroups,
             scan: self.tree.is_some().then_some(scanned.reading),
+            impossible,
             shown: shown
                 .map(|(path, counters)| (path, waits(counters)))
                 .collect(),
@@ -485,6 +594,13 @@ impl Measurement {
         let share = |wait: Wait| wait.some / window.as_secs_f64().max(f64::EPSILON);
         let [cpu, io] = self.limits;
         share(node.window.cpu) > cpu || share(node.window.io) > io
+    }
+
+    /// Whether tasks waited for I/O for longer than any disk was busy.
+    fn needs_sleepers(&self, node: &NodeReading, window: Duration) -> bool {
+        let [_, limit] = self.limits;
+        let waited = node.window.io.some;
+        waited > limit * window.as_secs_f64() && node.disk_that_explains(waited).is_none()
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {

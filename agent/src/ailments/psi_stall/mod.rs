@@ -72,8 +72,8 @@ impl Ailment for PsiStall {
         judge::judge(reading, settings)
     }
 
-    fn notes(reading: &Reading) -> Vec<String> {
-        judge::notes(reading)
+    fn notes(reading: &Reading, settings: &Settings) -> Vec<String> {
+        judge::notes(reading, settings)
     }
 
     fn proposals(reading: &Reading) -> Vec<Proposal> {

@@ -40,7 +40,7 @@ const NODE: MemberPath = IMAGE.member("cgroup.kn");
 const NODE_ID: MemberPath = IMAGE.member("kernfs_node.id");
 
 /// The end comes first: a begin that is seen has an end that is.
-static MEMORY: Probe = Probe {
+pub(super) static MEMORY: Probe = Probe {
     name: "memory",
     gives: "which tasks wait for memory, how long each time, and in which kernel path",
     candidates: fentry_or_kprobe![VMLINUX =>
@@ -73,6 +73,8 @@ static TASKS: Probe = Probe {
 pub struct Plan {
     /// Where the tree of cgroups is, or why there is none.
     pub cgroups: Result<Hierarchies, Missing>,
+    /// Whether the CPU controller is mounted in version 1.
+    pub cpu_on_version_1: bool,
     /// CPUs that are there; 1 where that is unknown.
     pub cpus: u32,
     /// The probes that are always there: what they count is rare.
@@ -103,7 +105,9 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
         });
     }
     let offsets = offsets(facts);
+    let on_version_1 = facts.cgroups.known().map(|found| &found.v1);
     Support::Yes(Plan {
+        cpu_on_version_1: on_version_1.is_some_and(|found| found.iter().any(|it| it == "cpu")),
         tasks: match &offsets {
             Ok(_) => bpf::plan(&TASKS, facts),
             Err(missing) => PlannedProbe::impossible(&TASKS, missing),

@@ -1,10 +1,10 @@
 //! Waits for a CPU: because a quota is used up, or because others run.
 
-use super::{CPU_CONTENTION, CPU_THROTTLED, Judge, NAMED, counter, is_below, probed};
+use super::{CPU_CONTENTION, CPU_THROTTLED, IRQ_PRESSURE, Judge, NAMED, counter, is_below, probed};
 use crate::{
     ailments::psi_stall::{
         advice,
-        measure::{CgroupReading, Reading},
+        measure::{CgroupReading, CpuReading, InterruptedCpu, Reading},
     },
     kernel::pressure::Resource,
     model::{Evidence, Finding, Party, Severity},
@@ -19,6 +19,9 @@ const BUSY: f64 = 0.75;
 /// Part of the window for which CPUs have to have been idle while tasks waited, before
 /// that is told.
 const SURELY_IDLE: f64 = 0.2;
+
+/// The hypervisor is why tasks wait from this part of the CPU time on.
+const STOLEN: f64 = 0.1;
 
 /// The agent is the one that runs from this part of the CPU time on.
 const AGENT: f64 = 0.2;
@@ -137,29 +140,213 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
         return None;
     }
     let (pressure, busy) = (judge.pressure(Resource::Cpu, &victims), busy(judge.reading));
-    // Tasks waited for longer than all CPUs together can have been busy: some were idle
-    // while they waited, not only before.
-    let kept_away = judge.reading.cpus > 1 && pressure.value - busy.value > SURELY_IDLE;
-    let why = if kept_away {
-        "they may not use the idle CPUs"
-    } else if busy.value >= BUSY {
-        "all CPUs are busy with other tasks"
-    } else {
-        "other tasks run"
-    };
+    let why = why(judge, &victims, pressure.value, busy.value);
     let mut evidence = vec![pressure, busy];
     evidence.extend(judge.cause_evidence(Resource::Cpu));
-    evidence.extend(interrupts(judge));
+    evidence.extend(idle_evidence(judge.reading));
+    evidence.extend(irq_evidence(judge));
+    let (summary, culprits, remedies) = match why {
+        Why::Stolen(share) => (
+            format!("the hypervisor took {:.0} % of the CPU time", 100.0 * share),
+            vec![Party {
+                who: "the hypervisor".to_owned(),
+                share: format!("{:.0} % of the CPU time (steal)", 100.0 * share),
+            }],
+            advice::for_steal(),
+        ),
+        Why::CpuSet(cgroup, allowed) => (
+            format!(
+                "the CPU set of {} has {allowed} of {} CPUs",
+                judge.who(&cgroup.path),
+                judge.reading.cpus
+            ),
+            vec![Party {
+                who: format!("cpuset.cpus of {}", judge.who(&cgroup.path)),
+                share: format!("{allowed} of {} CPUs", judge.reading.cpus),
+            }],
+            advice::for_cpu_set(&cgroup.path),
+        ),
+        Why::Unknown(idle) => (
+            format!(
+                "cannot tell why: CPUs were idle for {:.0} % of the time, no quota was used up, and \
+                 no CPU set of a cgroup is smaller than the node{}",
+                100.0 * idle,
+                if judge.reading.cpu_on_version_1 {
+                    ". The CPU controller is mounted in version 1, whose quotas are not read"
+                } else {
+                    ""
+                }
+            ),
+            Vec::new(),
+            advice::for_idle_cpus(),
+        ),
+        Why::Busy => (
+            "all CPUs are busy with other tasks".to_owned(),
+            runners(judge, &victims),
+            advice::for_contention(),
+        ),
+        Why::Others => (
+            "other tasks run".to_owned(),
+            runners(judge, &victims),
+            advice::for_contention(),
+        ),
+    };
     Some(Finding {
         kind: CPU_CONTENTION.to_owned(),
-        severity: judge.severity(Resource::Cpu, &victims),
-        summary: format!("{} wait for a CPU: {why}", judge.subject(&victims)),
+        severity: match why {
+            Why::Unknown(_) => Severity::Warning,
+            Why::Stolen(_) | Why::CpuSet(..) | Why::Busy | Why::Others => {
+                judge.severity(Resource::Cpu, &victims)
+            }
+        },
+        summary: format!("{} wait for a CPU: {summary}", judge.subject(&victims)),
         evidence,
-        culprits: runners(judge, &victims),
+        culprits,
         victims: judge.victims(Resource::Cpu, &victims),
-        remedies: advice::for_contention(kept_away),
+        remedies,
         follows_load: true,
     })
+}
+
+/// Why tasks wait for a CPU, as far as numbers explain it.
+#[derive(Clone, Copy)]
+enum Why<'r> {
+    /// The hypervisor took this part of the CPU time.
+    Stolen(f64),
+    /// The set of this cgroup has so many CPUs.
+    CpuSet(&'r CgroupReading, u32),
+    /// CPUs were idle for this part of the time, and nothing explains it.
+    Unknown(f64),
+    /// All CPUs were busy.
+    Busy,
+    /// Others ran, and it is not known that CPUs were idle meanwhile.
+    Others,
+}
+
+fn why<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading], pressure: f64, busy: f64) -> Why<'r> {
+    let reading = judge.reading;
+    let stolen = share_of_cpus(reading, |cpu| cpu.steal).unwrap_or(0.0);
+    if stolen >= STOLEN {
+        return Why::Stolen(stolen);
+    }
+    // Tasks waited for longer than all CPUs together can have been busy: some were idle
+    // while they waited, not only before.
+    let idle = share_of_cpus(reading, |cpu| cpu.idle).unwrap_or(1.0 - busy);
+    let kept_away = reading.cpus > 1 && pressure - busy > SURELY_IDLE && idle > SURELY_IDLE;
+    if kept_away {
+        let sets = victims.first().map(|worst| judge.upwards(&worst.path));
+        let smaller = |it: &'r CgroupReading| {
+            let allowed = it.allowed_cpus.filter(|allowed| *allowed < reading.cpus)?;
+            Some(Why::CpuSet(it, allowed))
+        };
+        let mut sets = sets.into_iter().flatten().filter_map(smaller);
+        return sets.next().unwrap_or(Why::Unknown(idle));
+    }
+    if busy >= BUSY { Why::Busy } else { Why::Others }
+}
+
+/// A part of the time of all CPUs; `None` where the reading does not have it.
+fn share_of_cpus(reading: &Reading, part: impl Fn(&CpuReading) -> f64) -> Option<f64> {
+    let whole = reading.window_seconds * f64::from(reading.cpus.max(1));
+    let cpu = reading.node.cpu.as_ref()?;
+    Some((part(cpu) / whole.max(f64::EPSILON)).min(1.0))
+}
+
+fn idle_evidence(reading: &Reading) -> Option<Evidence> {
+    Some(Evidence {
+        metric: "idle time in /proc/stat, as a share of all CPUs".to_owned(),
+        value: share_of_cpus(reading, |cpu| cpu.idle)?,
+        limit: None,
+    })
+}
+
+/// Interrupts take CPUs from tasks: for much of the node's time, or most of one CPU.
+pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
+    let pressure = judge.share(judge.node(Resource::Irq).some);
+    let interrupted = judge.reading.node.interrupted.as_ref();
+    let of_one = interrupted.map_or(0.0, |it| judge.share(it.time.irq + it.time.softirq));
+    if pressure <= judge.settings.cpu_ratio && of_one < judge.settings.critical_ratio {
+        return None;
+    }
+    let mut evidence: Vec<_> = irq_evidence(judge).into_iter().collect();
+    for it in &mut evidence {
+        it.limit = Some(judge.settings.cpu_ratio);
+    }
+    evidence.extend(interrupted.map(|it| Evidence {
+        metric: format!(
+            "irq and softirq time of CPU {} in /proc/stat, as a share",
+            it.cpu
+        ),
+        value: of_one,
+        limit: Some(judge.settings.critical_ratio),
+    }));
+    let what = match interrupted {
+        Some(it) => format!(
+            "interrupts and softirqs took {:.0} % of CPU {}",
+            100.0 * of_one,
+            it.cpu
+        ),
+        None => format!("interrupts took {:.0} % of the time", 100.0 * pressure),
+    };
+    let network = interrupted.is_some_and(|it| mostly_network(it));
+    Some(Finding {
+        kind: IRQ_PRESSURE.to_owned(),
+        severity: if pressure >= judge.settings.critical_ratio {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+        summary: format!("tasks of this node lose their CPUs: {what}"),
+        evidence,
+        culprits: interrupted
+            .map(|it| interrupts_of(judge, it))
+            .unwrap_or_default(),
+        victims: vec![Party {
+            who: "tasks of this node".to_owned(),
+            share: if pressure > 0.0 {
+                format!("interrupted for {:.0} % of the time", 100.0 * pressure)
+            } else {
+                format!("those on this CPU, for {:.0} % of the time", 100.0 * of_one)
+            },
+        }],
+        remedies: advice::for_interrupts(network),
+        follows_load: true,
+    })
+}
+
+/// Softirqs and interrupts of a CPU, each with its time, and the kinds that ran.
+fn interrupts_of(judge: Judge<'_>, it: &InterruptedCpu) -> Vec<Party> {
+    let kinds = it.softirqs.iter().map(|(kind, count)| {
+        let rate = *count as f64 / judge.reading.window_seconds.max(f64::EPSILON);
+        format!("{kind} {rate:.0}/s")
+    });
+    let kinds: Vec<_> = kinds.collect();
+    let kinds = if kinds.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", kinds.join(", "))
+    };
+    let parts = [
+        (
+            format!("softirqs on CPU {}{kinds}", it.cpu),
+            it.time.softirq,
+        ),
+        (format!("interrupts on CPU {}", it.cpu), it.time.irq),
+    ];
+    let mut parts: Vec<_> = parts.into_iter().filter(|(_, time)| *time > 0.0).collect();
+    parts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let party = |(who, time): (String, f64)| Party {
+        who,
+        share: format!("{:.0} % of its time", 100.0 * judge.share(time)),
+    };
+    parts.into_iter().map(party).collect()
+}
+
+/// Whether the softirqs that ran most are those of received packets.
+fn mostly_network(it: &InterruptedCpu) -> bool {
+    it.softirqs
+        .first()
+        .is_some_and(|(kind, _)| kind == "NET_RX")
 }
 
 /// Whether most of what ran was the agent itself, which looks at all types of the kernel
@@ -195,11 +382,11 @@ fn in_cgroups(reading: &Reading) -> f64 {
 }
 
 /// Interrupts take CPUs from tasks too, where the kernel accounts for them.
-fn interrupts(judge: Judge<'_>) -> Option<Evidence> {
+fn irq_evidence(judge: Judge<'_>) -> Option<Evidence> {
     let share = judge.share(judge.node(Resource::Irq).some);
     (share > judge.settings.floor_ratio).then(|| Evidence {
-        metric: "rate(nodemedic_psi_stall_seconds_total{resource=\"irq\",kind=\"full\",\
-                 scope=\"node\"})"
+        metric: "rate(nodemedic_psi_stall_seconds_total{resource=\"irq\",stall=\"full\",\
+                 cgroup=\"node\"})"
             .to_owned(),
         value: share,
         limit: None,

@@ -74,10 +74,19 @@ fn node_stalls_beside_kswapd(judge: Judge<'_>) -> bool {
     judge.share(waited) > judge.limit(Resource::Memory)
 }
 
+/// The probes explain the pressure if they saw at least this part of it.
+const EXPLAINS: f64 = 0.5;
+
 /// What others than the kernel's own threads waited for memory, by the probes, in seconds; `None`
-/// where these do not know the path of each wait.
+/// where these do not know the path of each wait, or saw too little of what the kernel counts.
 fn beside_kswapd(judge: Judge<'_>) -> Option<f64> {
-    judge.reading.probed.as_ref()?;
+    let probed = judge.reading.probed.as_ref()?;
+    let all = probed.causes.iter();
+    let all = all.filter(|it| it.resource == Resource::Memory && it.window > 0.0);
+    let seen: f64 = all.map(|it| it.window).sum();
+    if !probed.memory_causes || seen < EXPLAINS * judge.node(Resource::Memory).some {
+        return None;
+    }
     let causes = judge.causes(Resource::Memory);
     let known = causes.iter().all(|it| it.cause != Cause::Unknown);
     known.then(|| causes.iter().map(|it| it.window).sum())

@@ -9,15 +9,17 @@ use crate::{
         PsiStall,
         causes::Cause,
         measure::{
-            CauseReading, DiskReading, MemoryReading, MemoryWindow, NodeReading, ProbedReading,
-            ScanReading, WaiterReading, Waits,
+            CauseReading, CpuReading, DiskReading, InterruptedCpu, MemoryReading, MemoryWindow,
+            NodeReading, ProbedReading, ScanReading, WaiterReading, Waits,
         },
         treat,
     },
-    collector::judged,
+    collector::{Ailment as _, judged},
     kernel::{
         cgroup::{IoStat, Transfer},
         machine::{Memory, MemoryEvents},
+        mounts::Mount,
+        sleepers::{Place, Sleepers, Sleeping},
     },
     node::{Name, PodLabels},
 };
@@ -30,6 +32,7 @@ fn healthy() -> Reading {
         window_seconds: WINDOW,
         cpus: 2,
         agent_seconds: 0.01,
+        cpu_on_version_1: false,
         node: NodeReading {
             busy_seconds: 6.0,
             memory: Memory {
@@ -56,6 +59,7 @@ fn healthy() -> Reading {
             complete: true,
             ..ScanReading::default()
         }),
+        impossible: Vec::new(),
         shown: Vec::new(),
         other: Waits::default(),
         probed: None,
@@ -103,10 +107,34 @@ fn wait(reading: &mut Reading, path: &str, resource: Resource, seconds: f64) {
 fn found(reading: &Reading) -> Vec<Finding> {
     let (_, found) = judged::<PsiStall>(reading, &Settings::default());
     for finding in &found {
+        for evidence in &finding.evidence {
+            names_a_metric_as_it_is(&evidence.metric);
+        }
         let of_memory = finding.kind.starts_with("memory_");
         assert_eq!(finding.follows_load, !of_memory, "{finding:?}");
     }
     found
+}
+
+/// A query of a metric has that metric's labels, and no others.
+fn names_a_metric_as_it_is(query: &str) {
+    let Some(start) = query.find("nodemedic_") else {
+        return;
+    };
+    let (name, rest) = query[start..]
+        .split_once('{')
+        .unwrap_or((&query[start..], ""));
+    let name = name.split([' ', ')']).next().unwrap_or(name);
+    let metric = PsiStall::METRICS.iter().find(|it| it.name == name);
+    let metric = metric.unwrap_or_else(|| panic!("there is no metric {name}"));
+    let labels = rest.split_once('}').map_or("", |(labels, _)| labels);
+    for label in labels.split(',').filter_map(|it| it.split_once('=')) {
+        assert!(metric.labels.contains(&label.0), "{query}: {label:?}");
+    }
+}
+
+fn notes_of(reading: &Reading) -> Vec<String> {
+    notes(reading, &Settings::default())
 }
 
 fn kinds(reading: &Reading) -> Vec<String> {
@@ -127,7 +155,7 @@ fn text_of(parties: &[Party]) -> String {
 #[test]
 fn an_ordinary_node_is_healthy() {
     assert_eq!(kinds(&healthy()), Vec::<String>::new());
-    assert_eq!(notes(&healthy()), Vec::<String>::new());
+    assert_eq!(notes_of(&healthy()), Vec::<String>::new());
 }
 
 #[test]
@@ -172,15 +200,7 @@ fn who_waited_for_the_agents_own_start_is_no_victim() {
     reading.agent_seconds = 4.0;
     wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
     assert_eq!(kinds(&reading), Vec::<String>::new());
-    assert!(notes(&reading)[0].contains("4.0 s of CPU time"));
-}
-
-#[test]
-fn who_waits_although_cpus_are_idle_is_told_to_look_at_its_affinity() {
-    let mut reading = healthy();
-    wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
-    let finding = only(&reading);
-    assert!(finding.remedies[0].contains("cpuset"), "{finding:?}");
+    assert!(notes_of(&reading)[0].contains("4.0 s of CPU time"));
 }
 
 #[test]
@@ -422,6 +442,7 @@ fn kswapd_at_work_is_nobody_who_waits() {
     };
     let mut probed = ProbedReading {
         causes: vec![cause(Cause::Kswapd, 3.9), cause(Cause::Refault, 0.1)],
+        memory_causes: true,
         ..ProbedReading::default()
     };
     reading.probed = Some(probed.clone());
@@ -529,12 +550,267 @@ fn a_limit_on_a_disk_is_the_cause_where_it_is_reached() {
     );
 
     at(&mut reading, "/pods/works").io = wrote(2 << 20);
+    // The limit is not reached, and no disk was busy: nobody is blamed.
+    assert_eq!(only(&reading).culprits, Vec::<Party>::new());
+    reading.node.disks = vec![disk("vdb", 8.0)];
     let finding = only(&reading);
     assert!(
         finding.culprits[0].who.ends_with("/pods/works"),
         "{finding:?}"
     );
     assert!(!finding.culprits[0].who.contains("io.max"), "{finding:?}");
+}
+
+fn disk(name: &str, busy_seconds: f64) -> DiskReading {
+    DiskReading {
+        name: name.to_owned(),
+        device: "254:16".to_owned(),
+        busy_seconds,
+        read_bytes: 0,
+        written_bytes: 2 << 20,
+    }
+}
+
+fn sleepers(place: Place, command: &str, tasks: u64) -> Sleepers {
+    Sleepers {
+        place,
+        command: command.to_owned(),
+        cgroup: "/pods/idle".to_owned(),
+        tasks,
+    }
+}
+
+/// Tasks wait for I/O while the only disk idles, and sleep so.
+fn idle_disk(sleepers: Vec<Sleepers>) -> Reading {
+    let mut reading = healthy();
+    wait(&mut reading, "/pods/idle", Resource::Io, 9.5);
+    reading.node.window.io.full = 9.0;
+    reading.node.disks = vec![disk("sda", 0.04)];
+    reading.node.sleeping = Some(Sleeping {
+        sleepers,
+        complete: true,
+    });
+    reading
+}
+
+/// longhorn#4772: the server hangs, the local disk idles.
+#[test]
+fn a_server_that_hangs_is_named_and_no_disk_is() {
+    let mut reading = idle_disk(vec![
+        sleepers(Place::Nfs, "backup", 3),
+        sleepers(Place::Other, "kworker/u8:1", 1),
+    ]);
+    let mount = |place: &str| Mount {
+        place: place.into(),
+        file_system: "nfs4".to_owned(),
+        source: "10.0.0.9:/export".to_owned(),
+    };
+    reading.node.mounts = vec![mount("/data")];
+    let finding = only(&reading);
+    assert_eq!(
+        (finding.kind.as_str(), finding.severity),
+        (IO_STALL, Severity::Critical)
+    );
+    assert!(
+        finding
+            .summary
+            .contains("3 tasks sleep in /data (nfs4 of 10.0.0.9:/export)"),
+        "{finding:?}"
+    );
+    assert_eq!(finding.culprits.len(), 1);
+    assert!(
+        finding.culprits[0]
+            .share
+            .starts_with("3 tasks sleep in it: 3 of backup")
+    );
+    assert!(!text_of(&finding.culprits).contains("sda"), "{finding:?}");
+    // With two of its kind, which one it is stays open.
+    reading.node.mounts.push(mount("/home"));
+    let both = only(&reading).culprits;
+    assert_eq!(both.len(), 2);
+    assert!(
+        both.iter().all(|it| it.share.starts_with("perhaps: ")),
+        "{both:?}"
+    );
+}
+
+#[test]
+fn what_nothing_explains_is_said_so_and_blames_nobody() {
+    let finding = only(&idle_disk(vec![sleepers(Place::Hidden, "backup", 1)]));
+    assert_eq!(finding.severity, Severity::Warning);
+    assert_eq!(finding.culprits, Vec::<Party>::new());
+    for words in [
+        "cannot tell why",
+        "sda, was busy for 0.4 %",
+        "1 task",
+        "CAP_SYS_ADMIN",
+    ] {
+        assert!(finding.summary.contains(words), "{words}: {finding:?}");
+    }
+    // A disk that was busy for most of it is named.
+    let mut reading = idle_disk(Vec::new());
+    reading.node.disks = vec![disk("sda", 6.0)];
+    let finding = only(&reading);
+    assert!(
+        finding.summary.contains("sda was busy for 60 %"),
+        "{finding:?}"
+    );
+    assert_eq!(finding.severity, Severity::Critical);
+}
+
+/// liburing#943: an idle server counts as waiting for I/O.
+#[test]
+fn an_idle_io_uring_is_a_note_and_no_finding() {
+    let reading = idle_disk(vec![sleepers(Place::IoUring, "iggy-server", 4)]);
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    let notes = notes_of(&reading);
+    assert!(notes[0].contains("4 of iggy-server"), "{notes:?}");
+    // Beside it a task that waits for something else may be slowed.
+    let both = idle_disk(vec![
+        sleepers(Place::IoUring, "iggy-server", 4),
+        sleepers(Place::Other, "cp", 1),
+    ]);
+    assert_eq!(only(&both).severity, Severity::Warning);
+    // As is one that could not be looked at in time.
+    let mut cut = reading.clone();
+    cut.node.sleeping.as_mut().expect("it is there").complete = false;
+    assert_eq!(only(&cut).kind, IO_STALL);
+}
+
+#[test]
+fn a_disk_that_swaps_is_no_slow_disk() {
+    let mut reading = idle_disk(Vec::new());
+    reading.node.disks = vec![disk("sda", 9.0)];
+    reading.node.events.swap_in = 400;
+    let finding = only(&reading);
+    assert!(finding.summary.ends_with("mostly with swap"), "{finding:?}");
+    assert!(
+        finding.remedies[0].contains("short of memory"),
+        "{finding:?}"
+    );
+}
+
+fn cpu(idle: f64, steal: f64) -> Option<CpuReading> {
+    Some(CpuReading {
+        tasks: 20.0 - idle - steal,
+        idle,
+        steal,
+        ..CpuReading::default()
+    })
+}
+
+#[test]
+fn a_cpu_set_is_blamed_by_its_number_alone() {
+    let mut reading = healthy();
+    reading.node.cpu = cpu(14.0, 0.0);
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 8.0);
+    // A quota of version 1, an affinity: unknown.
+    let finding = only(&reading);
+    assert_eq!(finding.severity, Severity::Warning);
+    assert_eq!(finding.culprits, Vec::<Party>::new());
+    assert!(finding.summary.contains("cannot tell why"), "{finding:?}");
+    assert!(
+        !format!("{:?}", finding.remedies).contains("cpuset"),
+        "{finding:?}"
+    );
+    reading.cpu_on_version_1 = true;
+    assert!(only(&reading).summary.contains("version 1"));
+    // The set of a cgroup above has one CPU of two.
+    at(&mut reading, "/pods").allowed_cpus = Some(1);
+    let finding = only(&reading);
+    assert!(
+        finding.culprits[0]
+            .who
+            .contains("cpuset.cpus of cgroup /pods"),
+        "{finding:?}"
+    );
+    assert!(finding.summary.contains("has 1 of 2 CPUs"), "{finding:?}");
+    // Nobody says that CPUs are idle where /proc/stat shows none.
+    reading.node.cpu = cpu(0.5, 0.0);
+    assert!(!format!("{:?}", only(&reading)).contains("idle for"));
+}
+
+#[test]
+fn time_that_the_hypervisor_took_is_its_own() {
+    let mut reading = healthy();
+    reading.node.cpu = cpu(0.0, 8.0);
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 8.0);
+    let finding = only(&reading);
+    assert!(
+        finding.summary.contains("the hypervisor took 40 %"),
+        "{finding:?}"
+    );
+    assert_eq!(finding.culprits.len(), 1);
+    reading.node.cpu = cpu(0.0, 0.4);
+    assert!(!only(&reading).summary.contains("hypervisor"));
+}
+
+/// node_exporter#3048: softirqs of a network card.
+#[test]
+fn interrupts_that_take_a_cpu_are_found_with_their_kind() {
+    let mut reading = healthy();
+    let interrupted = |softirq| InterruptedCpu {
+        cpu: 1,
+        time: CpuReading {
+            softirq,
+            irq: 0.2,
+            ..CpuReading::default()
+        },
+        softirqs: vec![("NET_RX".to_owned(), 90_000)],
+    };
+    reading.node.interrupted = Some(interrupted(2.0));
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    reading.node.window.irq.some = 8.0;
+    reading.node.interrupted = Some(interrupted(9.0));
+    let finding = only(&reading);
+    assert_eq!(
+        (finding.kind.as_str(), finding.severity),
+        (IRQ_PRESSURE, Severity::Critical)
+    );
+    assert!(
+        finding.culprits[0]
+            .who
+            .contains("softirqs on CPU 1 (NET_RX 9000/s)"),
+        "{finding:?}"
+    );
+    assert!(finding.remedies[0].contains("rps_cpus"), "{finding:?}");
+    // Without interrupt accounting, the CPU's own clock shows it.
+    reading.node.window.irq.some = 0.0;
+    assert_eq!(only(&reading).severity, Severity::Warning);
+}
+
+/// netdata#12869: *full* of the node's CPU is undefined on some kernels.
+#[test]
+fn full_of_the_nodes_cpu_makes_nothing_critical() {
+    let mut reading = healthy();
+    reading.node.busy_seconds = 19.0;
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 5.5);
+    reading.node.window.cpu.full = 4.5;
+    assert_eq!(only(&reading).severity, Severity::Warning);
+}
+
+/// Other probes run, and the one on waits for memory does not.
+#[test]
+fn a_probe_that_is_not_there_has_not_seen_nobody_wait() {
+    let mut reading = healthy();
+    reading.cgroups.clear();
+    reading.node.window.memory.some = 6.0;
+    reading.probed = Some(ProbedReading::default());
+    assert_eq!(only(&reading).kind, MEMORY_RECLAIM);
+    // It is there, and saw nothing of what the kernel counts.
+    reading.probed = Some(ProbedReading {
+        memory_causes: true,
+        ..ProbedReading::default()
+    });
+    assert_eq!(only(&reading).kind, MEMORY_RECLAIM);
+}
+
+#[test]
+fn what_cannot_be_is_noted() {
+    let mut reading = healthy();
+    reading.impossible = vec!["/system.slice/new.scope".to_owned()];
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    assert!(notes_of(&reading)[0].contains("/system.slice/new.scope"));
 }
 
 #[test]
@@ -549,7 +825,7 @@ fn the_worst_comes_first() {
 fn a_scan_that_was_cut_is_reported() {
     let mut reading = healthy();
     reading.scan = Some(ScanReading::default());
-    assert!(notes(&reading)[0].contains("scan_timeout"));
+    assert!(notes_of(&reading)[0].contains("scan_timeout"));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! The node as a whole: procfs.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use anyhow::Context as _;
 
-use super::{DiskReading, NodeReading, Stalls, Waits};
+use super::{CpuReading, DiskReading, InterruptedCpu, NodeReading, Stalls, Waits};
 use crate::kernel::{
-    machine::{self, CpuTime, Disks, MemoryEvents},
+    machine::{self, CpuTime, CpuTimes, Disks, MemoryEvents},
     netns,
     pressure::{self, Resource},
     sysctl,
@@ -14,6 +14,9 @@ use crate::kernel::{
 
 /// Disks that a reading names.
 const DISKS: usize = 3;
+
+/// Kinds of softirqs that a reading names.
+const SOFTIRQS: usize = 3;
 
 /// What treatments and advice are about.
 const SYSCTLS: [&str; 6] = [
@@ -32,7 +35,9 @@ pub(super) struct Node {
     stalls: Stalls,
     /// Whether the kernel accounts the time of interrupts.
     irq: bool,
-    cpu: CpuTime,
+    cpu: CpuTimes,
+    /// Softirqs of the CPU that was interrupted most.
+    softirqs: Option<(u32, BTreeMap<String, u64>)>,
     events: MemoryEvents,
     disks: Disks,
 }
@@ -45,7 +50,8 @@ impl Node {
             netns: netns::own().context("find our own network namespace")?,
             stalls,
             irq,
-            cpu: machine::cpu_time()?,
+            cpu: machine::cpu_times()?,
+            softirqs: None,
             events: machine::memory_events()?,
             disks: machine::disks().unwrap_or_default(),
         })
@@ -53,7 +59,7 @@ impl Node {
 
     /// What has changed since the last look, and the stalls of it once more, exactly.
     pub(super) fn read(&mut self) -> anyhow::Result<(NodeReading, Stalls)> {
-        let before = std::mem::replace(self, Self::begin()?);
+        let mut before = std::mem::replace(self, Self::begin()?);
         let window: Stalls = std::array::from_fn(|i| self.stalls[i].since(before.stalls[i]));
         let sysctls = SYSCTLS.into_iter().filter_map(|key| {
             let value = sysctl::read_number(key).ok().flatten()?;
@@ -63,7 +69,11 @@ impl Node {
             total: Waits::new(&self.stalls),
             window: Waits::new(&window),
             irq: self.irq,
-            busy_seconds: self.cpu.busy.saturating_sub(before.cpu.busy).as_secs_f64(),
+            busy_seconds: self.cpu.all.since(before.cpu.all).busy().as_secs_f64(),
+            cpu: Some(self.cpu.all.since(before.cpu.all).into()),
+            interrupted: self.interrupted(&mut before),
+            sleeping: None,
+            mounts: Vec::new(),
             events_total: self.events,
             events: self.events.since(before.events),
             memory: machine::memory()?,
@@ -72,6 +82,56 @@ impl Node {
             netns: self.netns,
         };
         Ok((reading, window))
+    }
+}
+
+impl Node {
+    /// The CPU that interrupts took most of, if they took any.
+    fn interrupted(&mut self, before: &mut Self) -> Option<InterruptedCpu> {
+        let each = self.cpu.each.iter().filter_map(|(cpu, now)| {
+            let time = now.since(*before.cpu.each.get(cpu)?);
+            Some((*cpu, time))
+        });
+        let (cpu, time) = each.max_by_key(|(_, time)| time.irq + time.softirq)?;
+        if (time.irq + time.softirq).is_zero() {
+            return None;
+        }
+        // Counted from the second window on in which it is this CPU.
+        let now = machine::softirqs(cpu).unwrap_or_default();
+        let kinds = match before.softirqs.take() {
+            Some((of, before)) if of == cpu => most_added(&now, &before),
+            Some(_) | None => Vec::new(),
+        };
+        self.softirqs = Some((cpu, now));
+        Some(InterruptedCpu {
+            cpu,
+            time: time.into(),
+            softirqs: kinds,
+        })
+    }
+}
+
+/// The kinds that ran most.
+fn most_added(now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> Vec<(String, u64)> {
+    let added = |(kind, count): (&String, &u64)| {
+        let before = before.get(kind).copied().unwrap_or_default();
+        (kind.clone(), count.saturating_sub(before))
+    };
+    let mut kinds: Vec<_> = now.iter().map(added).filter(|(_, new)| *new > 0).collect();
+    kinds.sort_by(|(_, a), (_, b)| b.cmp(a));
+    kinds.truncate(SOFTIRQS);
+    kinds
+}
+
+impl From<CpuTime> for CpuReading {
+    fn from(time: CpuTime) -> Self {
+        Self {
+            tasks: time.tasks.as_secs_f64(),
+            idle: time.idle.as_secs_f64(),
+            irq: time.irq.as_secs_f64(),
+            softirq: time.softirq.as_secs_f64(),
+            steal: time.steal.as_secs_f64(),
+        }
     }
 }
 

@@ -20,7 +20,10 @@ use crate::{
     ailments::{
         counters,
         durations::Durations,
-        psi_stall::{causes::Cause, support::Plan},
+        psi_stall::{
+            causes::Cause,
+            support::{MEMORY, Plan},
+        },
         ranking::Ranks,
     },
     kernel::{
@@ -144,7 +147,8 @@ impl Probed {
         let Some(running) = &mut self.running else {
             return Ok(None);
         };
-        let reading = running.read(scanned, &self.rare.stats())?;
+        let mut reading = running.read(scanned, &self.rare.stats())?;
+        reading.memory_causes = self.rare.has(MEMORY.name);
         running.trace(called)?;
         Ok(Some(reading))
     }
@@ -252,6 +256,7 @@ impl Running {
             waiters: longest(waiters.collect()),
             runners: most(self.seen.runners.clone()),
             trace: self.trace.reading(traced),
+            memory_causes: false,
             shown: shown.map(|(path, ns)| (path, waits_of(ns))).collect(),
             other: waits_of(self.shown.other()),
             lost: counters::lost(

@@ -82,6 +82,8 @@ pub(super) struct Scanned {
     /// New stalls of every cgroup that had any, and whether they are above the floor.
     pub(super) stalls: Vec<(String, Stalls, bool)>,
     pub(super) reading: ScanReading,
+    /// Cgroups with a stall that cannot be true, which is left out.
+    pub(super) impossible: Vec<String>,
 }
 
 impl Scanned {
@@ -121,6 +123,7 @@ impl Tree {
             most: self.limits.cgroups,
             known: self.known,
             floor: window.mul_f64(self.floor),
+            longest: node.map(|stall| longest(window, cpus, &stall)),
             trace: window.mul_f64(self.floor * self.floor / f64::from(cpus.max(1))),
             off: &mut self.off,
             found: Scanned::default(),
@@ -147,10 +150,24 @@ impl Tree {
     /// What is missing because somebody has switched it off.
     pub(super) fn switched_off(&self) -> Option<Missing> {
         let first = self.off.first()?;
-        Some(Missing {
-            what: format!("the pressure of cgroup {first}"),
-            why: "it has no pressure files, because PSI is switched off there".to_owned(),
-            remedy: format!("echo 1 > {}{first}/cgroup.pressure", self.root.display()),
+        let switch = format!("{}{first}/cgroup.pressure", self.root.display());
+        let what = format!("the pressure of cgroup {first}");
+        // From Linux 6.1 on, and not with cgroup_disable=pressure.
+        Some(if Path::new(&switch).exists() {
+            Missing {
+                what,
+                why: "it has no pressure files, because PSI is switched off there".to_owned(),
+                remedy: format!("echo 1 > {switch}"),
+            }
+        } else {
+            Missing {
+                what,
+                why: "cgroups have no pressure files on this node".to_owned(),
+                remedy:
+                    "remove cgroup_disable=pressure from the kernel's command line; until then \
+                         nodemedic sees the pressure of the node alone"
+                        .to_owned(),
+            }
         })
     }
 }
@@ -168,6 +185,8 @@ struct Scan<'t> {
     /// was not idle (kernel/sched/psi.c, `collect_percpu_times`): the floor on one of
     /// them, the others busy all the time.
     trace: Duration,
+    /// What a cgroup can have waited at the most, by resource.
+    longest: [Duration; Resource::ALL.len()],
     off: &'t mut BTreeSet<String>,
     found: Scanned,
     visited: u64,
@@ -297,6 +316,9 @@ impl Scan<'_> {
         if reading.throttled_periods > 0 {
             reading.quota_cpus = cgroup::quota(folder);
         }
+        if stalls[Resource::Cpu as usize].some > self.floor {
+            reading.allowed_cpus = cgroup::allowed_cpus(folder);
+        }
         if details {
             self.details(&mut reading, branch, folder);
         }
@@ -334,7 +356,12 @@ impl Scan<'_> {
                 Ok(now) => {
                     let before = seen.replace(now);
                     let before = before.or(branch.born.then(Stall::default));
-                    stalls[place] = before.map_or_else(Stall::default, |it| now.since(it));
+                    let new = before.map_or_else(Stall::default, |it| now.since(it));
+                    if self.number == 1 || new.some <= self.longest[place] {
+                        stalls[place] = new;
+                    } else if !self.found.impossible.iter().any(|it| it == path) {
+                        self.found.impossible.push(path.to_owned());
+                    }
                 }
                 // It may have gone as well; then the scan will see that.
                 Err(_) => known = false,
@@ -399,6 +426,15 @@ impl Scan<'_> {
             self.found.cgroups.push(reading);
         }
     }
+}
+
+/// What a cgroup can have waited in a window at the most. A node's stall is the mean of its CPUs,
+/// each by the part of the time in which it was not idle (kernel/sched/psi.c,
+/// `collect_percpu_times`): a cgroup on one of them can have waited for as many times as long.
+/// Kernels up to 6.8 and later count 2^32 ns for a cgroup that is just born (bug 219194).
+fn longest(window: Duration, cpus: u32, node: &Stall) -> Duration {
+    let of_node = node.some.saturating_mul(cpus.max(1));
+    super::with_tolerance(window.min(of_node))
 }
 
 impl Branch {
@@ -637,7 +673,11 @@ mod tests {
         let pressure = tree.folder.path().join("off/cpu.pressure");
         fs::remove_file(&pressure).expect("removed");
         let mut scanner = tree.begin();
-        let missing = scanner.switched_off().expect("it is told");
+        // No remedy names a file that is not there.
+        let missing = scanner.switched_off().expect("it is reported");
+        assert!(missing.remedy.contains("cgroup_disable"), "{missing:?}");
+        fs::write(tree.folder.path().join("off/cgroup.pressure"), "0").expect("written");
+        let missing = scanner.switched_off().expect("it is reported");
         assert!(
             missing.remedy.ends_with("/off/cgroup.pressure"),
             "{missing:?}"
@@ -649,6 +689,25 @@ mod tests {
         tree.set("off", MS(800), ZERO);
         scanner.scan(WINDOW, 1, &waited(MS(800)));
         assert_eq!(scanner.switched_off(), None);
+    }
+
+    /// 2^32 ns for a cgroup that is a second old (buildbuddy#7288).
+    #[test]
+    fn more_stall_than_there_was_time_is_left_out() {
+        let tree = Fake::new();
+        tree.set("old", ZERO, ZERO);
+        let mut scanner = tree.begin();
+        tree.set("born", MS(4_295), MS(100));
+        tree.set("old", MS(1_900), ZERO);
+        // On one of two CPUs a cgroup waits for twice as long as the node.
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(1_000)));
+        assert_eq!(waits(&scanned), [("/old", 1.9)]);
+        assert_eq!(scanned.impossible, ["/born"]);
+        // From now on it counts.
+        tree.set("born", MS(4_795), MS(100));
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(1_000)));
+        assert_eq!(waits(&scanned), [("/born", 0.5)]);
+        assert!(scanned.impossible.is_empty());
     }
 
     #[test]
