@@ -142,7 +142,7 @@ fn find_in(proc: &Path, deadline: Instant) -> io::Result<Sleeping> {
             tasks,
         })
         .collect();
-    sleepers.sort_by(|a, b| b.tasks.cmp(&a.tasks));
+    sleepers.sort_by_key(|it| std::cmp::Reverse(it.tasks));
     Ok(Sleeping { sleepers, complete })
 }
 

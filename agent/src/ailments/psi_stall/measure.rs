@@ -490,30 +490,27 @@ pub struct Measurement {
 impl Measurement {
     /// Takes the first look, from which the first reading counts.
     pub(super) fn begin(plan: Plan, settings: &Settings, wakeup: &WakeUp) -> anyhow::Result<Self> {
-        let node = Node::begin()?;
+        // Where the node cannot be read, nothing is attached.
+        drop(Node::begin()?);
         let mut probes = vec![ProbeReport {
             name: "node".to_owned(),
             hook: Some("procfs".to_owned()),
             missing: Vec::new(),
         }];
-        let tree = match &plan.cgroups {
+        match &plan.cgroups {
             Ok(found) => {
-                let controllers = support::on_version_1(found);
                 probes.push(ProbeReport {
                     name: "cgroups".to_owned(),
                     hook: Some("cgroup2".to_owned()),
                     missing: Vec::new(),
                 });
+                let controllers = support::on_version_1(found);
                 probes.extend(
                     controllers.map(|missing| ProbeReport::not_measured("controllers", &missing)),
                 );
-                found.v2.clone().map(|root| Tree::begin(root, settings))
             }
-            Err(missing) => {
-                probes.push(ProbeReport::not_measured("cgroups", missing));
-                None
-            }
-        };
+            Err(missing) => probes.push(ProbeReport::not_measured("cgroups", missing)),
+        }
         let probed =
             Probed::attach(&plan, settings, wakeup).map_err(|error| Missing::all_probes(&error));
         if let Err(missing) = &probed {
@@ -521,6 +518,9 @@ impl Measurement {
             let names = planned.map(|planned| planned.probe.name);
             probes.extend(names.map(|name| ProbeReport::not_measured(name, missing)));
         }
+        // The first window begins here, after all that took long.
+        let tree = plan.root().map(|root| Tree::begin(root, settings));
+        let node = Node::begin()?;
         Ok(Self {
             node,
             triggers: PsiTriggers::new(settings, plan.root(), wakeup),

@@ -288,7 +288,7 @@ pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
         ),
         None => format!("interrupts took {:.0} % of the time", 100.0 * pressure),
     };
-    let network = interrupted.is_some_and(|it| mostly_network(it));
+    let network = interrupted.is_some_and(mostly_network);
     Some(Finding {
         kind: IRQ_PRESSURE.to_owned(),
         severity: if pressure >= judge.settings.critical_ratio {

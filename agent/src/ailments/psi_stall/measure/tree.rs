@@ -43,6 +43,8 @@ pub(super) struct Tree {
     limits: Bounds,
     /// Scans so far.
     scans: u64,
+    /// How long the first took: the first window is as much longer for some cgroups.
+    first_took: Duration,
     /// Cgroups whose pressure is switched off.
     off: BTreeSet<String>,
 }
@@ -107,9 +109,12 @@ impl Tree {
                 time: settings.scan_timeout,
             },
             scans: 0,
+            first_took: Duration::ZERO,
             off: BTreeSet::new(),
         };
+        let began = Instant::now();
         tree.scan(Duration::ZERO, 1, &Stalls::default());
+        tree.first_took = began.elapsed();
         tree
     }
 
@@ -117,13 +122,17 @@ impl Tree {
     pub(super) fn scan(&mut self, window: Duration, cpus: u32, node: &Stalls) -> Scanned {
         self.scans += 1;
         let began = Instant::now();
+        let late = match self.scans {
+            2 => self.first_took,
+            _ => Duration::ZERO,
+        };
         let mut scan = Scan {
             number: self.scans,
             deadline: began + self.limits.time,
             most: self.limits.cgroups,
             known: self.known,
             floor: window.mul_f64(self.floor),
-            longest: node.map(|stall| longest(window, cpus, &stall)),
+            longest: node.map(|stall| longest(window, cpus, &stall) + late),
             trace: window.mul_f64(self.floor * self.floor / f64::from(cpus.max(1))),
             off: &mut self.off,
             found: Scanned::default(),
@@ -428,13 +437,16 @@ impl Scan<'_> {
     }
 }
 
-/// What a cgroup can have waited in a window at the most. A node's stall is the mean of its CPUs,
+/// What a cgroup can have waited in a window at the most. The node's stall is the mean of its CPUs,
 /// each by the part of the time in which it was not idle (kernel/sched/psi.c,
-/// `collect_percpu_times`): a cgroup on one of them can have waited for as many times as long.
+/// `collect_percpu_times`). A cgroup that waits for a time on one CPU leaves it not idle for as
+/// long, and so at least the square of its part of the window in the node, the others being busy
+/// all the time: its own stall may be many times the node's.
+///
 /// Kernels up to 6.8 and later count 2^32 ns for a cgroup that is just born (bug 219194).
 fn longest(window: Duration, cpus: u32, node: &Stall) -> Duration {
-    let of_node = node.some.saturating_mul(cpus.max(1));
-    super::with_tolerance(window.min(of_node))
+    let square = node.some.as_secs_f64() * f64::from(cpus.max(1)) * window.as_secs_f64();
+    super::with_tolerance(window.min(Duration::from_secs_f64(square.sqrt())))
 }
 
 impl Branch {
@@ -698,14 +710,14 @@ mod tests {
         tree.set("old", ZERO, ZERO);
         let mut scanner = tree.begin();
         tree.set("born", MS(4_295), MS(100));
-        tree.set("old", MS(1_900), ZERO);
-        // On one of two CPUs a cgroup waits for twice as long as the node.
-        let scanned = scanner.scan(WINDOW, 2, &waited(MS(1_000)));
-        assert_eq!(waits(&scanned), [("/old", 1.9)]);
+        tree.set("old", MS(1_300), ZERO);
+        // On one of two CPUs a cgroup waits for much longer than the node.
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)));
+        assert_eq!(waits(&scanned), [("/old", 1.3)]);
         assert_eq!(scanned.impossible, ["/born"]);
         // From now on it counts.
         tree.set("born", MS(4_795), MS(100));
-        let scanned = scanner.scan(WINDOW, 2, &waited(MS(1_000)));
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)));
         assert_eq!(waits(&scanned), [("/born", 0.5)]);
         assert!(scanned.impossible.is_empty());
     }
