@@ -55,6 +55,8 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it", psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it).limit(240),
     Scenario::new("psi_stall::a_dirtier_of_a_slow_disk_is_named_with_who_waits", psi_stall::a_dirtier_of_a_slow_disk_is_named_with_who_waits).limit(240),
     Scenario::new("psi_stall::what_stress_ng_does_is_told_apart", psi_stall::what_stress_ng_does_is_told_apart).limit(300).kernels(&["newest"]),
+    Scenario::new("psi_stall::a_file_system_whose_daemon_hangs_is_named", psi_stall::a_file_system_whose_daemon_hangs_is_named).limit(240),
+    Scenario::new("psi_stall::an_idle_io_uring_is_a_note", psi_stall::an_idle_io_uring_is_a_note).limit(240),
     Scenario::new("psi_stall::a_short_stall_is_counted", psi_stall::a_short_stall_is_counted).limit(240),
     Scenario::new("psi_stall::the_kernel_calls_when_tasks_wait", psi_stall::the_kernel_calls_when_tasks_wait).limit(240),
     Scenario::new("psi_stall::a_storm_of_cgroups_stops_nothing", psi_stall::a_storm_of_cgroups_stops_nothing).limit(240).kernels(OLDEST_AND_NEWEST),

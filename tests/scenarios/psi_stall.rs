@@ -9,7 +9,8 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::faults::cgroup::{Cgroup, HUNGRY, SPIN};
-use nodemedic_tests::faults::disk;
+use nodemedic_tests::faults::fuse::{self, HungDaemon};
+use nodemedic_tests::faults::{self, disk};
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
@@ -385,6 +386,40 @@ pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Res
         ensure!(armed > 0.0, "no cgroup is armed");
         Ok(())
     })?;
+    Ok(Verdict::Passed)
+}
+
+/// The daemon answers no read. The only disk idles.
+pub(crate) fn a_file_system_whose_daemon_hangs_is_named(guest: &Guest) -> Result<Verdict> {
+    // The kernel would report what hangs on purpose.
+    guest.set_sysctl("kernel.hung_task_timeout_secs", "0")?;
+    let agent = start(guest)?;
+    let daemon = HungDaemon::mount(guest)?;
+    let reader = Cgroup::create("/reader")?;
+    let reading = reader.start(guest, "reader", &format!("exec cat {}", fuse::FILE))?;
+    let finding = found(&agent, "io_stall", "cgroup /reader", fuse::SOURCE)?;
+    names(&finding, "culprits", fuse::FOLDER)?;
+    let summary = finding["summary"].to_string();
+    ensure!(summary.contains("1 task sleeps in /tmp/hung"), "{summary}");
+    drop(daemon);
+    drop(reading);
+    healthy(&agent)?;
+    Ok(Verdict::Passed)
+}
+
+/// The kernel counts it as a wait for I/O, and it slows nobody.
+pub(crate) fn an_idle_io_uring_is_a_note(guest: &Guest) -> Result<Verdict> {
+    let agent = start(guest)?;
+    let server = Cgroup::create("/server")?;
+    let waiting = faults::wait_for_io_uring(guest, &server)?;
+    eventually(SOON, "a note on io_uring", || {
+        let report = agent.report()?;
+        let notes = report["notes"].to_string();
+        ensure!(notes.contains("io_uring"), "{report}");
+        Ok(())
+    })?;
+    healthy(&agent)?;
+    drop(waiting);
     Ok(Verdict::Passed)
 }
 

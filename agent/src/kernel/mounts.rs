@@ -1,13 +1,16 @@
 //! Mounts that a server or a daemon answers for.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::unescaped;
 
 /// A mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mount {
     /// Where it is.
     pub place: PathBuf,
@@ -26,6 +29,15 @@ pub fn all() -> io::Result<Vec<Mount>> {
     let of_init = fs::read_to_string("/proc/1/mountinfo");
     let mounts = of_init.or_else(|_| fs::read_to_string("/proc/self/mountinfo"))?;
     Ok(parse(&mounts))
+}
+
+/// The mount in which a process with this folder in procfs sees a file.
+pub(super) fn of_file(process: &Path, file: &Path) -> Option<Mount> {
+    let mounts = fs::read_to_string(process.join("mountinfo")).ok()?;
+    let mounts = parse(&mounts).into_iter();
+    // Of two at one place the later one is on top.
+    let above = mounts.filter(|it| file.starts_with(&it.place));
+    above.max_by_key(|it| it.place.components().count())
 }
 
 /// proc_pid_mountinfo(5): id, parent, device, root, place, options, optional fields, `-`, type,

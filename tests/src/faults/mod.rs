@@ -4,6 +4,8 @@ pub mod cgroup;
 pub mod disk;
 pub mod dns;
 pub mod dnsperf;
+pub mod fuse;
+mod io_uring;
 pub mod ipvs;
 pub mod ping;
 pub mod reader;
@@ -23,14 +25,16 @@ use crate::protocol;
 enum Fault {
     Reads(reader::Use),
     WorksIn(working_set::Kind),
+    WaitsForIoUring,
 }
 
 impl Fault {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Reads(reader::Use::None),
         Self::Reads(reader::Use::Works),
         Self::WorksIn(working_set::Kind::Memory),
         Self::WorksIn(working_set::Kind::File),
+        Self::WaitsForIoUring,
     ];
 
     const fn name(self) -> &'static str {
@@ -39,6 +43,7 @@ impl Fault {
             Self::Reads(reader::Use::Works) => "reader_that_works",
             Self::WorksIn(working_set::Kind::Memory) => "working_set_of_memory",
             Self::WorksIn(working_set::Kind::File) => "working_set_of_a_file",
+            Self::WaitsForIoUring => "idle_io_uring",
         }
     }
 
@@ -54,8 +59,14 @@ impl Fault {
         match self {
             Self::Reads(reads_and) => reader::run(reads_and),
             Self::WorksIn(kind) => working_set::run(kind),
+            Self::WaitsForIoUring => io_uring::run(),
         }
     }
+}
+
+/// A server that has nothing to do and waits for it by io_uring.
+pub fn wait_for_io_uring(guest: &Guest, cgroup: &Cgroup) -> Result<Process> {
+    Fault::WaitsForIoUring.start(guest, cgroup)
 }
 
 /// Runs the fault of this name.

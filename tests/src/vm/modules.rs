@@ -27,6 +27,7 @@ pub(crate) const WANTED: &[&str] = &[
     "drivers/virtio/",
     "fs/configfs/",
     "fs/ext4/",
+    "fs/fuse/fuse",
     "fs/overlayfs/",
     "net/802/",
     "net/bridge/",

@@ -1,5 +1,7 @@
 //! Waits for I/O: for a disk, for a limit, or for somebody else's answer.
 
+use std::collections::BTreeSet;
+
 use super::{IO_STALL, Judge, NAMED, bytes};
 use crate::{
     ailments::psi_stall::{
@@ -84,11 +86,7 @@ pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
             advice::for_io(disk, swaps(judge, disk)),
         ),
         Cause::Remote(tasks, place) => (
-            format!(
-                "{} sleep in {}",
-                count_of_tasks(*tasks),
-                file_systems(judge, *place)
-            ),
+            format!("{} in {}", sleep(*tasks), file_systems(judge, *place)),
             remote_culprits(judge, *place),
             advice::for_remote(),
         ),
@@ -183,8 +181,11 @@ fn tasks_in(judge: Judge<'_>, place: Place) -> u64 {
 
 /// The commands of the tasks that sleep there, those of most tasks first.
 fn commands_in(judge: Judge<'_>, place: Place) -> String {
-    let there = sleepers(judge).filter(|it| it.place == place).take(NAMED);
-    let commands = there.map(|it| match it.tasks {
+    commands(sleepers(judge).filter(|it| it.place == place))
+}
+
+fn commands<'r>(of: impl Iterator<Item = &'r Sleepers>) -> String {
+    let commands = of.take(NAMED).map(|it| match it.tasks {
         1 => it.command.clone(),
         tasks => format!("{tasks} of {}", it.command),
     });
@@ -208,7 +209,14 @@ fn file_systems(judge: Judge<'_>, place: Place) -> String {
     }
 }
 
+/// The mounts of the files that tasks read or write there; where no system call tells one, all of
+/// the kind.
 fn mounts_of(judge: Judge<'_>, place: Place) -> Vec<&Mount> {
+    let there = sleepers(judge).filter(|it| it.place == place);
+    let exact: BTreeSet<_> = there.filter_map(|it| it.mount.as_ref()).collect();
+    if !exact.is_empty() {
+        return exact.into_iter().collect();
+    }
     let mounts = judge.reading.node.mounts.iter();
     mounts.filter(|it| place.is_of(&it.file_system)).collect()
 }
@@ -222,28 +230,42 @@ fn mount(it: &Mount) -> String {
     )
 }
 
-/// Each mount that the tasks may sleep in, with their number.
+/// Each mount that tasks sleep in, with their number; where it is not known which, each that it may
+/// be.
 fn remote_culprits(judge: Judge<'_>, place: Place) -> Vec<Party> {
     let mounts = mounts_of(judge, place);
-    let share = |sure: bool| {
-        format!(
-            "{}{} sleep in it: {}",
-            if sure { "" } else { "perhaps: " },
-            count_of_tasks(tasks_in(judge, place)),
-            commands_in(judge, place)
-        )
+    let only_one = mounts.len() == 1;
+    let party = |it: &Mount| {
+        let there = sleepers(judge).filter(|sleepers| sleepers.mount.as_ref() == Some(it));
+        let exact: Vec<_> = there.collect();
+        let share = match exact.iter().map(|it| it.tasks).sum() {
+            0 => format!(
+                "{}{} in {}: {}",
+                if only_one { "" } else { "perhaps: " },
+                sleep(tasks_in(judge, place)),
+                if only_one { "it" } else { "one of its kind" },
+                commands_in(judge, place)
+            ),
+            tasks => format!("{} in it: {}", sleep(tasks), commands(exact.into_iter())),
+        };
+        Party {
+            who: format!(
+                "{} of {}, at {}",
+                it.file_system,
+                it.source,
+                it.place.display()
+            ),
+            share,
+        }
     };
-    let sure = mounts.len() == 1;
-    let party = |it: &&Mount| Party {
-        who: format!(
-            "{} of {}, at {}",
-            it.file_system,
-            it.source,
-            it.place.display()
-        ),
-        share: share(sure),
-    };
-    mounts.iter().map(party).collect()
+    mounts.into_iter().map(party).collect()
+}
+
+fn sleep(tasks: u64) -> String {
+    match tasks {
+        1 => "1 task sleeps".to_owned(),
+        tasks => format!("{tasks} tasks sleep"),
+    }
 }
 
 /// What does not explain the waits, with its number.

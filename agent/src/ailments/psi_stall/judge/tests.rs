@@ -576,6 +576,7 @@ fn sleepers(place: Place, command: &str, tasks: u64) -> Sleepers {
         place,
         command: command.to_owned(),
         cgroup: "/pods/idle".to_owned(),
+        mount: None,
         tasks,
     }
 }
