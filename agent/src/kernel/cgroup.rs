@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::pairs;
+use super::{machine::pairs, mounts};
 
 /// The cgroups of a process, as paths in their trees: one of version 2, and one of each
 /// hierarchy of version 1.
@@ -61,28 +61,18 @@ impl Hierarchies {
         }
     }
 
-    /// proc(5): id, parent, device, root, place, options, optional fields, `-`, type,
-    /// source, options of the file system.
     fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
         let mut best = 0;
-        for line in mountinfo.lines() {
-            let Some((mount, system)) = line.split_once(" - ") else {
-                continue;
-            };
-            let mut fields = mount.split(' ').skip(3);
-            let (Some(root), Some(place)) = (fields.next(), fields.next()) else {
-                continue;
-            };
-            let mut fields = system.split(' ');
-            match (fields.next(), fields.nth(1)) {
-                (Some("cgroup2"), _) => {
-                    if let Some(height) = height(root).filter(|height| *height > best) {
+        for line in mounts::lines(mountinfo) {
+            match line.file_system {
+                "cgroup2" => {
+                    if let Some(height) = height(line.root).filter(|height| *height > best) {
                         best = height;
-                        found.v2 = Some(unescaped(place));
+                        found.v2 = Some(line.place());
                     }
                 }
-                (Some("cgroup"), Some(options)) => found.v1.extend(controllers(options)),
+                "cgroup" => found.v1.extend(controllers(line.options)),
                 _ => {}
             }
         }
@@ -110,11 +100,6 @@ fn controllers(options: &str) -> impl Iterator<Item = String> {
     options
         .filter(|option| CONTROLLERS.contains(option))
         .map(str::to_owned)
-}
-
-/// A space in a path is `\040` there.
-pub(super) fn unescaped(place: &str) -> PathBuf {
-    PathBuf::from(place.replace("\\040", " ").replace("\\134", "\\"))
 }
 
 /// `cpu.stat`, since the cgroup was made.

@@ -7,8 +7,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::unescaped;
-
 /// A mount.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mount {
@@ -40,19 +38,55 @@ pub(super) fn of_file(process: &Path, file: &Path) -> Option<Mount> {
     above.max_by_key(|it| it.place.components().count())
 }
 
+/// A line of `/proc/PID/mountinfo`, as it stands there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'t> {
+    /// The part of the file system that is mounted.
+    pub(super) root: &'t str,
+    place: &'t str,
+    /// Its type.
+    pub(super) file_system: &'t str,
+    source: &'t str,
+    /// Options of the file system itself.
+    pub(super) options: &'t str,
+}
+
+impl Line<'_> {
+    /// Where it is.
+    pub(super) fn place(&self) -> PathBuf {
+        unescaped(self.place).into()
+    }
+}
+
 /// proc_pid_mountinfo(5): id, parent, device, root, place, options, optional fields, `-`, type,
 /// source, options of the file system.
-fn parse(mountinfo: &str) -> Vec<Mount> {
-    let mount = |line: &str| {
+pub(super) fn lines(mountinfo: &str) -> impl Iterator<Item = Line<'_>> {
+    mountinfo.lines().filter_map(|line| {
         let (mount, system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
         let mut system = system.split(' ');
-        Some(Mount {
-            place: unescaped(mount.split(' ').nth(4)?),
-            file_system: system.next()?.to_owned(),
-            source: unescaped(system.next()?).to_string_lossy().into_owned(),
+        Some(Line {
+            root: mount.next()?,
+            place: mount.next()?,
+            file_system: system.next()?,
+            source: system.next()?,
+            options: system.next().unwrap_or_default(),
         })
+    })
+}
+
+fn parse(mountinfo: &str) -> Vec<Mount> {
+    let mount = |line: Line<'_>| Mount {
+        place: line.place(),
+        file_system: line.file_system.to_owned(),
+        source: unescaped(line.source),
     };
-    mountinfo.lines().filter_map(mount).collect()
+    lines(mountinfo).map(mount).collect()
+}
+
+/// A space in a path is `\040` there.
+fn unescaped(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\134", "\\")
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// What the names of functions begin with, of which one is on the stack.
+    /// Beginnings of function names; one such function on the stack is enough.
     const FUNCTIONS: [(Self, &'static [&'static str]); 5] = [
         (Self::Nfs, &["nfs", "rpc_", "__rpc_"]),
         (Self::Smb, &["cifs_", "smb2_", "SMB2_", "smb3_"]),
@@ -57,7 +57,7 @@ impl Place {
         wchan.starts_with("io_cqring_wait") || wchan.ends_with("_sys_io_uring_enter")
     }
 
-    /// Types of mounts whose tasks wait there, as `/proc/PID/mountinfo` has them.
+    /// Whether tasks of a mount of this type wait there.
     pub fn is_of(self, file_system: &str) -> bool {
         match self {
             Self::Nfs => matches!(file_system, "nfs" | "nfs4"),

@@ -1,4 +1,4 @@
-//! A file system whose daemon answers everything but reads: include/uapi/linux/fuse.h.
+//! A file system with a daemon that answers everything but reads: include/uapi/linux/fuse.h.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};

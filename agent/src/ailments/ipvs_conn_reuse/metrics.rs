@@ -31,7 +31,7 @@ metrics! {
     /// address of the client.
     CLIENT_SYNS: Counter = "nodemedic_ipvs_conn_reuse_client_syns_total"
         ["netns", "client", "outcome"];
-    // Apart from the counter, whose series must not change when a name is found out.
+    // Apart from the counter: its series must not change when a name becomes known.
     /// Always 1; the Kubernetes pod that owns a client address. Labels without a value are empty.
     /// Further labels, label_*: the labels of the pod that node.pod_labels names.
     CLIENT_INFO: Gauge = "nodemedic_ipvs_conn_reuse_client_info" ["client", "namespace", "pod"];

@@ -19,7 +19,7 @@ metrics! {
     /// the node since boot, in a cgroup and those below it since its series exists. The series
     /// other is the sum of all other cgroups.
     SECONDS: Counter = "nodemedic_psi_stall_seconds_total" ["resource", "stall", "cgroup"];
-    // Apart from the counter, whose series must not change when a name is found out.
+    // Apart from the counter: its series must not change when a name becomes known.
     /// Always 1; the pod, container or unit of a cgroup, from its path and from the runtime or the
     /// kubelet. Labels without a value are empty. Further labels, label_*: the labels of the pod
     /// that node.pod_labels names.

@@ -16,7 +16,7 @@ metrics! {
     /// UDP entries created in the conntrack table, by network namespace, destination port
     /// (ephemeral: 32768 and above) and source address.
     CREATED: Counter = "nodemedic_udp_conntrack_created_total" ["netns", "port", "source"];
-    // Apart from the counter, whose series must not change when a name is found out.
+    // Apart from the counter: its series must not change when a name becomes known.
     /// Always 1; the Kubernetes pod that owns a source address. Labels without a value are empty.
     /// Further labels, label_*: the labels of the pod that node.pod_labels names.
     SOURCE_INFO: Gauge = "nodemedic_udp_conntrack_source_info" ["source", "namespace", "pod"];

@@ -97,7 +97,7 @@ impl Candidate {
 }
 
 impl Program {
-    /// At a tracepoint, all of which the kernel itself has.
+    /// At a tracepoint of the kernel image.
     pub const fn tracepoint(name: &'static str, tracepoint: &'static str) -> Self {
         Self {
             name,

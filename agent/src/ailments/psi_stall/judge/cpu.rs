@@ -172,7 +172,7 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
                  no CPU set of a cgroup is smaller than the node{}",
                 100.0 * idle,
                 if judge.reading.cpu_on_version_1 {
-                    ". The CPU controller is mounted in version 1, whose quotas are not read"
+                    ". The CPU controller is mounted in version 1, and nodemedic does not read its quotas"
                 } else {
                     ""
                 }
@@ -245,11 +245,16 @@ fn why<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading], pressure: f64, busy:
     if busy >= BUSY { Why::Busy } else { Why::Others }
 }
 
-/// A part of the time of all CPUs; `None` where the reading does not have it.
-fn share_of_cpus(reading: &Reading, part: impl Fn(&CpuReading) -> f64) -> Option<f64> {
+/// CPU time as a part of that of all CPUs in the window.
+fn share_of_all(reading: &Reading, seconds: f64) -> f64 {
     let whole = reading.window_seconds * f64::from(reading.cpus.max(1));
+    (seconds / whole.max(f64::EPSILON)).min(1.0)
+}
+
+/// The share of one thing that CPUs do; `None` where the reading does not have it.
+fn share_of_cpus(reading: &Reading, part: impl Fn(&CpuReading) -> f64) -> Option<f64> {
     let cpu = reading.node.cpu.as_ref()?;
-    Some((part(cpu) / whole.max(f64::EPSILON)).min(1.0))
+    Some(share_of_all(reading, part(cpu)))
 }
 
 fn idle_evidence(reading: &Reading) -> Option<Evidence> {
@@ -268,18 +273,18 @@ pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
     if pressure <= judge.settings.cpu_ratio && of_one < judge.settings.critical_ratio {
         return None;
     }
-    let mut evidence: Vec<_> = irq_evidence(judge).into_iter().collect();
-    for it in &mut evidence {
-        it.limit = Some(judge.settings.cpu_ratio);
-    }
-    evidence.extend(interrupted.map(|it| Evidence {
+    let of_node = irq_evidence(judge).map(|evidence| Evidence {
+        limit: Some(judge.settings.cpu_ratio),
+        ..evidence
+    });
+    let of_cpu = interrupted.map(|it| Evidence {
         metric: format!(
             "irq and softirq time of CPU {} in /proc/stat, as a share",
             it.cpu
         ),
         value: of_one,
         limit: Some(judge.settings.critical_ratio),
-    }));
+    });
     let what = match interrupted {
         Some(it) => format!(
             "interrupts and softirqs took {:.0} % of CPU {}",
@@ -297,7 +302,7 @@ pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
             Severity::Warning
         },
         summary: format!("tasks of this node lose their CPUs: {what}"),
-        evidence,
+        evidence: of_node.into_iter().chain(of_cpu).collect(),
         culprits: interrupted
             .map(|it| interrupts_of(judge, it))
             .unwrap_or_default(),
@@ -365,11 +370,10 @@ fn any_throttled(judge: Judge<'_>) -> bool {
 /// The part of their time for which the CPUs were at work. The kernel's sum is of samples
 /// at each tick, which an emulated or very short window makes coarse; cgroups are clocked.
 fn busy(reading: &Reading) -> Evidence {
-    let whole = reading.window_seconds * f64::from(reading.cpus.max(1));
     let seconds = reading.node.busy_seconds.max(in_cgroups(reading));
     Evidence {
         metric: "busy time in /proc/stat, as a share of all CPUs".to_owned(),
-        value: (seconds / whole.max(f64::EPSILON)).min(1.0),
+        value: share_of_all(reading, seconds),
         limit: None,
     }
 }

@@ -32,8 +32,8 @@ enum Cause<'r> {
     Limit(Limit<'r>),
     /// A disk was busy while they waited.
     Disk(&'r DiskReading),
-    /// They sleep in file systems of servers or daemons: how many, and where.
-    Remote(u64, Place),
+    /// They sleep in file systems of servers or daemons.
+    Remote(Place),
     /// Nothing that was measured explains it.
     Unknown,
 }
@@ -85,8 +85,12 @@ pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
             culprits(judge, disk),
             advice::for_io(disk, swaps(judge, disk)),
         ),
-        Cause::Remote(tasks, place) => (
-            format!("{} in {}", sleep(*tasks), file_systems(judge, *place)),
+        Cause::Remote(place) => (
+            format!(
+                "{} in {}",
+                sleep(tasks_in(judge, *place)),
+                file_systems(judge, *place)
+            ),
             remote_culprits(judge, *place),
             advice::for_remote(),
         ),
@@ -101,7 +105,7 @@ pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
         severity: match cause {
             // The kernel counts waits that slow nobody, too.
             Cause::Unknown => Severity::Warning,
-            Cause::Limit(_) | Cause::Disk(_) | Cause::Remote(..) => {
+            Cause::Limit(_) | Cause::Disk(_) | Cause::Remote(_) => {
                 judge.severity(Resource::Io, &victims)
             }
         },
@@ -161,7 +165,7 @@ fn cause<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading]) -> Cause<'r> {
     }
     let remote = sleepers(judge).filter(|it| REMOTE.contains(&it.place));
     match remote.max_by_key(|it| it.tasks) {
-        Some(most) => Cause::Remote(tasks_in(judge, most.place), most.place),
+        Some(most) => Cause::Remote(most.place),
         None => Cause::Unknown,
     }
 }

@@ -1,4 +1,4 @@
-//! Counts connection requests that arrive at a listener whose accept queue is full. The kernel
+//! Counts connection requests that arrive at a listener with a full accept queue. The kernel
 //! drops these: `sk_acceptq_is_full` in `tcp_conn_request`, net/ipv4/tcp_input.c.
 //!
 //! The prototypes are those of Linux 5.10.262, 6.1.176, 6.12.117 and 7.3.4, as Debian ships them;
