@@ -17,7 +17,7 @@ use crate::{
 
 /// One way in which the kernel stalls a node.
 ///
-/// `support`, `judge`, `notes` and `samples` are pure: no I/O, no clock. A reading that
+/// `support`, `judge`, `unknown`, `notes` and `samples` are pure: no I/O, no clock. A reading that
 /// was saved therefore replays to the same verdict.
 pub trait Ailment: Send + Sync + 'static {
     /// Folder, label, configuration table, argument on the command line.
@@ -87,6 +87,15 @@ pub trait Ailment: Send + Sync + 'static {
     /// What is wrong, worst first. Of the remedies it gives those that only a person can carry
     /// out; [`judged`] puts the treatments before them.
     fn judge(reading: &Self::Reading, settings: &Self::Settings) -> Vec<Finding>;
+
+    /// What this reading could not have shown, because what would show it is missing, in whole
+    /// sentences. Where there is any, a reading without findings is [`Verdict::Unknown`], not
+    /// healthy.
+    ///
+    /// [`Verdict::Unknown`]: crate::model::Verdict::Unknown
+    fn unknown(_reading: &Self::Reading, _settings: &Self::Settings) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What a user should know although nothing is wrong, in whole sentences.
     fn notes(_reading: &Self::Reading, _settings: &Self::Settings) -> Vec<String> {

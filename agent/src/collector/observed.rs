@@ -229,8 +229,9 @@ impl<A: Ailment> Observed<A> {
     /// All that follows from a reading alone.
     fn interpret(&self, reading: &A::Reading, report: &mut AilmentReport) {
         (report.proposals, report.findings) = judged::<A>(reading, &self.settings);
-        report.verdict = worst(&report.findings);
-        report.notes = A::notes(reading, &self.settings);
+        report.notes = A::unknown(reading, &self.settings);
+        report.verdict = worst(&report.findings, &report.notes);
+        report.notes.extend(A::notes(reading, &self.settings));
         report.samples = A::samples(reading);
         report.lost_events = A::lost_events(reading);
     }
@@ -323,11 +324,15 @@ impl<A: Ailment> Default for State<A> {
     }
 }
 
-fn worst(findings: &[Finding]) -> Verdict {
+fn worst(findings: &[Finding], unknown: &[String]) -> Verdict {
     let severities = findings
         .iter()
         .map(|finding| Verdict::from(finding.severity));
-    severities.max().unwrap_or(Verdict::Healthy)
+    severities.max().unwrap_or(if unknown.is_empty() {
+        Verdict::Healthy
+    } else {
+        Verdict::Unknown
+    })
 }
 
 #[cfg(test)]

@@ -86,6 +86,33 @@ pub struct FlowCounts {
     pub wasted_jiffies: u64,
 }
 
+/// Whose new connections were refused, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct RefusedFlow {
+    /// Of [`Refusal::TableFull`] the network namespace alone is known; the rest is 0.
+    pub flow: Flow,
+    /// A [`Refusal`].
+    pub refusal: u16,
+    /// Of include/uapi/linux/in.h.
+    pub protocol: u16,
+}
+
+label_values! {
+    /// What became of a new connection where the table did not take its entry as it was.
+    pub enum Refusal {
+        /// The table was full, and `early_drop` found no entry to evict: the packet is dropped.
+        TableFull = "table_full",
+        /// `__nf_conntrack_confirm` dropped the packet without a clash: a hash chain was too
+        /// long, on kernels that limit it, or the entry was deleted meanwhile.
+        NotInserted = "not_inserted",
+        /// Another packet had inserted an equal entry, and this packet is dropped.
+        ClashLost = "clash_lost",
+        /// The same, and this packet goes on, with that entry or its own.
+        ClashResolved = "clash_resolved",
+    }
+}
+
 label_values! {
     /// How an entry ended.
     pub enum End {
@@ -146,6 +173,8 @@ pub struct Totals {
     pub wasted_jiffies: u64,
     /// Lifetimes of removed UDP entries whose birth was seen.
     pub lifetimes: Histogram<LIFETIME_BUCKETS>,
+    /// New connections of all protocols that were refused, by [`Refusal`].
+    pub refused: [u64; Refusal::ALL.len()],
     /// Events lost, by [`Loss`].
     pub lost: [u64; Loss::ALL.len()],
 }
@@ -153,4 +182,4 @@ pub struct Totals {
 losses!(Totals, Loss);
 offsets!(Offsets);
 
-abi!(Offsets, Flow, FlowCounts, Totals);
+abi!(Offsets, Flow, FlowCounts, RefusedFlow, Totals);

@@ -7,6 +7,9 @@
 //!   for whatever reason, while nobody can reuse it yet. `nf_ct_delete` alone knows whether
 //!   user space asked for it, so its probe remembers that.
 //!
+//! - Refused: `early_drop` finds nothing to evict, `__nf_conntrack_confirm` drops the packet, or
+//!   `nf_ct_resolve_clash`, which that function calls, decides about it.
+//!
 //! All functions are in net/netfilter/nf_conntrack_core.c. The prototypes are those of
 //! Linux 5.10.262, 6.1.176, 6.12.117 and 7.3.4, as Debian ships them; "all" means these four.
 
@@ -32,12 +35,13 @@ use ebpf::{
         now_ns, read, read_typed, untyped,
     },
     udp_conntrack::{
-        ENTRY_WORDS, EPHEMERAL_PORT, End, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss, Offsets, State,
-        Totals,
+        ENTRY_WORDS, EPHEMERAL_PORT, End, Flow, FlowCounts, LIFETIME_UNIT_NS, Loss, Offsets,
+        Refusal, RefusedFlow, State, Totals,
     },
 };
 
-/// `NF_ACCEPT` of include/uapi/linux/netfilter.h.
+// Of include/uapi/linux/netfilter.h.
+const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 /// `NFCT_PTRMASK` of include/linux/skbuff.h.
 const NFCT_PTRMASK: u64 = !7;
@@ -76,7 +80,12 @@ static RECENT_BIRTHS: Array<Slot> = Array::with_max_entries(SLOTS, 0);
 #[map]
 static BIRTHS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
-/// Packets (`sk_buff` addresses) that took over an equal entry in place of their own.
+/// Refused connections by flow. Few flows are refused at a time, or all are.
+#[map]
+static REFUSALS: LruHashMap<RefusedFlow, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// Packets (`sk_buff` addresses) that took over an equal entry in place of their own, or were
+/// dropped for it.
 const CLASHED: AddressSet = AddressSet {
     map: &CLASHES,
     count: &CLASH_COUNT,
@@ -85,9 +94,9 @@ const CLASHED: AddressSet = AddressSet {
 static CLASHES: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
 static CLASH_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Contexts that are inside `early_drop`.
+/// Contexts that are inside `early_drop`, with the address of the `struct net` that needs room.
 #[map]
-static EARLY_DROPS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
+static EARLY_DROPS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// Entries that user space has deleted and that are not destroyed yet.
 const DELETED: AddressSet = AddressSet {
@@ -101,6 +110,11 @@ static DELETION_COUNT: AtomicU64 = AtomicU64::new(0);
 #[map]
 static CONFIRMS: CallMap = HashMap::with_max_entries(1024, 0);
 
+/// What `nf_ct_resolve_clash` returned to the contexts that are inside `__nf_conntrack_confirm`.
+/// The kprobes use it; the fentry programs know the packet.
+#[map]
+static CLASH_VERDICTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1024, 0);
+
 // Made.
 
 /// All: `int __nf_conntrack_confirm(struct sk_buff *skb)`
@@ -108,8 +122,14 @@ static CONFIRMS: CallMap = HashMap::with_max_entries(1024, 0);
 fn confirm_fexit(ctx: FExitContext) -> i32 {
     let skb: *const u8 = ctx.arg(0);
     let verdict: u32 = ctx.arg(1);
-    if verdict == NF_ACCEPT && !CLASHED.remove(skb as u64) {
-        count_if_readable(&ctx, created(entry_of_typed(skb)));
+    if CLASHED.remove(skb as u64) {
+        return 0;
+    }
+    let entry = entry_of_typed(skb);
+    match verdict {
+        NF_ACCEPT => count_if_readable(&ctx, created(entry)),
+        NF_DROP => count_if_readable(&ctx, refused(entry, Refusal::NotInserted)),
+        _ => {}
     }
     0
 }
@@ -121,9 +141,14 @@ fn confirm_fexit(ctx: FExitContext) -> i32 {
 fn clash_fexit(ctx: FExitContext) -> i32 {
     let skb: *const u8 = ctx.arg(0);
     let verdict: u32 = ctx.arg(3);
-    if verdict == NF_ACCEPT {
-        count_if_readable(&ctx, clashed(skb as u64, entry_of_typed(skb)));
-    }
+    count_if_readable(&ctx, clashed(skb as u64, entry_of_typed(skb), verdict));
+    0
+}
+
+/// As of [`clash_fexit`].
+#[kretprobe]
+fn clash_kretprobe(ctx: RetProbeContext) -> u32 {
+    let _noted = CLASH_VERDICTS.insert(context_id(), ctx.ret::<u32>(), 0);
     0
 }
 
@@ -147,9 +172,20 @@ fn confirm_kretprobe(ctx: RetProbeContext) -> u32 {
     TOTALS.lost(Loss::Call, returned.unreturned);
     TOTALS.lost(Loss::Call, u64::from(!returned.seen));
     let [skb, ct] = returned.arguments;
-    // The same entry as before the call: the packet's own was inserted.
-    if returned.seen && ctx.ret::<u32>() == NF_ACCEPT && entry_of(skb) == Ok(ct) {
-        count_if_readable(&ctx, created(ct));
+    let clash = take_clash();
+    if !returned.seen {
+        return 0;
+    }
+    if let Some(verdict) = clash {
+        count_if_readable(&ctx, refused(ct, clash_outcome(verdict)));
+    }
+    match ctx.ret::<u32>() {
+        // The same entry as before the call: the packet's own was inserted.
+        NF_ACCEPT if entry_of(skb) == Ok(ct) => count_if_readable(&ctx, created(ct)),
+        NF_DROP if clash.is_none() => {
+            count_if_readable(&ctx, refused(ct, Refusal::NotInserted));
+        }
+        _ => {}
     }
     0
 }
@@ -193,29 +229,32 @@ fn destroy_kprobe(ctx: ProbeContext) -> u32 {
 
 /// All: `int early_drop(struct net *net, unsigned int hash)`, static
 #[fentry]
-fn early_drop_fentry(_ctx: FEntryContext) -> i32 {
-    early_drop_begins();
+fn early_drop_fentry(ctx: FEntryContext) -> i32 {
+    early_drop_begins(untyped(ctx.arg(0)));
     0
 }
 
 /// As of [`early_drop_fentry`].
 #[fexit]
-fn early_drop_fexit(_ctx: FExitContext) -> i32 {
-    early_drop_ends();
+fn early_drop_fexit(ctx: FExitContext) -> i32 {
+    let evicted: u32 = ctx.arg(2);
+    count_if_readable(&ctx, early_drop_ends(evicted));
     0
 }
 
 /// As of [`early_drop_fentry`].
 #[kprobe]
-fn early_drop_kprobe(_ctx: ProbeContext) -> u32 {
-    early_drop_begins();
+fn early_drop_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(net) = ctx.arg(0) {
+        early_drop_begins(net);
+    }
     0
 }
 
 /// As of [`early_drop_fentry`].
 #[kretprobe]
-fn early_drop_kretprobe(_ctx: RetProbeContext) -> u32 {
-    early_drop_ends();
+fn early_drop_kretprobe(ctx: RetProbeContext) -> u32 {
+    count_if_readable(&ctx, early_drop_ends(ctx.ret::<u32>()));
     0
 }
 
@@ -271,16 +310,58 @@ fn created(address: u64) -> Result<(), i32> {
     Ok(())
 }
 
+/// A packet that was dropped is marked, so that it is not counted as not inserted as well. One that
+/// goes on is marked unless its own entry was inserted.
 #[inline(always)]
-fn clashed(skb: u64, address: u64) -> Result<(), i32> {
+fn clashed(skb: u64, address: u64, verdict: u32) -> Result<(), i32> {
     if address == 0 {
         return Ok(());
     }
     let mut entry = Entry::unread();
     entry.read(address)?;
-    if entry.status() & IPS_NAT_CLASH == 0 {
+    if verdict != NF_ACCEPT || entry.status() & IPS_NAT_CLASH == 0 {
         CLASHED.insert(skb);
     }
+    count_refusal(&entry, clash_outcome(verdict))
+}
+
+#[inline(always)]
+fn clash_outcome(verdict: u32) -> Refusal {
+    if verdict == NF_ACCEPT {
+        Refusal::ClashResolved
+    } else {
+        Refusal::ClashLost
+    }
+}
+
+/// What `nf_ct_resolve_clash` returned inside the call that ends now.
+#[inline(always)]
+fn take_clash() -> Option<u32> {
+    let context = context_id();
+    let verdict = CLASH_VERDICTS.get_ptr(context)?;
+    // SAFETY: a value of the map, which this context alone uses.
+    let verdict = unsafe { *verdict };
+    let _gone = CLASH_VERDICTS.remove(context);
+    Some(verdict)
+}
+
+#[inline(always)]
+fn refused(address: u64, refusal: Refusal) -> Result<(), i32> {
+    if address == 0 {
+        return Ok(());
+    }
+    let mut entry = Entry::unread();
+    entry.read(address)?;
+    count_refusal(&entry, refusal)
+}
+
+#[inline(always)]
+fn count_refusal(entry: &Entry, refusal: Refusal) -> Result<(), i32> {
+    count_refused(&RefusedFlow {
+        flow: entry.flow()?,
+        refusal: refusal as u16,
+        protocol: u16::from(entry.protocol()),
+    });
     Ok(())
 }
 
@@ -388,13 +469,41 @@ fn idle(now: u32, timeout: u32, udp_timeout: u32) -> u32 {
 }
 
 #[inline(always)]
-fn early_drop_begins() {
-    let _full = EARLY_DROPS.insert(context_id(), 1, 0);
+fn early_drop_begins(net: u64) {
+    let _full = EARLY_DROPS.insert(context_id(), net, 0);
 }
 
+/// `evicted` is not 0 where an entry made room.
 #[inline(always)]
-fn early_drop_ends() {
-    let _gone = EARLY_DROPS.remove(context_id());
+fn early_drop_ends(evicted: u32) -> Result<(), i32> {
+    let context = context_id();
+    let Some(net) = EARLY_DROPS.get_ptr(context) else {
+        return Ok(());
+    };
+    // SAFETY: a value of the map, which this context alone uses.
+    let net = unsafe { *net } as *const u8;
+    let _gone = EARLY_DROPS.remove(context);
+    if evicted != 0 {
+        return Ok(());
+    }
+    count_refused(&RefusedFlow {
+        flow: Flow {
+            netns: inum(net)?,
+            family: 0,
+            port: 0,
+            source: [0; 16],
+        },
+        refusal: Refusal::TableFull as u16,
+        protocol: 0,
+    });
+    Ok(())
+}
+
+/// The inode number of a network namespace, a `struct net`.
+#[inline(always)]
+fn inum(net: *const u8) -> Result<u32, i32> {
+    // SAFETY: an integer.
+    unsafe { read(net, global(&OFFSETS.net_inum)) }
 }
 
 /// What the probes need of a `struct nf_conn`.
@@ -443,8 +552,7 @@ impl Entry {
             source = [source[0], 0, 0, 0];
         }
         Ok(Flow {
-            // SAFETY: an integer.
-            netns: unsafe { read(self.net(), global(&OFFSETS.net_inum)) }?,
+            netns: inum(self.net())?,
             family,
             port: if port < EPHEMERAL_PORT { port } else { 0 },
             // SAFETY: the same bytes.
@@ -486,6 +594,24 @@ fn count_flow(flow: &Flow, counts: FlowCounts) {
         add_any(&raw mut (*sum).removed, counts.removed);
         add_any(&raw mut (*sum).wasted_jiffies, counts.wasted_jiffies);
     }
+}
+
+/// Counts one connection that was refused.
+#[inline(always)]
+fn count_refused(refused: &RefusedFlow) {
+    if let Some(totals) = TOTALS.get() {
+        let refusal = refused.refusal as usize;
+        if refusal < Refusal::ALL.len() {
+            // SAFETY: this CPU's own value, and no other program counts this refusal.
+            unsafe { add_exclusive(&raw mut (*totals).refused[refusal], 1) };
+        }
+    }
+    let Some(sum) = get_or_insert(&REFUSALS, refused, || 0) else {
+        TOTALS.lost(Loss::Flow, 1);
+        return;
+    };
+    // SAFETY: a value of the map. Other CPUs may count there too, so atomically.
+    unsafe { add_atomic(sum, 1) };
 }
 
 /// Adds what is not zero: most is, and an atomic addition is not free.

@@ -1,16 +1,22 @@
 //! The verdict: a pure function of a reading and the limits.
 
+mod clash;
+mod few_buckets;
+mod full;
+
 use super::{
     Settings,
     advice::advice,
-    measure::{FlowReading, Reading},
+    measure::{FlowReading, Reading, Refusals},
 };
 
 use crate::model::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[TABLE_FULL, TABLE_FILLING, IDLE_ENTRIES];
+pub(super) const KINDS: &[&str] = &[TABLE_FULL, FEW_BUCKETS, CLASH, TABLE_FILLING, IDLE_ENTRIES];
 pub(super) const TABLE_FULL: &str = "table_full";
+pub(super) const FEW_BUCKETS: &str = "few_buckets";
+pub(super) const CLASH: &str = "clash";
 pub(super) const TABLE_FILLING: &str = "table_filling";
 pub(super) const IDLE_ENTRIES: &str = "idle_entries";
 
@@ -22,93 +28,81 @@ const ENOUGH_LIFETIMES: u64 = 100;
 
 /// What is wrong, worst first. A table that is full is not also called filling.
 pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
-    let pressed = full(reading).or_else(|| filling(reading, settings));
-    pressed
+    let pressed = full::full(reading).or_else(|| filling(reading, settings));
+    let found = [
+        pressed,
+        few_buckets::few_buckets(reading, settings),
+        clash::clash(reading),
+        wasteful(reading, settings),
+    ];
+    let mut found: Vec<_> = found.into_iter().flatten().collect();
+    // The sort is stable: of two that are as bad the order is that of the kinds.
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found
+}
+
+/// What harms nobody by itself.
+pub(super) fn notes(reading: &Reading) -> Vec<String> {
+    let rate = |count: Option<u64>| {
+        let rate = per_second(reading, count?);
+        (rate >= NOTED).then_some(rate)
+    };
+    let resolved = rate(reading.window_drops.clash_resolved).map(|rate| {
+        format!(
+            "{rate:.1} packets a second met an equal entry of the connection tracking table and \
+             went on: nothing was lost"
+        )
+    });
+    let invalid = rate(reading.window_drops.invalid).map(|rate| {
+        format!(
+            "{rate:.1} packets a second fit no tracked connection (INVALID): they pass without \
+             translation, unless a rule drops them; the kernel does not count which"
+        )
+    });
+    resolved.into_iter().chain(invalid).collect()
+}
+
+/// What keeps a reading without findings from showing a healthy table.
+pub(super) fn unknown(reading: &Reading) -> Vec<String> {
+    let refused = reading.probed.as_ref().map(|probed| probed.refused.total);
+    let drops = reading.window_drops.for_want_of_room();
+    let probed = refused.and_then(|refused| refused.table_full);
+    (drops.is_none() && probed.is_none())
+        .then(|| {
+            "cannot tell whether the connection tracking table drops packets: \
+             /proc/net/stat/nf_conntrack has no column drop, and the probe early_drops is not \
+             attached"
+                .to_owned()
+        })
         .into_iter()
-        .chain(wasteful(reading, settings))
         .collect()
 }
 
-/// Drops were seen in the window, or a table has no room left.
-fn full(reading: &Reading) -> Option<Finding> {
-    let dropped = reading.window_drops.for_want_of_room();
-    let pushed_out = reading.window_drops.early_drop.unwrap_or(0);
-    let tight = tightest(reading);
-    let no_room = tight
-        .as_ref()
-        .is_some_and(|table| table.entries >= table.limit);
-    if dropped == 0 && pushed_out == 0 && !no_room {
-        return None;
-    }
-    let mut evidence = Vec::new();
-    for (reason, count) in [("drop", dropped), ("early_drop", pushed_out)] {
-        if count > 0 {
-            evidence.push(Evidence {
-                metric: format!(
-                    "nodemedic_conntrack_drops_total{{reason={reason:?}}} in the window"
-                ),
-                value: count as f64,
-                limit: Some(0.0),
-            });
-        }
-    }
-    evidence.extend(tight.as_ref().map(usage));
-    let victims = victims(reading, dropped, pushed_out, no_room, tight.as_ref());
-    Some(Finding {
-        kind: TABLE_FULL.to_owned(),
-        severity: Severity::Critical,
-        summary: match (dropped, pushed_out) {
-            (0, 0) => "the connection tracking table has no room left".to_owned(),
-            (0, pushed_out) => format!(
-                "the connection tracking table is full: the kernel evicted {pushed_out} entries \
-                 of other flows"
-            ),
-            (dropped, _) => format!(
-                "the connection tracking table is full: the kernel dropped {dropped} packets \
-                 without an entry"
-            ),
-        },
-        evidence,
-        culprits: culprits(reading),
-        victims,
-        remedies: advice(reading),
-        follows_load: false,
+/// Notes tell of what happens as often as this, a second.
+const NOTED: f64 = 1.0;
+
+fn per_second(reading: &Reading, count: u64) -> f64 {
+    count as f64 / reading.window_seconds.max(f64::EPSILON)
+}
+
+/// A counter of the kernel for the agent's own network namespace, where it rose.
+fn counted(reason: &str, count: u64) -> Option<Evidence> {
+    (count > 0).then(|| Evidence {
+        metric: format!("nodemedic_conntrack_drops_total{{reason={reason:?}}} in the window"),
+        value: count as f64,
+        limit: Some(0.0),
     })
 }
 
-fn victims(
+/// What the probes counted in all other network namespaces.
+fn refused_elsewhere(
     reading: &Reading,
-    dropped: u64,
-    pushed_out: u64,
-    no_room: bool,
-    tight: Option<&Table>,
-) -> Vec<Party> {
-    let mut victims = Vec::new();
-    if dropped > 0 {
-        victims.push(Party {
-            who: format!("new connections in network namespace {}", reading.netns),
-            share: format!("{dropped} packets dropped"),
-        });
-    }
-    if pushed_out > 0 {
-        victims.push(Party {
-            who: format!(
-                "flows that are not assured in network namespace {}",
-                reading.netns
-            ),
-            share: format!("{pushed_out} lost their entry, and with it NAT"),
-        });
-    }
-    if let (true, true, Some(table)) = (victims.is_empty(), no_room, tight) {
-        victims.push(Party {
-            who: format!(
-                "new connections in network namespace {}",
-                reading.neighbours.netns(table.netns)
-            ),
-            share: "each evicts another entry, or is dropped".to_owned(),
-        });
-    }
-    victims
+    count: impl Fn(&Refusals) -> Option<u64>,
+) -> Vec<(u32, u64)> {
+    let probed = reading.probed.iter().flat_map(|it| &it.refused.netns);
+    let others = probed.filter(|(netns, _)| *netns != reading.netns);
+    let refused = others.filter_map(|(netns, refusals)| Some((*netns, count(refusals)?)));
+    refused.filter(|(_, count)| *count > 0).collect()
 }
 
 /// The table will be full soon, or nearly is.
@@ -348,252 +342,4 @@ fn maker(reading: &Reading, flow: &FlowReading, all: u64) -> Party {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
-    use super::*;
-    use crate::{
-        ailments::udp_conntrack::{
-            UdpConntrack,
-            measure::{Counts, Drops, ProbedReading, Timeouts},
-        },
-        collector::judged,
-        kernel::conntrack::{Namespace, Snapshot, TableState},
-        node::Neighbours,
-    };
-
-    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
-
-    /// A tenth of the table in use, DNS at 20 entries a second, nothing wrong.
-    fn healthy() -> Reading {
-        let created = 200;
-        let flow = FlowReading {
-            netns: 7,
-            port: 53,
-            source: SOURCE,
-            created,
-        };
-        let counts = Counts {
-            created,
-            ..Counts::default()
-        };
-        Reading {
-            window_seconds: 10.0,
-            netns: 7,
-            entries: 1_000,
-            limit: Some(10_000),
-            memory: Some(4 << 30),
-            timeouts: Timeouts {
-                unreplied: Some(30),
-                stream: Some(120),
-            },
-            drops: Drops::default(),
-            window_drops: Drops {
-                drop: Some(0),
-                early_drop: Some(0),
-                insert_failed: Some(3),
-            },
-            growth: Some(0.0),
-            namespaces: Vec::new(),
-            snapshot: Some(Snapshot {
-                udp: TableState {
-                    unreplied: 0,
-                    replied: 600,
-                    assured: 10,
-                },
-                complete: true,
-                ..Snapshot::default()
-            }),
-            snapshot_unix_seconds: Some(1.8e9),
-            probed: Some(ProbedReading {
-                total: counts.clone(),
-                window: counts,
-                shown: vec![flow.clone()],
-                other_created: 0,
-                top: vec![flow],
-                lost: Vec::new(),
-                removals: true,
-            }),
-            neighbours: Neighbours::default(),
-        }
-    }
-
-    fn kinds(reading: &Reading) -> Vec<String> {
-        judge(reading, &Settings::default())
-            .into_iter()
-            .map(|finding| finding.kind)
-            .collect()
-    }
-
-    fn at_rate(reading: &mut Reading, a_second: u64) {
-        let probed = reading.probed.as_mut().expect("the healthy one has probes");
-        probed.window.created = a_second * 10;
-        probed.top[0].created = a_second * 10;
-    }
-
-    #[test]
-    fn an_ordinary_node_is_healthy() {
-        assert_eq!(kinds(&healthy()), Vec::<String>::new());
-    }
-
-    #[test]
-    fn drops_make_it_full_and_name_who_fills_and_who_suffers() {
-        let mut reading = healthy();
-        reading.window_drops.drop = Some(15);
-        let findings = judge(&reading, &Settings::default());
-        assert_eq!(findings[0].kind, "table_full");
-        assert_eq!(findings[0].severity, Severity::Critical);
-        assert!(
-            findings[0].culprits[0].who.contains("10.0.0.7"),
-            "{findings:?}"
-        );
-        assert!(
-            findings[0].victims[0].share.contains("12 packets"),
-            "{findings:?}"
-        );
-    }
-
-    /// Those of the worst finding.
-    fn remedies(reading: &Reading) -> Vec<String> {
-        let (_, mut found) = judged::<UdpConntrack>(reading, &Settings::default());
-        found.swap_remove(0).remedies
-    }
-
-    #[test]
-    fn the_table_is_to_grow_only_as_far_as_the_treatment_may_set_and_the_memory_holds() {
-        let advised = |limit, memory| {
-            let mut reading = healthy();
-            reading.window_drops.early_drop = Some(50);
-            (reading.limit, reading.memory) = (Some(limit), Some(memory));
-            let remedies = remedies(&reading);
-            remedies.iter().any(|it| it.contains("nf_conntrack_max="))
-        };
-        assert!(advised(262_144, 64 << 30));
-        assert!(!advised(262_144, 1 << 30), "it takes more than a 32nd");
-        assert!(
-            !advised(4_194_304, 1 << 40),
-            "twice as many are out of bounds"
-        );
-    }
-
-    #[test]
-    fn packets_that_lose_a_clash_are_not_a_full_table() {
-        let mut reading = healthy();
-        reading.window_drops.drop = Some(12);
-        reading.window_drops.insert_failed = Some(12);
-        assert_eq!(kinds(&reading), Vec::<String>::new());
-        reading.window_drops.drop = Some(13);
-        assert_eq!(kinds(&reading), ["table_full"]);
-    }
-
-    #[test]
-    fn early_drops_alone_make_it_full_as_well() {
-        let mut reading = healthy();
-        reading.window_drops.early_drop = Some(50);
-        assert_eq!(kinds(&reading), ["table_full"]);
-    }
-
-    #[test]
-    fn a_steep_rise_that_levels_off_below_the_limit_is_not_filling() {
-        let mut reading = healthy();
-        reading.growth = Some(100.0);
-        at_rate(&mut reading, 100);
-        // 100 a second x 30 s and 390 others: far below 10,000.
-        assert_eq!(kinds(&reading), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_rise_that_ends_above_the_limit_is_filling_with_its_forecast() {
-        let mut reading = healthy();
-        reading.growth = Some(400.0);
-        at_rate(&mut reading, 400);
-        let findings = judge(&reading, &Settings::default());
-        assert_eq!(findings[0].kind, "table_filling");
-        assert_eq!(findings[0].evidence[0].value, 22.5);
-    }
-
-    #[test]
-    fn without_probes_the_straight_line_is_believed() {
-        let mut reading = healthy();
-        reading.growth = Some(100.0);
-        reading.probed = None;
-        assert_eq!(kinds(&reading), ["table_filling"]);
-    }
-
-    #[test]
-    fn another_namespace_is_held_against_the_same_limit() {
-        let mut reading = healthy();
-        reading.namespaces = vec![(
-            Namespace {
-                netns: 9,
-                pid: 1,
-                entries: 9_500,
-            },
-            Some(0.0),
-        )];
-        let findings = judge(&reading, &Settings::default());
-        assert_eq!(findings[0].kind, "table_filling");
-        assert!(
-            findings[0].evidence[0].metric.contains("netns=\"9\""),
-            "{findings:?}"
-        );
-        reading.namespaces[0].0.entries = 10_000;
-        assert_eq!(kinds(&reading), ["table_full"]);
-    }
-
-    #[test]
-    fn no_limit_means_never_full() {
-        let mut reading = healthy();
-        reading.limit = Some(0);
-        reading.growth = Some(1_000.0);
-        reading.entries = 1_000_000;
-        assert_eq!(kinds(&reading), Vec::<String>::new());
-    }
-
-    #[test]
-    fn idle_entries_are_a_waste_only_where_they_dominate_a_table_in_use() {
-        let mut reading = healthy();
-        reading.entries = 2_000;
-        let udp = |reading: &mut Reading, replied| {
-            let snapshot = reading
-                .snapshot
-                .as_mut()
-                .expect("the healthy one has a scan");
-            snapshot.udp.replied = replied;
-        };
-        udp(&mut reading, 1_900);
-        assert_eq!(kinds(&reading), ["idle_entries"]);
-        udp(&mut reading, 900);
-        assert_eq!(kinds(&reading), Vec::<String>::new());
-        udp(&mut reading, 1_900);
-        reading.limit = Some(262_144);
-        assert_eq!(kinds(&reading), Vec::<String>::new());
-    }
-
-    #[test]
-    fn streams_are_to_go_sooner_only_where_they_dominate_and_stand_for_long() {
-        let advised = |assured, stream| {
-            let mut reading = healthy();
-            reading.window_drops.early_drop = Some(50);
-            reading.timeouts.stream = Some(stream);
-            let snapshot = reading.snapshot.as_mut().expect("it has a scan");
-            snapshot.udp.assured = assured;
-            let remedies = remedies(&reading);
-            let wanted = "nf_conntrack_udp_timeout_stream=120";
-            remedies.iter().any(|remedy| remedy.contains(wanted))
-        };
-        assert!(advised(601, 180));
-        assert!(!advised(600, 180));
-        assert!(!advised(601, 120));
-    }
-
-    #[test]
-    fn without_a_scan_the_rate_of_idle_time_gives_the_idle_entries() {
-        let mut reading = healthy();
-        reading.entries = 2_000;
-        reading.snapshot = None;
-        let probed = reading.probed.as_mut().expect("the healthy one has probes");
-        probed.window.wasted_seconds = Some(15_000.0);
-        assert_eq!(kinds(&reading), ["idle_entries"]);
-    }
-}
+mod tests;

@@ -3,14 +3,18 @@
 mod baseline;
 mod flows;
 mod probed;
+mod refused;
 mod scan;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::flows::FlowReading;
 use self::{baseline::Baseline, probed::Probed, scan::Scanner};
+pub(super) use self::{
+    flows::FlowReading,
+    refused::{Refusals, RefusedFlowReading, RefusedReading},
+};
 use super::{Settings, support::Plan};
 use crate::{
     kernel::conntrack::{Namespace, Snapshot},
@@ -32,6 +36,10 @@ pub struct Reading {
     pub entries: u64,
     /// `nf_conntrack_max`; `None` where it could not be read, 0 for no limit.
     pub limit: Option<u64>,
+    /// `nf_conntrack_buckets`: the size of the hash table that all network namespaces share;
+    /// `None` where it could not be read.
+    #[serde(default)]
+    pub buckets: Option<u64>,
     /// Memory of the machine, bytes.
     #[serde(default)]
     pub memory: Option<u64>,
@@ -73,8 +81,17 @@ pub struct Drops {
     pub drop: Option<u64>,
     /// Entries pushed out.
     pub early_drop: Option<u64>,
-    /// Entries that met an equal one.
+    /// Entries that were not inserted: they lost a clash, or their chain was too long.
     pub insert_failed: Option<u64>,
+    /// Those whose hash chain was too long; a part of `insert_failed` and not of `drop`.
+    #[serde(default)]
+    pub chain_too_long: Option<u64>,
+    /// Packets that met an equal entry and went on.
+    #[serde(default)]
+    pub clash_resolved: Option<u64>,
+    /// Packets that fit no connection.
+    #[serde(default)]
+    pub invalid: Option<u64>,
 }
 
 /// What the probes counted.
@@ -94,6 +111,9 @@ pub struct ProbedReading {
     pub lost: Vec<(String, u64)>,
     /// Whether lifetimes and ends are known, not creations alone.
     pub removals: bool,
+    /// Connections that the tables refused.
+    #[serde(default)]
+    pub refused: RefusedReading,
 }
 
 /// Counts of all flows together.
@@ -117,13 +137,20 @@ pub struct Counts {
 }
 
 impl Drops {
-    /// Packets dropped because no entry could be made. One that loses a clash is
-    /// counted as `drop` and as `insert_failed` (`nf_ct_resolve_clash`,
-    /// nf_conntrack_core.c), and says nothing of the table's room.
-    pub fn for_want_of_room(&self) -> u64 {
+    /// Packets that lost a clash: another packet had inserted an equal entry, and theirs could
+    /// not be changed. They count as `drop` and as `insert_failed` (`nf_ct_resolve_clash`,
+    /// nf_conntrack_core.c). Those of a chain that is too long count as `insert_failed` alone
+    /// (`__nf_conntrack_confirm`). `None` where there is no such column.
+    pub fn clash_lost(&self) -> Option<u64> {
+        let chain_too_long = self.chain_too_long.unwrap_or(0);
+        self.insert_failed
+            .map(|failed| failed.saturating_sub(chain_too_long))
+    }
+
+    /// Packets dropped because no entry could be made; `None` where there is no such column.
+    pub fn for_want_of_room(&self) -> Option<u64> {
         self.drop
-            .unwrap_or(0)
-            .saturating_sub(self.insert_failed.unwrap_or(0))
+            .map(|drop| drop.saturating_sub(self.clash_lost().unwrap_or(0)))
     }
 }
 
@@ -135,10 +162,24 @@ impl Counts {
 }
 
 impl Reading {
+    /// Entries in the hash table, which all network namespaces share.
+    pub fn entries_of_all(&self) -> u64 {
+        let others = self.namespaces.iter().map(|(other, _)| other.entries);
+        self.entries + others.sum::<u64>()
+    }
+
+    /// Mean length of a hash chain. Each entry stands in two chains, one for each direction
+    /// (`__nf_conntrack_hash_insert`, nf_conntrack_core.c).
+    pub fn chain_length(&self) -> Option<f64> {
+        let buckets = self.buckets.filter(|buckets| *buckets > 0)?;
+        Some(2.0 * self.entries_of_all() as f64 / buckets as f64)
+    }
+
     /// Finds the pods behind the sources and the namespaces.
     pub(super) fn identify(&mut self, directory: &Directory) {
         let probed = self.probed.iter();
-        let flows = probed.flat_map(|it| it.shown.iter().chain(&it.top));
+        let flows = probed.clone();
+        let flows = flows.flat_map(|it| it.shown.iter().chain(&it.top));
         let standing = self.snapshot.iter().flat_map(|it| &it.udp_sources);
         let sources = flows
             .clone()
@@ -146,7 +187,11 @@ impl Reading {
             .chain(standing.map(|(source, _)| *source));
         let tables = self.namespaces.iter();
         let tables = tables.map(|(namespace, _)| (namespace.netns, Some(namespace.pid)));
+        let refused = || probed.clone().flat_map(|it| &it.refused.flows);
+        let sources = sources.chain(refused().filter_map(|flow| flow.source));
+        let refused = refused().map(|flow| (flow.netns, None));
         let namespaces = flows.map(|flow| (flow.netns, None)).chain(tables);
+        let namespaces = namespaces.chain(refused);
         self.neighbours = Neighbours::find(directory, sources, namespaces);
     }
 

@@ -47,10 +47,19 @@ metrics! {
     NETNS_INFO: Gauge = "nodemedic_conntrack_netns_info" ["netns", "namespace", "pod"];
     /// nf_conntrack_max, which limits each network namespace separately; 0: no limit.
     LIMIT: Gauge = "nodemedic_conntrack_entries_limit" [];
-    /// Packets dropped without an entry or in a clash (drop), entries evicted from a full table
-    /// (early_drop) and packets that lost a clash (insert_failed, part of drop), in the agent's
-    /// network namespace since boot.
+    /// nf_conntrack_buckets: hash chains of the table, which all network namespaces share.
+    BUCKETS: Gauge = "nodemedic_conntrack_buckets" [];
+    /// Counters of the kernel for the agent's network namespace since boot, named as conntrack -S
+    /// names them. drop: packets dropped without an entry, or in a clash. early_drop: entries
+    /// evicted from a full table. insert_failed: entries lost in a clash, part of drop, or for the
+    /// length of their chain. chaintoolong: the latter. clash_resolve: clashes that lost no packet.
+    /// invalid: packets that fit no connection.
     DROPS: Counter = "nodemedic_conntrack_drops_total" ["reason"];
+    /// New connections of all network namespaces that their tables refused since the agent started.
+    /// table_full: no room, and nothing to evict. not_inserted: a hash chain was too long, or the
+    /// entry was deleted meanwhile. clash_lost: dropped for an equal entry. clash_resolved: went on
+    /// in spite of an equal entry.
+    REFUSED: Counter = "nodemedic_conntrack_refused_total" ["reason"];
     /// Time until the first table of a network namespace is full at the growth of the last minute;
     /// +Inf while none grows.
     SECONDS_TO_FULL: Gauge = "nodemedic_conntrack_seconds_to_full" [];
@@ -67,11 +76,16 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
             .limit
             .map(|limit| Sample::plain(&LIMIT, limit as f64)),
     );
+    let buckets = reading.buckets;
+    samples.extend(buckets.map(|buckets| Sample::plain(&BUCKETS, buckets as f64)));
     samples.extend(entries(reading));
     let drops = [
         ("drop", reading.drops.drop),
         ("early_drop", reading.drops.early_drop),
         ("insert_failed", reading.drops.insert_failed),
+        ("chaintoolong", reading.drops.chain_too_long),
+        ("clash_resolve", reading.drops.clash_resolved),
+        ("invalid", reading.drops.invalid),
     ];
     samples.extend(known(&DROPS, drops));
     let timeouts = [
@@ -180,6 +194,7 @@ fn probed(probed: &ProbedReading) -> Vec<Sample> {
     samples.extend(created.map(|(protocol, entries)| {
         Sample::number(&CREATED_BY_PROTOCOL, [protocol], entries as f64)
     }));
+    samples.extend(known(&REFUSED, probed.refused.total.by_name()));
     if probed.removals {
         samples.extend(removals(probed));
     }

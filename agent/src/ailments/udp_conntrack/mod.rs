@@ -5,6 +5,7 @@ mod advice;
 mod judge;
 mod measure;
 mod metrics;
+mod room;
 mod settings;
 mod support;
 mod treat;
@@ -65,6 +66,14 @@ impl Ailment for UdpConntrack {
 
     fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
         judge::judge(reading, settings)
+    }
+
+    fn notes(reading: &Reading, _settings: &Settings) -> Vec<String> {
+        judge::notes(reading)
+    }
+
+    fn unknown(reading: &Reading, _settings: &Settings) -> Vec<String> {
+        judge::unknown(reading)
     }
 
     fn proposals(reading: &Reading) -> Vec<Proposal> {

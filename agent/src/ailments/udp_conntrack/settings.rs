@@ -33,6 +33,9 @@ settings! {
         table_filling_within: Duration = Duration::from_secs(600), in time(SECOND..=DAY);
         /// Report `table_filling` when more than this share of the table is in use.
         table_filling_ratio: f64 = 0.9;
+        /// Report `few_buckets` when the mean hash chain of the table is longer than this: entries
+        /// of all network namespaces, each twice, by `nf_conntrack_buckets`.
+        few_buckets_chain_length: u32 = 20, in count(1..=1_000);
         /// Report `idle_entries` when more than this share of the entries is idle after the end of
         /// a flow, and the table exceeds idle_entries_usage_ratio too.
         idle_entries_ratio: f64 = 0.5;

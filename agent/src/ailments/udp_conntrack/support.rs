@@ -64,12 +64,18 @@ const UDP_TIMEOUTS: MemberPath = NF_CONNTRACK.member("net.ct.nf_ct_proto.udp.tim
 
 pub(super) const CREATIONS: Probe = Probe {
     name: "creations",
-    gives: "which flows create entries, and how fast",
+    gives: "which flows create entries, how fast, and which the table refuses",
     candidates: &[
         Candidate::fentry(programs![MODULE =>
             "clash_fexit", at return of "nf_ct_resolve_clash",
             "confirm_fexit", at return of "__nf_conntrack_confirm"
         ]),
+        Candidate::kprobe(programs![MODULE =>
+            "clash_kretprobe", at return of "nf_ct_resolve_clash",
+            "confirm_kretprobe", at return of "__nf_conntrack_confirm",
+            "confirm_kprobe", at entry of "__nf_conntrack_confirm"
+        ]),
+        // Where `nf_ct_resolve_clash` has no symbol, a lost clash counts as not inserted.
         Candidate::kprobe(programs![MODULE =>
             "confirm_kretprobe", at return of "__nf_conntrack_confirm",
             "confirm_kprobe", at entry of "__nf_conntrack_confirm"
@@ -103,9 +109,9 @@ pub(super) const REMOVALS: Probe = Probe {
     ],
 };
 
-const EARLY_DROPS: Probe = Probe {
+pub(super) const EARLY_DROPS: Probe = Probe {
     name: "early_drops",
-    gives: "which removals were early drops of a full table",
+    gives: "which removals were early drops of a full table, and which connections found none",
     candidates: &[
         Candidate::fentry(programs![MODULE =>
             "early_drop_fentry", at entry of "early_drop",
@@ -289,11 +295,10 @@ mod tests {
 
     fn hooks(plan: &Plan) -> Vec<Vec<Hook>> {
         let candidates = |probe: &PlannedProbe| {
-            probe
-                .candidates
-                .iter()
-                .map(|candidate| candidate.hook)
-                .collect()
+            let hooks = probe.candidates.iter().map(|candidate| candidate.hook);
+            let mut hooks: Vec<_> = hooks.collect();
+            hooks.dedup();
+            hooks
         };
         plan.probes.iter().map(candidates).collect()
     }

@@ -24,8 +24,15 @@ pub struct Stat {
     pub drop: Option<u64>,
     /// Entries pushed out to make room for new ones.
     pub early_drop: Option<u64>,
-    /// Entries that could not be inserted: another had the same tuple.
+    /// Entries that were not inserted: they lost a clash, or their chain was too long.
     pub insert_failed: Option<u64>,
+    /// Those whose hash chain was too long (column `chainlength`, `chaintoolong` of
+    /// `conntrack -S`). Kernels without the column do not limit a chain.
+    pub chain_too_long: Option<u64>,
+    /// Packets that met an equal entry and went on (column `clashres`).
+    pub clash_resolved: Option<u64>,
+    /// Packets that fit no connection. They pass, untranslated, unless a rule drops them.
+    pub invalid: Option<u64>,
 }
 
 /// Reads the counters of the network namespace of a process; `self` for our own.
@@ -91,6 +98,9 @@ fn parse(text: &str) -> Option<Stat> {
         drop: sum("drop"),
         early_drop: sum("early_drop"),
         insert_failed: sum("insert_failed"),
+        chain_too_long: sum("chainlength"),
+        clash_resolved: sum("clashres"),
+        invalid: sum("invalid"),
     })
 }
 
@@ -105,7 +115,7 @@ entries  searched found new invalid ignore delete delete_list insert insert_fail
 ";
     const LINUX_6_12: &str = "\
 entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart
-0000000a  00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000  00000000 00000000 00000000 00000000
+0000000a  00000009 00000000 00000000 00000000 00000000 00000000 00000007 00000000 00000008 00000000 00000000 00000000  00000000 00000000 00000000 00000000
 ";
 
     #[test]
@@ -115,13 +125,20 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
             drop: Some(4),
             early_drop: Some(17),
             insert_failed: Some(3),
+            invalid: Some(2),
+            ..Stat::default()
         };
         assert_eq!(parse(LINUX_5_10), Some(wanted));
     }
 
     #[test]
     fn columns_are_found_by_name_whatever_stands_before_them() {
-        assert_eq!(parse(LINUX_6_12).map(|stat| stat.entries), Some(10));
+        let stat = parse(LINUX_6_12).expect("has entries");
+        assert_eq!((stat.entries, stat.chain_too_long), (10, Some(7)));
+        assert_eq!(
+            (stat.clash_resolved, stat.insert_failed),
+            (Some(9), Some(8))
+        );
         let without_drop = parse("early_drop entries\n2 1\n").expect("has entries");
         assert_eq!(
             without_drop,

@@ -69,6 +69,7 @@ impl Baseline {
             netns: self.netns,
             entries: stat.entries,
             limit: number("net.netfilter.nf_conntrack_max")?,
+            buckets: number("net.netfilter.nf_conntrack_buckets")?,
             memory: Some(memory()),
             timeouts: Timeouts {
                 unreplied: number("net.netfilter.nf_conntrack_udp_timeout")?,
@@ -136,6 +137,9 @@ impl From<&Stat> for Drops {
             drop: stat.drop,
             early_drop: stat.early_drop,
             insert_failed: stat.insert_failed,
+            chain_too_long: stat.chain_too_long,
+            clash_resolved: stat.clash_resolved,
+            invalid: stat.invalid,
         }
     }
 }
@@ -150,6 +154,9 @@ impl Drops {
             drop: grown(self.drop, before.drop),
             early_drop: grown(self.early_drop, before.early_drop),
             insert_failed: grown(self.insert_failed, before.insert_failed),
+            chain_too_long: grown(self.chain_too_long, before.chain_too_long),
+            clash_resolved: grown(self.clash_resolved, before.clash_resolved),
+            invalid: grown(self.invalid, before.invalid),
         }
     }
 }
@@ -204,16 +211,19 @@ mod tests {
             drop: Some(1_000),
             early_drop: None,
             insert_failed: Some(1),
+            ..Drops::default()
         };
         let now = Drops {
             drop: Some(3),
             early_drop: Some(2),
             insert_failed: Some(4),
+            ..Drops::default()
         };
         let wanted = Drops {
             drop: Some(3),
             early_drop: Some(2),
             insert_failed: Some(3),
+            ..Drops::default()
         };
         assert_eq!(now.since(before), wanted);
     }

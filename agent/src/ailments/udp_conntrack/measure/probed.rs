@@ -7,15 +7,21 @@ use aya::{
     include_bytes_aligned,
     maps::{MapData, PerCpuArray},
 };
-use ebpf::udp_conntrack::{End, Flow, FlowCounts, Loss, Offsets, State, Totals};
+use ebpf::udp_conntrack::{
+    End, Flow, FlowCounts, Loss, Offsets, Refusal, RefusedFlow, State, Totals,
+};
 
-use super::{Counts, ProbedReading, flows::Flows};
+use super::{
+    Counts, ProbedReading,
+    flows::Flows,
+    refused::{Counted, Refused},
+};
 use crate::{
     ailments::{
         counters,
         udp_conntrack::{
             Settings,
-            support::{CREATIONS, MODULE, Plan, REMOVALS},
+            support::{CREATIONS, EARLY_DROPS, MODULE, Plan, REMOVALS},
         },
     },
     kernel::bpf::{self, HashMap, Object, Parameters, ProbeLog, Probes},
@@ -39,6 +45,9 @@ struct Maps {
     _births: aya::maps::Map,
     log: Option<ProbeLog>,
     flows: Flows,
+    refusals: HashMap<RefusedFlow, u64>,
+    refused: Refused,
+    counted: Counted,
     before: Counts,
     removals: bool,
 }
@@ -103,7 +112,11 @@ fn attach(
         });
         return Ok(None);
     }
-    Maps::open(object, probes.log(), settings, removals).map(Some)
+    let counted = Counted {
+        room: probes.has(EARLY_DROPS.name),
+        insertions: probes.has(CREATIONS.name),
+    };
+    Maps::open(object, probes.log(), settings, removals, counted).map(Some)
 }
 
 fn load(offsets: &Offsets, settings: &Settings) -> anyhow::Result<Object> {
@@ -122,6 +135,7 @@ impl Maps {
         log: Option<ProbeLog>,
         settings: &Settings,
         removals: bool,
+        counted: Counted,
     ) -> anyhow::Result<Self> {
         let totals = object
             .take_map("TOTALS")?
@@ -129,6 +143,7 @@ impl Maps {
             .context("open map TOTALS")?;
         let map = object.take_hash_map("FLOWS")?;
         let births = object.take_map("BIRTHS")?;
+        let refusals = object.take_hash_map("REFUSALS")?;
         let flows = Flows::new(settings.top_flows as usize);
         Ok(Self {
             totals,
@@ -136,6 +151,9 @@ impl Maps {
             _births: births,
             log,
             flows,
+            refusals,
+            refused: Refused::default(),
+            counted,
             before: Counts::empty(),
             removals,
         })
@@ -156,6 +174,12 @@ impl Maps {
         let window = total.since(&self.before);
         self.before = total.clone();
         let top = self.flows.update(Instant::now(), map.into_iter());
+        let mut refused = [0; Refusal::ALL.len()];
+        for totals in per_cpu.iter() {
+            counters::add(refused.iter_mut(), totals.refused.iter());
+        }
+        let refusals = self.refusals.read()?.into_iter();
+        let refused = self.refused.update(refused, refusals, self.counted);
         Ok(ProbedReading {
             shown: self.flows.shown(),
             other_created: self.flows.other(total.created),
@@ -166,6 +190,7 @@ impl Maps {
                 programs,
             ),
             removals: self.removals,
+            refused,
             total,
             window,
         })
