@@ -1,5 +1,7 @@
 //! `udp_conntrack`: what the agent counts against what the kernel and the clients know.
 
+pub(crate) mod refused;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};

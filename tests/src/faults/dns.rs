@@ -190,6 +190,11 @@ impl Site {
         })
     }
 
+    /// The namespace of the resolver.
+    pub fn resolver(&self) -> &NetNs {
+        &self.resolver
+    }
+
     /// The namespace of the client.
     pub fn client(&self) -> &NetNs {
         &self.client

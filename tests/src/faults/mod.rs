@@ -1,6 +1,7 @@
 //! Makers of real, bounded faults. Each leaves traces only in the guest that it works in.
 
 pub mod cgroup;
+pub mod clash;
 pub mod disk;
 pub mod dns;
 pub mod dnsperf;

@@ -73,16 +73,16 @@ impl Refused {
         let elsewhere: u64 = self.elsewhere.iter().map(|(_, count)| count).sum();
         let dropped = self.dropped + elsewhere;
         let why = Room::of(reading).why_nothing_is_evicted();
+        let why = why.map_or_else(String::new, |why| format!("; {why}"));
         match (dropped, self.evicted) {
-            (0, 0) => "the connection tracking table has no room left".to_owned(),
+            (0, 0) => format!("the connection tracking table has no room left{why}"),
             (0, evicted) => format!(
                 "the connection tracking table is full: the kernel evicted {evicted} entries of \
                  other flows"
             ),
             (dropped, _) => format!(
                 "the connection tracking table is full: the kernel dropped {dropped} packets \
-                 without an entry{}",
-                why.map_or_else(String::new, |why| format!("; {why}"))
+                 without an entry{why}"
             ),
         }
     }
