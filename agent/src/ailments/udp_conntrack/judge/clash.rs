@@ -8,10 +8,6 @@ use crate::{
     model::{Evidence, Finding, Party, Severity},
 };
 
-/// From so many lost packets a second on users notice: each waits for 1 s (TCP) or 5 s (a
-/// resolver) until it is sent again.
-const MANY: f64 = 1.0;
-
 /// Packets were lost. Those that went on with the other packet's entry harm nobody.
 pub(super) fn clash(reading: &Reading) -> Option<Finding> {
     let own = own(reading);
@@ -29,11 +25,8 @@ pub(super) fn clash(reading: &Reading) -> Option<Finding> {
     }));
     Some(Finding {
         kind: CLASH.to_owned(),
-        severity: if rate >= MANY {
-            Severity::Critical
-        } else {
-            Severity::Warning
-        },
+        // A sender that loses a packet sends it again: TCP after 1 s, a resolver after 5 s.
+        severity: Severity::Warning,
         summary: format!(
             "{rate:.1} packets a second are lost in a race: another packet had inserted an equal \
              entry into the connection tracking table ({lost} in {:.0} s)",
