@@ -101,7 +101,11 @@ impl Node {
             let cgroup = self.cgroup.display();
             lines += &format!("31 22 0:27 / {cgroup} rw - cgroup2 cgroup2 rw\n");
         }
-        lines += description.mounts.as_deref().unwrap_or_default().trim_start();
+        lines += description
+            .mounts
+            .as_deref()
+            .unwrap_or_default()
+            .trim_start();
         let file = self.place(MOUNTINFO);
         fs::create_dir_all(file.parent().unwrap_or(&self.root)).context("make a folder")?;
         fs::write(&file, lines).with_context(|| format!("write {}", file.display()))?;
@@ -245,8 +249,7 @@ pub(crate) fn enter(plan: &OsStr) -> ExitCode {
 }
 
 fn run_within() -> Result<ExitCode> {
-    let namespaces =
-        CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID;
+    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID;
     unshare(namespaces).context("make namespaces of mounts, network and processes")?;
     let program = std::env::current_exe().context("find this program")?;
     let status = Command::new(program)

@@ -67,15 +67,16 @@ pub(super) fn unknown(reading: &Reading) -> Vec<String> {
     let refused = reading.probed.as_ref().map(|probed| probed.refused.total);
     let drops = reading.window_drops.for_want_of_room();
     let probed = refused.and_then(|refused| refused.table_full);
-    (drops.is_none() && probed.is_none())
-        .then(|| {
-            "cannot tell whether the connection tracking table drops packets: \
-             /proc/net/stat/nf_conntrack has no column drop, and the probe early_drops is not \
-             attached"
-                .to_owned()
-        })
-        .into_iter()
-        .collect()
+    let drops = (drops.is_none() && probed.is_none()).then_some(
+        "cannot tell whether the connection tracking table drops packets: \
+         /proc/net/stat/nf_conntrack has no column drop, and the probe early_drops is not attached",
+    );
+    let limit = reading.limit.is_none().then_some(
+        "cannot tell how full the connection tracking table is: \
+         net.netfilter.nf_conntrack_max is not visible here; run the agent in the network \
+         namespace of the node",
+    );
+    drops.into_iter().chain(limit).map(str::to_owned).collect()
 }
 
 /// Notes tell of what happens as often as this, a second.

@@ -11,5 +11,5 @@ pub use ctnetlink::{Ctnetlink, MISSING as NETLINK_IS_MISSING, is_there as netlin
 pub use events::{Event, Resets};
 pub use namespaces::{Namespace, count};
 pub use snapshot::{Snapshot, TableState, snapshot};
-pub use stat::{Stat, read_stat};
+pub use stat::{Counter, Stat, read_stat};
 pub use tcp::{TcpEntry, TcpState, TcpTuple};

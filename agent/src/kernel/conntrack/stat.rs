@@ -9,30 +9,52 @@ use std::{
     io::{self, Read as _},
 };
 
-use serde::{Deserialize, Serialize};
-
 /// Enough for the header and the first CPU's line.
 const ENTRIES_BYTES: u64 = 1024;
 
 /// What the agent uses of the file. `None` where the kernel has no such column.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// Entries in the table now.
     pub entries: u64,
     /// Packets dropped because no entry could be made (the table was full and nothing
     /// could be pushed out, or memory was short), or because theirs lost a clash.
-    pub drop: Option<u64>,
+    pub drop: Option<Counter>,
     /// Entries pushed out to make room for new ones.
-    pub early_drop: Option<u64>,
+    pub early_drop: Option<Counter>,
     /// Entries that were not inserted: they lost a clash, or their chain was too long.
-    pub insert_failed: Option<u64>,
+    pub insert_failed: Option<Counter>,
     /// Those whose hash chain was too long (column `chainlength`, `chaintoolong` of
     /// `conntrack -S`). Kernels without the column do not limit a chain.
-    pub chain_too_long: Option<u64>,
+    pub chain_too_long: Option<Counter>,
     /// Packets that met an equal entry and went on (column `clashres`).
-    pub clash_resolved: Option<u64>,
+    pub clash_resolved: Option<Counter>,
     /// Packets that fit no connection. They pass, untranslated, unless a rule drops them.
-    pub invalid: Option<u64>,
+    pub invalid: Option<Counter>,
+}
+
+/// A counter of each possible CPU, of 32 bits (`struct ip_conntrack_stat`,
+/// include/linux/netfilter/nf_conntrack_common.h): on a busy node it wraps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counter(Vec<u32>);
+
+impl Counter {
+    /// All CPUs.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().map(|cpu| u64::from(*cpu)).sum()
+    }
+
+    /// Events since `before`, CPU by CPU. One that fell by more than half of its range did not
+    /// wrap but began anew, with the module.
+    pub fn since(&self, before: &Self) -> u64 {
+        let before = before.0.iter().copied().chain(std::iter::repeat(0));
+        let events = |(now, before): (&u32, u32)| {
+            let events = now.wrapping_sub(before);
+            let began_anew = *now < before && events > u32::MAX / 2;
+            u64::from(if began_anew { *now } else { events })
+        };
+        self.0.iter().zip(before).map(events).sum()
+    }
 }
 
 /// Reads the counters of the network namespace of a process; `self` for our own.
@@ -81,7 +103,7 @@ fn parse(text: &str) -> Option<Stat> {
     let rows = lines
         .map(|line| {
             line.split_ascii_whitespace()
-                .map(|field| u64::from_str_radix(field, 16).ok())
+                .map(|field| u32::from_str_radix(field, 16).ok())
                 .collect::<Option<Vec<_>>>()
         })
         .collect::<Option<Vec<_>>>()?;
@@ -91,16 +113,16 @@ fn parse(text: &str) -> Option<Stat> {
             .map(|row| row.get(index).copied())
             .collect::<Option<Vec<_>>>()
     };
-    let sum = |name| column(name).map(|values| values.into_iter().sum());
+    let counter = |name| column(name).map(Counter);
     Some(Stat {
         // Every line repeats the namespace's count.
-        entries: column("entries")?.first().copied()?,
-        drop: sum("drop"),
-        early_drop: sum("early_drop"),
-        insert_failed: sum("insert_failed"),
-        chain_too_long: sum("chainlength"),
-        clash_resolved: sum("clashres"),
-        invalid: sum("invalid"),
+        entries: u64::from(column("entries")?.first().copied()?),
+        drop: counter("drop"),
+        early_drop: counter("early_drop"),
+        insert_failed: counter("insert_failed"),
+        chain_too_long: counter("chainlength"),
+        clash_resolved: counter("clashres"),
+        invalid: counter("invalid"),
     })
 }
 
@@ -118,14 +140,26 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
 0000000a  00000009 00000000 00000000 00000000 00000000 00000000 00000007 00000000 00000008 00000000 00000000 00000000  00000000 00000000 00000000 00000000
 ";
 
+    fn counter<const N: usize>(cpus: [u32; N]) -> Option<Counter> {
+        Some(Counter(cpus.to_vec()))
+    }
+
     #[test]
-    fn counters_are_summed_over_the_cpus_and_entries_are_not() {
+    fn a_counter_that_wraps_goes_on_and_one_that_begins_anew_does_not() {
+        let before = Counter(vec![u32::MAX - 1, 0x8000_0000, 1_000]);
+        let now = Counter(vec![0, 0x8000_0001, 3]);
+        assert_eq!(now.since(&before), 2 + 1 + 3);
+        assert_eq!(now.since(&Counter::default()), now.sum());
+    }
+
+    #[test]
+    fn counters_are_of_each_cpu_and_entries_are_not() {
         let wanted = Stat {
             entries: 31,
-            drop: Some(4),
-            early_drop: Some(17),
-            insert_failed: Some(3),
-            invalid: Some(2),
+            drop: counter([3, 1]),
+            early_drop: counter([16, 1]),
+            insert_failed: counter([2, 1]),
+            invalid: counter([1, 1]),
             ..Stat::default()
         };
         assert_eq!(parse(LINUX_5_10), Some(wanted));
@@ -134,17 +168,17 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
     #[test]
     fn columns_are_found_by_name_whatever_stands_before_them() {
         let stat = parse(LINUX_6_12).expect("has entries");
-        assert_eq!((stat.entries, stat.chain_too_long), (10, Some(7)));
+        assert_eq!((stat.entries, stat.chain_too_long), (10, counter([7])));
         assert_eq!(
             (stat.clash_resolved, stat.insert_failed),
-            (Some(9), Some(8))
+            (counter([9]), counter([8]))
         );
         let without_drop = parse("early_drop entries\n2 1\n").expect("has entries");
         assert_eq!(
             without_drop,
             Stat {
                 entries: 1,
-                early_drop: Some(2),
+                early_drop: counter([2]),
                 ..Stat::default()
             }
         );

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{Drops, Neighbours, Reading, Timeouts, scan::Scanner};
 use crate::{
     kernel::{
-        conntrack::{self, Namespace, Stat},
+        conntrack::{self, Counter, Namespace, Stat},
         netns::{self, Namespaces},
         sysctl,
     },
@@ -29,7 +29,9 @@ pub(super) struct Baseline {
     namespaces: Namespaces,
     /// Entries over the last minute, by namespace.
     history: BTreeMap<u32, History>,
-    before: Drops,
+    /// The counters at the last reading, and all events up to then.
+    before: Stat,
+    total: Drops,
     scanner: Scanner,
 }
 
@@ -47,10 +49,12 @@ impl Baseline {
             netns,
             namespaces: Namespaces::default(),
             history: BTreeMap::new(),
-            before: Drops::from(&stat),
+            total: Drops::of(&stat),
+            before: Stat::default(),
             scanner,
         };
         baseline.grown(netns, now, stat.entries);
+        baseline.before = stat;
         baseline.others(now);
         Ok(baseline)
     }
@@ -58,16 +62,18 @@ impl Baseline {
     pub(super) fn read(&mut self, window: Duration) -> anyhow::Result<Reading> {
         let stat = stat()?;
         let now = Instant::now();
-        let drops = Drops::from(&stat);
-        let before = std::mem::replace(&mut self.before, drops);
+        let window_drops = Drops::since(&stat, &self.before);
+        self.total = self.total.and(window_drops);
         let namespaces = self.others(now);
         let growth = self.grown(self.netns, now, stat.entries);
+        let entries = stat.entries;
+        self.before = stat;
         self.scanner.scan_if_due();
         let scan = self.scanner.last();
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
             netns: self.netns,
-            entries: stat.entries,
+            entries,
             limit: number("net.netfilter.nf_conntrack_max")?,
             buckets: number("net.netfilter.nf_conntrack_buckets")?,
             memory: Some(memory()),
@@ -75,8 +81,8 @@ impl Baseline {
                 unreplied: number("net.netfilter.nf_conntrack_udp_timeout")?,
                 stream: number("net.netfilter.nf_conntrack_udp_timeout_stream")?,
             },
-            drops,
-            window_drops: drops.since(before),
+            drops: self.total,
+            window_drops,
             growth,
             namespaces,
             snapshot: scan.map(|(_, snapshot)| snapshot.clone()),
@@ -131,32 +137,42 @@ fn number(key: &str) -> anyhow::Result<Option<u64>> {
     Ok(sysctl::read_number(key)?)
 }
 
-impl From<&Stat> for Drops {
-    fn from(stat: &Stat) -> Self {
-        Self {
-            drop: stat.drop,
-            early_drop: stat.early_drop,
-            insert_failed: stat.insert_failed,
-            chain_too_long: stat.chain_too_long,
-            clash_resolved: stat.clash_resolved,
-            invalid: stat.invalid,
-        }
-    }
-}
-
 impl Drops {
-    fn since(self, before: Self) -> Self {
-        let grown = |now: Option<u64>, before: Option<u64>| {
-            // Smaller than before: the module was loaded anew.
-            now.map(|now| now.checked_sub(before.unwrap_or(0)).unwrap_or(now))
+    /// Of all CPUs since boot, as far as none has wrapped before the agent began.
+    fn of(stat: &Stat) -> Self {
+        Self::each(stat, |counter, _| counter.sum(), &Stat::default())
+    }
+
+    fn since(stat: &Stat, before: &Stat) -> Self {
+        Self::each(stat, Counter::since, before)
+    }
+
+    fn each(now: &Stat, events: impl Fn(&Counter, &Counter) -> u64, before: &Stat) -> Self {
+        let none = Counter::default();
+        let events = |now: &Option<Counter>, before: &Option<Counter>| {
+            let now = now.as_ref()?;
+            Some(events(now, before.as_ref().unwrap_or(&none)))
         };
         Self {
-            drop: grown(self.drop, before.drop),
-            early_drop: grown(self.early_drop, before.early_drop),
-            insert_failed: grown(self.insert_failed, before.insert_failed),
-            chain_too_long: grown(self.chain_too_long, before.chain_too_long),
-            clash_resolved: grown(self.clash_resolved, before.clash_resolved),
-            invalid: grown(self.invalid, before.invalid),
+            drop: events(&now.drop, &before.drop),
+            early_drop: events(&now.early_drop, &before.early_drop),
+            insert_failed: events(&now.insert_failed, &before.insert_failed),
+            chain_too_long: events(&now.chain_too_long, &before.chain_too_long),
+            clash_resolved: events(&now.clash_resolved, &before.clash_resolved),
+            invalid: events(&now.invalid, &before.invalid),
+        }
+    }
+
+    /// The events of both, of the columns that the later has.
+    fn and(self, later: Self) -> Self {
+        let sum = |one: Option<u64>, more: Option<u64>| Some(one.unwrap_or(0) + more?);
+        Self {
+            drop: sum(self.drop, later.drop),
+            early_drop: sum(self.early_drop, later.early_drop),
+            insert_failed: sum(self.insert_failed, later.insert_failed),
+            chain_too_long: sum(self.chain_too_long, later.chain_too_long),
+            clash_resolved: sum(self.clash_resolved, later.clash_resolved),
+            invalid: sum(self.invalid, later.invalid),
         }
     }
 }
@@ -203,28 +219,5 @@ mod tests {
             history.grown(begin + Duration::from_secs(70), 900),
             Some(10.0)
         );
-    }
-
-    #[test]
-    fn a_counter_that_began_anew_is_not_a_flood() {
-        let before = Drops {
-            drop: Some(1_000),
-            early_drop: None,
-            insert_failed: Some(1),
-            ..Drops::default()
-        };
-        let now = Drops {
-            drop: Some(3),
-            early_drop: Some(2),
-            insert_failed: Some(4),
-            ..Drops::default()
-        };
-        let wanted = Drops {
-            drop: Some(3),
-            early_drop: Some(2),
-            insert_failed: Some(3),
-            ..Drops::default()
-        };
-        assert_eq!(now.since(before), wanted);
     }
 }
