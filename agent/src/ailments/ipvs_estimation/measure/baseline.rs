@@ -38,7 +38,7 @@ impl Baseline {
             online_cpus: plan.online_cpus,
             namespaces: Namespaces::default(),
             scanner: Scanner::new(settings.scan_interval, settings.scan_timeout),
-            clocks: threads.then(Clocks::default),
+            clocks: threads.then(Clocks::begin),
         }
     }
 

@@ -20,21 +20,30 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Follows the threads through their coming and going: a change of `est_nice` or
 /// `est_cpulist` makes them anew.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Clocks {
-    scanned: Option<Instant>,
+    scanned: Instant,
     /// CPU time of each thread at the last reading, nanoseconds.
     threads: BTreeMap<u32, u64>,
     total_ns: u64,
 }
 
 impl Clocks {
+    /// Begins to watch: the first reading already tells what has been taken since.
+    pub(super) fn begin() -> Self {
+        let threads = estimators().map(|pid| (pid, cpu_ns(pid).unwrap_or(0)));
+        Self {
+            scanned: Instant::now(),
+            threads: threads.collect(),
+            total_ns: 0,
+        }
+    }
+
     /// What the threads have taken. What one takes between its last reading and its
     /// end is not seen.
     pub(super) fn read(&mut self) -> Threads {
-        let first = self.scanned.is_none();
-        if self.scanned.is_none_or(|at| at.elapsed() >= SCAN_INTERVAL) || self.has_lost_one() {
-            self.scan(first);
+        if self.scanned.elapsed() >= SCAN_INTERVAL || self.has_lost_one() {
+            self.scan();
         }
         let (mut window_ns, mut yielding_ns) = (0, 0);
         self.threads.retain(|pid, before| {
@@ -58,14 +67,11 @@ impl Clocks {
         }
     }
 
-    /// A new one counts from its own begin, but for those that were there before us.
-    fn scan(&mut self, first: bool) {
-        self.scanned = Some(Instant::now());
-        for pid in pids() {
-            if is_estimator(pid) {
-                let before = if first { cpu_ns(pid).unwrap_or(0) } else { 0 };
-                self.threads.entry(pid).or_insert(before);
-            }
+    /// A new one counts from its own begin.
+    fn scan(&mut self) {
+        self.scanned = Instant::now();
+        for pid in estimators() {
+            self.threads.entry(pid).or_insert(0);
         }
     }
 
@@ -74,9 +80,10 @@ impl Clocks {
     }
 }
 
-fn pids() -> impl Iterator<Item = u32> {
+fn estimators() -> impl Iterator<Item = u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(|process| process.file_name().to_str()?.parse().ok())
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_estimator(*pid))
 }
 
 fn is_estimator(pid: u32) -> bool {
