@@ -9,6 +9,7 @@ mod harness;
 mod ipvs_conn_reuse;
 mod ipvs_estimation;
 mod lab;
+mod locked_down;
 mod psi_stall;
 mod record;
 mod treatment;
@@ -53,6 +54,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("udp_conntrack::without_bpffs_and_tracefs_nothing_is_missing", udp_conntrack::without_bpffs_and_tracefs_nothing_is_missing).kernels(OLDEST_AND_NEWEST),
     Scenario::new("udp_conntrack::without_btf_the_baseline_stands_in", udp_conntrack::without_btf_the_baseline_stands_in).kernels(OLDEST_AND_NEWEST),
     Scenario::new("udp_conntrack::without_privileges_the_baseline_stands_in", udp_conntrack::without_privileges_the_baseline_stands_in).kernels(OLDEST_AND_NEWEST),
+    Scenario::new("locked_down::the_lockdown_is_named_and_the_baseline_stands_in", locked_down::the_lockdown_is_named_and_the_baseline_stands_in).shape(Shape::LockedDown),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends).kernels(OLDEST_AND_NEWEST),
     Scenario::new("psi_stall::an_idle_node_is_healthy", psi_stall::an_idle_node_is_healthy),
     Scenario::new("psi_stall::a_memory_limit_is_named_with_who_waits_for_it", psi_stall::a_memory_limit_is_named_with_who_waits_for_it).limit(240),

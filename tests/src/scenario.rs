@@ -50,6 +50,8 @@ pub enum Shape {
     TwoCpus,
     /// One CPU, and pressure stall information switched off on the kernel's command line.
     WithoutPsi,
+    /// One CPU, and lockdown=confidentiality, as Talos boots.
+    LockedDown,
     /// Two CPUs, memory and programs for a container runtime with pods.
     Pods,
     /// Two CPUs, and a hundred more that could be plugged in: what the kernel does once for each

@@ -12,6 +12,7 @@ use super::{
     bpf::{self, SymbolIterator},
     btf::Types,
     cgroup::Hierarchies,
+    config,
     facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, ProgramType, Symbol, VMLINUX},
     modules::{self, Stage},
     symbols::{self, SymbolScope},
@@ -70,12 +71,18 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
         let read = (has_hooks && !is_traceable).then(|| find(None));
         let types = Types::open(loaded.iter().copied(), &names.collect());
         let traced = types.function(TRACED, VMLINUX);
-        let program_types = bpf::program_types(traced.known().map(|function| function.type_id));
+        let (program_types, refusals) =
+            bpf::program_types(traced.known().map(|function| function.type_id));
         let iterator = symbol_iterator(&types, &program_types);
         // Where no function can be hooked, the types tell all that is left to know.
         let are_needed = has_hooks || types.has_vmlinux() != Fact::Known(true);
         let symbols = read.or_else(|| are_needed.then(|| find(iterator)));
-        facts(needs, &stages, &types, program_types, symbols)
+        let mut facts = facts(needs, &stages, &types, program_types, symbols);
+        facts.refusals = refusals;
+        if !facts.are_complete() {
+            facts.config = config::switches(&facts.release);
+        }
+        facts
     })
 }
 
@@ -117,6 +124,10 @@ fn facts(
         online_cpus: cpus("online"),
         hz: jiffies_per_second(),
         lockdown: lockdown(),
+        first_user_namespace: first_user_namespace(),
+        seccomp_filter: status("Seccomp:").map(|mode| mode == "2").into(),
+        config: Fact::Unknown("not looked for: nothing is missing".to_owned()),
+        refusals: BTreeMap::new(),
         capabilities: capabilities().into(),
         psi: psi(),
         cgroups: Hierarchies::find().into(),
@@ -288,14 +299,33 @@ fn securityfs() -> bool {
     Path::new("/sys/kernel/security/lsm").exists()
 }
 
-fn capabilities() -> Result<BTreeMap<String, bool>, String> {
+/// The first user namespace has a fixed inode number (`PROC_USER_INIT_INO`,
+/// include/linux/proc_ns.h).
+fn first_user_namespace() -> Fact<bool> {
+    const PATH: &str = "/proc/self/ns/user";
+    const FIRST: &str = "user:[4026531837]";
+    match fs::read_link(PATH) {
+        Ok(namespace) => Fact::Known(namespace.as_os_str() == FIRST),
+        // Without CONFIG_USER_NS there is one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Fact::Known(true),
+        Err(error) => Fact::Unknown(format!("read {PATH}: {error}")),
+    }
+}
+
+/// A line of what the kernel tells of this process.
+fn status(name: &str) -> Result<String, String> {
     const PATH: &str = "/proc/self/status";
     let status = fs::read_to_string(PATH).map_err(|error| format!("read {PATH}: {error}"))?;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .ok_or_else(|| format!("read {PATH}: it has no line CapEff"))?;
+    let mut lines = status.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name));
+    let value = value.ok_or_else(|| format!("read {PATH}: it has no line {name}"))?;
+    Ok(value.trim().to_owned())
+}
+
+fn capabilities() -> Result<BTreeMap<String, bool>, String> {
+    let mask = status("CapEff:")?;
+    let effective = u64::from_str_radix(&mask, 16)
+        .map_err(|error| format!("the effective capabilities are {mask:?}: {error}"))?;
     Ok(CAPABILITIES
         .into_iter()
         .map(|(name, bit)| (name.to_owned(), effective & (1 << bit) != 0))

@@ -55,6 +55,16 @@ pub struct KernelFacts {
     pub hz: Fact<u32>,
     /// The mode in force of `/sys/kernel/security/lockdown`.
     pub lockdown: Fact<String>,
+    /// Whether this process is in the first user namespace, whose root alone is root for BPF.
+    #[serde(default = "never_asked")]
+    pub first_user_namespace: Fact<bool>,
+    /// Whether a seccomp filter may keep system calls from this process.
+    #[serde(default = "never_asked")]
+    pub seccomp_filter: Fact<bool>,
+    /// Whether switches of the kernel's build are set, by their names without `CONFIG_`. Looked
+    /// for only where something is missing.
+    #[serde(default = "never_asked")]
+    pub config: Fact<BTreeMap<String, bool>>,
     /// Capabilities of this process that matter, by name: `CAP_BPF` and the like.
     pub capabilities: Fact<BTreeMap<String, bool>>,
     /// Whether pressure stall information is there and switched on.
@@ -75,6 +85,9 @@ pub struct KernelFacts {
     pub btf: Fact<bool>,
     /// Whether the kernel takes BPF programs of a type from this process.
     pub program_types: BTreeMap<ProgramType, Fact<bool>>,
+    /// With which error the kernel refuses programs of a type, where it does.
+    #[serde(default)]
+    pub refusals: BTreeMap<ProgramType, String>,
     /// The modules that were asked for.
     pub modules: BTreeMap<String, Module>,
     /// The functions that were asked for.
@@ -91,6 +104,17 @@ fn never_asked<T>() -> Fact<T> {
 }
 
 impl KernelFacts {
+    /// Whether all is there that does not depend on one ailment.
+    pub fn are_complete(&self) -> bool {
+        let yes = |fact: &Fact<bool>| *fact == Fact::Known(true);
+        [&self.psi, &self.kprobes, &self.btf].into_iter().all(yes)
+            && self.program_types.values().all(yes)
+            && self
+                .modules
+                .values()
+                .all(|module| module.state == ModuleState::Absent || yes(&module.btf))
+    }
+
     /// Whether a module's code is there and somebody uses it: a module that is loaded
     /// and that nobody refers to has nothing to do.
     pub fn is_used(&self, module: &str) -> bool {

@@ -5,6 +5,7 @@ pub mod bpf;
 mod btf;
 pub mod cgroup;
 mod collect;
+mod config;
 pub mod conntrack;
 pub mod facts;
 pub mod ipvs;

@@ -71,15 +71,15 @@ impl Machine {
     /// `NODEMEDIC_VM_MEM` (MiB), `NODEMEDIC_VM_CMDLINE`, `NODEMEDIC_VM_SEED`.
     pub(crate) fn of(shape: Shape) -> Result<Self> {
         let (cpus, possible_cpus, memory_mib) = match shape {
-            Shape::Usual | Shape::WithoutPsi => (1, 1, MEMORY),
+            Shape::Usual | Shape::WithoutPsi | Shape::LockedDown => (1, 1, MEMORY),
             Shape::TwoCpus => (2, 2, MEMORY),
             Shape::Pods => (2, 2, MEMORY_OF_PODS),
             Shape::ManyPossibleCpus => (2, MANY, MEMORY_OF_MANY_CPUS),
         };
-        let words = if shape == Shape::WithoutPsi {
-            "psi=0 "
-        } else {
-            ""
+        let words = match shape {
+            Shape::WithoutPsi => "psi=0 ",
+            Shape::LockedDown => "lockdown=confidentiality ",
+            Shape::Usual | Shape::TwoCpus | Shape::Pods | Shape::ManyPossibleCpus => "",
         };
         let cpus = number("NODEMEDIC_VM_SMP", cpus)?;
         Ok(Self {

@@ -99,9 +99,14 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
         return Support::No(Missing {
             what: "pressure stall information".to_owned(),
             why: "/proc/pressure does not exist, or is switched off".to_owned(),
-            remedy: "boot with psi=1 on the kernel's command line (CONFIG_PSI is required), or \
-                 set enabled = false in [ailments.psi_stall]"
-                .to_owned(),
+            remedy: match facts.config.known().and_then(|config| config.get("PSI")) {
+                Some(false) => "use a kernel with CONFIG_PSI, or set enabled = false in \
+                                [ailments.psi_stall]"
+                    .to_owned(),
+                Some(true) | None => "boot with psi=1 on the kernel's command line (CONFIG_PSI is \
+                                      required), or set enabled = false in [ailments.psi_stall]"
+                    .to_owned(),
+            },
         });
     }
     let offsets = offsets(facts);

@@ -215,6 +215,7 @@ fn entry(facts: &KernelFacts) -> Result<(u32, EntryOffsets), Missing> {
         *at -= begin;
         if *at + size > ENTRY_WORDS as u32 * 8 || !at.is_multiple_of(alignment) {
             return Err(bpf::unreadable(
+                facts,
                 member,
                 format!(
                     "it is at offset {found} here, outside of what the probes read from \

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap as StdHashMap, HashSet},
     fs::File,
+    io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -16,11 +17,12 @@ use super::{
     maps::{self, HashMap, Parameters},
     plan::PlannedCandidate,
     probe::Program,
+    remedy,
     sys::{self, Kind, KprobeLink},
 };
 use crate::{
     kernel::facts::BtfFunction,
-    model::{Missing, ProbeReport, ProgramStats},
+    model::{ProbeReport, ProgramStats},
 };
 
 /// Reader of the log records that BPF programs write.
@@ -136,11 +138,10 @@ impl Object {
                     let report = planned.report(Some(candidate.hook), refused);
                     return (attached, report);
                 }
-                Err(error) => refused.push(Missing {
-                    what: format!("{} for {}", candidate.hook.name(), planned.probe.name),
-                    why: format!("{error:#}"),
-                    remedy: "none needed: nodemedic uses the next hook, or the baseline".to_owned(),
-                }),
+                Err(error) => {
+                    let what = format!("{} for {}", candidate.hook.name(), planned.probe.name);
+                    refused.push(remedy::refused(what, &format!("{error:#}"), planned));
+                }
             }
         }
         (Attached::default(), planned.report(None, refused))
@@ -251,8 +252,16 @@ impl Code {
         };
         sys::load(&program, None).or_else(|error| {
             let mut log = Vec::new();
-            sys::load(&program, Some(&mut log))
-                .with_context(|| format!("load program {name} ({error}){}", last_words(&log)))
+            let mut again = Err(error);
+            for size in LOG_SIZES {
+                log = Vec::with_capacity(size);
+                again = sys::load(&program, Some(&mut log));
+                let full = |error: &io::Error| error.raw_os_error() == Some(libc::ENOSPC);
+                if !again.as_ref().is_err_and(full) {
+                    break;
+                }
+            }
+            again.with_context(|| format!("load program {name}{}", last_words(&log)))
         })
     }
 }
@@ -357,6 +366,10 @@ fn relocate(code: &mut aya_obj::Object, maps: &BTreeMap<String, Map>) -> anyhow:
     Ok(())
 }
 
+/// Bytes for the verifier's log. It tells every step of a long program; older kernels take no more
+/// than the last (`bpf_verifier_log`, include/linux/bpf_verifier.h).
+const LOG_SIZES: [usize; 3] = [64 << 10, 1 << 20, (16 << 20) - 1];
+
 /// What the verifier prints after its complaint.
 const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
 
@@ -365,6 +378,11 @@ fn last_words(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log);
     let lines = text.trim_end_matches('\0').trim().lines();
     let statistics = |line: &&str| STATISTICS.iter().any(|begin| line.starts_with(begin));
+    // From 7.x on the verifier draws where in the program an error is.
+    if let Some((_, error)) = text.split_once("-- error: ") {
+        let error = error.lines().next().unwrap_or_default();
+        return format!("; the verifier: {error}");
+    }
     let mut last: Vec<_> = lines.rev().skip_while(statistics).take(3).collect();
     if last.is_empty() {
         return String::new();

@@ -8,6 +8,7 @@ mod offset;
 mod plan;
 mod probe;
 mod probes;
+mod remedy;
 mod support;
 mod sys;
 
@@ -20,4 +21,5 @@ pub use plan::{PlannedProbe, plan};
 pub use probe::{At, Candidate, Hook, Probe, Program};
 pub(crate) use probe::{fentry_or_kprobe, programs};
 pub use probes::Probes;
+pub use remedy::kernel_with;
 pub use support::{program_types, tracing_is_forbidden};

@@ -1,5 +1,6 @@
 //! Where a member lies that a program reads, or why that is not known.
 
+use super::kernel_with;
 use crate::{
     kernel::facts::{Fact, KernelFacts, Member},
     model::{MemberPath, Missing},
@@ -16,7 +17,7 @@ pub fn offset(
     member: MemberPath,
     size: impl Into<Option<u32>>,
 ) -> Result<u32, Missing> {
-    let missing = |why| unreadable(member, why);
+    let missing = |why| unreadable(facts, member, why);
     match (facts.members.get(member.path), size.into()) {
         (Some(Fact::Known(Member { size: found, .. })), Some(size)) if *found != size => {
             Err(missing(format!(
@@ -30,12 +31,10 @@ pub fn offset(
 }
 
 /// A member that probes cannot read, and why.
-pub fn unreadable(member: MemberPath, why: String) -> Missing {
+pub fn unreadable(facts: &KernelFacts, member: MemberPath, why: String) -> Missing {
     Missing {
         what: member.path.to_owned(),
         why,
-        remedy: "use a kernel with BTF for vmlinux and modules (CONFIG_DEBUG_INFO_BTF, \
-                 CONFIG_DEBUG_INFO_BTF_MODULES); if it has both, please report it"
-            .to_owned(),
+        remedy: kernel_with(facts, &["DEBUG_INFO_BTF", "DEBUG_INFO_BTF_MODULES"]),
     }
 }

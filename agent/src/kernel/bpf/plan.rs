@@ -1,6 +1,6 @@
 //! Which hooks are worth trying on a kernel: a pure function of its facts.
 
-use super::{At, Candidate, Hook, Probe, Program};
+use super::{At, Candidate, Hook, Probe, Program, remedy, remedy::kernel_with};
 use crate::{
     kernel::facts::{BtfFunction, Fact, KernelFacts, ModuleState, ProgramType, Symbol},
     model::{Missing, ProbeReport},
@@ -15,6 +15,8 @@ pub struct PlannedProbe {
     pub candidates: Vec<PlannedCandidate>,
     /// Why other candidates are not tried, each with its hook.
     pub missing: Vec<(Hook, Missing)>,
+    /// The kernel's lockdown, which tells why it refuses a candidate.
+    pub lockdown: Fact<String>,
 }
 
 /// A candidate with what its programs attach to.
@@ -35,6 +37,7 @@ impl PlannedProbe {
             probe,
             candidates: Vec::new(),
             missing,
+            lockdown: Fact::Unknown("not asked for".to_owned()),
         }
     }
 
@@ -83,6 +86,7 @@ pub fn plan(probe: &'static Probe, facts: &KernelFacts) -> PlannedProbe {
         probe,
         candidates: Vec::new(),
         missing: Vec::new(),
+        lockdown: facts.lockdown.clone(),
     };
     for candidate in probe.candidates {
         match plan_candidate(candidate, facts) {
@@ -108,13 +112,14 @@ fn plan_candidate(candidate: &Candidate, facts: &KernelFacts) -> Result<PlannedC
 
 /// Whether the kernel takes programs of the hook's type from this process.
 fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
-    if let Some(missing) = capabilities_missing(facts) {
+    let hindrance = remedy::not_the_first_user_namespace(facts);
+    if let Some(missing) = hindrance.or_else(|| capabilities_missing(facts)) {
         return Err(missing);
     }
     let program_type = match hook {
         Hook::Fentry => ProgramType::Tracing,
         Hook::RawTracepoint => ProgramType::RawTracepoint,
-        Hook::Kprobe if facts.kprobes == Fact::Known(false) => return Err(no_kprobes()),
+        Hook::Kprobe if facts.kprobes == Fact::Known(false) => return Err(no_kprobes(facts)),
         Hook::Kprobe => {
             let paranoid = facts.perf_event_paranoid.known().copied().unwrap_or(0);
             if paranoid > PARANOID_OF_MAINLINE && lacks(facts, "CAP_SYS_ADMIN") {
@@ -126,15 +131,10 @@ fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
     match facts.program_types.get(&program_type) {
         Some(Fact::Known(false)) => Err(Missing {
             what: format!("BPF programs for {}", hook.name()),
-            why: refusal(facts),
+            why: remedy::refusal(facts, program_type),
             remedy: match facts.lockdown.known().map(String::as_str) {
-                Some("integrity" | "confidentiality") => {
-                    "boot without lockdown= (or with Secure Boot off) if the node's policy allows it"
-                        .to_owned()
-                }
-                _ => "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT, CONFIG_BPF_EVENTS and \
-                      CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"
-                    .to_owned(),
+                Some(mode @ ("integrity" | "confidentiality")) => remedy::unlock(mode).to_owned(),
+                _ => kernel_with(facts, switches_for(hook)),
             },
         }),
         // Unknown is not no: the attempt itself will tell.
@@ -155,20 +155,24 @@ fn too_paranoid(level: i32) -> Missing {
     }
 }
 
-fn no_kprobes() -> Missing {
-    Missing {
-        what: "kprobes".to_owned(),
-        why: "the kernel has no perf event source for them".to_owned(),
-        remedy: "use a kernel with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS".to_owned(),
+/// What the kernel has to be built with for programs of a hook.
+const fn switches_for(hook: Hook) -> &'static [&'static str] {
+    match hook {
+        Hook::Fentry => &[
+            "BPF_SYSCALL",
+            "BPF_JIT",
+            "BPF_EVENTS",
+            "DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
+        ],
+        Hook::RawTracepoint | Hook::Kprobe => &["BPF_SYSCALL", "BPF_EVENTS"],
     }
 }
 
-fn refusal(facts: &KernelFacts) -> String {
-    match facts.lockdown.known() {
-        Some(mode) if mode != "none" => {
-            format!("the kernel refuses them; it is locked down ({mode})")
-        }
-        _ => "the kernel refuses them".to_owned(),
+fn no_kprobes(facts: &KernelFacts) -> Missing {
+    Missing {
+        what: "kprobes".to_owned(),
+        why: "the kernel has no perf event source for them".to_owned(),
+        remedy: kernel_with(facts, &["KPROBES", "KPROBE_EVENTS"]),
     }
 }
 
@@ -260,19 +264,14 @@ fn no_btf(program: &Program, why: &str, facts: &KernelFacts) -> Missing {
         At::Entry => "fentry",
         At::Return => "fexit",
     };
-    let remedy = match facts
-        .modules
-        .get(program.module)
-        .map(|module| &module.state)
-    {
-        Some(ModuleState::Loaded) => {
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF_MODULES (Linux 5.11 or later)"
-        }
-        _ => "use a kernel built with CONFIG_DEBUG_INFO_BTF",
+    let module = facts.modules.get(program.module);
+    let switches: &[_] = match module.map(|module| &module.state) {
+        Some(ModuleState::Loaded) => &["DEBUG_INFO_BTF", "DEBUG_INFO_BTF_MODULES"],
+        _ => &["DEBUG_INFO_BTF"],
     };
     Missing {
         what: format!("{at} on {}", program.function),
         why: why.to_owned(),
-        remedy: remedy.to_owned(),
+        remedy: kernel_with(facts, switches),
     }
 }

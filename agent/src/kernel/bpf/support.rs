@@ -10,18 +10,27 @@ use crate::kernel::facts::{Fact, ProgramType};
 /// `ENOTSUPP` of include/linux/errno.h, which is no errno of user space.
 const ENOTSUPP: i32 = 524;
 
-/// Offers the kernel a smallest program of each type.
+/// Offers the kernel a smallest program of each type. Returns the errors of refusals as well, as
+/// far as they are known.
 ///
 /// `tracing_target` is the id of a function's type in vmlinux's BTF, if one is known.
-pub fn program_types(tracing_target: Option<u32>) -> BTreeMap<ProgramType, Fact<bool>> {
+pub fn program_types(
+    tracing_target: Option<u32>,
+) -> (
+    BTreeMap<ProgramType, Fact<bool>>,
+    BTreeMap<ProgramType, String>,
+) {
     use aya::{programs::ProgramType as Type, sys::is_program_supported};
     let offered = |program_type| Fact::from(is_program_supported(program_type));
-    BTreeMap::from([
+    let (tracing, refusal) = tracing(tracing_target);
+    let types = BTreeMap::from([
         (ProgramType::Kprobe, offered(Type::KProbe)),
         (ProgramType::Tracepoint, offered(Type::TracePoint)),
         (ProgramType::RawTracepoint, offered(Type::RawTracePoint)),
-        (ProgramType::Tracing, tracing(tracing_target)),
-    ])
+        (ProgramType::Tracing, tracing),
+    ]);
+    let refusals = refusal.map(|error| (ProgramType::Tracing, error));
+    (types, refusals.into_iter().collect())
 }
 
 /// Whether this process may load no tracing program whatever it is attached to, so that no
@@ -32,13 +41,14 @@ pub fn tracing_is_forbidden() -> bool {
     offer_tracing(1).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
 }
 
-fn tracing(target: Option<u32>) -> Fact<bool> {
+fn tracing(target: Option<u32>) -> (Fact<bool>, Option<String>) {
     let Some(type_id) = target else {
-        return Fact::Unknown("no function to try it on: vmlinux has no BTF".to_owned());
+        let why = "no function to try it on: vmlinux has no BTF";
+        return (Fact::Unknown(why.to_owned()), None);
     };
     match offer_tracing(type_id) {
-        Ok(_) => Fact::Known(true),
-        Err(error) => refused(&error),
+        Ok(_) => (Fact::Known(true), None),
+        Err(error) => (refused(&error), Some(error.to_string())),
     }
 }
 

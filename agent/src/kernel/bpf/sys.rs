@@ -45,7 +45,8 @@ pub(super) enum Kind<'a> {
 ///
 /// # Errors
 ///
-/// The kernel's error. Where `log` is given it holds the verifier's words after.
+/// The kernel's error. Where `log` is given it holds the verifier's words after, as many as its
+/// capacity takes; `ENOSPC` where there are more.
 pub(super) fn load(program: &Program<'_>, log: Option<&mut Vec<u8>>) -> io::Result<OwnedFd> {
     let mut attr = empty_attr();
     // SAFETY: the member that BPF_PROG_LOAD reads; all zero is a valid value of it.
@@ -80,7 +81,7 @@ pub(super) fn load(program: &Program<'_>, log: Option<&mut Vec<u8>>) -> io::Resu
         *to = from as _;
     }
     if let Some(log) = log {
-        log.resize(64 * 1024, 0);
+        log.resize(log.capacity(), 0);
         load.log_level = 1;
         load.log_buf = log.as_mut_ptr() as u64;
         load.log_size = log.len() as u32;

@@ -1,0 +1,235 @@
+//! What an operator can do where the kernel lacks something, or this process does: true of this
+//! node. A switch that the kernel has is never asked for.
+
+use super::PlannedProbe;
+use crate::{
+    kernel::facts::{Fact, KernelFacts, ProgramType},
+    model::Missing,
+};
+
+/// A kernel with these switches, named without `CONFIG_`, or the reason why one that has them
+/// refuses.
+pub fn kernel_with(facts: &KernelFacts, switches: &[&str]) -> String {
+    let named = |switches: &[&str]| {
+        let switches: Vec<_> = switches.iter().map(|it| format!("CONFIG_{it}")).collect();
+        match &switches[..] {
+            [.., before, last] => {
+                let first = &switches[..switches.len() - 2];
+                let first: String = first.iter().map(|it| format!("{it}, ")).collect();
+                format!("{first}{before} and {last}")
+            }
+            _ => switches.concat(),
+        }
+    };
+    let config = match &facts.config {
+        Fact::Known(config) => config,
+        Fact::Unknown(_) => {
+            return format!(
+                "use a kernel with {}; whether this one has them could not be read: neither \
+                 /proc/config.gz nor /boot/config-{} is there",
+                named(switches),
+                facts.release
+            );
+        }
+    };
+    let unset = switches.iter().copied();
+    let unset: Vec<_> = unset.filter(|it| config.get(*it) != Some(&true)).collect();
+    if unset.is_empty() {
+        format!(
+            "this kernel has {}, so the reason could not be found out; {}",
+            named(switches),
+            look_further(facts)
+        )
+    } else {
+        format!("use a kernel with {}", named(&unset))
+    }
+}
+
+/// What else keeps a kernel that could from it, as far as it was not visible.
+fn look_further(facts: &KernelFacts) -> &'static str {
+    match (&facts.lockdown, &facts.seccomp_filter) {
+        (_, Fact::Known(true)) => {
+            "this process has a seccomp filter: allow bpf(2) and perf_event_open(2) in its profile"
+        }
+        (Fact::Unknown(_), _) => SEE_LOCKDOWN,
+        _ => "please report it with what `nodemedic probes` prints",
+    }
+}
+
+const SEE_LOCKDOWN: &str =
+    "a locked down kernel refuses as well: mount securityfs at /sys/kernel/security to see";
+
+/// Root of another user namespace than the first has every capability, and none that counts for
+/// BPF (`capable()`, kernel/capability.c).
+pub(super) fn not_the_first_user_namespace(facts: &KernelFacts) -> Option<Missing> {
+    (facts.first_user_namespace == Fact::Known(false)).then(|| Missing {
+        what: "BPF programs".to_owned(),
+        why: "this is not the first user namespace, and the kernel takes BPF programs from there \
+              alone"
+            .to_owned(),
+        remedy: "run it as root of the node: not in a rootless or unprivileged container, and \
+                 with hostUsers in a pod"
+            .to_owned(),
+    })
+}
+
+/// Why the kernel refuses programs of a type, with its error.
+pub(super) fn refusal(facts: &KernelFacts, program_type: ProgramType) -> String {
+    let error = facts.refusals.get(&program_type);
+    let error = error.map_or_else(String::new, |error| format!(": {error}"));
+    match facts.lockdown.known() {
+        Some(mode) if mode != "none" => {
+            format!("the kernel refuses them{error}; it is locked down ({mode})")
+        }
+        _ => format!("the kernel refuses them{error}"),
+    }
+}
+
+/// A program that the kernel refuses to load or to attach, with the kernel's words.
+pub(super) fn refused(what: String, words: &str, planned: &PlannedProbe) -> Missing {
+    if reads_are_refused(words) {
+        return Missing {
+            what,
+            why: "the kernel lets no BPF program read its memory: it is locked down \
+                  (confidentiality)"
+                .to_owned(),
+            remedy: unlock("confidentiality").to_owned(),
+        };
+    }
+    let forbidden = words.contains("Operation not permitted");
+    let (why, remedy) = match &planned.lockdown {
+        Fact::Known(mode) if forbidden && mode != "none" => (
+            format!("{words}; the kernel is locked down ({mode})"),
+            unlock(mode).to_owned(),
+        ),
+        Fact::Unknown(_) if forbidden => (words.to_owned(), SEE_LOCKDOWN.to_owned()),
+        Fact::Known(_) | Fact::Unknown(_) => (
+            words.to_owned(),
+            "none needed: nodemedic uses the next hook, or the baseline".to_owned(),
+        ),
+    };
+    Missing { what, why, remedy }
+}
+
+/// What to do where the kernel is locked down.
+pub(super) fn unlock(mode: &str) -> &'static str {
+    if mode == "confidentiality" {
+        "boot with lockdown=integrity, under which all probes attach, if the node's policy allows \
+         it; until then nodemedic uses the baseline"
+    } else {
+        "boot without lockdown= (or with Secure Boot off) if the node's policy allows it"
+    }
+}
+
+/// Every kernel that the agent runs on has these helpers, but gives them to nobody under
+/// `LOCKDOWN_BPF_READ_KERNEL` (kernel/trace/bpf_trace.c, `bpf_tracing_func_proto`).
+fn reads_are_refused(words: &str) -> bool {
+    const REFUSALS: [&str; 3] = [
+        "unknown func",
+        "cannot use helper",
+        "policy check failed for helper",
+    ];
+    words.contains("bpf_probe_read") && REFUSALS.iter().any(|it| words.contains(it))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{bpf::Probe, recorded};
+
+    fn with(switches: &[(&str, bool)]) -> KernelFacts {
+        let switches = switches
+            .iter()
+            .map(|(name, set)| ((*name).to_owned(), *set));
+        KernelFacts {
+            config: Fact::Known(switches.collect()),
+            ..recorded::newest()
+        }
+    }
+
+    #[test]
+    fn only_what_the_kernel_lacks_is_asked_for() {
+        let facts = with(&[("KPROBES", true), ("KPROBE_EVENTS", false)]);
+        assert_eq!(
+            kernel_with(&facts, &["KPROBES", "KPROBE_EVENTS"]),
+            "use a kernel with CONFIG_KPROBE_EVENTS"
+        );
+        let without = with(&[]);
+        assert_eq!(
+            kernel_with(&without, &["A", "B", "C"]),
+            "use a kernel with CONFIG_A, CONFIG_B and CONFIG_C"
+        );
+    }
+
+    #[test]
+    fn where_the_kernel_has_all_the_reason_is_looked_for_elsewhere() {
+        let mut facts = with(&[("BPF_SYSCALL", true)]);
+        let text = |facts: &KernelFacts| kernel_with(facts, &["BPF_SYSCALL"]);
+        assert!(!text(&facts).contains("use a kernel"), "{}", text(&facts));
+        facts.lockdown = Fact::Unknown("no securityfs".to_owned());
+        assert!(text(&facts).contains("mount securityfs"));
+        facts.seccomp_filter = Fact::Known(true);
+        assert!(text(&facts).contains("seccomp"));
+        facts.config = Fact::Unknown("no file".to_owned());
+        assert!(text(&facts).contains("could not be read"));
+    }
+
+    #[test]
+    fn root_of_another_user_namespace_is_told_so() {
+        let mut facts = recorded::newest();
+        assert_eq!(
+            not_the_first_user_namespace(&facts),
+            None,
+            "it was never asked"
+        );
+        facts.first_user_namespace = Fact::Known(false);
+        assert!(not_the_first_user_namespace(&facts).is_some());
+        facts.first_user_namespace = Fact::Known(true);
+        assert_eq!(not_the_first_user_namespace(&facts), None);
+    }
+
+    fn planned(lockdown: &str) -> PlannedProbe {
+        static PROBE: Probe = Probe {
+            name: "probe",
+            gives: "something",
+            candidates: &[],
+        };
+        PlannedProbe {
+            probe: &PROBE,
+            candidates: Vec::new(),
+            missing: Vec::new(),
+            lockdown: Fact::Known(lockdown.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_perf_event_is_refused_by_the_lockdown_where_there_is_one() {
+        const WORDS: &str = "open a perf event: Operation not permitted (os error 1)";
+        let refused = |planned: &PlannedProbe| refused(String::new(), WORDS, planned);
+        let confidential = refused(&planned("confidentiality"));
+        assert!(confidential.remedy.contains("lockdown=integrity"));
+        let integrity = refused(&planned("integrity"));
+        assert!(integrity.remedy.contains("without lockdown="));
+        assert_eq!(refused(&planned("none")).why, WORDS);
+        let unknown = PlannedProbe {
+            lockdown: Fact::Unknown("no securityfs".to_owned()),
+            ..planned("none")
+        };
+        assert!(refused(&unknown).remedy.contains("mount securityfs"));
+    }
+
+    #[test]
+    fn a_helper_that_reads_memory_is_refused_by_the_lockdown() {
+        for words in [
+            "load program x (Invalid argument); the verifier: unknown func bpf_probe_read_kernel#113",
+            "program of this type cannot use helper bpf_probe_read_kernel#113",
+            "policy check failed for helper bpf_probe_read_kernel#113",
+        ] {
+            let refused = refused(String::new(), words, &planned("none"));
+            assert!(refused.why.contains("confidentiality"), "{refused:?}");
+        }
+        let other = "unknown func bpf_get_current_task_btf#158";
+        let other = refused(String::new(), other, &planned("none"));
+        assert!(other.why.contains("bpf_get_current_task_btf"), "{other:?}");
+    }
+}
