@@ -46,6 +46,9 @@ pub struct Run {
     pub reapplied: u32,
     /// How the node was before.
     pub before: HealthSnapshot,
+    /// Who else may write the keys, as sentences.
+    #[serde(default)]
+    pub writers: Vec<String>,
 }
 
 /// Who or what asked for a treatment.
@@ -160,6 +163,11 @@ impl Run {
             self.ending,
             Some(Ending::Ineffective | Ending::Harmful | Ending::Contended | Ending::Refused)
         )
+    }
+
+    /// Whether it writes to this key, in any network namespace.
+    pub fn has_key(&self, key: &str) -> bool {
+        self.changes.iter().any(|change| change.key == key)
     }
 
     /// Whether it writes to one of these.

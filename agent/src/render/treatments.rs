@@ -97,6 +97,10 @@ pub fn run_as_text(run: &Run, known: &[Listed], terminal: Terminal) -> String {
     if let Some((_, known)) = known.iter().find(|(_, it)| it.name == *treatment) {
         push_part(&mut text, width, "costs", known.cost);
     }
+    for (i, writer) in run.writers.iter().enumerate() {
+        let name = if i == 0 { "also sets" } else { "" };
+        push_part(&mut text, width, name, writer);
+    }
     let asked = format!(
         "by {}, {}",
         run.trigger.name(),

@@ -12,6 +12,7 @@ use std::{
 use tracing::{error, info, warn};
 
 use super::{
+    foreign::Values,
     guard::{Guard, Refusal},
     journal::Journal,
     policy::{AtExit, Policy},
@@ -101,6 +102,8 @@ pub struct Engine {
     paused: bool,
     /// Whether the agent has left: nothing begins any more.
     left: bool,
+    /// What is known of the values that treatments would change.
+    values: Values,
     /// When each kind of finding was there last, seconds since boot.
     found: BTreeMap<String, f64>,
     /// What was refused to the agent itself, so that it is said once.
@@ -136,6 +139,7 @@ impl Engine {
             counts: TreatmentCounts::default(),
             paused: false,
             left: false,
+            values: Values::default(),
             found: BTreeMap::new(),
             logged: BTreeSet::new(),
         };
@@ -183,9 +187,33 @@ impl Engine {
     ///
     /// The first reason against it; nothing is changed then.
     pub fn ask(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<AskOutcome, Refusal> {
-        let decision = self.decide(ask, report, now);
+        let mut decision = self.decide(ask, report, now);
+        self.name_writers(&mut decision);
         self.count(ask, &decision);
         decision
+    }
+
+    /// Who else may write the keys. To look for them takes a look at each process.
+    fn name_writers(&self, decision: &mut Result<AskOutcome, Refusal>) {
+        match decision {
+            Ok(AskOutcome::Would(run)) => run.writers = self.writers_of(&run.changes),
+            Err(Refusal::Foreign(write)) => write.writers = self.writer.likely_writers(write.key()),
+            Ok(AskOutcome::Begun(_)) | Err(_) => {}
+        }
+    }
+
+    /// Programs and files that are known to set these keys, and what earlier runs met.
+    fn writers_of(&self, changes: &[Change]) -> Vec<String> {
+        let keys: BTreeSet<_> = changes.iter().map(|change| change.key.as_str()).collect();
+        let known = keys.iter().flat_map(|key| {
+            let writers = self.writer.likely_writers(key).into_iter();
+            writers.map(move |writer| format!("{key}: {writer}"))
+        });
+        let met = self.runs.iter().rev().find(|run| {
+            run.state == RunState::Overridden && keys.iter().any(|key| run.has_key(key))
+        });
+        let met = met.map(|run| format!("treatment {} met another writer: {}", run.id, run.why));
+        known.chain(met).collect()
     }
 
     /// What was begun is counted as it goes.
@@ -244,6 +272,7 @@ impl Engine {
             ask,
             boot: &self.boot,
             now,
+            values: &self.values,
         };
         let (mut possible, mut against) = (None, None);
         for proposal in ask.selects(ailment) {
@@ -323,6 +352,7 @@ impl Engine {
             ending: None,
             reapplied: 0,
             before: HealthSnapshot::of(report),
+            writers: Vec::new(),
         }
     }
 
@@ -331,6 +361,14 @@ impl Engine {
         self.look(&mut run.changes)?;
         if run.changes.is_empty() {
             return Err(Refusal::Nothing);
+        }
+        run.writers = self.writers_of(&run.changes);
+        for writer in &run.writers {
+            warn!(
+                id = run.id,
+                treatment = run.treatment,
+                "may be set back: {writer}"
+            );
         }
         self.record(&run, now)
             .map_err(|error| Refusal::Journal(format!("{error:#}")))?;
@@ -359,17 +397,17 @@ impl Engine {
         Ok(())
     }
 
-    fn write(&self, index: usize) -> Result<(), String> {
-        let changes = &self.runs[index].changes;
-        changes
-            .iter()
-            .try_for_each(|change| self.put(change, change.to))
+    fn write(&mut self, index: usize) -> Result<(), String> {
+        let changes = self.runs[index].changes.clone();
+        let mut changes = changes.iter();
+        changes.try_for_each(|change| self.put(change, change.to))
     }
 
     /// Writes a value, and sees whether the kernel has taken it: one vendor's once
     /// shifted the table of these sysctls by one.
-    fn put(&self, change: &Change, value: u64) -> Result<(), String> {
+    fn put(&mut self, change: &Change, value: u64) -> Result<(), String> {
         let target = target(change);
+        self.values.wrote(target, value);
         self.writer
             .write(target, value)
             .map_err(|error| error.to_string())?;
@@ -428,6 +466,7 @@ impl Engine {
         for index in self.active() {
             self.watch(index, report, now);
         }
+        self.observe(report);
         let ailments: BTreeSet<_> = self
             .treatments
             .iter()
@@ -435,6 +474,18 @@ impl Engine {
             .collect();
         for ailment in ailments {
             self.treat_by_itself(ailment, report, now);
+        }
+    }
+
+    /// Learns from the report what others write. What is treated is watched in its run.
+    fn observe(&mut self, report: &NodeReport) {
+        let proposals = report.ailments.iter().flat_map(|it| &it.proposals);
+        for change in proposals.flat_map(|it| &it.changes) {
+            let touched = std::slice::from_ref(change);
+            let mut active = self.runs.iter().filter(|run| run.is_active());
+            if !active.any(|run| run.touches(touched)) {
+                self.values.saw(change);
+            }
         }
     }
 
@@ -494,6 +545,7 @@ impl Engine {
                     }
                 }
                 Ok(Some(value)) => {
+                    self.saw_another(&change, value);
                     let likely_writers = self.likely_writers(&change);
                     let why = format!(
                         "another program set {} to {value}{likely_writers}",
@@ -508,6 +560,10 @@ impl Engine {
         true
     }
 
+    fn saw_another(&mut self, change: &Change, value: u64) {
+        self.values.observe(&change.key, change.netns, value);
+    }
+
     /// Who may have changed it.
     fn likely_writers(&self, change: &Change) -> String {
         match self.writer.likely_writers(&change.key).join("; ") {
@@ -520,6 +576,7 @@ impl Engine {
     fn reapply(&mut self, index: usize, i: usize, found: u64, now: Now) -> bool {
         let change = self.runs[index].changes[i].clone();
         if !change.absent {
+            self.saw_another(&change, found);
             let run = &self.runs[index];
             self.counts.drift(&run.treatment);
             if run.reapplied >= self.policy.reapply {
@@ -587,8 +644,8 @@ impl Engine {
             warn!(id = self.runs[index].id, "not extended: {error:#}");
             return;
         }
-        for change in &self.runs[index].changes[before..] {
-            match self.put(change, change.to) {
+        for change in self.runs[index].changes[before..].to_vec() {
+            match self.put(&change, change.to) {
                 Ok(()) => info!(id = self.runs[index].id, "extended: {change}"),
                 Err(error) => warn!(id = self.runs[index].id, "not extended: {error}"),
             }
@@ -605,7 +662,7 @@ impl Engine {
             intent: Intent::AsConfigured,
             force: false,
         };
-        let decision = self.decide(&ask, report, now);
+        let mut decision = self.decide(&ask, report, now);
         let saying = match &decision {
             Ok(AskOutcome::Would(run)) => {
                 let Run {
@@ -629,7 +686,11 @@ impl Engine {
         };
         if self.logged.insert((ailment, saying.0)) {
             self.count(&ask, &decision);
-            info!(ailment, "{}", saying.1);
+            self.name_writers(&mut decision);
+            match &decision {
+                Err(refusal) => info!(ailment, "not treated: {refusal}"),
+                Ok(_) => info!(ailment, "{}", saying.1),
+            }
         }
     }
 
@@ -679,6 +740,7 @@ impl Engine {
             match self.restore(&change) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
+                    self.saw_another(&change, found);
                     state = RunState::Overridden;
                     why = format!("{why}; {} is {found} now, and was left so", change.key);
                 }
@@ -699,7 +761,7 @@ impl Engine {
     }
 
     /// What is there instead, where it is not ours any more.
-    fn restore(&self, change: &Change) -> Result<Option<u64>, String> {
+    fn restore(&mut self, change: &Change) -> Result<Option<u64>, String> {
         match self.writer.read(target(change)) {
             Ok(None) => Ok(None),
             Ok(Some(now)) if now == change.from => Ok(None),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{
     engine::{Ask, Now},
+    foreign::{ForeignWrite, Values},
     policy::{Mode, Policy},
 };
 
@@ -28,6 +29,8 @@ pub enum Refusal {
     NoTreatment(String),
     /// It would do harm, or no good.
     Unsafe(String),
+    /// Somebody else has written a key of it since the agent began.
+    Foreign(ForeignWrite),
     /// All is set already.
     Nothing,
     /// What it would write is not allowed, whatever the configuration says.
@@ -75,6 +78,7 @@ impl Refusal {
             | Self::Off(_)
             | Self::NoTreatment(_)
             | Self::Unsafe(_)
+            | Self::Foreign(_)
             | Self::Nothing
             | Self::OutOfRange(_)
             | Self::CoolDown { .. }
@@ -93,6 +97,7 @@ impl Refusal {
             Self::NotMeasured(_) => "not_measured",
             Self::NoTreatment(_) => "no_treatment",
             Self::Unsafe(_) => "unsafe",
+            Self::Foreign(_) => "foreign_write",
             Self::Nothing => "nothing_to_do",
             Self::OutOfRange(_) => "out_of_range",
             Self::Healthy(_) => "healthy",
@@ -108,7 +113,7 @@ impl Refusal {
     }
 
     /// All that labels call one.
-    pub const REASONS: [&'static str; 14] = [
+    pub const REASONS: [&'static str; 15] = [
         "journal",
         "unknown",
         "paused",
@@ -117,6 +122,7 @@ impl Refusal {
         "not_measured",
         "no_treatment",
         "unsafe",
+        "foreign_write",
         "nothing_to_do",
         "out_of_range",
         "healthy",
@@ -149,6 +155,10 @@ impl fmt::Display for Refusal {
                  `nodemedic check`"
             ),
             Self::Unsafe(objection) => f.write_str(objection),
+            Self::Foreign(write) => write!(
+                f,
+                "{write}, so it is left alone; `nodemedic treat --force` ignores that"
+            ),
             Self::Nothing => f.write_str("all is set already"),
             Self::OutOfRange(changes) => write!(f, "not within what is ever allowed: {changes}"),
             Self::Healthy(ailment) => write!(
@@ -178,6 +188,7 @@ pub(super) struct Guard<'a> {
     pub(super) ask: &'a Ask,
     pub(super) boot: &'a str,
     pub(super) now: Now,
+    pub(super) values: &'a Values,
 }
 
 impl Guard<'_> {
@@ -200,6 +211,7 @@ impl Guard<'_> {
             let changes: Vec<_> = proposal.changes.iter().map(ToString::to_string).collect();
             return Err(Refusal::OutOfRange(changes.join(", ")));
         }
+        self.untouched(proposal)?;
         self.alone(proposal)?;
         self.rested(treatment.name)?;
         self.seldom()
@@ -219,6 +231,14 @@ impl Guard<'_> {
             Ok(())
         } else {
             Err(Refusal::Healthy(ailment.name.clone()))
+        }
+    }
+
+    /// Two that write one key take turns, and neither has what it wants.
+    fn untouched(&self, proposal: &Proposal) -> Result<(), Refusal> {
+        match self.values.foreign(&proposal.changes) {
+            Some(write) if !self.ask.force => Err(Refusal::Foreign(write.clone())),
+            Some(_) | None => Ok(()),
         }
     }
 

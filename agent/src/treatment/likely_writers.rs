@@ -1,11 +1,11 @@
 //! Who may have written a sysctl. The kernel does not tell; programs that are known to write
 //! sysctls, and files that set them, do.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 /// Programs, as `/proc/PID/comm` has them, and the beginnings of the keys that they write when they
 /// start, or again and again.
-const WRITERS: [(&str, &[&str]); 8] = [
+const WRITERS: [(&str, &[&str]); 14] = [
     // pkg/proxy/ipvs/proxier.go and cmd/kube-proxy/app/conntrack.go of Kubernetes
     (
         "kube-proxy",
@@ -15,7 +15,28 @@ const WRITERS: [(&str, &[&str]); 8] = [
     ("keepalived", &["net.ipv4.vs."]),
     ("cilium-agent", &["net."]),
     ("calico-node", &["net."]),
+    // pkg/koordlet/qosmanager/plugins/sysreconcile of Koordinator: again and again
+    (
+        "koordlet",
+        &["vm.watermark_scale_factor", "vm.min_free_kbytes"],
+    ),
+    ("katalyst-agent", &["vm.", "net.ipv4.tcp_mem"]),
+    // TuneD, alone and of OpenShift's Node Tuning Operator; a name has 15 bytes
     ("tuned", &[""]),
+    ("openshift-tuned", &[""]),
+    ("cluster-node-tu", &[""]),
+    // Tunes the network's buffers and tables while it runs
+    ("bpftune", &["net."]),
+    // pkg/kubelet/cm/container_manager_linux.go, with protectKernelDefaults off
+    (
+        "kubelet",
+        &[
+            "vm.overcommit_memory",
+            "vm.panic_on_oom",
+            "kernel.panic",
+            "kernel.keys.root_max",
+        ],
+    ),
     ("sysctl", &[""]),
     ("systemd-sysctl", &[""]),
 ];
@@ -29,9 +50,18 @@ const FOLDERS: [&str; 4] = [
 ];
 const FILE: &str = "etc/sysctl.conf";
 
+/// The files of the node, as a container sees them that shares its processes.
+const NODE: &str = "/proc/1/root";
+
 /// Those that are on this node, as sentences. What cannot be read names nobody.
 pub(super) fn likely_writers(key: &str) -> Vec<String> {
-    writers_below(Path::new("/"), key)
+    let mut found = writers_below(Path::new("/"), key);
+    let same = |path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
+    let is_node = matches!((same("/"), same(NODE)), (Ok(own), Ok(node)) if own == node);
+    if !is_node {
+        found.extend(files(Path::new(NODE), key));
+    }
+    found
 }
 
 fn writers_below(root: &Path, key: &str) -> Vec<String> {

@@ -13,6 +13,7 @@
 //! asks [`crate::kernel::sysctl`] to write.
 
 mod engine;
+mod foreign;
 mod guard;
 mod journal;
 mod likely_writers;

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     const LINUX_5_10: &str = "\
-entries  searched found new invalid ignore delete delete_list insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart
+entries  clashres found new invalid ignore delete delete_list insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart
 0000001f  00000000 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000002 00000003 00000010 00000000  00000000 00000000 00000000 00000000
 0000001f  00000000 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000001 00000001 00000001 00000000  00000000 00000000 00000000 00000000
 ";
@@ -160,6 +160,7 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
             early_drop: counter([16, 1]),
             insert_failed: counter([2, 1]),
             invalid: counter([1, 1]),
+            clash_resolved: counter([0, 0]),
             ..Stat::default()
         };
         assert_eq!(parse(LINUX_5_10), Some(wanted));
