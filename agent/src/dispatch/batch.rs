@@ -2,9 +2,9 @@
 
 use super::{
     AgentAddress, AgentPoll,
-    poll::{Agent, AgentState},
+    poll::{Agent, AgentState, Found, listed},
 };
-use crate::webhook::{Alert, AlertOutcome, Decision, Status, node};
+use crate::webhook::{Alert, AlertOutcome, Decision, NodeLabel, Status, node};
 
 /// The alerts of one agent.
 #[derive(Clone, Debug)]
@@ -82,25 +82,41 @@ fn address<'c>(
     labels: &[String],
     poll: &'c AgentPoll,
 ) -> Result<(&'c AgentAddress, &'c str, bool), Box<AlertOutcome>> {
-    let Some(label) = node(labels, &alert.labels) else {
+    let Some(NodeLabel { label, value }) = node(labels, &alert.labels) else {
         let looked_at = labels.join(", ");
         let why = format!("none of its labels names a node; looked at are {looked_at}");
         return Err(Box::new(AlertOutcome::on(alert, Decision::NoNode, why)));
     };
-    let rule = |decision, why: &str| Err(Box::new(on(alert, label, decision, why)));
-    match (poll.find(label), poll.nameless()) {
-        (Some(agent), _) => match &agent.state {
-            AgentState::Reachable { node, treats } => Ok((&agent.address, node, *treats)),
-            AgentState::Unreachable { why } => rule(Decision::Unreachable, why),
-        },
-        (None, Some(Agent { address, .. })) => rule(
-            Decision::Unreachable,
-            &format!(
-                "no agent that answers is of it; {} does not",
-                address.name()
-            ),
-        ),
-        (None, None) => rule(Decision::UnknownNode, "no agent is of it"),
+    let rule = |decision, why: &str| Err(Box::new(on(alert, value, decision, why)));
+    let agent = match poll.find(value) {
+        Found::One(agent) => agent,
+        Found::Many(agents) => {
+            let why = format!(
+                "its label {label} is {value:?}, and more than one agent has this name: {}",
+                listed(&agents)
+            );
+            return rule(Decision::UnknownNode, &why);
+        }
+        Found::None => {
+            let why = format!(
+                "its label {label} is {value:?}, and no agent that answers has this name or \
+                 address"
+            );
+            return match poll.nameless() {
+                Some(Agent { address, .. }) => rule(
+                    Decision::Unreachable,
+                    &format!("{why}; {} does not", address.name()),
+                ),
+                None => rule(
+                    Decision::UnknownNode,
+                    &format!("{why}; the agents are {}", poll.names()),
+                ),
+            };
+        }
+    };
+    match &agent.state {
+        AgentState::Reachable { node, treats, .. } => Ok((&agent.address, node, *treats)),
+        AgentState::Unreachable { why } => rule(Decision::Unreachable, why),
     }
 }
 
@@ -117,6 +133,7 @@ mod tests {
             status,
             labels,
             starts_at: "now".to_owned(),
+            ends_at: None,
             fingerprint: "f".to_owned(),
         }
     }
@@ -172,6 +189,30 @@ mod tests {
             Decision::Unreachable,
         ];
         assert_eq!(sorted(&alerts, with_a_nameless).1, wanted);
+    }
+
+    #[test]
+    fn an_alert_that_fits_nobody_names_the_label() {
+        let agents = vec![
+            agent(None, there("a.x.example", false)),
+            agent(None, there("a.y.example", false)),
+        ];
+        let alerts = ["b", "a"].map(|node| alert(Status::Firing, node));
+        let labels = ["node".to_owned()];
+        let (batches, outcomes) = sort(&alerts, &labels, &AgentPoll::of(agents));
+        assert!(batches.is_empty());
+        for (outcome, label) in outcomes
+            .iter()
+            .zip(["label node is \"b\"", "label node is \"a\""])
+        {
+            assert_eq!(outcome.decision, Decision::UnknownNode);
+            assert!(outcome.why.contains(label), "{}", outcome.why);
+            assert!(
+                outcome.why.contains("a.x.example, a.y.example"),
+                "{}",
+                outcome.why
+            );
+        }
     }
 
     #[test]

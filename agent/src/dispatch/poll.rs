@@ -1,6 +1,6 @@
 //! How all agents are.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use hyper::StatusCode;
@@ -9,7 +9,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::AgentAddress;
-use crate::{http::Client, model::RunState, webhook::is_called};
+use crate::{
+    http::Client,
+    model::RunState,
+    webhook::{Fit, fit},
+};
 
 /// Agents that are asked at a time.
 const AT_ONCE: usize = 32;
@@ -28,7 +32,20 @@ pub struct AgentPoll {
 #[derive(Clone, Debug)]
 pub(super) struct Agent {
     pub(super) address: AgentAddress,
+    /// What its other addresses call it, where it has more than one.
+    pub(super) also_called: Vec<String>,
     pub(super) state: AgentState,
+}
+
+/// The agent of a node that an alert names.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    /// This one.
+    One(&'a Agent),
+    /// More than one fits as well, and nobody knows which is meant.
+    Many(Vec<&'a Agent>),
+    /// None fits.
+    None,
 }
 
 /// How an agent is.
@@ -38,6 +55,8 @@ pub(super) enum AgentState {
     Reachable {
         /// What its report calls the node.
         node: String,
+        /// The names and addresses that its report has beside that.
+        also_called: Vec<String>,
         /// Whether a treatment is active.
         treats: bool,
     },
@@ -52,6 +71,8 @@ pub(super) enum AgentState {
 #[derive(Deserialize)]
 struct Report {
     node: String,
+    #[serde(default)]
+    also_called: Vec<String>,
     treatments: Vec<Run>,
 }
 
@@ -69,22 +90,23 @@ impl AgentPoll {
             let state = state.unwrap_or_else(|_| AgentState::Unreachable {
                 why: "there are too many agents that do not answer".to_owned(),
             });
-            Agent { address, state }
+            Agent::new(address, state)
         });
         let agents: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
         Self::of(agents)
     }
 
-    /// An agent that has two addresses is one.
+    /// An agent that has two addresses is one, and known by both.
     pub(super) fn of(agents: Vec<Agent>) -> Self {
-        let mut seen = BTreeSet::new();
-        let is_new = |agent: &Agent| match &agent.state {
-            AgentState::Reachable { node, .. } => seen.insert(node.clone()),
-            AgentState::Unreachable { .. } => true,
-        };
-        Self {
-            agents: agents.into_iter().filter(is_new).collect(),
+        let mut kept: Vec<Agent> = Vec::new();
+        for agent in agents {
+            let same = |it: &&mut Agent| it.node().is_some() && it.node() == agent.node();
+            match kept.iter_mut().find(same) {
+                Some(first) => first.also_called.extend(agent.hosts().map(str::to_owned)),
+                None => kept.push(agent),
+            }
         }
+        Self { agents: kept }
     }
 
     /// How many agents there are.
@@ -106,20 +128,31 @@ impl AgentPoll {
         self.agents.iter().filter(|agent| is(&agent.state)).count()
     }
 
-    /// The agent of a node, as an alert names it; by what it says, else by what the
-    /// configuration calls it.
-    pub(super) fn find(&self, label: &str) -> Option<&Agent> {
-        let by_itself = self.agents.iter().find(|agent| match &agent.state {
-            AgentState::Reachable { node, .. } => is_called(label, node),
-            AgentState::Unreachable { .. } => false,
-        });
-        by_itself.or_else(|| {
-            let named = |agent: &&Agent| {
-                let node = agent.address.node.as_deref();
-                node.is_some_and(|node| is_called(label, node))
-            };
-            self.agents.iter().find(named)
-        })
+    /// The agent of a node, as an alert names it: the one that it fits best by what the agent
+    /// reports, what the configuration calls it, and the addresses at which it is asked.
+    pub(super) fn find(&self, label: &str) -> Found<'_> {
+        let fits = |agent: &'_ Agent| fit(label, &agent.called());
+        let best = self.agents.iter().map(fits).max().unwrap_or(Fit::No);
+        if best == Fit::No {
+            return Found::None;
+        }
+        let of_best = self.agents.iter().filter(|agent| fits(agent) == best);
+        let mut of_best: Vec<_> = of_best.collect();
+        // What an agent says of itself is worth more than what the configuration calls another.
+        let by_itself =
+            |agent: &&Agent| agent.node().is_some_and(|node| fit(label, &[node]) == best);
+        if of_best.len() > 1 && of_best.iter().filter(|agent| by_itself(agent)).count() == 1 {
+            of_best.retain(by_itself);
+        }
+        match of_best[..] {
+            [one] => Found::One(one),
+            _ => Found::Many(of_best),
+        }
+    }
+
+    /// What the first few agents are called, for a message.
+    pub(super) fn names(&self) -> String {
+        listed(&self.agents.iter().collect::<Vec<_>>())
     }
 
     /// An agent of which nobody knows what node it is.
@@ -131,9 +164,72 @@ impl AgentPoll {
     }
 }
 
+/// What agents are called, for a message.
+pub(super) fn listed(agents: &[&Agent]) -> String {
+    const LISTED: usize = 5;
+    let name = |agent: &&Agent| match agent.node() {
+        Some(node) => node.to_owned(),
+        None => agent.address.name(),
+    };
+    let mut names: Vec<_> = agents.iter().take(LISTED).map(name).collect();
+    if agents.len() > LISTED {
+        names.push(format!("{} more", agents.len() - LISTED));
+    }
+    match names.is_empty() {
+        true => "none".to_owned(),
+        false => names.join(", "),
+    }
+}
+
+impl Agent {
+    pub(super) fn new(address: AgentAddress, state: AgentState) -> Self {
+        Self {
+            address,
+            also_called: Vec::new(),
+            state,
+        }
+    }
+
+    /// What its report calls its node.
+    fn node(&self) -> Option<&str> {
+        match &self.state {
+            AgentState::Reachable { node, .. } => Some(node),
+            AgentState::Unreachable { .. } => None,
+        }
+    }
+
+    /// Where it is asked. By a loopback address the node is not meant: each has one.
+    fn hosts(&self) -> impl Iterator<Item = &str> {
+        let AgentAddress {
+            report, webhook, ..
+        } = &self.address;
+        let hosts = [&report.host, &webhook.host].map(String::as_str);
+        let is_own = |host: &&str| match host.parse::<IpAddr>() {
+            Ok(address) => !address.is_loopback(),
+            Err(_) => !host.eq_ignore_ascii_case("localhost"),
+        };
+        hosts.into_iter().filter(is_own)
+    }
+
+    /// All its names and addresses.
+    fn called(&self) -> Vec<&str> {
+        let reported: &[String] = match &self.state {
+            AgentState::Reachable { also_called, .. } => also_called,
+            AgentState::Unreachable { .. } => &[],
+        };
+        let named = self.node().into_iter().chain(self.address.node.as_deref());
+        let others = reported.iter().chain(&self.also_called).map(String::as_str);
+        named.chain(others).chain(self.hosts()).collect()
+    }
+}
+
 async fn ask(client: &Client, address: &AgentAddress) -> AgentState {
     match report(client, address).await {
-        Ok(Report { node, treatments }) => {
+        Ok(Report {
+            node,
+            also_called,
+            treatments,
+        }) => {
             let active = |it: &Run| {
                 matches!(
                     it.state,
@@ -141,13 +237,21 @@ async fn ask(client: &Client, address: &AgentAddress) -> AgentState {
                 )
             };
             let treats = treatments.iter().any(active);
-            if address.node.as_ref().is_some_and(|named| *named != node) {
+            if address
+                .node
+                .as_ref()
+                .is_some_and(|named| fit(named, &[&node]) == Fit::No)
+            {
                 warn!(
                     named = address.node,
                     node, "an agent calls itself otherwise"
                 );
             }
-            AgentState::Reachable { node, treats }
+            AgentState::Reachable {
+                node,
+                also_called,
+                treats,
+            }
         }
         Err(why) => {
             debug!(agent = address.name(), "unreachable: {why}");
@@ -179,12 +283,17 @@ pub(super) mod tests {
         let text = format!("{} http://a:1 http://a:2", named.unwrap_or("x"));
         let mut address = AgentAddress::try_from(text).unwrap();
         address.node = named.map(str::to_owned);
-        Agent { address, state }
+        Agent::new(address, state)
     }
 
     pub(crate) fn there(node: &str, treats: bool) -> AgentState {
+        also(node, &[], treats)
+    }
+
+    pub(crate) fn also(node: &str, also_called: &[&str], treats: bool) -> AgentState {
         AgentState::Reachable {
             node: node.to_owned(),
+            also_called: also_called.iter().map(|it| (*it).to_owned()).collect(),
             treats,
         }
     }
@@ -194,6 +303,60 @@ pub(super) mod tests {
         AgentState::Unreachable { why }
     }
 
+    fn standing(poll: &AgentPoll, label: &str) -> Option<AgentState> {
+        match poll.find(label) {
+            Found::One(agent) => Some(agent.state.clone()),
+            Found::Many(agents) => panic!("{label}: {agents:?}"),
+            Found::None => None,
+        }
+    }
+
+    fn at(host: &str, named: Option<&str>, state: AgentState) -> Agent {
+        let text = format!("x http://{host}:19110 http://{host}:19111");
+        let mut address = AgentAddress::try_from(text).unwrap();
+        address.node = named.map(str::to_owned);
+        Agent::new(address, state)
+    }
+
+    #[test]
+    fn an_agent_is_found_by_its_addresses() {
+        let a = also("node-a", &["host-a.example.com", "192.0.2.1"], false);
+        let poll = AgentPoll::of(vec![
+            at("10.0.0.1", None, a.clone()),
+            at("[2001:db8::1]", None, a.clone()),
+            at("10.0.0.2", None, gone()),
+            at("127.0.0.1", Some("node-c"), there("node-c", false)),
+            at("127.0.0.1", Some("node-d"), there("node-d", false)),
+        ]);
+        assert_eq!(poll.known(), 4);
+        for label in [
+            "10.0.0.1:9100",
+            "[2001:DB8::1]:9100",
+            "192.0.2.1:9100",
+            "HOST-A",
+        ] {
+            assert_eq!(standing(&poll, label), Some(a.clone()), "{label}");
+        }
+        assert_eq!(standing(&poll, "10.0.0.2:9100"), Some(gone()));
+        for label in ["10.0.0.3:9100", "127.0.0.1:9100", "localhost:19110"] {
+            assert_eq!(standing(&poll, label), None, "{label}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_two_agents_have_means_neither() {
+        let poll = AgentPoll::of(vec![
+            agent(None, there("node-1.a.example", false)),
+            agent(None, there("node-1.b.example", false)),
+            agent(Some("node-3"), there("node-2", false)),
+            agent(Some("node-4"), there("node-3", false)),
+        ]);
+        assert!(matches!(poll.find("node-1"), Found::Many(agents) if agents.len() == 2));
+        let b = there("node-1.b.example", false);
+        assert_eq!(standing(&poll, "Node-1.b.example:9100"), Some(b));
+        assert_eq!(standing(&poll, "node-3"), Some(there("node-3", false)));
+    }
+
     #[test]
     fn an_agent_is_found_by_what_it_says_and_else_by_what_it_is_called() {
         let poll = AgentPoll::of(vec![
@@ -201,11 +364,10 @@ pub(super) mod tests {
             agent(Some("node-8"), gone()),
             agent(None, there("node-9", false)),
         ]);
-        let standing = |label| poll.find(label).map(|agent| agent.state.clone());
-        assert_eq!(standing("node-7:19110"), Some(there("node-7", true)));
-        assert_eq!(standing("node-8"), Some(gone()));
-        assert_eq!(standing("node-9"), Some(there("node-9", false)));
-        assert_eq!(standing("node-10"), None);
+        assert_eq!(standing(&poll, "node-7:19110"), Some(there("node-7", true)));
+        assert_eq!(standing(&poll, "node-8"), Some(gone()));
+        assert_eq!(standing(&poll, "NODE-9"), Some(there("node-9", false)));
+        assert_eq!(standing(&poll, "node-10"), None);
         assert!(poll.nameless().is_none());
         assert_eq!(
             (poll.known(), poll.treating(), poll.unreachable()),

@@ -8,6 +8,7 @@ mod collect;
 mod config;
 pub mod conntrack;
 pub mod facts;
+pub mod interfaces;
 pub mod ipvs;
 mod kallsyms;
 pub mod machine;

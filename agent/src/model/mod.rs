@@ -24,5 +24,5 @@ pub use names::DirectoryReport;
 pub use needs::{Function, KernelObject, MemberPath, Needs};
 pub use probe::{Missing, ProbeReport, ProgramStats, missing_by_probe};
 pub use report::{AilmentReport, Coverage, Errors, NodeReport, Reports, Snapshot, VERSION};
-pub use run::{Change, Ending, Run, RunState, Trigger};
+pub use run::{Change, Ending, Resolution, Run, RunState, Trigger};
 pub use treatment::{Bound, LONGEST, Proposal, Registry, Switch, Treatment};

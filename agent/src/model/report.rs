@@ -23,6 +23,9 @@ pub struct NodeReport {
     pub agent: String,
     /// Host name of the node, or what the configuration calls it.
     pub node: String,
+    /// Its host name, where that is another, and its addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_called: Vec<String>,
     /// When the tick ended, seconds since the epoch.
     pub unix_seconds: f64,
     /// Release of the running kernel, as `uname -r` has it.
@@ -236,6 +239,7 @@ mod tests {
             version: VERSION,
             agent: String::new(),
             node: String::new(),
+            also_called: Vec::new(),
             unix_seconds: 0.0,
             kernel: String::new(),
             ailments: ailments.iter().map(ailment).collect(),

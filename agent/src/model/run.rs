@@ -68,9 +68,23 @@ pub enum Trigger {
     Alert {
         /// Its fingerprint.
         fingerprint: String,
-        /// When it began, as the payload has it.
+        /// When it began, as the payload that began the run has it.
         starts_at: String,
+        /// The latest time at which it is known to have begun again or to have ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<String>,
     },
+}
+
+/// An alert that is resolved, as a payload has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// When it began.
+    pub starts_at: String,
+    /// When it ended; an old sender may not say.
+    pub ends_at: Option<String>,
 }
 
 /// How far a run is.
@@ -196,28 +210,65 @@ impl Change {
 impl Trigger {
     /// Whether it is the same alert, which may have come back since.
     pub fn is_alert_of(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Alert { fingerprint, .. },
-                Self::Alert {
-                    fingerprint: of, ..
-                },
-            ) => fingerprint == of,
+        matches!(other, Self::Alert { fingerprint, .. } if self.is_alert(fingerprint))
+    }
+
+    /// Whether it is the alert of this fingerprint.
+    pub fn is_alert(&self, of: &str) -> bool {
+        matches!(self, Self::Alert { fingerprint, .. } if fingerprint == of)
+    }
+
+    /// Whether an alert that fires is one that this run knows. Alertmanager merges the alerts of
+    /// two Prometheus servers and keeps the earliest start (alert/alert.go, `Merge`), so the
+    /// start of a firing may move back. One that began later is another firing.
+    pub fn knows(&self, firing: &Self) -> bool {
+        self.is_alert_of(firing)
+            && match (self.latest(), firing.latest()) {
+                (Some(known), Some(began)) => began <= known,
+                _ => self.starts_at() == firing.starts_at(),
+            }
+    }
+
+    /// Whether an alert that is resolved ends what this one has begun: it is the same one, and
+    /// ended no earlier than this one last began. Its start may be any of the merged alerts', or
+    /// its end, as Grafana 12 has it. A resolution that comes late ends no newer firing.
+    pub fn is_over_with(&self, resolved: &Resolution) -> bool {
+        let is_same = matches!(self, Self::Alert { starts_at, until: None, .. }
+            if *starts_at == resolved.starts_at);
+        let ended = self.latest().zip(resolved.at());
+        self.is_alert(&resolved.fingerprint)
+            && (is_same || ended.is_some_and(|(began, ended)| began <= ended))
+    }
+
+    /// Takes in that it began again, or ended, at a time. Whether that is news.
+    pub fn note(&mut self, at: &str) -> bool {
+        let latest = self.latest();
+        let is_later = instant(at).is_some_and(|at| latest.is_none_or(|latest| latest < at));
+        match self {
+            Self::Alert { until, .. } if is_later => {
+                *until = Some(at.to_owned());
+                true
+            }
             _ => false,
         }
     }
 
-    /// Whether an alert that is resolved ends what this one has begun: it is the same one, and
-    /// began no earlier. One that comes back before its group is due (`group_interval`) is never
-    /// told of as resolved, only the later one is; a resolved one that comes late ends no later one.
-    pub fn is_over_with(&self, resolved: &Self) -> bool {
-        let began = |trigger: &Self| match trigger {
-            Self::Alert { starts_at, .. } => starts_at.parse::<jiff::Timestamp>().ok(),
+    /// When an alert began.
+    pub fn starts_at(&self) -> Option<&str> {
+        match self {
+            Self::Alert { starts_at, .. } => Some(starts_at),
             Self::Manual { .. } | Self::Auto => None,
-        };
-        let later = began(self).zip(began(resolved));
-        self == resolved
-            || self.is_alert_of(resolved) && later.is_some_and(|(own, other)| own <= other)
+        }
+    }
+
+    /// The latest time that is known of an alert.
+    fn latest(&self) -> Option<jiff::Timestamp> {
+        match self {
+            Self::Alert {
+                starts_at, until, ..
+            } => instant(starts_at).max(until.as_deref().and_then(instant)),
+            Self::Manual { .. } | Self::Auto => None,
+        }
     }
 
     /// What labels call it.
@@ -228,6 +279,17 @@ impl Trigger {
             Self::Alert { .. } => "alert",
         }
     }
+}
+
+impl Resolution {
+    /// When the alert ended, or at the earliest.
+    fn at(&self) -> Option<jiff::Timestamp> {
+        instant(&self.starts_at).max(self.ends_at.as_deref().and_then(instant))
+    }
+}
+
+fn instant(text: &str) -> Option<jiff::Timestamp> {
+    text.parse().ok()
 }
 
 impl RunState {

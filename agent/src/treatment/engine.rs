@@ -167,6 +167,20 @@ impl Engine {
         found.any(|found| now.boot_seconds - found < LATELY)
     }
 
+    /// Takes in that the alert of a run has begun again, or ended, at a time, so that the next
+    /// agent knows it too. What cannot be recorded is known to this agent alone.
+    pub(super) fn note_alert(&mut self, id: u64, at: &str, now: Now) {
+        let Some(run) = self.runs.iter_mut().find(|run| run.id == id) else {
+            return;
+        };
+        if run.trigger.note(at) {
+            let run = run.clone();
+            if let Err(error) = self.record(&run, now) {
+                warn!(id, "that its alert fired again is not recorded: {error:#}");
+            }
+        }
+    }
+
     /// Why nothing can be begun, if so.
     pub fn trouble(&self) -> Option<String> {
         match &self.journal {

@@ -15,7 +15,7 @@ use tracing::error;
 use super::{Ask, AskOutcome, Engine, Now, Policy, Refusal, SysctlsAndSwitches};
 use crate::{
     kernel::sysctl,
-    model::{Ending, NodeReport, Registry, Reports, Run, TreatmentCounts, Trigger},
+    model::{Ending, NodeReport, Registry, Reports, Resolution, Run, TreatmentCounts},
     time::{since_boot, unix_seconds},
 };
 
@@ -49,6 +49,8 @@ pub enum Once {
 pub enum Resolved {
     /// It had begun nothing that is still active.
     Nothing,
+    /// What it had begun goes on, as it has fired again since it was resolved.
+    FiresAgain(Run),
     /// What it had begun, as it ended.
     Ended(Run),
     /// What it had begun goes on, as a finding of this kind is still there.
@@ -131,12 +133,16 @@ impl TreatmentService {
         let mut engine = self.engine();
         let mut known = engine.runs().iter().rev();
         let theirs = |run: &&Run| {
-            run.trigger == ask.trigger || run.is_active() && run.trigger.is_alert_of(&ask.trigger)
+            run.trigger.knows(&ask.trigger)
+                || run.is_active() && run.trigger.is_alert_of(&ask.trigger)
         };
-        if let Some(run) = known.find(theirs) {
-            return Ok(Once::Already(run.clone()));
-        }
         let (report, now) = (last.as_ref().map(|snapshot| &*snapshot.report), now());
+        if let Some(run) = known.find(theirs).cloned() {
+            if let Some(starts_at) = ask.trigger.starts_at().filter(|_| run.is_active()) {
+                engine.note_alert(run.id, starts_at, now);
+            }
+            return Ok(Once::Already(run));
+        }
         let decision = match report {
             Some(report) => engine.ask(ask, report, now),
             None => engine
@@ -166,15 +172,16 @@ impl TreatmentService {
     /// As [`Engine::undo`].
     pub fn resolve(
         &self,
-        trigger: &Trigger,
+        resolution: &Resolution,
         kind: Option<&str>,
         reports: &Reports,
     ) -> Result<Resolved, Refusal> {
         let last = reports.borrow().clone();
         let mut engine = self.engine();
-        let mut active = engine.runs().iter().filter(|run| run.is_active());
-        let Some(run) = active.find(|run| run.trigger.is_over_with(trigger)) else {
-            return Ok(Resolved::Nothing);
+        let active = || engine.runs().iter().filter(|run| run.is_active());
+        let Some(run) = active().find(|run| run.trigger.is_over_with(resolution)) else {
+            let fires = active().find(|run| run.trigger.is_alert(&resolution.fingerprint));
+            return Ok(fires.map_or(Resolved::Nothing, |run| Resolved::FiresAgain(run.clone())));
         };
         let report = last.as_ref().map(|snapshot| &*snapshot.report);
         if let (Some(kind), Some(report)) = (kind, report)
@@ -182,8 +189,11 @@ impl TreatmentService {
         {
             return Ok(Resolved::StillNeeded(run.clone(), other));
         }
-        let id = run.id;
-        let mut ended = engine.undo(Some(id), Ending::Resolved, now())?;
+        let (id, now) = (run.id, now());
+        if let Some(ends_at) = &resolution.ends_at {
+            engine.note_alert(id, ends_at, now);
+        }
+        let mut ended = engine.undo(Some(id), Ending::Resolved, now)?;
         Ok(ended.pop().map_or(Resolved::Nothing, Resolved::Ended))
     }
 

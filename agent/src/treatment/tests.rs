@@ -328,6 +328,7 @@ fn the_mode_says_who_may() {
     let alert = Trigger::Alert {
         fingerprint: "f".to_owned(),
         starts_at: "t".to_owned(),
+        until: None,
     };
     let hand = Trigger::Manual { uid: 0 };
     for (mode, trigger, begins) in [

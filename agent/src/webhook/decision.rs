@@ -126,6 +126,23 @@ impl AlertOutcome {
         self.fingerprint == alert.fingerprint && self.starts_at == alert.starts_at
     }
 
+    /// The line of the log that tells one that comes with every payload of a cluster.
+    pub fn whisper(&self) {
+        let Self {
+            alertname,
+            fingerprint,
+            starts_at,
+            decision,
+            why,
+            ..
+        } = self;
+        let decision = decision.name();
+        debug!(
+            alertname,
+            fingerprint, starts_at, "alert: {decision}: {why}"
+        );
+    }
+
     /// The line of the log that tells it.
     pub fn tell(&self, alert: &Alert) {
         let Self {
@@ -141,14 +158,8 @@ impl AlertOutcome {
         let (decision, ailment) = (decision.name(), alert.ailment());
         let (node, treatment) = (node.as_deref(), treatment.as_deref());
         match self.decision {
-            // These come with every payload of a cluster.
-            Decision::OtherNode => {
-                debug!(
-                    alertname,
-                    fingerprint, starts_at, "alert: {decision}: {why}"
-                );
-            }
             Decision::Failed
+            | Decision::OtherNode
             | Decision::NoNode
             | Decision::TooMany
             | Decision::UnknownNode

@@ -1,19 +1,32 @@
 //! Decides on alerts with the engine of this node.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::Mutex, task::spawn_blocking};
 
 use super::{
-    Alert, AlertOutcome, AlertTarget, Counts, Decision, Names, Payload, Receipt, Receiver, Status,
+    Alert, AlertOutcome, AlertTarget, Counts, Decision, Names, NodeLabel, Payload, Receipt,
+    Receiver, Status,
 };
 use crate::{
+    identity::Identity,
     model::{Reports, Run},
     treatment::{Ask, AskOutcome, Intent, NotNow, Once, Resolved, TreatmentService},
 };
 
 /// Alerts of this node in one payload that are decided on. It has some ten rules.
 const MOST_ALERTS: usize = 100;
+
+/// A receiver may send the alerts of a whole cluster to each agent: that one is of another node
+/// is warned about once in this time for each node, and no more often.
+const WARNED_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Other nodes that are told apart.
+const MOST_NODES: usize = 1_000;
 
 /// Decides on alerts of this node, one payload at a time: the engine blocks, and the
 /// threads for that are few.
@@ -29,8 +42,11 @@ struct Decider {
     service: Arc<TreatmentService>,
     reports: Reports,
     names: Names,
+    identity: Identity,
     undo_resolved: bool,
     counts: Arc<Counts>,
+    /// When it was last warned about an alert of a node.
+    warned: std::sync::Mutex<BTreeMap<String, Instant>>,
 }
 
 impl AlertHandler {
@@ -38,7 +54,7 @@ impl AlertHandler {
     pub fn new(
         service: Arc<TreatmentService>,
         reports: Reports,
-        names: Names,
+        (names, identity): (Names, Identity),
         undo_resolved: bool,
         counts: Arc<Counts>,
     ) -> Self {
@@ -46,8 +62,10 @@ impl AlertHandler {
             service,
             reports,
             names,
+            identity,
             undo_resolved,
             counts: Arc::clone(&counts),
+            warned: std::sync::Mutex::default(),
         };
         Self {
             decider: Arc::new(Mutex::new(decider)),
@@ -74,12 +92,16 @@ impl Decider {
     fn decide(&self, mut alerts: Vec<Alert>) -> Receipt<AlertOutcome> {
         alerts.sort_by_key(|alert| alert.status);
         let mut ours = 0;
+        let names = self.names.with(self.identity.also_called());
         let outcomes: Vec<_> = alerts
             .iter()
             .map(|alert| {
-                let outcome = self.rule(alert, &mut ours);
+                let outcome = self.rule(alert, &names, &mut ours);
                 self.counts.alert(outcome.decision);
-                outcome.tell(alert);
+                match outcome.decision == Decision::OtherNode && !self.is_news(&outcome) {
+                    true => outcome.whisper(),
+                    false => outcome.tell(alert),
+                }
                 outcome
             })
             .collect();
@@ -90,11 +112,27 @@ impl Decider {
         }
     }
 
-    fn rule(&self, alert: &Alert, ours: &mut usize) -> AlertOutcome {
-        match self.names.target(&alert.labels) {
+    /// Whether an alert of another node is the first of that node for a while.
+    fn is_news(&self, outcome: &AlertOutcome) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.retain(|_, at| at.elapsed() < WARNED_EVERY);
+        let is_news = warned.len() < MOST_NODES && !warned.contains_key(&outcome.why);
+        if is_news {
+            warned.insert(outcome.why.clone(), Instant::now());
+        }
+        is_news
+    }
+
+    fn rule(&self, alert: &Alert, names: &Names, ours: &mut usize) -> AlertOutcome {
+        match names.target(&alert.labels) {
             AlertTarget::ThisNode => {}
-            AlertTarget::OtherNode(node) => {
-                return AlertOutcome::on(alert, Decision::OtherNode, format!("it is of {node}"));
+            AlertTarget::OtherNode(NodeLabel { label, value }) => {
+                let why = format!(
+                    "its label {label} is {value:?}, and this node is {}; if they are the same, \
+                     list {value:?} in [webhook] node_names",
+                    names.own.join(", ")
+                );
+                return AlertOutcome::on(alert, Decision::OtherNode, why);
             }
             AlertTarget::Unknown => {
                 let labels = self.names.labels.join(", ");
@@ -118,6 +156,11 @@ impl Decider {
             let why = "the label ailment is missing";
             return AlertOutcome::on(alert, Decision::Refused, why);
         };
+        if alert.is_not_evaluated() {
+            let why =
+                "Grafana could not evaluate the rule, so the alert says nothing about the node";
+            return AlertOutcome::on(alert, Decision::Refused, why);
+        }
         let ask = Ask {
             ailment: ailment.to_owned(),
             treatment: alert.treatment().map(str::to_owned),
@@ -129,7 +172,7 @@ impl Decider {
         };
         match self.service.ask_once(&ask, &self.reports) {
             Ok(Once::Already(run)) => {
-                let which = match run.trigger == ask.trigger {
+                let which = match run.trigger.is_alert_of(&ask.trigger) {
                     true => "of this alert",
                     false => "against the same",
                 };
@@ -164,10 +207,17 @@ impl Decider {
         }
         match self
             .service
-            .resolve(&alert.trigger(), alert.kind(), &self.reports)
+            .resolve(&alert.resolution(), alert.kind(), &self.reports)
         {
             Ok(Resolved::Nothing) => {
                 AlertOutcome::on(alert, Decision::NothingToUndo, "nothing of it is active")
+            }
+            Ok(Resolved::FiresAgain(run)) => {
+                let why = format!(
+                    "this resolution is older than the firing that treatment {} is for",
+                    run.id
+                );
+                of_run(alert, Decision::NothingToUndo, &run, why)
             }
             Ok(Resolved::Ended(run)) => of_run(alert, Decision::Undone, &run, run.why.clone()),
             Ok(Resolved::StillNeeded(run, kind)) => {

@@ -32,12 +32,16 @@ impl Listener {
     ) -> anyhow::Result<Self> {
         let (gate, tls) = Gate::open(&config.gate())?;
         let server = Server::bind(config.listen, tls, "--webhook or [webhook] listen").await?;
-        let names = names(config, identity);
+        let names = Names {
+            labels: config.node_labels.clone(),
+            own: [vec![identity.node().to_owned()], config.node_names.clone()].concat(),
+            accept_unnamed: config.accept_unnamed,
+        };
         let counts = Arc::new(Counts::new(&OF_WEBHOOK));
         let handler = AlertHandler::new(
             service,
             reports,
-            names,
+            (names, identity.clone()),
             config.undo_resolved,
             Arc::clone(&counts),
         );
@@ -66,19 +70,5 @@ impl Listener {
     /// Takes no more connections, and waits for the decisions under way.
     pub async fn drain(self) {
         self.server.drain().await;
-    }
-}
-
-/// How alerts call this node.
-fn names(config: &Webhook, identity: &Identity) -> Names {
-    let own = if config.node_names.is_empty() {
-        vec![identity.node().to_owned()]
-    } else {
-        config.node_names.clone()
-    };
-    Names {
-        labels: config.node_labels.clone(),
-        own,
-        accept_unnamed: config.accept_unnamed,
     }
 }

@@ -27,7 +27,7 @@ pub use decision::{AlertOutcome, Decision};
 pub use handler::AlertHandler;
 pub use intake::{Intake, PATH, Receipt, Receiver};
 pub use listener::Listener;
-pub use names::{AlertTarget, Names, is_called, node};
+pub use names::{AlertTarget, Fit, Names, NodeLabel, fit, node};
 pub use payload::{Alert, Payload, Status};
 pub use settings::Webhook;
 

@@ -1,16 +1,25 @@
 //! Which node an alert is of.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// How alerts name nodes, and what they call this one.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The labels that may name a node, in this order.
     pub labels: Vec<String>,
-    /// What they call this node.
+    /// What they call this node: its names and its addresses.
     pub own: Vec<String>,
     /// Whether an alert that names no node is of this one.
     pub accept_unnamed: bool,
+}
+
+/// A label that names a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLabel<'a> {
+    /// Its name.
+    pub label: &'a str,
+    /// Its value.
+    pub value: &'a str,
 }
 
 /// Which node an alert is of.
@@ -18,42 +27,126 @@ pub struct Names {
 pub enum AlertTarget<'a> {
     /// This one.
     ThisNode,
-    /// Another, of this name.
-    OtherNode(&'a str),
+    /// Another, by this label.
+    OtherNode(NodeLabel<'a>),
     /// It does not say.
     Unknown,
 }
 
+/// How well a label fits a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// It means another node.
+    No,
+    /// The first part of the name is the same, and one of the two has no domain.
+    Unqualified,
+    /// It is the address, or the whole name.
+    Whole,
+}
+
 impl Names {
+    /// With more names and addresses of this node.
+    pub fn with(&self, more: Vec<String>) -> Self {
+        let mut names = self.clone();
+        names.own.extend(more);
+        names
+    }
+
     /// Which node an alert with these labels is of.
-    pub fn target<'a>(&self, labels: &'a BTreeMap<String, String>) -> AlertTarget<'a> {
+    pub fn target<'a>(&'a self, labels: &'a BTreeMap<String, String>) -> AlertTarget<'a> {
         match node(&self.labels, labels) {
             None if self.accept_unnamed => AlertTarget::ThisNode,
             None => AlertTarget::Unknown,
-            Some(node) if self.own.iter().any(|own| is_called(node, own)) => AlertTarget::ThisNode,
-            Some(node) => AlertTarget::OtherNode(node),
+            Some(node) => match fit(node.value, &self.own) {
+                Fit::Whole | Fit::Unqualified => AlertTarget::ThisNode,
+                Fit::No => AlertTarget::OtherNode(node),
+            },
         }
     }
 }
 
 /// The node that an alert names, as it names it.
-pub fn node<'a>(by: &[String], labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
-    let mut values = by.iter().filter_map(|label| labels.get(label));
-    values.find(|value| !value.is_empty()).map(String::as_str)
+pub fn node<'a>(by: &'a [String], labels: &'a BTreeMap<String, String>) -> Option<NodeLabel<'a>> {
+    let mut found = by.iter().filter_map(|label| {
+        let value = labels.get(label)?;
+        Some(NodeLabel { label, value })
+    });
+    found.find(|node| !node.value.is_empty())
 }
 
-/// Whether a label means this node: by its name, or its name with a port.
-pub fn is_called(label: &str, node: &str) -> bool {
-    label == node || without_port(label) == Some(node)
+/// How well a label fits a node of these names and addresses. Names are compared without case
+/// (RFC 4343; the kubelet makes the host name lower case), addresses as what they mean. A port,
+/// and a URL around a host, say nothing about the node.
+pub fn fit<S: AsRef<str>>(label: &str, own: &[S]) -> Fit {
+    let given = Host::of(label);
+    let own: Vec<_> = own.iter().map(|own| Host::of(own.as_ref())).collect();
+    if own.contains(&given) {
+        return Fit::Whole;
+    }
+    let Host::Name(given) = &given else {
+        return Fit::No;
+    };
+    let names = own.iter().filter_map(|host| match host {
+        Host::Name(name) if first(name) == first(given) => Some(name),
+        Host::Name(_) | Host::Address(_) => None,
+    });
+    let domains: Vec<bool> = names.map(|name| has_domain(name)).collect();
+    // Another domain is another node, though the first part is the same.
+    let is_other = has_domain(given) && domains.contains(&true);
+    match domains.is_empty() || is_other {
+        true => Fit::No,
+        false => Fit::Unqualified,
+    }
+}
+
+/// What names a node.
+#[derive(PartialEq, Eq)]
+enum Host {
+    /// `10.0.0.7` and `::ffff:10.0.0.7` are the same.
+    Address(IpAddr),
+    /// In lower case, without the dot of the root.
+    Name(String),
+}
+
+impl Host {
+    fn of(label: &str) -> Self {
+        let host = label.split_once("://").map_or(label, |(_, rest)| rest);
+        let host = host.split(['/', '?']).next().unwrap_or(host);
+        let address = |host: &str| {
+            let host = host.split('%').next().unwrap_or(host);
+            host.parse::<IpAddr>()
+                .ok()
+                .map(|address| address.to_canonical())
+        };
+        // An IPv6 address alone looks like a name with a port.
+        let host = match address(host) {
+            Some(address) => return Self::Address(address),
+            None => without_port(host).unwrap_or(host),
+        };
+        match address(host) {
+            Some(address) => Self::Address(address),
+            None => Self::Name(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
+        }
+    }
+}
+
+fn first(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+fn has_domain(name: &str) -> bool {
+    name.contains('.')
 }
 
 fn without_port(label: &str) -> Option<&str> {
+    let bare =
+        |host: &'_ str| -> Option<_> { host.strip_prefix('[')?.strip_suffix(']').map(str::len) };
+    if let Some(length) = bare(label) {
+        return Some(&label[1..=length]);
+    }
     let (host, port) = label.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    Some(bare.unwrap_or(host))
+    Some(bare(host).map_or(host, |length| &host[1..=length]))
 }
 
 #[cfg(test)]
@@ -63,7 +156,9 @@ mod tests {
     fn names(accept_unnamed: bool) -> Names {
         Names {
             labels: vec!["node".to_owned(), "instance".to_owned()],
-            own: vec!["node-7".to_owned(), "fe80::1".to_owned()],
+            own: ["node-7", "fe80::1", "10.0.0.7", "2001:db8::7"]
+                .map(str::to_owned)
+                .to_vec(),
             accept_unnamed,
         }
     }
@@ -73,6 +168,10 @@ mod tests {
         pairs
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect()
+    }
+
+    fn other<'a>(label: &'a str, value: &'a str) -> AlertTarget<'a> {
+        AlertTarget::OtherNode(NodeLabel { label, value })
     }
 
     #[test]
@@ -89,17 +188,10 @@ mod tests {
             ),
             (
                 &[("node", "node-8"), ("instance", "node-7")],
-                AlertTarget::OtherNode("node-8"),
+                other("node", "node-8"),
             ),
-            (&[("node", "node-70")], AlertTarget::OtherNode("node-70")),
-            (
-                &[("node", "Collector-7")],
-                AlertTarget::OtherNode("Collector-7"),
-            ),
-            (
-                &[("node", "node-7:http")],
-                AlertTarget::OtherNode("node-7:http"),
-            ),
+            (&[("node", "node-70")], other("node", "node-70")),
+            (&[("node", "node-7:http")], other("node", "node-7:http")),
             (&[("host", "node-7")], AlertTarget::Unknown),
             (&[], AlertTarget::Unknown),
         ] {
@@ -110,7 +202,45 @@ mod tests {
     #[test]
     fn an_alert_without_a_node_is_ours_if_so_configured() {
         assert_eq!(names(true).target(&labels(&[])), AlertTarget::ThisNode);
-        let other = labels(&[("node", "node-8")]);
-        assert_eq!(names(true).target(&other), AlertTarget::OtherNode("node-8"));
+        let of_other = labels(&[("node", "node-8")]);
+        assert_eq!(names(true).target(&of_other), other("node", "node-8"));
+    }
+
+    #[test]
+    fn a_label_fits_as_one_reads_it() {
+        use Fit::{No, Unqualified, Whole};
+        const SHORT: &[&str] = &["WORKER-01", "10.0.0.7", "2001:db8::7"];
+        const LONG: &[&str] = &["worker-01.example.com", "worker-01"];
+        for (label, own, is) in [
+            ("worker-01", SHORT, Whole),
+            ("Worker-01.", SHORT, Whole),
+            ("WORKER-01:9100", SHORT, Whole),
+            ("https://worker-01:6443/livez?verbose", SHORT, Whole),
+            ("WORKER-01.example.com:19110", SHORT, Unqualified),
+            ("worker-01.example.com.", LONG, Whole),
+            ("WORKER-01.Example.com:9100", LONG, Whole),
+            ("worker-01:9100", LONG, Whole),
+            ("worker-01", &["worker-01.example.com"], Unqualified),
+            ("10.0.0.7:9100", SHORT, Whole),
+            ("::ffff:10.0.0.7", SHORT, Whole),
+            ("[2001:DB8:0::7]:9100", SHORT, Whole),
+            ("[2001:db8::7]", SHORT, Whole),
+            ("2001:db8::7%eth0", SHORT, Whole),
+            // Of another node.
+            ("worker-01.other.net", LONG, No),
+            ("worker-010", SHORT, No),
+            ("worker", SHORT, No),
+            ("10.0.0.70:9100", SHORT, No),
+            ("10.0.0.8", SHORT, No),
+            ("10", SHORT, No),
+            ("10.0.0.7.example.com", &["10"], Unqualified),
+            ("[2001:db8::70]:9100", SHORT, No),
+            (":9100", SHORT, No),
+            ("é:1", SHORT, No),
+            ("[", SHORT, No),
+            ("[]:1", SHORT, No),
+        ] {
+            assert_eq!(fit(label, own), is, "{label} of {own:?}");
+        }
     }
 }

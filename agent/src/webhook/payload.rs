@@ -1,13 +1,21 @@
-//! What Alertmanager sends, as far as we look at it.
+//! What Alertmanager sends, as far as we look at it, and Grafana, which sends the same and more.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
-use crate::model::Trigger;
+use crate::model::{Resolution, Trigger};
 
-/// The version of the payload.
+/// The version of Alertmanager's payload (notify/webhook/webhook.go).
 const VERSION: &str = "4";
+
+/// That of Grafana's own alerting (grafana/alerting, receivers/webhook/v1/webhook.go).
+const OF_GRAFANA: &str = "1";
+
+/// Alerts of Grafana for a rule that it could not evaluate. They have the rule's labels, and say
+/// nothing about the node.
+const NOT_EVALUATED: [&str; 2] = ["DatasourceNoData", "DatasourceError"];
 
 /// Fingerprints are 16 characters, times some 30; both end up in the journal.
 const LONGEST_NAME: usize = 64;
@@ -19,19 +27,29 @@ const TREATMENT: &str = "treatment";
 
 /// A group of alerts. Its own status is not looked at: it tells of the alerts that were
 /// left out, too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Payload {
-    /// Always [`VERSION`].
-    version: String,
+    version: &'static str,
     /// The group.
-    #[serde(default)]
     pub group_key: String,
     /// How many alerts `max_alerts` has cut off.
-    #[serde(default)]
     pub truncated_alerts: u64,
     /// Those that are left.
     pub alerts: Vec<Alert>,
+}
+
+/// A payload before its alerts are looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    #[serde(default)]
+    group_key: String,
+    #[serde(default)]
+    truncated_alerts: u64,
+    /// `null` is how Go writes that there are none.
+    #[serde(deserialize_with = "required")]
+    alerts: Option<Vec<Value>>,
 }
 
 /// One alert.
@@ -41,10 +59,15 @@ pub struct Alert {
     /// Whether it is over.
     pub status: Status,
     /// All its labels.
+    #[serde(deserialize_with = "null_is_empty")]
     pub labels: BTreeMap<String, String>,
     /// When it began.
     pub starts_at: String,
+    /// When it ended, if it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<String>,
     /// A hash of its labels.
+    #[serde(default)]
     pub fingerprint: String,
 }
 
@@ -59,42 +82,54 @@ pub enum Status {
 }
 
 impl Payload {
-    /// Reads a payload.
+    /// Reads a payload: all of it, or nothing.
     ///
     /// # Errors
     ///
     /// What is wrong with it, and what to do.
     pub fn parse(body: &[u8]) -> Result<Self, String> {
+        let not_read = |error: serde_json::Error| {
+            format!("this is no payload of Alertmanager's webhook_configs: {error}")
+        };
         #[derive(Deserialize)]
         struct Head {
             version: Option<String>,
         }
-        let not_read = |error: serde_json::Error| {
-            format!("this is no payload of Alertmanager's webhook_configs: {error}")
-        };
         let Head { version } = serde_json::from_slice(body).map_err(not_read)?;
-        if version.as_deref() != Some(VERSION) {
+        if !version
+            .as_deref()
+            .is_some_and(|version| [VERSION, OF_GRAFANA].contains(&version))
+        {
             return Err(format!(
-                "this payload is of version {}, and version \"{VERSION}\" alone is understood: send \
-                 it by webhook_configs of Alertmanager",
+                "this payload is of version {}; only \"{VERSION}\" (Alertmanager) and \"{OF_GRAFANA}\" \
+                 (Grafana) are understood: send it by webhook_configs of Alertmanager, or by a \
+                 webhook contact point of Grafana",
                 version.map_or("none".to_owned(), |version| format!("{version:?}"))
             ));
         }
-        let payload: Self = serde_json::from_slice(body).map_err(not_read)?;
-        match payload.alerts.iter().find(|alert| !alert.has_an_identity()) {
-            Some(alert) => Err(format!(
-                "an alert has the fingerprint {:?} and startsAt {:?}: each must have 1 to \
-                 {LONGEST_NAME} ASCII characters",
-                alert.fingerprint, alert.starts_at
-            )),
-            None => Ok(payload),
-        }
+        let raw: Raw = serde_json::from_slice(body).map_err(not_read)?;
+        let alerts = raw.alerts.unwrap_or_default();
+        let count = alerts.len();
+        let alert = |(index, value)| {
+            Alert::parse(value)
+                .map_err(|why| format!("alert {} of {count}: {why}; nothing was done", index + 1))
+        };
+        Ok(Self {
+            version: VERSION,
+            group_key: raw.group_key,
+            truncated_alerts: raw.truncated_alerts,
+            alerts: alerts
+                .into_iter()
+                .enumerate()
+                .map(alert)
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     /// A payload with these alerts of a group.
     pub fn of(group_key: &str, alerts: Vec<Alert>) -> Self {
         Self {
-            version: VERSION.to_owned(),
+            version: VERSION,
             group_key: group_key.to_owned(),
             truncated_alerts: 0,
             alerts,
@@ -103,6 +138,39 @@ impl Payload {
 }
 
 impl Alert {
+    fn parse(value: Value) -> Result<Self, String> {
+        if let Some(Value::Object(labels)) = value.get("labels")
+            && let Some((name, value)) = labels.iter().find(|(_, value)| !value.is_string())
+        {
+            return Err(format!(
+                "its label {name} is {value}, and a label must be a string"
+            ));
+        }
+        if let Some(status) = value.get("status")
+            && Status::deserialize(status).is_err()
+        {
+            return Err(format!(
+                "its status is {status}, and must be \"firing\" or \"resolved\""
+            ));
+        }
+        let mut alert: Self = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        if alert.fingerprint.is_empty() {
+            alert.fingerprint = fingerprint(&alert.labels);
+        }
+        let parts = [&alert.fingerprint, &alert.starts_at];
+        let is_short = |part: &&String| {
+            (1..=LONGEST_NAME).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_graphic())
+        };
+        match parts.iter().all(is_short) {
+            true => Ok(alert),
+            false => Err(format!(
+                "it has the fingerprint {:?} and startsAt {:?}: each must have 1 to \
+                 {LONGEST_NAME} ASCII characters",
+                alert.fingerprint, alert.starts_at
+            )),
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.labels.get("alertname").map_or("", String::as_str)
@@ -123,11 +191,26 @@ impl Alert {
         self.wants(TREATMENT)
     }
 
+    /// Whether it only says that Grafana could not evaluate its rule.
+    pub fn is_not_evaluated(&self) -> bool {
+        NOT_EVALUATED.contains(&self.name())
+    }
+
     /// Who it is.
     pub fn trigger(&self) -> Trigger {
         Trigger::Alert {
             fingerprint: self.fingerprint.clone(),
             starts_at: self.starts_at.clone(),
+            until: None,
+        }
+    }
+
+    /// Who is over.
+    pub fn resolution(&self) -> Resolution {
+        Resolution {
+            fingerprint: self.fingerprint.clone(),
+            starts_at: self.starts_at.clone(),
+            ends_at: self.ends_at.clone(),
         }
     }
 
@@ -135,15 +218,31 @@ impl Alert {
         let value = self.labels.get(label)?;
         (!value.is_empty()).then_some(value)
     }
+}
 
-    fn has_an_identity(&self) -> bool {
-        [&self.fingerprint, &self.starts_at]
-            .into_iter()
-            .all(|part| {
-                (1..=LONGEST_NAME).contains(&part.len())
-                    && part.bytes().all(|b| b.is_ascii_graphic())
-            })
-    }
+/// A field that may be `null`, and must be there.
+fn required<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<Value>>, D::Error> {
+    Option::deserialize(field)
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(
+    field: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    Option::deserialize(field).map(Option::unwrap_or_default)
+}
+
+/// What an Alertmanager before 0.19 keeps to itself: FNV-1a, 64 bits, of all labels in the order
+/// of their names (prometheus/common, model/signature.go, `labelSetToFingerprint`).
+fn fingerprint(labels: &BTreeMap<String, String>) -> String {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    const SEPARATOR: u8 = 255;
+    let parts = labels.iter().flat_map(|(name, value)| [name, value]);
+    let bytes = parts.flat_map(|part| part.bytes().chain([SEPARATOR]));
+    let hash = bytes.fold(BASIS, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+    });
+    format!("{hash:016x}")
 }
 
 #[cfg(test)]
@@ -179,7 +278,17 @@ pub(crate) mod tests {
             ("\"version\":\"4\",", "", "version none"),
             ("\"alerts\"", "\"alert\"", "alerts"),
             ("\"firing\",\"labels\"", "\"burning\",\"labels\"", "burning"),
-            ("c0ffee00c0ffee00", "", "fingerprint"),
+            ("\"version\":\"4\"", "\"version\":1", "expected a string"),
+            (
+                "\"instance\":\"node-7:19110\"",
+                "\"instance\":7",
+                "its label instance is 7",
+            ),
+            (
+                "\"firing\",\"labels\"",
+                "\"suppressed\",\"labels\"",
+                "alert 1 of 1: ",
+            ),
             ("c0ffee00c0ffee00", &long, "fingerprint"),
             ("c0ffee00c0ffee00", "\\n", "fingerprint"),
             ("\"startsAt\"", "\"since\"", "startsAt"),
@@ -192,6 +301,56 @@ pub(crate) mod tests {
         for text in ["", "[]", "\u{0}", &"[".repeat(100_000)] {
             assert!(Payload::parse(text.as_bytes()).is_err());
         }
+    }
+
+    fn read(from: &str, to: &str) -> Payload {
+        assert!(PAYLOAD.contains(from), "{from}");
+        Payload::parse(PAYLOAD.replace(from, to).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn grafana_s_own_alerting_is_read_as_alertmanager() {
+        let of_grafana = read(
+            "\"version\":\"4\"",
+            "\"orgId\":1,\"title\":\"[FIRING:1]\",\"state\":\"alerting\",\"version\":\"1\"",
+        );
+        assert_eq!(of_grafana, Payload::parse(PAYLOAD.as_bytes()).unwrap());
+        let no_data = read("ConntrackTableFull", "DatasourceNoData");
+        assert!(no_data.alerts[0].is_not_evaluated());
+        assert!(!of_grafana.alerts[0].is_not_evaluated());
+    }
+
+    #[test]
+    fn what_go_leaves_out_is_empty() {
+        let none = br#"{"version":"4","groupKey":"g","truncatedAlerts":0,"alerts":null}"#;
+        assert_eq!(Payload::parse(none).unwrap().alerts, []);
+        let alert = br#"{"version":"4","alerts":[{"status":"firing","labels":null,
+            "startsAt":"2026-11-29T20:00:07Z","fingerprint":"a"}]}"#;
+        let alert = &Payload::parse(alert).unwrap().alerts[0];
+        assert_eq!((alert.labels.len(), alert.ailment()), (0, None));
+    }
+
+    /// The labels and the fingerprint are those of a webhook of Alertmanager 0.21.
+    #[test]
+    fn an_alert_without_a_fingerprint_has_that_of_its_labels() {
+        let labels = [
+            ("alertname", "DemoAlert"),
+            ("server", "ni3"),
+            ("severity", "critical"),
+        ];
+        let labels = labels
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        assert_eq!(fingerprint(&labels), "8a07086b74f3ba78");
+        let given = &read("", "").alerts[0].fingerprint;
+        assert_eq!(given, "c0ffee00c0ffee00");
+        let own = read(",\"fingerprint\":\"c0ffee00c0ffee00\"", "");
+        let empty = read("c0ffee00c0ffee00", "");
+        assert_eq!(own, empty);
+        assert_eq!(
+            own.alerts[0].fingerprint,
+            fingerprint(&own.alerts[0].labels)
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    model::{NodeReport, Snapshot},
+    identity::Identity,
+    model::{Ending, NodeReport, Snapshot},
     treatment::{
         Mode, TreatmentService,
         tests::{TestEngine, sick, well},
@@ -44,7 +45,13 @@ fn with_engine(engine: TestEngine, undo_resolved: bool) -> Setup {
     let service = Arc::new(engine.service());
     let counts = Arc::new(Counts::new(&OF_WEBHOOK));
     Setup {
-        handler: AlertHandler::new(Arc::clone(&service), reports, names, undo_resolved, counts),
+        handler: AlertHandler::new(
+            Arc::clone(&service),
+            reports,
+            (names, Identity::fake()),
+            undo_resolved,
+            counts,
+        ),
         service,
         engine,
         reports: sender,
@@ -83,6 +90,7 @@ fn alert(status: Status, fingerprint: &str, labels: &[(&str, &str)]) -> Alert {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
         starts_at: "2026-11-25T10:00:00Z".to_owned(),
+        ends_at: None,
         fingerprint: fingerprint.to_owned(),
     }
 }
@@ -256,6 +264,81 @@ async fn one_that_came_back_before_its_end_was_told_is_undone_by_the_later_end()
     };
     assert_eq!(setup.decide(later(firing())).await, Decision::Duplicate);
     assert_eq!(setup.decide(later(resolved())).await, Decision::Undone);
+    assert_eq!(setup.value(), Some(RACING));
+}
+
+/// An alert of a pair: when it began, and when it ended.
+fn at(alert: Alert, starts_at: &str, ends_at: Option<&str>) -> Alert {
+    let day = |time: &str| format!("2026-11-25T{time}Z");
+    Alert {
+        starts_at: day(starts_at),
+        ends_at: ends_at.map(day),
+        ..alert
+    }
+}
+
+#[tokio::test]
+async fn an_alert_of_a_pair_is_one_wherever_its_start_moves() {
+    // The second server saw it first, so its start moves back.
+    for starts_at in ["09:59:40", "10:00:00", "10:00:15"] {
+        let setup = setup(Mode::Alert);
+        assert_eq!(setup.decide(firing()).await, Decision::Begun);
+        let moved = at(firing(), starts_at, None);
+        assert_eq!(setup.decide(moved).await, Decision::Duplicate);
+        let over = at(resolved(), "09:59:40", Some("10:04:00"));
+        assert_eq!(setup.decide(over).await, Decision::Undone, "{starts_at}");
+        assert_eq!(setup.value(), Some(RACING));
+        // It comes again, of either server, and late.
+        let late = at(firing(), starts_at, None);
+        assert_eq!(setup.decide(late).await, Decision::Duplicate, "{starts_at}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_moves_back_begins_nothing_again() {
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
+    setup.service.undo(None, Ending::Requested).unwrap();
+    let moved = at(firing(), "09:59:40", None);
+    assert_eq!(setup.decide(moved).await, Decision::Duplicate);
+    assert_eq!(setup.value(), Some(RACING));
+}
+
+#[tokio::test]
+async fn a_resolution_that_is_late_ends_no_newer_firing() {
+    for restarts in [false, true] {
+        let mut setup = setup(Mode::Alert);
+        assert_eq!(setup.decide(firing()).await, Decision::Begun);
+        // It ended at 10:05, and began again at 10:06, of which the agent hears first.
+        let newer = at(firing(), "10:06:00", None);
+        assert_eq!(setup.decide(newer).await, Decision::Duplicate);
+        if restarts {
+            setup = with_engine(setup.engine, true);
+        }
+        let late = at(resolved(), "10:00:00", Some("10:05:00"));
+        assert_eq!(setup.decide(late).await, Decision::NothingToUndo);
+        assert_eq!(setup.value(), Some(TREATED));
+        let newest = at(resolved(), "10:06:00", Some("10:09:00"));
+        assert_eq!(setup.decide(newest).await, Decision::Undone);
+        assert_eq!(setup.value(), Some(RACING));
+    }
+}
+
+/// Grafana 12 overwrites the start of an alert that is resolved by its end.
+#[tokio::test]
+async fn a_resolution_that_starts_at_its_end_ends_the_firing() {
+    let setup = setup(Mode::Alert);
+    assert_eq!(setup.decide(firing()).await, Decision::Begun);
+    let over = at(resolved(), "10:10:07", Some("10:10:07"));
+    assert_eq!(setup.decide(over).await, Decision::Undone);
+    assert_eq!(setup.value(), Some(RACING));
+}
+
+#[tokio::test]
+async fn an_alert_about_a_rule_without_data_treats_nothing() {
+    let setup = setup(Mode::Alert);
+    let no_data = alert(Status::Firing, "a", &[("alertname", "DatasourceNoData")]);
+    assert_eq!(setup.decide(no_data).await, Decision::Refused);
     assert_eq!(setup.value(), Some(RACING));
 }
 
