@@ -52,7 +52,12 @@ impl Identity {
         &self.node
     }
 
-    /// What others may call the node beside that: its host name, and its addresses as of the
+    /// All names and addresses by which others may call the node.
+    pub fn called(&self) -> Vec<String> {
+        [vec![self.node.clone()], self.also_called()].concat()
+    }
+
+    /// What others may call the node beside [`Self::node`]: its host name, and its addresses as of the
     /// last minute. Where they cannot be listed, those that were known before.
     pub fn also_called(&self) -> Vec<String> {
         let mut addresses = self

@@ -10,6 +10,9 @@ pub struct DirectoryReport {
     pub source: String,
     /// Where that is, or why there is none.
     pub place: String,
+    /// Other sockets of runtimes that were asked, each with what came of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// Pods that are known.
     pub pods: usize,
     /// Containers that are known, the sandboxes of pods among them.

@@ -10,9 +10,10 @@ mod messages;
 mod tests;
 
 use std::{
-    collections::HashMap,
-    io,
+    collections::{HashMap, HashSet},
+    fs, io,
     net::IpAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -40,12 +41,16 @@ use super::{
 };
 use crate::kernel::{cgroup, netns};
 
-/// Where runtimes have their socket: those that crictl looks at, and k3s.
-const USUAL: [&str; 4] = [
+/// Where runtimes have their socket: those that crictl looks at, then k3s and RKE2, k0s, MicroK8s
+/// and Canonical Kubernetes.
+const USUAL: [&str; 7] = [
     "/run/containerd/containerd.sock",
-    "/run/k3s/containerd/containerd.sock",
     "/run/crio/crio.sock",
     "/run/cri-dockerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+    "/var/snap/k8s/common/run/containerd.sock",
 ];
 
 /// Where manifests mount what is the host's.
@@ -69,17 +74,28 @@ struct Network {
     netns: Option<u32>,
 }
 
-/// The first socket that is there, or the one that was asked for.
-pub(super) fn find(configured: &Path) -> Option<PathBuf> {
+/// All sockets that are there, each once, or the one that was asked for.
+pub(super) fn find(configured: &Path) -> Vec<PathBuf> {
     if !configured.as_os_str().is_empty() {
-        return Some(configured.to_owned());
+        return vec![configured.to_owned()];
     }
     let places = ["", HOST].into_iter().flat_map(|root| {
         USUAL
             .into_iter()
             .map(move |path| PathBuf::from(format!("{root}{path}")))
     });
-    places.into_iter().find(|path| path.exists())
+    once_each(places)
+}
+
+/// One socket may be there under two names, by a link or a mount.
+fn once_each(places: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    let mut is_new = |path: &PathBuf| match fs::metadata(path) {
+        Ok(file) => seen.insert((file.dev(), file.ino())),
+        // Whatever is wrong, whoever asks there is told.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    places.filter(|path| is_new(path)).collect()
 }
 
 impl Cri {
@@ -114,7 +130,7 @@ impl Cri {
         let mut containers = client.containers().await?;
         let mut pods = Vec::new();
         let mut networks = HashMap::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for sandbox in sandboxes {
             let PodSandbox { id, labels, .. } = sandbox;
             let Some(metadata) = sandbox.metadata else {
@@ -303,9 +319,10 @@ fn netns_of(info: &str, sandbox: &str, uid: &str) -> Option<u32> {
 fn of_process(pid: u32, sandbox: &str, uid: &str) -> Option<u32> {
     let paths = cgroup::of_process(pid).ok()?;
     let theirs = paths.iter().any(|path| {
-        let owner = Owner::of(path);
-        owner.container.is_some_and(|it| it.id == sandbox)
-            || owner.pod.is_some_and(|it| it.uid == uid)
+        Owner::of(path).levels().any(|owner| {
+            let (container, pod) = (owner.container.as_ref(), owner.pod.as_ref());
+            container.is_some_and(|it| it.id == sandbox) || pod.is_some_and(|it| it.uid == uid)
+        })
     });
     theirs.then(|| netns::of_process(pid))?.ok()
 }
@@ -330,7 +347,8 @@ fn call_error(method: &str, status: &tonic::Status) -> anyhow::Error {
     let hint = match status.code() {
         Code::Unimplemented => {
             "it has no CRI of version 1: containerd has one from 1.6 on, unless its configuration \
-             disables the plugin; set names in [node] to \"kubelet\" or \"off\" otherwise"
+             disables the plugin, as Docker's does; set [node] cri_socket to the kubelet's runtime, \
+             or names to \"kubelet\" or \"off\""
         }
         Code::OutOfRange => "the answer is larger than any that the kubelet would take",
         _ => return anyhow::anyhow!("{method}: {message} ({:?})", status.code()),

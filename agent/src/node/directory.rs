@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::{
     Name, Names, Node, Owner, PodLabels,
     names::{PodRecord, Unknown},
-    source::Source,
+    source::{Called, Source},
 };
 use crate::{
     kernel::{cgroup, netns},
@@ -85,6 +85,7 @@ impl Directory {
             source,
             settings: settings.clone(),
             last_error: None,
+            last_others: Vec::new(),
         };
         keeper.begin()?;
         Ok(Self {
@@ -142,6 +143,7 @@ impl Directory {
         let name = paths.iter().find_map(|path| self.of_cgroup(path))?;
         Some(Name {
             container: String::new(),
+            inside: String::new(),
             ..name
         })
     }
@@ -235,6 +237,7 @@ struct Keeper {
     source: Source,
     settings: Node,
     last_error: Option<String>,
+    last_others: Vec<String>,
 }
 
 impl Keeper {
@@ -273,10 +276,16 @@ impl Keeper {
         let within = self.settings.timeout;
         let max = self.settings.max_pods;
         let answer = timeout(within, self.source.pods(max)).await;
-        let (name, place) = self.source.called();
+        let Called {
+            name,
+            place,
+            others,
+        } = self.source.called();
+        self.say_others(&others);
         self.shared.report(|it| {
             name.clone_into(&mut it.source);
-            it.place = place.clone();
+            it.place.clone_from(&place);
+            it.others = others;
         });
         let pods: Vec<PodRecord> = answer.map_err(|_| {
             let within = humantime::format_duration(within);
@@ -306,6 +315,16 @@ impl Keeper {
             info!("the names of pods are known again, by {name} {place}");
         }
         Ok(())
+    }
+
+    /// Which other runtimes were asked, said when it is new.
+    fn say_others(&mut self, others: &[String]) {
+        if self.last_others != others {
+            for other in others {
+                info!("names of pods: not by {other}; [node] cri_socket selects one");
+            }
+            self.last_others = others.to_vec();
+        }
     }
 
     /// Said when it is new.

@@ -11,6 +11,7 @@ mod labels;
 mod metrics;
 mod names;
 mod neighbours;
+mod on_node;
 mod owner;
 mod settings;
 mod source;

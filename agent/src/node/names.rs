@@ -33,6 +33,9 @@ pub struct Name {
     /// Those of the pod's labels that are carried, as far as it has them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What it is within the container: of a cluster, a guest or a systemd in there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub inside: String,
 }
 
 /// For a sentence, as `kubectl` takes it.
@@ -41,6 +44,9 @@ impl std::fmt::Display for Name {
         write!(f, "pod {}/{}", self.namespace, self.pod)?;
         if !self.container.is_empty() {
             write!(f, " container {}", self.container)?;
+        }
+        if !self.inside.is_empty() {
+            write!(f, ", in it {}", self.inside)?;
         }
         Ok(())
     }
@@ -170,8 +176,40 @@ impl Names {
     }
 
     /// What the owner of a cgroup is called, and what of it is not known though it is a
-    /// pod's.
+    /// pod's. Of a pod within a pod the outer one is named, with what is in it.
     pub(super) fn of_owner(&self, owner: &Owner) -> (Option<Name>, Option<Unknown>) {
+        let mut unknown = None;
+        let mut is_asked = false;
+        for level in owner.levels() {
+            let (name, missing) = self.of_level(level);
+            // Of a cluster within, nobody here has names.
+            if !is_asked {
+                unknown = missing;
+                is_asked = level.pod.is_some();
+            }
+            if let Some(name) = name {
+                let inside = level.inside.as_deref().map(|inside| self.inside(inside));
+                let inside = inside.unwrap_or_default();
+                return (Some(Name { inside, ..name }), unknown);
+            }
+        }
+        (None, unknown)
+    }
+
+    /// What is within a container, from the outside in.
+    fn inside(&self, owner: &Owner) -> String {
+        let called = |level: &Owner| match self.of_level(level).0 {
+            Some(name) => name.to_string(),
+            None => level.outer(),
+        };
+        owner
+            .levels()
+            .map(called)
+            .collect::<Vec<_>>()
+            .join(", in it ")
+    }
+
+    fn of_level(&self, owner: &Owner) -> (Option<Name>, Option<Unknown>) {
         let container = owner.container.as_ref();
         if let Some((pod, name)) = container.and_then(|it| self.containers.get(&it.id)) {
             return (Some(self.name(pod, name)), None);
@@ -219,6 +257,7 @@ impl Names {
             pod: pod.name.as_ref().to_owned(),
             container: container.to_owned(),
             labels: labels.filter_map(known).collect(),
+            inside: String::new(),
         }
     }
 }
@@ -330,6 +369,32 @@ mod tests {
         ] {
             assert_eq!(names.of_owner(&Owner::of(&nobody)), (None, None));
         }
+    }
+
+    /// A cluster inside a pod: whichever of the two the runtime knows, both are named, and the
+    /// outer one is the owner.
+    #[test]
+    fn a_pod_in_a_pod_is_named_with_the_outer_one_first() {
+        let outer = with_container(pod(UID, "ci", "kind"), 'a', "node");
+        let names = Names::of(vec![outer], 10, &PodLabels::default());
+        let (a, b) = (id('a'), id('b'));
+        let path = format!("/kubepods/pod{UID}/{a}/kubelet/kubepods/burstable/pod{OTHER}/{b}");
+        let (name, unknown) = names.of_owner(&Owner::of(&path));
+        assert_eq!(
+            name.unwrap().to_string(),
+            format!("pod ci/kind container node, in it container bbbbbbbbbbbb of pod {OTHER}")
+        );
+        assert_eq!(unknown, None, "the node's runtime has no name for it");
+        let nobody = Names::of(Vec::new(), 10, &PodLabels::default());
+        let unknown = nobody.of_owner(&Owner::of(&path)).1;
+        assert_eq!(unknown, Some(Unknown::Pod(UID.to_owned())));
+        // Docker's container around a node of kind, which this agent runs in.
+        let inner = with_container(pod(OTHER, "shop", "web"), 'b', "app");
+        let names = Names::of(vec![inner], 10, &PodLabels::default());
+        let path = format!("/docker/{a}/kubelet/kubepods/pod{OTHER}/{b}/system.slice/a.service");
+        let (name, _) = names.of_owner(&Owner::of(&path));
+        let name = name.unwrap().to_string();
+        assert_eq!(name, "pod shop/web container app, in it a.service");
     }
 
     #[test]

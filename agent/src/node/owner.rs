@@ -5,16 +5,18 @@
 //! | kubelet, driver cgroupfs | `/kubepods/burstable/pod<uid>/<id>` (pkg/kubelet/cm/cgroup_manager_linux.go, `ToCgroupfs`) |
 //! | kubelet, driver systemd | `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/…`, the dashes of the UID as underscores (same file, `ToSystemd`) |
 //! | kubelet with a root of its own | the same below `/kubelet.slice/kubelet-kubepods.slice/kubelet-…` |
-//! | containerd's CRI | `cri-containerd-<id>.scope`; `<slice>:cri-containerd:<id>` where kubelet uses systemd and it does not |
-//! | CRI-O | `crio-<id>.scope`, with systemd in the container also `…/container`; `crio-<id>` with cgroupfs |
-//! | Docker | `/system.slice/docker-<id>.scope`, `/docker/<id>` |
-//! | Podman | `libpod-<id>.scope` in a slice of the machine or of a user |
+//! | containers | owner/container.rs |
 //! | systemd | units and slices |
 //!
-//! `crio-conmon-<id>` and `libpod-conmon-<id>` are of a container's monitor, which runs on
-//! the host: they belong to the pod and are no container.
+//! What is below a container or a virtual machine is inside of it: another pod, another
+//! container, or a unit of a systemd of its own, which the host's does not know. It is kept
+//! apart, in [`Owner::inside`]; the owner is who is outermost, whom the node knows.
+
+mod container;
 
 use std::fmt;
+
+pub use self::container::{Container, Runtime};
 
 /// Whose a cgroup is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,9 +25,11 @@ pub struct Owner {
     pub pod: Option<Pod>,
     /// The container.
     pub container: Option<Container>,
-    /// The unit of systemd that holds it, the nearest upwards: `ssh.service`. For a
+    /// The unit of the host's systemd that holds it, the nearest upwards: `ssh.service`. For a
     /// container that is the scope of the container itself.
     pub unit: Option<String>,
+    /// Whose it is within the container.
+    pub inside: Option<Box<Self>>,
 }
 
 /// A pod of Kubernetes.
@@ -48,93 +52,107 @@ pub enum Qos {
     BestEffort,
 }
 
-/// A container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Container {
-    /// Its id, 64 hexadecimal digits.
-    pub id: String,
-    /// What runs it, where the path tells.
-    pub runtime: Option<Runtime>,
-}
-
-/// What runs a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runtime {
-    /// containerd, through CRI.
-    Containerd,
-    /// CRI-O.
-    Crio,
-    /// Docker.
-    Docker,
-    /// Podman.
-    Podman,
-}
-
 impl Owner {
     /// Reads a path below the root of a tree of cgroups, of either version.
     pub fn of(path: &str) -> Self {
+        let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let mut levels = Vec::new();
+        let mut rest = &parts[..];
+        while !rest.is_empty() {
+            let (owner, read) = Self::outermost(rest);
+            levels.push(owner);
+            rest = &rest[read..];
+        }
+        let none = Self::default();
+        let found = levels.into_iter().filter(|level| *level != none).rev();
+        let nested = found.reduce(|inside, owner| Self {
+            inside: Some(Box::new(inside)),
+            ..owner
+        });
+        nested.unwrap_or_default()
+    }
+
+    /// The owner up to its container, and how many parts tell of it.
+    fn outermost(parts: &[&str]) -> (Self, usize) {
         let mut owner = Self::default();
-        let mut kubepods = false;
-        for part in path.split('/').filter(|part| !part.is_empty()) {
+        let mut kubepods = None;
+        for (at, part) in parts.iter().enumerate() {
             // containerd without systemd under a kubelet with it.
             let mut pieces = part.splitn(3, ':');
             let (slice, runtime, id) = (pieces.next(), pieces.next(), pieces.next());
             let slice = slice.unwrap_or(part);
-            kubepods |= is_kubepods(slice);
-            if kubepods && let Some(pod) = Pod::of(slice, path) {
+            if is_kubepods(slice) {
+                kubepods = Some(at);
+            }
+            let parent = at.checked_sub(1).map_or("", |above| parts[above]);
+            if let Some(pod) = Pod::of(slice, parent, kubepods.is_some()) {
+                // One more root of pods, with nothing above it that tells of a container.
+                if let (Some(_), Some(root)) = (&owner.pod, kubepods) {
+                    return (owner, root);
+                }
                 owner.pod = Some(pod);
             }
-            let container = match (runtime, id) {
-                (Some(runtime), Some(id)) => Container::of(&format!("{runtime}-{id}")),
-                _ => Container::of(part),
-            };
-            if container.is_some() {
-                owner.container = container;
-            }
             if is_unit(part) {
-                owner.unit = Some(part.to_owned());
+                owner.unit = Some((*part).to_owned());
+            }
+            owner.container = match (runtime, id) {
+                (Some(runtime), Some(id)) => Container::of(&[], &format!("{runtime}-{id}")),
+                _ => Container::of(&parts[..at], part),
+            };
+            if owner.container.is_some() {
+                return (owner, at + 1);
             }
         }
-        // Docker's own parent says what its children do not.
-        if let Some(container) = &mut owner.container
-            && container.runtime.is_none()
-            && path.starts_with("/docker/")
-        {
-            container.runtime = Some(Runtime::Docker);
+        (owner, parts.len())
+    }
+
+    /// It, and who is within, from the outside in.
+    pub fn levels(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |owner| owner.inside.as_deref())
+    }
+
+    /// What an operator looks up, without what is inside.
+    pub(super) fn outer(&self) -> String {
+        match (&self.container, &self.pod, &self.unit) {
+            (Some(container), Some(pod), _) => {
+                format!("container {} of pod {}", container.short_id(), pod.uid)
+            }
+            (Some(container), None, _) => container.to_string(),
+            (None, Some(pod), _) => format!("pod {}", pod.uid),
+            (None, None, Some(unit)) => unit.clone(),
+            (None, None, None) => String::new(),
         }
-        owner
     }
 }
 
 impl Pod {
-    fn of(part: &str, path: &str) -> Option<Self> {
+    fn of(part: &str, parent: &str, kubepods: bool) -> Option<Self> {
         let name = part.strip_suffix(".slice").unwrap_or(part);
         // `kubepods-burstable-pod<uid>` or `pod<uid>`: the UID's dashes are underscores
         // in the first, so what follows the last dash before `pod` is whole.
-        let uid = match name.rsplit_once("-pod") {
-            Some((_, uid)) => uid.replace('_', "-"),
-            None => name.strip_prefix("pod")?.to_owned(),
+        let (above, uid) = match name.rsplit_once("-pod") {
+            Some((above, uid)) => (above, uid.replace('_', "-")),
+            None => (parent, name.strip_prefix("pod")?.to_owned()),
         };
+        let class = above.rsplit('-').next().unwrap_or(above);
+        let qos = Qos::of(class);
+        // Before Kubernetes 1.6 nothing but the class was above a pod.
+        let is_below = kubepods || (name != part && qos.is_some());
         let digits = uid.chars().filter(|c| *c != '-');
         let is_uid = uid.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-        (is_uid && digits.count() == 32).then(|| Self {
-            qos: Qos::of(path),
-            uid,
-        })
+        (is_below && is_uid && digits.count() == 32).then_some(Self { uid, qos })
     }
 }
 
 impl Qos {
-    /// A pod right below `kubepods` is guaranteed.
-    fn of(path: &str) -> Option<Self> {
-        if path.contains("burstable") {
-            Some(Self::Burstable)
-        } else if path.contains("besteffort") {
-            Some(Self::BestEffort)
-        } else if path.contains("kubepods") {
-            Some(Self::Guaranteed)
-        } else {
-            None
+    /// Of the last word above a pod; one right below `kubepods` is guaranteed.
+    fn of(class: &str) -> Option<Self> {
+        let class = class.strip_suffix(".slice").unwrap_or(class);
+        match class.to_ascii_lowercase().as_str() {
+            "burstable" => Some(Self::Burstable),
+            "besteffort" => Some(Self::BestEffort),
+            "kubepods" => Some(Self::Guaranteed),
+            _ => None,
         }
     }
 
@@ -148,62 +166,12 @@ impl Qos {
     }
 }
 
-impl Container {
-    fn of(part: &str) -> Option<Self> {
-        const PREFIXES: [(&str, Runtime); 4] = [
-            ("cri-containerd-", Runtime::Containerd),
-            ("crio-", Runtime::Crio),
-            ("docker-", Runtime::Docker),
-            ("libpod-", Runtime::Podman),
-        ];
-        let name = part.strip_suffix(".scope").unwrap_or(part);
-        let named = PREFIXES
-            .into_iter()
-            .find_map(|(prefix, runtime)| Some((name.strip_prefix(prefix)?, Some(runtime))));
-        let (id, runtime) = named.unwrap_or((name, None));
-        let is_id = id.len() == 64 && id.chars().all(|c| c.is_ascii_hexdigit());
-        is_id.then(|| Self {
-            id: id.to_owned(),
-            runtime,
-        })
-    }
-
-    /// As command lines show it.
-    pub fn short_id(&self) -> &str {
-        self.id.get(..12).unwrap_or(&self.id)
-    }
-}
-
-impl Runtime {
-    /// What it calls itself.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Containerd => "containerd",
-            Self::Crio => "cri-o",
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-        }
-    }
-}
-
 /// For a sentence: what an operator looks up; nothing for a cgroup that is of nobody
 /// known.
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.container, &self.pod, &self.unit) {
-            (Some(container), Some(pod), _) => {
-                write!(f, "container {} of pod {}", container.short_id(), pod.uid)
-            }
-            (Some(container), None, _) => match container.runtime {
-                Some(runtime) => {
-                    write!(f, "{} container {}", runtime.name(), container.short_id())
-                }
-                None => write!(f, "container {}", container.short_id()),
-            },
-            (None, Some(pod), _) => write!(f, "pod {}", pod.uid),
-            (None, None, Some(unit)) => f.write_str(unit),
-            (None, None, None) => Ok(()),
-        }
+        let levels: Vec<_> = self.levels().map(Self::outer).collect();
+        f.write_str(&levels.join(", in it "))
     }
 }
 
@@ -247,8 +215,8 @@ mod tests {
         let mut tried = 0;
         for shape in shapes {
             let words: Vec<_> = shape.split_whitespace().collect();
-            let [path, pod, qos, container, runtime] = words[..] else {
-                panic!("{shape}: these are not five words")
+            let [path, pod, qos, container, runtime, inside] = words[..] else {
+                panic!("{shape}: these are not six words")
             };
             let owner = owner(path);
             let uid = match pod {
@@ -268,9 +236,20 @@ mod tests {
             assert_eq!(known.map(|it| it.id.as_str()), id, "{shape}");
             let runs = known.and_then(|it| it.runtime).map_or("-", Runtime::name);
             assert_eq!(runs, runtime, "{shape}");
+            let levels = owner.levels().skip(1).map(Owner::outer);
+            let within = levels.collect::<Vec<_>>().join("+").replace(' ', "_");
+            let within = within
+                .replace(ID.get(..12).unwrap(), "<short>")
+                .replace(UID, "<uid>");
+            let within = if within.is_empty() {
+                "-".to_owned()
+            } else {
+                within
+            };
+            assert_eq!(within, inside, "{shape}");
             tried += 1;
         }
-        assert!(tried > 20, "{tried} shapes");
+        assert!(tried > 50, "{tried} shapes");
     }
 
     #[test]
@@ -313,6 +292,19 @@ mod tests {
             format!("/crio-{short}.scope:"),
             ":::".to_owned(),
             "/\u{fffd}/é-pod/.service".to_owned(),
+            "/lxc".to_owned(),
+            "/lxc/".to_owned(),
+            "/lxc.payload.".to_owned(),
+            "/lxc.monitor.web1".to_owned(),
+            "/lxc.pivot".to_owned(),
+            "/machine.slice".to_owned(),
+            "/machine.slice/machine-.scope".to_owned(),
+            "/system.slice/systemd-nspawn@.service".to_owned(),
+            "/system.slice/docker.service/buildkit".to_owned(),
+            "/nomad.slice/share.slice".to_owned(),
+            "/qemu.slice".to_owned(),
+            format!("/burstable-pod{UNDERSCORES}"),
+            format!("/system.slice/sshd-pod{UNDERSCORES}.slice"),
         ] {
             let owner = Owner::of(&path);
             assert_eq!((owner.pod, owner.container), (None, None), "{path}");
@@ -329,6 +321,17 @@ mod tests {
             ),
             ("/kubepods/pod<uid>", format!("pod {UID}")),
             ("/docker/<id>", "docker container 0123456789ab".to_owned()),
+            ("/qemu.slice/104.scope", "VM 104".to_owned()),
+            (
+                "/lxc/104/ns/system.slice/ssh.service",
+                "lxc container 104, in it ssh.service".to_owned(),
+            ),
+            (
+                "/kubepods/pod<uid>/<id>/kubelet/kubepods/burstable/pod<static>/<id>",
+                format!(
+                    "container 0123456789ab of pod {UID}, in it container 0123456789ab of pod {STATIC}"
+                ),
+            ),
             ("/system.slice/ssh.service", "ssh.service".to_owned()),
             ("/mine", String::new()),
         ] {

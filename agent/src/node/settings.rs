@@ -19,8 +19,9 @@ settings! {
         /// the pod lacks is empty. Empty list: no labels.
         pod_labels: PodLabels = PodLabels::usual();
         /// Set the socket of the container runtime. Access to the socket is root on the node, so
-        /// give it only to a container that may be root. Empty: the first socket found where
-        /// containerd, k3s, CRI-O and cri-dockerd have theirs, also under `/host`.
+        /// give it only to a container that may be root. Empty: all sockets found where containerd,
+        /// CRI-O, cri-dockerd, k3s, RKE2, k0s, MicroK8s and Canonical Kubernetes have theirs, also
+        /// under `/host`. The names are those of the runtime with the node's pods.
         cri_socket: PathBuf = PathBuf::new();
         /// Set the URL of the kubelet, such as `https://127.0.0.1:10250`. Empty: the agent does not
         /// ask the kubelet.
@@ -43,7 +44,7 @@ settings! {
         /// container at once, but at most every 5 s.
         refresh: Duration = MINUTE, in time(Duration::from_secs(5)..=HOUR);
         /// Limit the time for a whole answer. A runtime gets half of the time where the agent can
-        /// ask the kubelet instead. Readings never wait for an answer.
+        /// ask another runtime or the kubelet instead. Readings never wait for an answer.
         timeout: Duration = Duration::from_secs(10), in time(SECOND..=MINUTE);
         /// Limit the pods with known names, and containers to 20 times as many. Each takes about 1
         /// KiB of memory. The agent shows further pods by UID, and the report says so.

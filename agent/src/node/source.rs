@@ -1,19 +1,43 @@
 //! Who tells the names of pods.
 
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Ask, Node, cri, cri::Cri, kubelet::Kubelet, names::PodRecord};
+use super::{Ask, Node, cri, cri::Cri, kubelet::Kubelet, names::PodRecord, on_node};
 
 /// Who may be asked, the best first.
 #[derive(Debug)]
 pub(super) struct Source {
     settings: Node,
-    /// Kept from one question to the next: it remembers what need not be asked again.
-    cri: Option<Cri>,
+    /// Kept from one question to the next: they remember what need not be asked again.
+    runtimes: HashMap<PathBuf, Cri>,
     kubelet: Option<Kubelet>,
     /// Who answered last, or failed last.
-    last: (&'static str, String),
+    last: Called,
+}
+
+/// Who tells the names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Called {
+    /// cri, kubelet or none.
+    pub(super) name: &'static str,
+    /// Where that is, or why there is none.
+    pub(super) place: String,
+    /// Sockets of other runtimes, each with what came of it.
+    pub(super) others: Vec<String>,
+}
+
+/// What a runtime said.
+struct Answer {
+    socket: PathBuf,
+    pods: anyhow::Result<Vec<PodRecord>>,
 }
 
 impl Source {
@@ -31,14 +55,14 @@ impl Source {
         };
         Ok(Some(Self {
             settings: settings.clone(),
-            cri: None,
+            runtimes: HashMap::new(),
             kubelet,
-            last: ("none", String::new()),
+            last: Called::new("none", String::new()),
         }))
     }
 
     /// Its name, and where it is or why there is none.
-    pub(super) fn called(&self) -> (&'static str, String) {
+    pub(super) fn called(&self) -> Called {
         self.last.clone()
     }
 
@@ -50,39 +74,135 @@ impl Source {
     /// Why nobody answers, with what to do.
     pub(super) async fn pods(&mut self, max: usize) -> anyhow::Result<Vec<PodRecord>> {
         let by_runtime = match self.settings.names {
-            Ask::Auto | Ask::Cri => self.runtime(max).await,
+            Ask::Auto | Ask::Cri => self.by_runtime(max).await,
             Ask::Kubelet | Ask::Off => None,
         };
         match (by_runtime, &mut self.kubelet) {
             (Some(Ok(pods)), _) => Ok(pods),
-            (_, Some(kubelet)) => {
-                self.last = ("kubelet", kubelet.url());
+            (failed, Some(kubelet)) => {
+                if let Some(Err(error)) = &failed {
+                    let kubelet = kubelet.url();
+                    debug!(kubelet, "nodemedic uses the kubelet instead: {error:#}");
+                }
+                let others = std::mem::take(&mut self.last.others);
+                self.last = Called {
+                    others,
+                    ..Called::new("kubelet", kubelet.url())
+                };
                 kubelet.pods().await
             }
             (Some(Err(error)), None) => Err(error),
             (None, None) => {
                 let why = "no container runtime has a socket here".to_owned();
-                self.last = ("none", why);
+                self.last = Called::new("none", why);
                 Ok(Vec::new())
             }
         }
     }
 
-    async fn runtime(&mut self, max: usize) -> Option<anyhow::Result<Vec<PodRecord>>> {
-        let socket = cri::find(&self.settings.cri_socket)?;
-        let same = self.cri.take().filter(|cri| cri.socket() == socket);
-        let cri = self.cri.insert(same.unwrap_or_else(|| Cri::new(socket)));
-        self.last = ("cri", cri.socket().display().to_string());
-        let Some(kubelet) = &self.kubelet else {
-            return Some(cri.pods(max).await);
-        };
-        // There has to be time left for the kubelet.
-        let answer = timeout(self.settings.timeout / 2, cri.pods(max)).await;
-        let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time")));
-        if let Err(error) = &answer {
-            debug!(kubelet = %kubelet.url(), "nodemedic uses the kubelet instead: {error:#}");
+    /// Asks all runtimes at once, and takes the one that has the kubelet's pods. `None` where
+    /// there is none to ask.
+    async fn by_runtime(&mut self, max: usize) -> Option<anyhow::Result<Vec<PodRecord>>> {
+        let sockets = cri::find(&self.settings.cri_socket);
+        let first = sockets.first()?;
+        self.last = Called::new("cri", first.display().to_string());
+        self.runtimes.retain(|socket, _| sockets.contains(socket));
+        for socket in &sockets {
+            let runtime = || Cri::new(socket.clone());
+            self.runtimes.entry(socket.clone()).or_insert_with(runtime);
         }
-        Some(answer)
+        // There has to be time left for the kubelet, and one that hangs is none of the others'.
+        let alone = sockets.len() == 1 && self.kubelet.is_none();
+        let within = self.settings.timeout / if alone { 1 } else { 2 };
+        let asked = self.runtimes.values_mut();
+        let asked = asked.map(|runtime| ask(runtime, max, within, alone));
+        let mut answers = join_all(asked).await;
+        // In the order of the places, whatever that of the map.
+        let place = |answer: &Answer| sockets.iter().position(|it| *it == answer.socket);
+        answers.sort_by_key(place);
+        let best = best(&answers)?;
+        let Answer { socket, pods } = answers.remove(best);
+        let place = socket.display().to_string();
+        let others = answers.iter().map(Answer::outcome).collect();
+        self.last = Called {
+            others,
+            ..Called::new("cri", place)
+        };
+        Some(pods.map_err(|error| match answers.is_empty() {
+            true => error,
+            // Each failed: none is better than another.
+            false => {
+                let whys: Vec<_> = answers.iter().map(Answer::outcome).collect();
+                self.last.others.clear();
+                error.context(format!("no runtime answers ({})", whys.join("; ")))
+            }
+        }))
+    }
+}
+
+async fn ask(runtime: &mut Cri, max: usize, within: Duration, alone: bool) -> Answer {
+    let socket = runtime.socket().to_owned();
+    let pods = match alone {
+        // Whoever asks us has this limit too.
+        true => runtime.pods(max).await,
+        false => match timeout(within, runtime.pods(max)).await {
+            Ok(pods) => pods,
+            Err(_) => {
+                let within = humantime::format_duration(within);
+                Err(anyhow::anyhow!("no answer within {within}"))
+            }
+        },
+    };
+    Answer { socket, pods }
+}
+
+/// The place of the answer with the most pods of which the node has cgroups, as the kubelet has
+/// made them; of several the one with the most pods, then the first.
+fn best(answers: &[Answer]) -> Option<usize> {
+    let with_pods = answers.iter().filter(|it| it.count() > 0).count();
+    // One runtime is the rule, and costs no look at the cgroups.
+    let here = match with_pods > 1 {
+        true => on_node::pods(),
+        false => HashSet::new(),
+    };
+    let rank = |answer: &Answer| {
+        let pods = answer.pods.as_deref().unwrap_or_default();
+        let theirs = pods.iter().filter(|pod| here.contains(&pod.uid)).count();
+        (answer.pods.is_ok(), theirs, pods.len())
+    };
+    // Of equals the last is the highest.
+    let ranked = answers.iter().enumerate().rev();
+    ranked
+        .max_by_key(|(_, answer)| rank(answer))
+        .map(|(place, _)| place)
+}
+
+impl Answer {
+    fn count(&self) -> usize {
+        self.pods.as_ref().map_or(0, Vec::len)
+    }
+
+    /// For a sentence.
+    fn outcome(&self) -> String {
+        let socket = self.socket.display();
+        match &self.pods {
+            Ok(pods) if pods.is_empty() => format!("{socket}: it has no pods"),
+            Ok(pods) => format!(
+                "{socket}: it has {} pods, and fewer of this node",
+                pods.len()
+            ),
+            Err(error) => format!("{socket}: {}", error.root_cause()),
+        }
+    }
+}
+
+impl Called {
+    const fn new(name: &'static str, place: String) -> Self {
+        Self {
+            name,
+            place,
+            others: Vec::new(),
+        }
     }
 }
 
@@ -126,7 +246,7 @@ mod tests {
     async fn ask(settings: &Node) -> (anyhow::Result<usize>, &'static str) {
         let mut source = Source::of(settings).unwrap().unwrap();
         let pods = source.pods(10).await;
-        (pods.map(|pods| pods.len()), source.called().0)
+        (pods.map(|pods| pods.len()), source.called().name)
     }
 
     #[tokio::test]
@@ -140,6 +260,38 @@ mod tests {
         for (pods, source) in [gone, hangs] {
             assert_eq!((pods.unwrap(), source), (1, "kubelet"));
         }
+    }
+
+    fn answer(socket: &str, pods: anyhow::Result<Vec<&str>>) -> Answer {
+        let record = |uid: &str| PodRecord {
+            uid: uid.to_owned(),
+            ..PodRecord::default()
+        };
+        Answer {
+            socket: socket.into(),
+            pods: pods.map(|pods| pods.into_iter().map(record).collect()),
+        }
+    }
+
+    #[test]
+    fn the_runtime_with_the_pods_wins_wherever_it_is() {
+        let docker = || answer("/docker", Err(anyhow::anyhow!("unknown service")));
+        let idle = || answer("/idle", Ok(Vec::new()));
+        let k3s = || answer("/k3s", Ok(vec!["a", "b"]));
+        let old = || answer("/old", Ok(vec!["c"]));
+        for (answers, wins) in [
+            (vec![docker(), k3s()], "/k3s"),
+            (vec![k3s(), docker(), idle()], "/k3s"),
+            (vec![old(), k3s()], "/k3s"),
+            (vec![docker(), idle()], "/idle"),
+            (vec![docker()], "/docker"),
+        ] {
+            let best = best(&answers).unwrap();
+            assert_eq!(answers[best].socket.to_str(), Some(wins));
+        }
+        assert_eq!(best(&[]), None);
+        assert_eq!(docker().outcome(), "/docker: unknown service");
+        assert_eq!(idle().outcome(), "/idle: it has no pods");
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ fn sentence(names: &DirectoryReport) -> String {
         pods,
         containers,
         cut,
+        others,
         ..
     } = names;
     let mut text = match source.as_str() {
@@ -37,6 +38,10 @@ fn sentence(names: &DirectoryReport) -> String {
     };
     if *cut > 0 {
         text += &format!("; {cut} more have none, as [node] max_pods bounds them");
+    }
+    if !others.is_empty() {
+        let others = others.join("; ");
+        text += &format!("; not by {others}; [node] cri_socket selects one");
     }
     if let Some(error) = &names.error {
         text += &format!("; now: {error}");
@@ -63,6 +68,17 @@ mod tests {
             sentence(&names),
             "names of 7 pods, 20 containers: by cri, /run/containerd/containerd.sock; 3 more have \
              none, as [node] max_pods bounds them; now: refused"
+        );
+        let names = DirectoryReport {
+            others: vec!["/run/crio/crio.sock: no pods".to_owned()],
+            cut: 0,
+            error: None,
+            ..names
+        };
+        assert_eq!(
+            sentence(&names),
+            "names of 7 pods, 20 containers: by cri, /run/containerd/containerd.sock; not by \
+             /run/crio/crio.sock: no pods; [node] cri_socket selects one"
         );
     }
 }

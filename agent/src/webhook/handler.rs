@@ -54,7 +54,8 @@ impl AlertHandler {
     pub fn new(
         service: Arc<TreatmentService>,
         reports: Reports,
-        (names, identity): (Names, Identity),
+        names: Names,
+        identity: Identity,
         undo_resolved: bool,
         counts: Arc<Counts>,
     ) -> Self {
@@ -92,7 +93,7 @@ impl Decider {
     fn decide(&self, mut alerts: Vec<Alert>) -> Receipt<AlertOutcome> {
         alerts.sort_by_key(|alert| alert.status);
         let mut ours = 0;
-        let names = self.names.with(self.identity.also_called());
+        let names = self.names.or_called(|| self.identity.called());
         let outcomes: Vec<_> = alerts
             .iter()
             .map(|alert| {
@@ -128,8 +129,8 @@ impl Decider {
             AlertTarget::ThisNode => {}
             AlertTarget::OtherNode(NodeLabel { label, value }) => {
                 let why = format!(
-                    "its label {label} is {value:?}, and this node is {}; if they are the same, \
-                     list {value:?} in [webhook] node_names",
+                    "its label {label} is {value:?}, and this node is {}; [webhook] node_names may \
+                     list other names",
                     names.own.join(", ")
                 );
                 return AlertOutcome::on(alert, Decision::OtherNode, why);

@@ -34,14 +34,15 @@ impl Listener {
         let server = Server::bind(config.listen, tls, "--webhook or [webhook] listen").await?;
         let names = Names {
             labels: config.node_labels.clone(),
-            own: [vec![identity.node().to_owned()], config.node_names.clone()].concat(),
+            own: config.node_names.clone(),
             accept_unnamed: config.accept_unnamed,
         };
         let counts = Arc::new(Counts::new(&OF_WEBHOOK));
         let handler = AlertHandler::new(
             service,
             reports,
-            (names, identity.clone()),
+            names,
+            identity.clone(),
             config.undo_resolved,
             Arc::clone(&counts),
         );

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 pub struct Names {
     /// The labels that may name a node, in this order.
     pub labels: Vec<String>,
-    /// What they call this node: its names and its addresses.
+    /// What they call this node: its names and its addresses. Empty until
+    /// [`Self::or_called`] where the configuration does not say.
     pub own: Vec<String>,
     /// Whether an alert that names no node is of this one.
     pub accept_unnamed: bool,
@@ -45,10 +46,12 @@ pub enum Fit {
 }
 
 impl Names {
-    /// With more names and addresses of this node.
-    pub fn with(&self, more: Vec<String>) -> Self {
+    /// With these names and addresses of this node where there are none yet.
+    pub fn or_called(&self, called: impl FnOnce() -> Vec<String>) -> Self {
         let mut names = self.clone();
-        names.own.extend(more);
+        if names.own.is_empty() {
+            names.own = called();
+        }
         names
     }
 

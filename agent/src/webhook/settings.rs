@@ -29,8 +29,8 @@ settings! {
         undo_resolved: bool = true;
         #[doc = shared_help!(node_labels)]
         node_labels: Vec<String> = keys::node_labels();
-        /// List further values of these labels that mean this node, beside the node's name in
-        /// reports, its host name and its addresses. Ports, and capital letters, do not matter.
+        /// List the values of these labels that mean this node; ports and capital letters do not
+        /// matter. Empty: the node's name in reports, its host name and its addresses.
         node_names: Vec<String> = Vec::new();
         /// Accept alerts that have none of these labels.
         accept_unnamed: bool = false;

@@ -48,7 +48,8 @@ fn with_engine(engine: TestEngine, undo_resolved: bool) -> Setup {
         handler: AlertHandler::new(
             Arc::clone(&service),
             reports,
-            (names, Identity::fake()),
+            names,
+            Identity::fake(),
             undo_resolved,
             counts,
         ),

@@ -21,8 +21,9 @@ metrics! {
     SECONDS: Counter = "nodemedic_psi_stall_seconds_total" ["resource", "stall", "cgroup"];
     // Apart from the counter: its series must not change when a name becomes known.
     /// Always 1; the pod, container or unit of a cgroup, from its path and from the runtime or the
-    /// kubelet. Labels without a value are empty. Further labels, label_*: the labels of the pod
-    /// that node.pod_labels names.
+    /// kubelet; the outermost where one is inside of another. container_id is a name for LXC,
+    /// systemd-nspawn and virtual machines. Labels without a value are empty. Further labels,
+    /// label_*: the labels of the pod that node.pod_labels names.
     SCOPE_INFO: Gauge = "nodemedic_psi_stall_cgroup_info"
         ["cgroup", "namespace", "pod", "container", "pod_uid", "qos", "container_id", "runtime", "unit"];
     /// 1 while PSI triggers wake the agent as soon as tasks of the node wait too long, else 0.
@@ -207,6 +208,7 @@ mod tests {
             pod: "web-0".to_owned(),
             container: "app".to_owned(),
             labels: [("app".to_owned(), "web".to_owned())].into(),
+            inside: String::new(),
         };
         let named = info(&pod, Some(&name), &labels);
         assert_eq!(named.more, labels.of(Some(&name)));

@@ -80,6 +80,10 @@ fn what_is_no_payload_is_refused_with_what_to_do() {
         (with("version", json!(4)), "webhook_configs"),
         (with("alerts", json!("none")), "webhook_configs"),
         (with("alerts", json!([{}])), "missing field"),
+        (
+            with("alerts", json!([{"labels": {"a": 1}}])),
+            "its label a is 1",
+        ),
         (truncated.to_owned(), "webhook_configs"),
         (String::new(), "webhook_configs"),
         ("\u{0}\u{1}".to_owned(), "webhook_configs"),
@@ -90,8 +94,55 @@ fn what_is_no_payload_is_refused_with_what_to_do() {
     }
     assert_eq!(
         agent.metric("nodemedic_webhook_requests_total{code=\"400\"} "),
-        7.0
+        8.0
     );
+}
+
+/// The first alert of another node is said loudly, with the label that was looked at.
+#[test]
+fn an_alert_that_fits_nobody_is_a_warning_and_one_in_capitals_fits() {
+    let agent = Setup::new().guarded("");
+    let capitals = format!("{}.example.com:9100", NODE.to_uppercase());
+    let body = payload(&[
+        alert("resolved", &capitals, "other"),
+        alert("firing", "192.0.2.7:9100", "other"),
+    ]);
+    let answer = agent.post(&body.to_string());
+    assert_eq!(decisions(&answer), ["nothing_to_undo", "other_node"]);
+    agent.agent.until_log("alert: other_node");
+    let log = agent.agent.log();
+    let line = log.lines().find(|line| line.contains("alert: other_node"));
+    let line = line.unwrap();
+    assert!(line.contains("WARN"), "{line}");
+    assert!(line.contains("its label instance is"), "{line}");
+}
+
+/// Grafana's own alerting, and what Go writes for nothing.
+#[test]
+fn other_senders_are_understood() {
+    let agent = Setup::new().guarded("");
+    let mut of_grafana = payload(&[alert("resolved", NODE, "other")]);
+    of_grafana["version"] = json!("1");
+    of_grafana["orgId"] = json!(1);
+    let answer = agent.post(&of_grafana.to_string());
+    assert_eq!(decisions(&answer), ["nothing_to_undo"]);
+    let mut nothing = payload(&[]);
+    nothing["alerts"] = Value::Null;
+    assert_eq!(agent.post(&nothing.to_string()).status, 200);
+    let mut odd = payload(&[
+        alert("firing", NODE, "other"),
+        alert("firing", NODE, "other"),
+    ]);
+    odd["alerts"][1]["status"] = json!("suppressed");
+    let answer = agent.post(&odd.to_string());
+    assert_eq!(answer.status, 400);
+    assert!(
+        answer.body.contains("alert 2 of 2: its status"),
+        "{answer:?}"
+    );
+    // Nothing of it was decided.
+    let refused = "nodemedic_webhook_alerts_total{decision=\"refused\"} ";
+    assert_eq!(agent.metric(refused), 0.0);
 }
 
 #[test]

@@ -13,7 +13,11 @@ use super::{
     CgroupReading,
     triggers::{Calls, Limits},
 };
-use crate::{ailments::poll_thread::PollThread, kernel::pressure::Trigger, model::Missing};
+use crate::{
+    ailments::poll_thread::PollThread,
+    kernel::{cgroup, pressure::Trigger},
+    model::Missing,
+};
 
 /// After this long without a wait, what is known of a cgroup counts half.
 const HALF: Duration = Duration::from_secs(60);
@@ -128,7 +132,7 @@ impl CgroupTriggers {
     }
 
     fn triggers(&self, path: &str) -> io::Result<Vec<Trigger>> {
-        let folder = self.root.join(path.trim_start_matches('/'));
+        let folder = cgroup::place(&self.root, path);
         let set = |(resource, limit): &_| Trigger::on_cgroup(&folder, *resource, *limit);
         self.limits.iter().map(set).collect()
     }

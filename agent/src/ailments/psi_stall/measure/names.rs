@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::kernel::cgroup;
+
 /// Names that are remembered.
 const MOST: usize = 4_096;
 
@@ -65,7 +67,7 @@ impl Names {
 /// The inode number of a cgroup's folder, which is the id (fs/kernfs/dir.c,
 /// `kernfs_ino`; from 5.5 on).
 fn id(root: &Path, path: &str) -> Option<u64> {
-    let folder = root.join(path.trim_start_matches('/'));
+    let folder = cgroup::place(root, path);
     fs::metadata(folder).ok().map(|it| it.ino())
 }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -58,7 +59,7 @@ struct Bounds {
 /// A cgroup and those below it.
 #[derive(Debug, Default)]
 struct Branch {
-    children: BTreeMap<String, Self>,
+    children: BTreeMap<OsString, Self>,
     /// Whether it was made since the agent began, so that its counters began at zero.
     born: bool,
     /// Whether all its children are known: one that appears later is born.
@@ -143,7 +144,8 @@ impl Tree {
         scan.below(&mut top, &self.root, "", node, 0);
         self.top = top;
         self.known = scan.known;
-        scan.off.retain(|path| self.root.join(&path[1..]).exists());
+        scan.off
+            .retain(|path| cgroup::place(&self.root, path).exists());
         let (visited, complete) = (scan.visited, scan.complete);
         let mut found = scan.found;
         found.cgroups = named(found.cgroups);
@@ -159,14 +161,14 @@ impl Tree {
     /// What is missing because somebody has switched it off.
     pub(super) fn switched_off(&self) -> Option<Missing> {
         let first = self.off.first()?;
-        let switch = format!("{}{first}/cgroup.pressure", self.root.display());
+        let switch = cgroup::place(&self.root, first).join("cgroup.pressure");
         let what = format!("the pressure of cgroup {first}");
         // From Linux 6.1 on, and not with cgroup_disable=pressure.
-        Some(if Path::new(&switch).exists() {
+        Some(if switch.exists() {
             Missing {
                 what,
                 why: "it has no pressure files, because PSI is switched off there".to_owned(),
-                remedy: format!("echo 1 > {switch}"),
+                remedy: format!("echo 1 > {}", switch.display()),
             }
         } else {
             Missing {
@@ -224,7 +226,7 @@ impl Scan<'_> {
                 self.complete = false;
                 break;
             }
-            let (folder, path) = (folder.join(name), format!("{path}/{name}"));
+            let (folder, path) = (folder.join(name), format!("{path}/{}", cgroup::shown(name)));
             match self.visit(child, &folder, &path, above, depth + 1) {
                 Some(time) => used += time,
                 None => gone.push(name.clone()),
@@ -514,7 +516,7 @@ pub(in crate::ailments::psi_stall) fn ancestors(path: &str) -> impl Iterator<Ite
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::ffi::OsStringExt as _};
 
     use super::*;
 
@@ -675,6 +677,26 @@ mod tests {
         }
         let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)));
         assert_eq!(waits(&scanned), []);
+    }
+
+    /// A name is any bytes: it must neither vanish nor end the agent.
+    #[test]
+    fn a_cgroup_of_which_the_name_is_no_text_is_found_too() {
+        let tree = Fake::new();
+        let name = OsString::from_vec(b"caf\xe9\x1b".to_vec());
+        tree.set("text", ZERO, ZERO);
+        let made = tree.folder.path().join(&name);
+        fs::rename(tree.folder.path().join("text"), &made).expect("renamed");
+        let mut scanner = tree.begin();
+        tree.set("text", MS(700), ZERO);
+        for file in ["cpu.pressure", "cpu.stat"] {
+            let from = tree.folder.path().join("text").join(file);
+            fs::rename(from, made.join(file)).expect("renamed");
+        }
+        fs::remove_dir_all(tree.folder.path().join("text")).expect("removed");
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(700)));
+        assert_eq!(waits(&scanned), [(r"/caf\xe9\x1b", 0.7)]);
+        assert_eq!(scanner.known, 1);
     }
 
     #[test]
