@@ -4,10 +4,10 @@
 //! of its own, which is asked once: it stays the same for the sandbox's life.
 
 #[cfg(test)]
-mod fake;
+pub(super) mod fake;
 mod messages;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -19,6 +19,8 @@ pub(super) struct Source {
     /// Kept from one question to the next: they remember what need not be asked again.
     runtimes: HashMap<PathBuf, Cri>,
     kubelet: Option<Kubelet>,
+    /// The runtime that last had pods.
+    winner: Option<PathBuf>,
     /// Who answered last, or failed last.
     last: Called,
 }
@@ -57,6 +59,7 @@ impl Source {
             settings: settings.clone(),
             runtimes: HashMap::new(),
             kubelet,
+            winner: None,
             last: Called::new("none", String::new()),
         }))
     }
@@ -103,7 +106,15 @@ impl Source {
     /// Asks all runtimes at once, and takes the one that has the kubelet's pods. `None` where
     /// there is none to ask.
     async fn by_runtime(&mut self, max: usize) -> Option<anyhow::Result<Vec<PodRecord>>> {
-        let sockets = cri::find(&self.settings.cri_socket);
+        self.by_sockets(cri::find(&self.settings.cri_socket), max)
+            .await
+    }
+
+    async fn by_sockets(
+        &mut self,
+        sockets: Vec<PathBuf>,
+        max: usize,
+    ) -> Option<anyhow::Result<Vec<PodRecord>>> {
         let first = sockets.first()?;
         self.last = Called::new("cri", first.display().to_string());
         self.runtimes.retain(|socket, _| sockets.contains(socket));
@@ -120,8 +131,11 @@ impl Source {
         // In the order of the places, whatever that of the map.
         let place = |answer: &Answer| sockets.iter().position(|it| *it == answer.socket);
         answers.sort_by_key(place);
-        let best = best(&answers)?;
+        let best = self.failed_winner(&answers).or_else(|| best(&answers))?;
         let Answer { socket, pods } = answers.remove(best);
+        if pods.as_ref().is_ok_and(|pods| !pods.is_empty()) {
+            self.winner = Some(socket.clone());
+        }
         let place = socket.display().to_string();
         let others = answers.iter().map(Answer::outcome).collect();
         self.last = Called {
@@ -137,6 +151,17 @@ impl Source {
                 error.context(format!("no runtime answers ({})", whys.join("; ")))
             }
         }))
+    }
+
+    /// The runtime that had the pods and fails now, where no other has any: what one without pods
+    /// says must not end what is known.
+    fn failed_winner(&self, answers: &[Answer]) -> Option<usize> {
+        let winner = self.winner.as_ref()?;
+        let fails = |it: &Answer| it.socket == *winner && it.pods.is_err();
+        match answers.iter().all(|it| it.count() == 0) {
+            true => answers.iter().position(fails),
+            false => None,
+        }
     }
 }
 
@@ -209,6 +234,11 @@ impl Called {
 #[cfg(test)]
 mod tests {
     use std::{os::unix::net::UnixListener, path::Path, time::Duration};
+
+    use super::cri::{
+        fake::{Fake, Runtime},
+        tests::with_pods,
+    };
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -292,6 +322,59 @@ mod tests {
         assert_eq!(best(&[]), None);
         assert_eq!(docker().outcome(), "/docker: unknown service");
         assert_eq!(idle().outcome(), "/idle: it has no pods");
+    }
+
+    /// Docker's containerd has no CRI, one hangs, one is gone, and one has the pods.
+    #[tokio::test]
+    async fn all_runtimes_are_asked_and_each_that_fails_is_told_with_its_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let hangs = folder.path().join("hangs");
+        let _listener = UnixListener::bind(&hangs).unwrap();
+        let gone = folder.path().join("gone");
+        let docker = Fake::serve(Runtime::Answers(HashMap::new()));
+        let k3s = Fake::serve(with_pods(&["u1", "u2"]));
+        let settings = Node {
+            timeout: Duration::from_secs(2),
+            ..Node::default()
+        };
+        let mut source = Source::of(&settings).unwrap().unwrap();
+        let all = vec![docker.socket(), hangs.clone(), gone.clone(), k3s.socket()];
+        // Twice, as a runtime may remember what it was asked.
+        for _ in 0..2 {
+            let pods = source.by_sockets(all.clone(), 10).await.unwrap().unwrap();
+            assert_eq!(pods.len(), 2);
+            let Called { place, others, .. } = source.called();
+            assert_eq!(place, k3s.socket().display().to_string());
+            assert_eq!(others.len(), 3, "{others:?}");
+            assert!(others[0].contains("it has no CRI"), "{others:?}");
+            assert!(others[0].contains("cri_socket"), "{others:?}");
+            let no_answer = format!("{}: no answer within 1s", hangs.display());
+            assert_eq!(others[1], no_answer);
+            assert!(others[2].starts_with(gone.to_str().unwrap()), "{others:?}");
+        }
+        let none = source
+            .by_sockets(vec![gone.clone(), docker.socket()], 10)
+            .await;
+        let why = format!("{:#}", none.unwrap().unwrap_err());
+        for part in ["cri_socket", "it has no CRI", gone.to_str().unwrap()] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
+        assert!(source.by_sockets(Vec::new(), 10).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_runtime_without_pods_ends_nothing_while_the_one_with_them_fails() {
+        let idle = Fake::serve(with_pods(&[]));
+        let k3s = Fake::serve(with_pods(&["u1"]));
+        let mut source = Source::of(&Node::default()).unwrap().unwrap();
+        let all = vec![idle.socket(), k3s.socket()];
+        let ask = async |source: &mut Source| source.by_sockets(all.clone(), 10).await.unwrap();
+        assert_eq!(ask(&mut source).await.unwrap().len(), 1);
+        drop(k3s);
+        assert!(ask(&mut source).await.is_err());
+        // On a node where it never had any, none is the answer.
+        let mut other = Source::of(&Node::default()).unwrap().unwrap();
+        assert_eq!(ask(&mut other).await.unwrap().len(), 0);
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ use tokio::{
 
 /// What a call is answered with.
 #[derive(Clone, Debug)]
-pub(super) enum Answer {
+pub(in crate::node) enum Answer {
     /// This message.
     Message(Vec<u8>),
     /// This status and no message.
@@ -37,7 +37,7 @@ pub(super) enum Answer {
 
 /// What is behind the socket.
 #[derive(Clone, Debug)]
-pub(super) enum Runtime {
+pub(in crate::node) enum Runtime {
     /// Answers by method; `Unimplemented` for the others.
     Answers(HashMap<&'static str, Answer>),
     /// Says what is no HTTP.
@@ -46,20 +46,20 @@ pub(super) enum Runtime {
 
 /// Serves until it is dropped.
 #[derive(Debug)]
-pub(super) struct Fake {
+pub(in crate::node) struct Fake {
     folder: TempDir,
     calls: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Answer {
-    pub(super) fn of(message: &impl Message) -> Self {
+    pub(in crate::node) fn of(message: &impl Message) -> Self {
         Self::Message(message.encode_to_vec())
     }
 }
 
 impl Fake {
-    pub(super) fn serve(runtime: Runtime) -> Self {
+    pub(in crate::node) fn serve(runtime: Runtime) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("sock")).unwrap();
         let calls = Arc::<AtomicUsize>::default();
@@ -77,12 +77,12 @@ impl Fake {
         }
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(in crate::node) fn socket(&self) -> PathBuf {
         self.folder.path().join("sock")
     }
 
     /// How many calls there were.
-    pub(super) fn calls(&self) -> usize {
+    pub(in crate::node) fn calls(&self) -> usize {
         self.calls.load(SeqCst)
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{os::unix::fs::symlink, time::Duration};
 
 use prost::Message as _;
 use tokio::time::timeout;
@@ -60,6 +60,21 @@ fn status(addresses: &[&str], mode: i32, info: &str) -> PodSandboxStatusResponse
         }),
         info: HashMap::from([("info".to_owned(), info.to_owned())]),
     }
+}
+
+/// A runtime with pods of these UIDs, each with a container.
+pub(in crate::node) fn with_pods(uids: &[&str]) -> Runtime {
+    let pods = uids
+        .iter()
+        .map(|uid| sandbox(&format!("{uid}-sandbox"), uid, 1));
+    let containers = uids
+        .iter()
+        .map(|uid| container(&format!("{uid}-app"), &format!("{uid}-sandbox"), "app"));
+    answers(
+        pods.collect(),
+        containers.collect(),
+        &status(&[], NamespaceOption::NODE, ""),
+    )
 }
 
 fn answers(
@@ -276,4 +291,18 @@ async fn a_large_node_is_told_whole() {
     let pods = timeout(LONG, cri.pods(1_000)).await.unwrap().unwrap();
     let names = crate::node::Names::of(pods, 1_000, &crate::node::PodLabels::usual());
     assert_eq!((names.pods(), names.containers()), (500, 5_500));
+}
+
+#[test]
+fn a_socket_under_two_names_is_asked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["a", "b"] {
+        std::os::unix::net::UnixListener::bind(path(name)).unwrap();
+    }
+    symlink(path("a"), path("c")).unwrap();
+    symlink(path("gone"), path("d")).unwrap();
+    let places = ["gone", "a", "c", "d", "b"].map(path);
+    assert_eq!(once_each(places.into_iter()), [path("a"), path("b")]);
+    assert_eq!(find(&path("gone")), [path("gone")], "as it is told to");
 }
