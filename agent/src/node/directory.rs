@@ -2,6 +2,7 @@
 //! own. Readings take what is known and never wait; what they do not find is asked for.
 
 use std::{
+    cmp::Reverse,
     collections::HashSet,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -138,9 +139,12 @@ impl Directory {
         (!is_nodes).then(|| self.pod_of(&paths))?
     }
 
-    /// Which of a pod's containers a process is in says nothing of their network.
+    /// Which of a pod's containers a process is in says nothing of their network. A process has a
+    /// path in each tree; of a pod within a pod the one that shows both counts, wherever it comes.
     fn pod_of(&self, paths: &[String]) -> Option<Name> {
-        let name = paths.iter().find_map(|path| self.of_cgroup(path))?;
+        let mut paths: Vec<_> = paths.iter().collect();
+        paths.sort_by_key(|path| (Reverse(Owner::of(path).levels().count()), *path));
+        let name = paths.into_iter().find_map(|path| self.of_cgroup(path))?;
         Some(Name {
             container: String::new(),
             inside: String::new(),

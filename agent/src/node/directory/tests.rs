@@ -103,3 +103,25 @@ fn a_process_tells_whose_its_network_namespace_is() {
         assert_eq!(directory.of_netns(8, Some(process)), None);
     }
 }
+
+/// A cluster inside a pod: the outer pod is the owner, whatever order the paths come in.
+#[test]
+fn a_process_of_a_pod_in_a_pod_is_of_the_outer_one() {
+    let inner = "2858680e-b044-4fd5-9dd4-f137e30e2181";
+    let name = |pod: &str| Name {
+        namespace: "ci".to_owned(),
+        pod: pod.to_owned(),
+        ..Name::default()
+    };
+    let outer = POD.trim_start_matches("/kubepods/pod");
+    let directory = Directory::fake(&[
+        (outer, name("kind"), "10.0.0.7", 7),
+        (inner, name("within"), "10.0.0.8", 8),
+    ]);
+    let id = "c".repeat(64);
+    let both = format!("{POD}/{id}/kubelet/kubepods/pod{inner}/{id}");
+    let one = format!("/kubelet/kubepods/pod{inner}/{id}");
+    for paths in [[both.clone(), one.clone()], [one, both]] {
+        assert_eq!(directory.pod_of(&paths), Some(name("kind")), "{paths:?}");
+    }
+}
