@@ -74,7 +74,9 @@ impl Identity {
                 Err(error) => warn!("the addresses of this node cannot be listed: {error}"),
             }
         }
-        let host_name = (self.host_name != self.node).then(|| self.host_name.clone());
+        // Of a machine that was never named, it means any.
+        let is_name = self.host_name != self.node && !self.host_name.starts_with("localhost");
+        let host_name = is_name.then(|| self.host_name.clone());
         let known = addresses.known.iter().map(ToString::to_string);
         host_name.into_iter().chain(known).collect()
     }

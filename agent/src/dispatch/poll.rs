@@ -12,7 +12,7 @@ use super::AgentAddress;
 use crate::{
     http::Client,
     model::RunState,
-    webhook::{Fit, fit},
+    webhook::{Fit, Host, fit},
 };
 
 /// Agents that are asked at a time.
@@ -32,8 +32,9 @@ pub struct AgentPoll {
 #[derive(Clone, Debug)]
 pub(super) struct Agent {
     pub(super) address: AgentAddress,
-    /// What its other addresses call it, where it has more than one.
-    pub(super) also_called: Vec<String>,
+    /// All that it is known by: what its report says, what the configuration calls it, and the
+    /// addresses at which it is asked.
+    known_by: Vec<Host>,
     pub(super) state: AgentState,
 }
 
@@ -102,7 +103,7 @@ impl AgentPoll {
         for agent in agents {
             let same = |it: &&mut Agent| it.node().is_some() && it.node() == agent.node();
             match kept.iter_mut().find(same) {
-                Some(first) => first.also_called.extend(agent.hosts().map(str::to_owned)),
+                Some(first) => first.known_by.extend(agent.known_by),
                 None => kept.push(agent),
             }
         }
@@ -128,10 +129,10 @@ impl AgentPoll {
         self.agents.iter().filter(|agent| is(&agent.state)).count()
     }
 
-    /// The agent of a node, as an alert names it: the one that it fits best by what the agent
-    /// reports, what the configuration calls it, and the addresses at which it is asked.
+    /// The agent of a node, as an alert names it: the one that it fits best.
     pub(super) fn find(&self, label: &str) -> Found<'_> {
-        let fits = |agent: &'_ Agent| fit(label, &agent.called());
+        let host = Host::of(label);
+        let fits = |agent: &'_ Agent| host.fit(&agent.known_by);
         let best = self.agents.iter().map(fits).max().unwrap_or(Fit::No);
         if best == Fit::No {
             return Found::None;
@@ -183,11 +184,13 @@ pub(super) fn listed(agents: &[&Agent]) -> String {
 
 impl Agent {
     pub(super) fn new(address: AgentAddress, state: AgentState) -> Self {
-        Self {
+        let mut agent = Self {
             address,
-            also_called: Vec::new(),
+            known_by: Vec::new(),
             state,
-        }
+        };
+        agent.known_by = agent.called().into_iter().map(Host::of).collect();
+        agent
     }
 
     /// What its report calls its node.
@@ -218,8 +221,9 @@ impl Agent {
             AgentState::Unreachable { .. } => &[],
         };
         let named = self.node().into_iter().chain(self.address.node.as_deref());
-        let others = reported.iter().chain(&self.also_called).map(String::as_str);
-        named.chain(others).chain(self.hosts()).collect()
+        let reported = reported.iter().map(String::as_str);
+        let all = named.chain(reported).chain(self.hosts());
+        all.filter(|name| !name.is_empty()).collect()
     }
 }
 

@@ -1,13 +1,14 @@
 //! Alertmanager's webhook: an alert selects among the treatments that the configuration
 //! of this node allows to alerts. It never carries a key, a value or a time.
 //!
-//! `POST /alertmanager` takes a payload of version 4. Each alert is decided by itself:
+//! `POST /alertmanager` takes a payload of version 4, or Grafana's of version 1, as a whole or not
+//! at all. Each alert is decided by itself:
 //!
 //! - its label `ailment` says against what, `kind` against which finding of it, and
 //!   `treatment` with what; only the first is needed;
 //! - whose it is, one of its labels says ([`Names`]);
-//! - who it is, its fingerprint and its beginning say: what it has begun is begun once,
-//!   and undone when it is resolved.
+//! - who it is, its fingerprint and its times say ([`crate::model::Trigger`]): what it has begun is
+//!   begun once, and undone when it is resolved.
 //!
 //! The answer is 200 with what was decided of each alert, and 503 where Alertmanager is to
 //! send all of it again: what was done already is then a duplicate.
@@ -27,7 +28,7 @@ pub use decision::{AlertOutcome, Decision};
 pub use handler::AlertHandler;
 pub use intake::{Intake, PATH, Receipt, Receiver};
 pub use listener::Listener;
-pub use names::{AlertTarget, Fit, Names, NodeLabel, fit, node};
+pub use names::{AlertTarget, Fit, Host, Names, NodeLabel, fit, node};
 pub use payload::{Alert, Payload, Status};
 pub use settings::Webhook;
 

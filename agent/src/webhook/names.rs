@@ -77,34 +77,15 @@ pub fn node<'a>(by: &'a [String], labels: &'a BTreeMap<String, String>) -> Optio
     found.find(|node| !node.value.is_empty())
 }
 
-/// How well a label fits a node of these names and addresses. Names are compared without case
-/// (RFC 4343; the kubelet makes the host name lower case), addresses as what they mean. A port,
-/// and a URL around a host, say nothing about the node.
+/// How well a label fits a node of these names and addresses.
 pub fn fit<S: AsRef<str>>(label: &str, own: &[S]) -> Fit {
-    let given = Host::of(label);
     let own: Vec<_> = own.iter().map(|own| Host::of(own.as_ref())).collect();
-    if own.contains(&given) {
-        return Fit::Whole;
-    }
-    let Host::Name(given) = &given else {
-        return Fit::No;
-    };
-    let names = own.iter().filter_map(|host| match host {
-        Host::Name(name) if first(name) == first(given) => Some(name),
-        Host::Name(_) | Host::Address(_) => None,
-    });
-    let domains: Vec<bool> = names.map(|name| has_domain(name)).collect();
-    // Another domain is another node, though the first part is the same.
-    let is_other = has_domain(given) && domains.contains(&true);
-    match domains.is_empty() || is_other {
-        true => Fit::No,
-        false => Fit::Unqualified,
-    }
+    Host::of(label).fit(&own)
 }
 
 /// What names a node.
-#[derive(PartialEq, Eq)]
-enum Host {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
     /// `10.0.0.7` and `::ffff:10.0.0.7` are the same.
     Address(IpAddr),
     /// In lower case, without the dot of the root.
@@ -112,23 +93,43 @@ enum Host {
 }
 
 impl Host {
-    fn of(label: &str) -> Self {
+    /// Of a label or a name. A port, and a URL around a host, say nothing about the node.
+    pub fn of(label: &str) -> Self {
         let host = label.split_once("://").map_or(label, |(_, rest)| rest);
         let host = host.split(['/', '?']).next().unwrap_or(host);
-        let address = |host: &str| {
-            let host = host.split('%').next().unwrap_or(host);
-            host.parse::<IpAddr>()
-                .ok()
-                .map(|address| address.to_canonical())
-        };
         // An IPv6 address alone looks like a name with a port.
         let host = match address(host) {
             Some(address) => return Self::Address(address),
-            None => without_port(host).unwrap_or(host),
+            None => without_port(host),
         };
         match address(host) {
             Some(address) => Self::Address(address),
             None => Self::Name(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
+        }
+    }
+
+    /// How well it fits a node that is called so. Names are compared without case (RFC 4343; the
+    /// kubelet makes the host name lower case), addresses as what they mean.
+    pub fn fit(&self, own: &[Self]) -> Fit {
+        if own.contains(self) {
+            return Fit::Whole;
+        }
+        let Self::Name(given) = self else {
+            return Fit::No;
+        };
+        let names = own.iter().filter_map(|host| match host {
+            Self::Name(name) if first(name) == first(given) => Some(name),
+            Self::Name(_) | Self::Address(_) => None,
+        });
+        let (mut is_there, mut has_other) = (false, false);
+        for name in names {
+            is_there = true;
+            has_other |= has_domain(name);
+        }
+        // Another domain is another node, though the first part is the same.
+        match is_there && !(has_domain(given) && has_other) {
+            true => Fit::Unqualified,
+            false => Fit::No,
         }
     }
 }
@@ -141,15 +142,20 @@ fn has_domain(name: &str) -> bool {
     name.contains('.')
 }
 
-fn without_port(label: &str) -> Option<&str> {
-    let bare =
-        |host: &'_ str| -> Option<_> { host.strip_prefix('[')?.strip_suffix(']').map(str::len) };
-    if let Some(length) = bare(label) {
-        return Some(&label[1..=length]);
-    }
-    let (host, port) = label.rsplit_once(':')?;
-    port.parse::<u16>().ok()?;
-    Some(bare(host).map_or(host, |length| &host[1..=length]))
+/// Without the zone that only the node itself knows.
+fn address(host: &str) -> Option<IpAddr> {
+    let host = host.split('%').next().unwrap_or(host);
+    let address: IpAddr = host.parse().ok()?;
+    Some(address.to_canonical())
+}
+
+fn without_port(host: &str) -> &str {
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        Some(_) | None => host,
+    };
+    let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    bare.unwrap_or(host)
 }
 
 #[cfg(test)]
