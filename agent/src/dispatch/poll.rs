@@ -1,6 +1,6 @@
 //! How all agents are.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use hyper::StatusCode;
@@ -100,11 +100,18 @@ impl AgentPoll {
     /// An agent that has two addresses is one, and known by both.
     pub(super) fn of(agents: Vec<Agent>) -> Self {
         let mut kept: Vec<Agent> = Vec::new();
+        let mut places = HashMap::new();
         for agent in agents {
-            let same = |it: &&mut Agent| it.node().is_some() && it.node() == agent.node();
-            match kept.iter_mut().find(same) {
-                Some(first) => first.known_by.extend(agent.known_by),
-                None => kept.push(agent),
+            let node = agent.node().map(str::to_owned);
+            match node.as_ref().and_then(|node| places.get(node)) {
+                Some(&first) => {
+                    let first: &mut Agent = &mut kept[first];
+                    first.known_by.extend(agent.known_by);
+                }
+                None => {
+                    places.extend(node.map(|node| (node, kept.len())));
+                    kept.push(agent);
+                }
             }
         }
         Self { agents: kept }
