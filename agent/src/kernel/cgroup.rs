@@ -57,9 +57,8 @@ impl Hierarchies {
     /// The path and the kernel's error.
     pub fn find() -> io::Result<Self> {
         const PATH: &str = "/proc/self/mountinfo";
-        // Where something is mounted may be called anything.
-        match fs::read(PATH) {
-            Ok(mounts) => Ok(Self::parse(&String::from_utf8_lossy(&mounts))),
+        match mounts::read(Path::new(PATH)) {
+            Ok(mounts) => Ok(Self::parse(&mounts)),
             Err(error) => Err(io::Error::new(
                 error.kind(),
                 format!("read {PATH}: {error}"),

@@ -24,14 +24,19 @@ pub struct Mount {
 ///
 /// The kernel's error.
 pub fn all() -> io::Result<Vec<Mount>> {
-    let of_init = fs::read_to_string("/proc/1/mountinfo");
-    let mounts = of_init.or_else(|_| fs::read_to_string("/proc/self/mountinfo"))?;
+    let of_init = read(Path::new("/proc/1/mountinfo"));
+    let mounts = of_init.or_else(|_| read(Path::new("/proc/self/mountinfo")))?;
     Ok(parse(&mounts))
+}
+
+/// A file `mountinfo`. The place of a mount is any bytes, and one that is no text hides no other.
+pub(super) fn read(file: &Path) -> io::Result<String> {
+    fs::read(file).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The mount in which a process with this folder in procfs sees a file.
 pub(super) fn of_file(process: &Path, file: &Path) -> Option<Mount> {
-    let mounts = fs::read_to_string(process.join("mountinfo")).ok()?;
+    let mounts = read(&process.join("mountinfo")).ok()?;
     let mounts = parse(&mounts).into_iter();
     // Of two at one place the later one is on top.
     let above = mounts.filter(|it| file.starts_with(&it.place));
@@ -108,5 +113,16 @@ mod tests {
                 source: "10.0.0.9:/a b".to_owned(),
             }
         );
+    }
+
+    #[test]
+    fn a_mount_with_a_name_that_is_no_text_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let mounts = b"22 1 0:21 / / rw - ext4 /dev/vda rw\n23 22 0:22 / /mnt/caf\xe9 rw - xfs /dev/vdb rw\n\
+            90 22 0:55 / /srv rw - nfs4 10.0.0.9:/a rw\n";
+        fs::write(folder.path().join("mountinfo"), mounts).unwrap();
+        let of = |file: &str| of_file(folder.path(), Path::new(file)).unwrap().file_system;
+        assert_eq!(of("/srv/x"), "nfs4");
+        assert_eq!(of("/etc/x"), "ext4");
     }
 }
