@@ -323,6 +323,58 @@ fn a_healthy_node_is_left_alone() {
     assert!(engine.ask(&forced, &well(), node.now).is_ok());
 }
 
+/// What the reading found the key at.
+fn at(value: u64) -> NodeReport {
+    let mut report = sick();
+    report.ailments[0].proposals[0].changes[0].from = value;
+    report
+}
+
+#[test]
+fn a_key_that_somebody_else_has_written_is_left_alone_unless_forced() {
+    let node = TestEngine::new(Mode::Manual);
+    let mut engine = node.engine();
+    engine.step(&at(120), node.now);
+    engine.step(&at(200), node.now);
+    node.kernel.set(Some(200));
+    let refused = engine.ask(&by_hand(), &at(200), node.now);
+    assert!(matches!(refused, Err(Refusal::Foreign(_))), "{refused:?}");
+    assert_eq!(node.kernel.value(), Some(200));
+    let forced = Ask {
+        force: true,
+        ..by_hand()
+    };
+    assert!(engine.ask(&forced, &at(200), node.now).is_ok());
+    assert_eq!(node.kernel.value(), Some(60));
+}
+
+#[test]
+fn what_the_agent_itself_wrote_and_restored_may_be_treated_again() {
+    let mut node = TestEngine::new(Mode::Manual);
+    let mut engine = node.engine();
+    engine.step(&at(120), node.now);
+    engine.ask(&by_hand(), &at(120), node.now).unwrap();
+    engine.step(&at(120), node.now);
+    engine.undo(None, Ending::Requested, node.now).unwrap();
+    node.pass(10_000.0);
+    engine.step(&at(120), node.now);
+    assert!(engine.ask(&by_hand(), &at(120), node.now).is_ok());
+}
+
+#[test]
+fn a_value_that_is_set_back_under_a_run_is_somebody_elses_key_from_then_on() {
+    let mut node = TestEngine::new(Mode::Manual);
+    let mut engine = node.engine();
+    engine.ask(&by_hand(), &at(120), node.now).unwrap();
+    node.kernel.set(Some(77));
+    node.pass(1.0);
+    engine.step(&at(120), node.now);
+    assert_eq!(last(&engine).state, RunState::Overridden);
+    node.pass(10_000.0);
+    let refused = engine.ask(&by_hand(), &at(77), node.now);
+    assert!(matches!(refused, Err(Refusal::Foreign(_))), "{refused:?}");
+}
+
 #[test]
 fn the_mode_says_who_may() {
     let alert = Trigger::Alert {
