@@ -167,7 +167,7 @@ pub enum ModuleState {
 }
 
 /// What the symbol table has of a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Symbol {
     /// No such symbol: inlined everywhere, or not in this kernel.
@@ -175,8 +175,11 @@ pub enum Symbol {
     /// All callers come through its entry.
     Whole,
     /// The compiler has inlined its beginning into some callers, which jump into the
-    /// rest (`.part.0`) and are seen by no probe on its entry.
+    /// rest (`.part.0`), or has made a copy for some (`.constprop.0`): no probe on its entry
+    /// sees them.
     Split,
+    /// All callers come through the entry of the symbol of this name.
+    Renamed(String),
 }
 
 /// What is known of a function.

@@ -21,6 +21,10 @@ use super::{
 /// probe on the function itself misses them.
 const SPLIT: &str = ".part.";
 
+/// What the compiler adds to the name of a function that it has changed, before a number or a
+/// hash: arguments taken apart, arguments replaced by constants, a name made global by LTO.
+const RENAMED: [&str; 3] = [".isra.", ".constprop.", ".llvm."];
+
 /// The end of the kernel image's code (include/asm-generic/sections.h). Symbols come in the
 /// order of their addresses, those of modules after all of the image's.
 const END_OF_CODE: &str = "_etext";
@@ -54,7 +58,7 @@ pub(super) fn find(
         .iter()
         .map(|name| {
             let fact = match &found {
-                Ok(found) => Fact::Known(found.get(*name).copied().unwrap_or(Symbol::Absent)),
+                Ok(found) => Fact::Known(found.get(*name).cloned().unwrap_or(Symbol::Absent)),
                 Err(why) => Fact::Unknown(why.clone()),
             };
             ((*name).to_owned(), fact)
@@ -126,7 +130,22 @@ fn scan<'w>(
 /// Notes a function, or that one is split, if it is wanted.
 fn note<'w>(name: &str, wanted: &BTreeSet<&'w str>, found: &mut Found<'w>) {
     if let Some(name) = wanted.get(name) {
-        found.entry(*name).or_insert(Symbol::Whole);
+        let symbol = match found.get(name) {
+            // Another file may have a function of the same name.
+            None | Some(Symbol::Whole) => Symbol::Whole,
+            Some(_) => Symbol::Split,
+        };
+        found.insert(*name, symbol);
+    }
+    let mut renamed = RENAMED.iter().filter_map(|it| name.split_once(it));
+    if let Some((original, _)) = renamed.next()
+        && let Some(original) = wanted.get(original)
+    {
+        let symbol = match found.get(original) {
+            None => Symbol::Renamed(name.to_owned()),
+            Some(_) => Symbol::Split,
+        };
+        found.insert(*original, symbol);
     }
     if let Some((whole, _)) = name.split_once(SPLIT)
         && let Some(name) = wanted.get(whole)
@@ -146,11 +165,23 @@ mod tests {
 ";
 
     #[test]
-    fn code_is_found_by_its_whole_name_and_data_is_not() {
+    fn code_is_found_by_its_name_or_a_new_one_and_data_is_not() {
         let wanted = BTreeSet::from(["nf_ct_delete", "early_drop", "init_conntrack"]);
         let found = scan(LINES.as_bytes(), &wanted, SymbolScope::All);
         let found = found.expect("a slice cannot fail to read");
-        assert_eq!(found, HashMap::from([("nf_ct_delete", Symbol::Whole)]));
+        let renamed = Symbol::Renamed("init_conntrack.constprop.0".to_owned());
+        let wanted = [("nf_ct_delete", Symbol::Whole), ("init_conntrack", renamed)];
+        assert_eq!(found, HashMap::from(wanted));
+    }
+
+    #[test]
+    fn a_function_with_a_copy_for_some_callers_is_split_in_either_order() {
+        for lines in ["0 t a.constprop.0\n0 T a\n", "0 T a\n0 t a.constprop.0\n"] {
+            let wanted = BTreeSet::from(["a"]);
+            let found = scan(lines.as_bytes(), &wanted, SymbolScope::All);
+            let found = found.expect("a slice cannot fail to read");
+            assert_eq!(found, HashMap::from([("a", Symbol::Split)]));
+        }
     }
 
     #[test]

@@ -425,6 +425,27 @@ mod tests {
     }
 
     #[test]
+    fn a_function_under_another_name_is_told_and_used_where_its_arguments_are_in_place() {
+        let with = |function: &str, name: &str| {
+            let mut facts = capable();
+            facts
+                .program_types
+                .insert(ProgramType::Tracing, Fact::Known(false));
+            let known = facts.functions.get_mut(function).expect("it is needed");
+            known.symbol = Fact::Known(Symbol::Renamed(name.to_owned()));
+            plan(&facts)
+        };
+        let lto = with("early_drop", "early_drop.llvm.1122334455");
+        assert_eq!(hooks(&lto)[0], [Hook::Kprobe]);
+        let taken_apart = with("early_drop", "early_drop.isra.0");
+        assert_eq!(hooks(&taken_apart)[0], []);
+        assert!(reasons(&taken_apart).contains("another name, early_drop.isra.0"));
+        // Of this one the return alone is probed.
+        let copied = with("nf_ct_resolve_clash", "nf_ct_resolve_clash.constprop.0");
+        assert_eq!(copied.probes[2].candidates.len(), 2, "{}", reasons(&copied));
+    }
+
+    #[test]
     fn without_btf_and_symbol_a_probe_has_no_hook_and_the_others_keep_theirs() {
         let mut facts = capable();
         let known = facts.functions.get_mut("early_drop").expect("it is needed");

@@ -15,7 +15,7 @@ use aya_obj::{ProgramSection, generated::bpf_attach_type};
 use super::{
     At, Hook, PlannedProbe,
     maps::{self, HashMap, Parameters},
-    plan::PlannedCandidate,
+    plan::{PlannedCandidate, Target},
     probe::Program,
     remedy,
     sys::{self, Kind, KprobeLink},
@@ -149,14 +149,15 @@ impl Object {
 
     fn attach_candidate(&mut self, candidate: &PlannedCandidate) -> anyhow::Result<Attached> {
         let mut attached = Attached::default();
-        for (program, btf) in &candidate.programs {
-            let (fd, link) = match (candidate.hook, btf) {
-                (Hook::Fentry, Some(btf)) => self.attach_tracing(program, btf)?,
-                (Hook::Fentry, None) => {
+        for (program, target) in &candidate.programs {
+            let (fd, link) = match (candidate.hook, target) {
+                (Hook::Fentry, Target::Btf(btf)) => self.attach_tracing(program, btf)?,
+                (Hook::Fentry, Target::Name | Target::Symbol(_)) => {
                     return Err(anyhow!("no BTF is known of function {}", program.function));
                 }
                 (Hook::RawTracepoint, _) => self.attach_raw_tracepoint(program)?,
-                (Hook::Kprobe, _) => self.attach_kprobe(program)?,
+                (Hook::Kprobe, Target::Symbol(name)) => self.attach_kprobe(program, name)?,
+                (Hook::Kprobe, _) => self.attach_kprobe(program, program.function)?,
             };
             attached.programs.push(AttachedProgram {
                 name: program.name,
@@ -194,15 +195,19 @@ impl Object {
         Ok((fd, Link::Tracing { _link: link }))
     }
 
-    fn attach_kprobe(&mut self, program: &Program) -> anyhow::Result<(OwnedFd, Link)> {
+    fn attach_kprobe(
+        &mut self,
+        program: &Program,
+        symbol: &str,
+    ) -> anyhow::Result<(OwnedFd, Link)> {
         let at_return = match self.code.program(program.name)?.section {
             ProgramSection::KProbe => false,
             ProgramSection::KRetProbe => true,
             _ => return Err(anyhow!("program {} is no kprobe", program.name)),
         };
         let fd = self.loaded(program, Kind::Kprobe)?;
-        let link = sys::attach_kprobe(fd.as_fd(), program.function, at_return)
-            .with_context(|| format!("attach program {} to {}", program.name, program.function))?;
+        let link = sys::attach_kprobe(fd.as_fd(), symbol, at_return)
+            .with_context(|| format!("attach program {} to {symbol}", program.name))?;
         Ok((fd, Link::Kprobe { link }))
     }
 

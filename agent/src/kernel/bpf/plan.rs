@@ -24,8 +24,19 @@ pub struct PlannedProbe {
 pub struct PlannedCandidate {
     /// Kind of hook.
     pub hook: Hook,
-    /// Each program, with its function's BTF for fentry and fexit.
-    pub programs: Vec<(Program, Option<BtfFunction>)>,
+    /// Each program, with what it attaches to.
+    pub programs: Vec<(Program, Target)>,
+}
+
+/// What a program attaches to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The function, or the tracepoint, by its name.
+    Name,
+    /// The function by its type, for fentry and fexit.
+    Btf(BtfFunction),
+    /// The function by the name that the compiler has given it.
+    Symbol(String),
 }
 
 impl PlannedProbe {
@@ -215,28 +226,32 @@ fn no_module_btf(program: &Program) -> Missing {
     }
 }
 
-fn target(
-    hook: Hook,
-    program: &Program,
-    facts: &KernelFacts,
-) -> Result<Option<BtfFunction>, Missing> {
+fn target(hook: Hook, program: &Program, facts: &KernelFacts) -> Result<Target, Missing> {
     let function = facts.functions.get(program.function);
     let symbol = function.and_then(|function| function.symbol.known());
     if symbol == Some(&Symbol::Split) {
         return Err(split(program));
+    }
+    if let Some(Symbol::Renamed(name)) = symbol {
+        // The arguments of a return's probe do not matter, and a name alone moves none.
+        let in_place = program.at == At::Return || name.contains(".llvm.");
+        return match hook {
+            Hook::Kprobe | Hook::RawTracepoint if in_place => Ok(Target::Symbol(name.clone())),
+            Hook::Fentry | Hook::Kprobe | Hook::RawTracepoint => Err(renamed(program, name)),
+        };
     }
     match hook {
         Hook::Fentry => match function.map(|function| &function.btf) {
             Some(Fact::Known(btf)) if btf.is_of_module() && lacks(facts, "CAP_SYS_ADMIN") => {
                 Err(no_module_btf(program))
             }
-            Some(Fact::Known(btf)) => Ok(Some(btf.clone())),
+            Some(Fact::Known(btf)) => Ok(Target::Btf(btf.clone())),
             Some(Fact::Unknown(why)) => Err(no_btf(program, why, facts)),
             None => Err(no_btf(program, "it was not looked up", facts)),
         },
         Hook::Kprobe if symbol == Some(&Symbol::Absent) => Err(no_symbol(program)),
         // Unknown is not no: the attempt itself will tell.
-        Hook::Kprobe | Hook::RawTracepoint => Ok(None),
+        Hook::Kprobe | Hook::RawTracepoint => Ok(Target::Name),
     }
 }
 
@@ -244,6 +259,17 @@ fn split(program: &Program) -> Missing {
     Missing {
         what: format!("function {}", program.function),
         why: "the compiler has split it, so that a probe would miss some of its callers".to_owned(),
+        remedy: "none needed where another hook works; otherwise report this kernel".to_owned(),
+    }
+}
+
+fn renamed(program: &Program, name: &str) -> Missing {
+    Missing {
+        what: format!("function {}", program.function),
+        why: format!(
+            "it is there under another name, {name}: the compiler has changed it, and its \
+             arguments may be elsewhere"
+        ),
         remedy: "none needed where another hook works; otherwise report this kernel".to_owned(),
     }
 }
