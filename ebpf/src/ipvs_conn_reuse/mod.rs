@@ -1,5 +1,5 @@
 //! ABI of `ipvs_conn_reuse`: the outcome of TCP SYNs that met an IPVS connection of the
-//! same client address and port.
+//! same client address and port, and of UDP datagrams whose destination is drained or removed.
 
 use crate::shared::{abi, histogram::Histogram, label_values, losses, offsets};
 
@@ -128,6 +128,37 @@ pub struct Client {
     pub address: [u8; 16],
 }
 
+/// One UDP flow and the destination that IPVS keeps it on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct UdpFlow {
+    /// The client's port and the virtual service.
+    pub tuple: Tuple,
+    /// Family of the destination's address.
+    pub destination_family: u16,
+    /// The destination's port, host order.
+    pub destination_port: u16,
+    /// The destination's address.
+    pub destination: [u8; 16],
+}
+
+/// What was counted for one [`UdpFlow`] since its key entered the map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct UdpCounts {
+    /// Datagrams by [`UdpEvent`].
+    pub datagrams: [u64; UdpEvent::ALL.len()],
+    /// When the first of the client's came after a pause of [`UDP_PAUSE_NS`]:
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub since_ns: u64,
+    /// When the last of the client's came, likewise.
+    pub last_ns: u64,
+}
+
+/// A client that sends after a pause of this length begins a new flow: IPVS keeps the
+/// connection of an idle one for 300 s by default (ip_vs_proto_udp.c, `udp_timeouts`).
+pub const UDP_PAUSE_NS: u64 = 300_000_000_000;
+
 /// SYNs by [`Outcome`].
 pub type SynCounts = [u64; Outcome::ALL.len()];
 
@@ -237,6 +268,18 @@ label_values! {
 }
 
 label_values! {
+    /// A datagram of a UDP flow whose destination is drained or removed.
+    pub enum UdpEvent {
+        /// IPVS dropped a client's datagram: the destination is removed.
+        Dropped = "dropped",
+        /// IPVS sent a client's datagram to the destination, which is drained.
+        Sent = "sent",
+        /// IPVS sent an answer of the drained destination to the client.
+        Answered = "answered",
+    }
+}
+
+label_values! {
     /// Why an event, or a part of one, is missing from the counts.
     pub enum Loss {
         /// Kernel memory could not be read: the event is not counted at all.
@@ -259,6 +302,8 @@ pub struct Totals {
     pub syns: [[u64; Reason::ALL.len()]; Outcome::ALL.len()],
     /// From the first dropped SYN of a tuple to its new connection.
     pub delays: Histogram<DELAY_BUCKETS>,
+    /// Datagrams by [`UdpEvent`].
+    pub datagrams: [u64; UdpEvent::ALL.len()],
     /// Events lost, by [`Loss`].
     pub lost: [u64; Loss::ALL.len()],
 }
@@ -349,6 +394,8 @@ abi!(
     FlowCounts,
     Client,
     ClientCounts,
+    UdpFlow,
+    UdpCounts,
     Waiting,
     Totals,
     SpecimenOffsets,

@@ -9,6 +9,8 @@
 //! - Kept: for a packet of a connection whose destination is drained or removed the kernel
 //!   makes no call of its own. The look-up and the packet hook are probed for it, but only
 //!   while there are such connections that IPVS is told to keep.
+//! - Answered: the handlers that translate UDP datagrams, only while UDP flows to drained
+//!   destinations stand, and then for a part of the time.
 //!
 //! All functions are in net/netfilter/ipvs. The prototypes in the modules are those of
 //! Linux 5.10.262, 6.1.176, 6.12.117 and 7.3.4, as Debian ships them; "all" means these four.

@@ -11,6 +11,7 @@ pub mod ipvs;
 pub mod ping;
 pub mod reader;
 pub mod reuse;
+pub mod udp_flow;
 pub mod working_set;
 
 use std::process::ExitCode;

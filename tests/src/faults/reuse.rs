@@ -773,14 +773,14 @@ fn reset(stream: TcpStream) -> Result<()> {
 }
 
 impl Name {
-    fn byte(self) -> u8 {
+    pub(super) fn byte(self) -> u8 {
         match self {
             Self::Old => b'1',
             Self::New => b'2',
         }
     }
 
-    fn of(byte: u8) -> Result<Self> {
+    pub(super) fn of(byte: u8) -> Result<Self> {
         match byte {
             b'1' => Ok(Self::Old),
             b'2' => Ok(Self::New),

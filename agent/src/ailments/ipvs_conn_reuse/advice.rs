@@ -6,7 +6,7 @@
 
 use ebpf::ipvs_conn_reuse::{Outcome, Reason};
 
-use super::measure::{ProbedReading, Reading, SHORT_CLOSE_TIMEOUT, VsSettings};
+use super::measure::{ProbedReading, Reading, SHORT_CLOSE_TIMEOUT, UdpDestination, VsSettings};
 
 /// Advice on SYNs that are dropped once, safest first.
 pub(super) fn delayed(reading: &Reading, probed: &ProbedReading) -> Vec<String> {
@@ -66,6 +66,54 @@ pub(super) fn misdirected(reading: &Reading) -> Vec<String> {
 /// Advice on SYNs that are dropped for as long as the old connection lives.
 pub(super) fn blackholed(reading: &Reading) -> Vec<String> {
     kube_proxy(&of_namespaces(reading)).into_iter().collect()
+}
+
+/// Advice on UDP datagrams that are dropped, as their destination is removed.
+pub(super) fn udp_blackholed(reading: &Reading) -> Vec<String> {
+    let removed = reading.udp.destinations.iter();
+    let removed = removed.filter(|it| !it.state.is_drained());
+    let expires = removed.map(|it| it.expires_seconds).max();
+    let end = expires.map_or_else(String::new, |expires| format!(", in at most {expires} s"));
+    vec![
+        "if the removed server still runs, add it to its service again: its flows go on at once"
+            .to_owned(),
+        format!(
+            "conntrack -D, ipvsadm --set and a new service do not help: IPVS keeps such a flow \
+             until its own timer ends{end}"
+        ),
+    ]
+}
+
+/// Advice on UDP flows that stay on a drained destination: no setting ends them.
+pub(super) fn udp_drained(reading: &Reading, destination: &UdpDestination) -> Vec<String> {
+    let UdpDestination {
+        netns,
+        service,
+        destination,
+        ..
+    } = destination;
+    let namespace = reading.namespaces.iter().find(|it| it.netns == *netns);
+    let enter = reading
+        .process_in(*netns)
+        .map_or_else(String::new, |pid| format!("nsenter -t {pid} -n "));
+    let set = match namespace.and_then(|it| it.settings.expire_nodest_conn) {
+        Some(1) => String::new(),
+        Some(_) | None => format!("{enter}sysctl -w net.ipv4.vs.expire_nodest_conn=1 && "),
+    };
+    vec![
+        format!(
+            "{set}{enter}ipvsadm -d -u {service} -r {destination}: IPVS removes the drained \
+             server and sends the next datagram of each flow to another; costs: requests that the \
+             drained server still works on get no answer; undo: {enter}ipvsadm -a -u {service} -r \
+             {destination} -w 0, with its forwarding method"
+        ),
+        "no sysctl ends such a flow: IPVS sends it to the drained server for as long as its \
+         datagrams come faster than the UDP timeout of IPVS (ipvsadm -L --timeout)"
+            .to_owned(),
+        "let the clients send from new source ports: restart them, or limit how long they keep a \
+         socket"
+            .to_owned(),
+    ]
 }
 
 /// IPVS is in TIME_WAIT, conntrack is not: the last acknowledgement was lost.

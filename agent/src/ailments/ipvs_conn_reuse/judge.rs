@@ -1,5 +1,7 @@
 //! The verdict: a pure function of a reading and the limits.
 
+mod udp;
+
 use ebpf::{
     ipvs_conn_reuse::{DELAY_UNIT_NS, Outcome},
     shared::histogram::bound_ns,
@@ -13,8 +15,17 @@ use super::{
 use crate::model::{Evidence, Finding, Party, Severity};
 
 /// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[BLACKHOLED, MISDIRECTED, DELAYED, DRAINED_EXPOSED];
+pub(super) const KINDS: &[&str] = &[
+    BLACKHOLED,
+    UDP_BLACKHOLED,
+    MISDIRECTED,
+    UDP_DRAINED,
+    DELAYED,
+    DRAINED_EXPOSED,
+];
 pub(super) const BLACKHOLED: &str = "blackholed";
+pub(super) const UDP_BLACKHOLED: &str = "udp_blackholed";
+pub(super) const UDP_DRAINED: &str = "udp_drained";
 pub(super) const MISDIRECTED: &str = "misdirected";
 pub(super) const DELAYED: &str = "delayed";
 pub(super) const DRAINED_EXPOSED: &str = "drained_exposed";
@@ -24,17 +35,22 @@ const NAMED: usize = 5;
 
 /// What is wrong, worst first.
 pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
-    match &reading.probed {
-        Some(probed) => [
-            blackholed(reading, probed),
-            misdirected(reading, probed),
-            delayed(reading, probed, settings),
-        ]
-        .into_iter()
-        .flatten()
-        .collect(),
-        None => exposed(reading).into_iter().collect(),
-    }
+    let probed = reading.probed.as_ref();
+    [
+        probed.and_then(|it| blackholed(reading, it)),
+        udp::blackholed(reading),
+        probed.and_then(|it| misdirected(reading, it)),
+        udp::drained(reading, settings),
+        probed.and_then(|it| delayed(reading, it, settings)),
+        if probed.is_none() {
+            exposed(reading)
+        } else {
+            None
+        },
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// SYNs were dropped, and the next ones will be as well.
@@ -264,14 +280,14 @@ mod tests {
         ailments::ipvs_conn_reuse::{
             IpvsConnReuse,
             dead::SweepReading,
-            measure::{ClientReading, Counts, VsSettings},
+            measure::{ClientReading, Counts, DroppedReading, UdpReading, VsSettings},
         },
         collector,
         kernel::ipvs::Scan,
         node::Neighbours,
     };
 
-    const KUBE_PROXY: VsSettings = VsSettings {
+    pub(super) const KUBE_PROXY: VsSettings = VsSettings {
         conn_reuse_mode: Some(1),
         expire_nodest_conn: Some(1),
         conntrack: Some(1),
@@ -279,7 +295,7 @@ mod tests {
     };
 
     /// A reading in which these SYNs of one client were seen.
-    fn reading(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> Reading {
+    pub(super) fn reading(seen: &[(Outcome, Reason, u64)], settings: VsSettings) -> Reading {
         let mut recent = Counts::empty();
         for (outcome, reason, syns) in seen {
             recent.syns[*outcome as usize][*reason as usize] = *syns;
@@ -308,12 +324,14 @@ mod tests {
                     destinations: 2,
                     drained: 1,
                     complete: true,
+                    ..Scan::default()
                 },
                 settings,
             }],
             netns: Some(7),
             close_timeout: Some(10),
             has_ctnetlink: Some(true),
+            udp: UdpReading::default(),
             sweep: SweepReading::default(),
             probed: Some(ProbedReading {
                 total: recent.clone(),
@@ -328,6 +346,8 @@ mod tests {
                 waiting: 0,
                 longest_wait_seconds: 0.0,
                 tracing: false,
+                tracing_answers: false,
+                dropped: DroppedReading::default(),
                 lost: Vec::new(),
             }),
             neighbours: Neighbours::default(),
@@ -338,7 +358,7 @@ mod tests {
         judge(&reading(seen, settings), &Settings::default())
     }
 
-    fn kinds(findings: &[Finding]) -> Vec<&str> {
+    pub(super) fn kinds(findings: &[Finding]) -> Vec<&str> {
         findings
             .iter()
             .map(|finding| finding.kind.as_str())

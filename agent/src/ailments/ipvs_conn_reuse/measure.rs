@@ -7,6 +7,7 @@ mod names;
 mod probed;
 mod recent;
 mod tracer;
+mod udp;
 mod waiting;
 
 use std::{net::SocketAddr, time::Duration};
@@ -15,6 +16,9 @@ use ebpf::ipvs_conn_reuse::{Outcome, Reason};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::counts::Counts;
+pub(super) use self::udp::{
+    DestinationState, DroppedFlow, DroppedReading, Flows, Traffic, UdpDestination, UdpReading,
+};
 use self::{baseline::Baseline, probed::Probed};
 use super::{
     Settings,
@@ -42,6 +46,9 @@ pub struct Reading {
     /// Whether ctnetlink answers without that a module is loaded.
     #[serde(default)]
     pub has_ctnetlink: Option<bool>,
+    /// UDP flows on drained and removed destinations.
+    #[serde(default)]
+    pub udp: UdpReading,
     /// What was done about the conntrack entries of dead connections.
     #[serde(default)]
     pub sweep: SweepReading,
@@ -129,6 +136,12 @@ pub struct ProbedReading {
     pub longest_wait_seconds: f64,
     /// Whether the packet hook is traced now.
     pub tracing: bool,
+    /// Whether answers to UDP datagrams are traced from now on.
+    #[serde(default)]
+    pub tracing_answers: bool,
+    /// UDP datagrams to removed destinations.
+    #[serde(default)]
+    pub dropped: DroppedReading,
     /// Events lost since the agent began, by reason.
     pub lost: Vec<(String, u64)>,
 }
@@ -188,6 +201,20 @@ impl Reading {
         others.find(|it| it.netns == netns).map(|it| it.pid)
     }
 
+    /// UDP flows on drained and on removed destinations. Where they could not be listed, IPVS
+    /// still says how many stand on drained ones.
+    pub(super) fn udp_flows(&self) -> [(&'static str, Flows); 2] {
+        let unread = |it: &&NamespaceReading| self.udp.unread.contains_key(&it.netns);
+        let unread = self.namespaces.iter().filter(unread);
+        let [(drained, mut flows), removed] = self.udp.flows();
+        flows.unknown = unread
+            .map(|it| it.scan.drained_udp_flows)
+            .sum::<u64>()
+            .saturating_sub(flows.total())
+            + flows.unknown;
+        [(drained, flows), removed]
+    }
+
     /// Finds the pods behind clients, destinations and namespaces.
     pub(super) fn identify(&mut self, directory: &Directory) {
         let probed = self.probed.iter();
@@ -199,10 +226,25 @@ impl Reading {
             .clone()
             .flat_map(|it| [Some(it.old_destination), it.new_destination])
             .flatten();
+        let udp = self.udp.destinations.iter();
+        let of_udp = udp
+            .clone()
+            .flat_map(|it| it.clients.iter().chain([&it.destination]))
+            .map(SocketAddr::ip);
+        let dropped = self.probed.iter().flat_map(|it| &it.dropped.top);
+        let of_dropped = dropped
+            .clone()
+            .flat_map(|it| [it.client.ip(), it.destination.ip()]);
         let addresses = clients
             .map(|it| it.client)
-            .chain(destinations.map(|it| it.ip()));
-        let of_services = services.map(|it| (it.netns, None));
+            .chain(destinations.map(|it| it.ip()))
+            .chain(of_udp)
+            .chain(of_dropped);
+        let of_services = services
+            .map(|it| it.netns)
+            .chain(udp.map(|it| it.netns))
+            .chain(dropped.map(|it| it.netns))
+            .map(|it| (it, None));
         let tables = self.namespaces.iter().map(|it| (it.netns, Some(it.pid)));
         let namespaces = of_services.chain(tables);
         self.neighbours = Neighbours::find(directory, addresses, namespaces);
@@ -242,11 +284,16 @@ impl Measurement {
                 .map(|planned| ProbeReport::not_measured(planned.probe.name, why))
                 .collect(),
         };
-        Ok(Self {
+        let mut measurement = Self {
             baseline,
             probed,
             missing,
-        })
+        };
+        // Which UDP flows are in use, and what IPVS drops, takes two looks: `check` has one more.
+        if let Err(error) = measurement.measure(Duration::ZERO) {
+            tracing::debug!("the first look, before any reading: {error:#}");
+        }
+        Ok(measurement)
     }
 
     pub(super) fn probes(&self) -> Vec<ProbeReport> {
@@ -257,7 +304,7 @@ impl Measurement {
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
         let mut reading = self.baseline.read(window)?;
         if let Ok(probed) = &mut self.probed {
-            reading.probed = probed.read(&reading.namespaces)?;
+            reading.probed = probed.read(&reading.namespaces, &mut reading.udp)?;
         }
         Ok(reading)
     }

@@ -40,9 +40,14 @@ metrics! {
     /// Current sysctls net.ipv4.vs.* that decide about such SYNs, by network namespace with
     /// services.
     SETTING: Gauge = "nodemedic_ipvs_conn_reuse_setting" ["netns", "setting"];
-    /// 1 while a probe runs for every packet of IPVS, which is while connections may lead to
-    /// drained or removed destinations, else 0.
+    /// 1 while a probe runs for every packet of IPVS, or for every UDP datagram, else 0. Such probes
+    /// run only while connections or flows may lead to drained or removed destinations.
     TRACING_ACTIVE: Gauge = "nodemedic_ipvs_conn_reuse_tracing_active" [];
+    /// UDP flows that IPVS keeps on drained or removed destinations, by whether clients use them:
+    /// in_use, idle or unknown.
+    UDP_FLOWS: Gauge = "nodemedic_ipvs_conn_reuse_udp_flows" ["destination", "use"];
+    /// UDP datagrams that IPVS dropped because the destination of their flow is removed.
+    UDP_DROPPED: Counter = "nodemedic_ipvs_conn_reuse_udp_dropped_total" [];
     /// Conntrack entries that the treatment sweep_dead marked reusable for the next SYN, by the
     /// reason why the connection is dead.
     SWEPT: Counter = "nodemedic_ipvs_conn_reuse_swept_total" ["reason"];
@@ -67,6 +72,16 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
             Some(Sample::number(&SETTING, labels, value? as f64))
         }));
     }
+    for (destination, flows) in reading.udp_flows() {
+        let uses = [
+            ("in_use", flows.in_use),
+            ("idle", flows.idle),
+            ("unknown", flows.unknown),
+        ];
+        samples.extend(
+            uses.map(|(name, flows)| Sample::number(&UDP_FLOWS, [destination, name], flows as f64)),
+        );
+    }
     for (metric, counts) in [
         (&SWEPT, &reading.sweep.swept),
         (&SWEEP_LEFT, &reading.sweep.left),
@@ -85,10 +100,12 @@ pub(super) fn samples(reading: &Reading) -> Vec<Sample> {
 
 fn probed(probed: &ProbedReading) -> Vec<Sample> {
     let total = &probed.total;
+    let tracing = probed.tracing || probed.tracing_answers;
     let mut samples = vec![
         Sample::plain(&WAITING, probed.waiting as f64),
         Sample::plain(&NEVER_CONNECTED, total.never_connected as f64),
-        Sample::plain(&TRACING_ACTIVE, f64::from(u8::from(probed.tracing))),
+        Sample::plain(&TRACING_ACTIVE, f64::from(u8::from(tracing))),
+        Sample::plain(&UDP_DROPPED, probed.dropped.total as f64),
         Sample::plain(
             &DELAY,
             MetricValue::of_durations(&total.delays, DELAY_UNIT_NS, total.delay_seconds),

@@ -1,5 +1,6 @@
 //! A client comes back on a port that IPVS still has a connection of: its SYN is
-//! dropped and the client waits, or it goes to a server that is drained or gone.
+//! dropped and the client waits, or it goes to a server that is drained or gone. A client of UDP
+//! that keeps its port stays on such a server.
 
 mod advice;
 pub mod dead;

@@ -24,6 +24,10 @@ settings! {
         /// Limit the clients between a dropped SYN and their next connection, about 0.2 KiB of
         /// kernel memory each. The agent counts delays beyond the limit as lost.
         max_waiting: u32 = 16_384, in count(16..=1_048_576);
+        /// Limit the UDP flows on drained or removed destinations that the agent tells apart, about
+        /// 0.2 KiB of kernel memory each. The agent counts further flows, but not whether they are
+        /// in use.
+        max_udp_flows: u32 = 4_096, in count(16..=1_048_576);
         /// Limit the pairs of a virtual service and an old destination with series of their own.
         /// All further pairs share one series, `other`.
         top_services: u32 = 50, in count(0..=1_000);
@@ -51,6 +55,9 @@ settings! {
         window: Duration = MINUTE, in time(SECOND..=HOUR);
         /// Report `delayed` as critical when more SYNs than this were dropped within window.
         critical_drops: u32 = 30, in count(0..=1_000_000);
+        /// Report `udp_drained` when clients still use UDP flows to a drained server after this
+        /// time. The agent reports a server that does not answer at once.
+        udp_drained_after: Duration = MINUTE, in time(SECOND..=HOUR);
         /// Limit the conntrack entries that the treatment sweep_dead marks reusable per second in
         /// each network namespace. Further entries wait for the next pass, and the agent counts
         /// them.

@@ -32,6 +32,8 @@ pub(super) const NEEDS: Needs = Needs {
         IP_VS.function("ip_vs_local_request4"),
         IP_VS.function("ip_vs_remote_request6"),
         IP_VS.function("ip_vs_local_request6"),
+        IP_VS.function("udp_dnat_handler"),
+        IP_VS.function("udp_snat_handler"),
     ],
     members: &[
         FAMILY,
@@ -126,7 +128,8 @@ const CHANGES: Probe = Probe {
 /// be left.
 static KEPT: Probe = Probe {
     name: "kept",
-    gives: "the SYNs that go to drained destinations, or that IPVS drops silently",
+    gives: "the SYNs that go to drained destinations, and the SYNs and UDP datagrams that IPVS \
+         drops silently",
     candidates: &[
         Candidate::fentry(programs![MODULE =>
             "hook_fexit", at return of "ip_vs_in_hook",
@@ -146,6 +149,15 @@ static KEPT: Probe = Probe {
             "lookup_kretprobe", at return of "ip_vs_conn_in_get_proto",
             "lookup_kprobe", at entry of "ip_vs_conn_in_get_proto"
         ]),
+    ],
+};
+
+static ANSWERS: Probe = Probe {
+    name: "answers",
+    gives: "whether drained destinations still answer UDP datagrams",
+    candidates: fentry_or_kprobe![MODULE =>
+        "sent", at entry of "udp_dnat_handler",
+        "answered", at entry of "udp_snat_handler"
     ],
 };
 
@@ -174,6 +186,8 @@ pub struct Plan {
     pub always: Vec<PlannedProbe>,
     /// The one that is attached while there is something for it to see.
     pub kept: PlannedProbe,
+    /// The one that has turns while UDP flows to drained destinations stand.
+    pub answers: PlannedProbe,
     /// Where the members lie, if all are known.
     pub offsets: Option<Offsets>,
     /// What is to be checked before anything else is attached.
@@ -195,7 +209,7 @@ pub struct Unchecked {
 impl Plan {
     /// All probes.
     pub fn probes(&self) -> impl Iterator<Item = &PlannedProbe> {
-        self.always.iter().chain([&self.kept])
+        self.always.iter().chain([&self.kept, &self.answers])
     }
 }
 
@@ -217,6 +231,7 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
     Support::Yes(Plan {
         always: ALWAYS.iter().map(planned).collect(),
         kept: planned(&KEPT),
+        answers: planned(&ANSWERS),
         unchecked: recorded.map(|layout| Unchecked {
             layout,
             probe: planned(&SPECIMENS),
@@ -301,7 +316,7 @@ mod tests {
             let release = &facts.release;
             assert!(plan.offsets.is_some(), "{release}: {}", reasons(&plan));
             let hooks = first_hooks(&plan);
-            assert_eq!(hooks, [Some(hook); 4], "{release}: {}", reasons(&plan));
+            assert_eq!(hooks, [Some(hook); 5], "{release}: {}", reasons(&plan));
         }
     }
 
@@ -320,7 +335,7 @@ mod tests {
         facts.release = "5.11.0-1-cloud-amd64".to_owned();
         let plan = plan(&facts);
         assert!(plan.offsets.is_none() && plan.unchecked.is_none());
-        assert_eq!(first_hooks(&plan), [None; 4]);
+        assert_eq!(first_hooks(&plan), [None; 5]);
         assert!(reasons(&plan).contains("ip_vs_conn"), "{}", reasons(&plan));
     }
 
@@ -350,7 +365,7 @@ mod tests {
             facts.members.insert(member.path.to_owned(), why);
             let plan = plan(&facts);
             assert_eq!(plan.offsets, None);
-            assert_eq!(first_hooks(&plan), [None; 4], "{member:?}");
+            assert_eq!(first_hooks(&plan), [None; 5], "{member:?}");
             assert!(reasons(&plan).contains(member.path), "{}", reasons(&plan));
         }
     }

@@ -8,7 +8,7 @@
 
 use super::{
     dead::SWEEP_DEAD,
-    judge::{BLACKHOLED, DELAYED, DRAINED_EXPOSED, MISDIRECTED},
+    judge::{BLACKHOLED, DELAYED, DRAINED_EXPOSED, MISDIRECTED, UDP_BLACKHOLED},
     measure::{NamespaceReading, ProbedReading, Reading, SHORT_CLOSE_TIMEOUT},
 };
 use crate::{
@@ -72,14 +72,15 @@ static SWEEP: Treatment = Treatment {
 
 static EXPIRE_NODEST: Treatment = Treatment {
     name: "expire_nodest_conn",
-    effect: "IPVS expires connections to drained or removed destinations at their next packet, \
-           and schedules a SYN to a new destination",
+    effect: "IPVS expires TCP connections to drained or removed destinations, and UDP flows to \
+           removed ones, at their next packet, and schedules a SYN or a datagram to a new \
+           destination",
     cost: "connections to removed destinations end at their next packet instead of at their \
            timeout; the kernel drops a SYN once if the old conntrack entry still exists, and the \
            client waits a second",
     acts: "with the next packet of a connection",
-    applies: "where it is 0 and IPVS drops SYNs silently or sends them to drained destinations, \
-           in each network namespace with services",
+    applies: "where it is 0 and IPVS drops SYNs or UDP datagrams silently, or sends SYNs to \
+           drained destinations, in each network namespace with services",
     keys: &[Bound {
         key: EXPIRE_NODEST_CONN,
         allowed: 1..=1,
@@ -145,7 +146,7 @@ fn let_go(reading: &Reading) -> Proposal {
         .map(|namespace| Change::new(EXPIRE_NODEST_CONN, namespace.netns, 0, 1));
     Proposal::new(
         &EXPIRE_NODEST,
-        &[BLACKHOLED, MISDIRECTED, DRAINED_EXPOSED],
+        &[BLACKHOLED, UDP_BLACKHOLED, MISDIRECTED, DRAINED_EXPOSED],
         changes,
     )
 }

@@ -282,6 +282,7 @@ mod tests {
                     destinations: 20,
                     drained: 1,
                     complete: true,
+                    ..Scan::default()
                 },
                 counted: None,
                 estimating: Some(true),

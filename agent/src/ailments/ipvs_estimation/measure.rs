@@ -362,6 +362,7 @@ mod tests {
                 destinations: 2 * services,
                 drained: 0,
                 complete: true,
+                ..Scan::default()
             },
             counted,
             estimating: Some(true),

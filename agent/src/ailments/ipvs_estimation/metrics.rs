@@ -168,6 +168,7 @@ mod tests {
                 destinations: 2 * services,
                 drained: 1,
                 complete: true,
+                ..Scan::default()
             },
             counted: None,
             estimating: Some(true),

@@ -5,10 +5,31 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
+    time::Instant,
 };
 
-/// A TCP connection.
+use super::LINES_A_LOOK;
+
+/// A protocol that IPVS keeps connections of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP: what IPVS calls a connection is a client's port and where its datagrams go.
+    Udp,
+}
+
+impl Protocol {
+    /// As procfs calls it (`ip_vs_proto_name`, ip_vs_core.c).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+/// A connection of TCP or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// The client.
@@ -17,7 +38,7 @@ pub struct Connection {
     pub service: SocketAddr,
     /// The destination that it leads to.
     pub destination: SocketAddr,
-    /// How far it is.
+    /// How far it is; of UDP always [`State::Other`].
     pub state: State,
     /// When IPVS expires it without another packet, seconds from now.
     pub expires: u64,
@@ -48,29 +69,48 @@ impl State {
     }
 }
 
-/// Goes through the TCP connections in the network namespace of the calling thread, until
-/// `each` returns false. Nothing where there is no IPVS.
+/// Goes through the connections of a protocol in the network namespace of a process,
+/// `thread-self` for that of the calling thread, until `each` returns false. Nothing where there
+/// is no IPVS.
 ///
 /// # Errors
 ///
-/// Where the list cannot be read.
-pub fn connections(each: impl FnMut(Connection) -> bool) -> io::Result<()> {
-    // What `self` shows is of the process's first thread.
-    let path = Path::new("/proc/thread-self/net/ip_vs_conn");
-    let listed = match File::open(path) {
-        Ok(file) => list(BufReader::with_capacity(1 << 16, file), each),
+/// Where the list cannot be read, or takes longer than `until`.
+pub fn connections(
+    process: &str,
+    protocol: Protocol,
+    until: Option<Instant>,
+    each: impl FnMut(Connection) -> bool,
+) -> io::Result<()> {
+    let path = format!("/proc/{process}/net/ip_vs_conn");
+    let listed = match File::open(&path) {
+        Ok(file) => list(
+            BufReader::with_capacity(1 << 16, file),
+            protocol,
+            until,
+            each,
+        ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     };
-    listed
-        .map_err(|error| io::Error::new(error.kind(), format!("read {}: {error}", path.display())))
+    listed.map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))
 }
 
-fn list(mut lines: impl BufRead, mut each: impl FnMut(Connection) -> bool) -> io::Result<()> {
+fn list(
+    mut lines: impl BufRead,
+    protocol: Protocol,
+    until: Option<Instant>,
+    mut each: impl FnMut(Connection) -> bool,
+) -> io::Result<()> {
     let mut line = String::new();
+    let mut read = 0;
     while lines.read_line(&mut line)? > 0 {
+        read += 1;
+        if read % LINES_A_LOOK == 0 {
+            in_time(until)?;
+        }
         // The head, other protocols, and templates, which are no connections.
-        if let Some(connection) = parse(&line)
+        if let Some(connection) = parse(&line, protocol)
             && !each(connection)
         {
             break;
@@ -80,10 +120,21 @@ fn list(mut lines: impl BufRead, mut each: impl FnMut(Connection) -> bool) -> io
     Ok(())
 }
 
+/// An error where it is later.
+pub(super) fn in_time(until: Option<Instant>) -> io::Result<()> {
+    if until.is_some_and(|until| Instant::now() > until) {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "reading takes longer than scan_timeout",
+        ));
+    }
+    Ok(())
+}
+
 /// `TCP 0A010002 4E20 0A600001 1F40 0A030002 1B58 CLOSE             9`
-fn parse(line: &str) -> Option<Connection> {
+fn parse(line: &str, protocol: Protocol) -> Option<Connection> {
     let mut fields = line.split_ascii_whitespace();
-    if fields.next() != Some("TCP") {
+    if fields.next() != Some(protocol.name()) {
         return None;
     }
     let mut end = || {
@@ -126,6 +177,8 @@ pub(super) fn port(text: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LIST: &str = "\
@@ -138,9 +191,9 @@ TCP 0A010002 4E22 0A600001 1F40 0A030002 1B58 ESTABLISHED     899
 TCP torn
 ";
 
-    fn all(text: &str) -> Vec<Connection> {
+    fn all(text: &str, protocol: Protocol) -> Vec<Connection> {
         let mut all = Vec::new();
-        list(text.as_bytes(), |connection| {
+        list(text.as_bytes(), protocol, None, |connection| {
             all.push(connection);
             true
         })
@@ -150,7 +203,7 @@ TCP torn
 
     #[test]
     fn connections_of_both_families_are_read_and_nothing_else() {
-        let all = all(LIST);
+        let all = all(LIST, Protocol::Tcp);
         let first = Connection {
             client: "10.1.0.2:20000".parse().unwrap(),
             service: "10.96.0.1:8000".parse().unwrap(),
@@ -165,9 +218,26 @@ TCP torn
     }
 
     #[test]
+    fn flows_of_udp_are_read_by_themselves() {
+        let all = all(LIST, Protocol::Udp);
+        let client = "10.1.0.2:20000".parse().unwrap();
+        assert_eq!((all.len(), all[0].client, all[0].expires), (1, client, 299));
+    }
+
+    #[test]
+    fn a_list_that_takes_too_long_is_an_error() {
+        let long = LIST.repeat(LINES_A_LOOK);
+        let now = Instant::now();
+        let read = |until| list(long.as_bytes(), Protocol::Udp, Some(until), |_| true);
+        let late = read(now - Duration::from_secs(1)).expect_err("it is late");
+        assert!(late.to_string().contains("scan_timeout"), "{late}");
+        assert!(read(now + Duration::from_secs(60)).is_ok());
+    }
+
+    #[test]
     fn whoever_has_seen_enough_is_shown_no_more() {
         let mut seen = 0;
-        list(LIST.as_bytes(), |_| {
+        list(LIST.as_bytes(), Protocol::Tcp, None, |_| {
             seen += 1;
             false
         })

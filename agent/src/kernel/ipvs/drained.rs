@@ -71,7 +71,7 @@ fn parse(lines: impl BufRead) -> io::Result<Services> {
 }
 
 /// What a line begins with: `0A600001:0050` or `[fd00:…:0001]:0050`.
-fn end(text: &str) -> Option<SocketAddr> {
+pub(super) fn end(text: &str) -> Option<SocketAddr> {
     let (ip, number) = text.split_ascii_whitespace().next()?.rsplit_once(':')?;
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     Some(SocketAddr::new(address(ip)?, port(number)?))

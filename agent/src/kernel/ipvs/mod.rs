@@ -3,14 +3,17 @@
 
 mod connections;
 mod drained;
+mod udp;
 
 pub use self::{
-    connections::{Connection, State, connections},
+    connections::{Connection, Protocol, State, connections},
     drained::Services,
+    udp::{Fate, UdpServices},
 };
 
 use std::{
     fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, BufRead, BufReader},
     time::{Duration, Instant},
 };
@@ -19,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 /// Reading may take this part of the time, so that it costs half a percent of one CPU at
 /// the most.
-const SHARE: u32 = 200;
+pub const SHARE: u32 = 200;
 
 /// How often the clock is looked at.
 const LINES_A_LOOK: usize = 1024;
@@ -39,6 +42,12 @@ pub struct Scan {
     pub destinations: u64,
     /// Destinations of weight 0, which get no new connection.
     pub drained: u64,
+    /// UDP flows that stand at those of them that are of UDP services.
+    #[serde(default)]
+    pub drained_udp_flows: u64,
+    /// Differs where the UDP services have other destinations; says nothing else.
+    #[serde(default)]
+    pub udp_fingerprint: u64,
     /// Whether the list was read to its end.
     pub complete: bool,
 }
@@ -124,6 +133,8 @@ pub fn scan_of(process: &str, until: Instant) -> io::Result<Option<Scan>> {
 fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let mut line = String::new();
+    // The hash of a UDP service while its destinations are read.
+    let mut udp_service = None;
     for number in 0.. {
         line.clear();
         if lines.read_line(&mut line)? == 0 {
@@ -134,10 +145,22 @@ fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Scan> {
             continue;
         }
         match line.strip_prefix(DESTINATION) {
-            None => scan.services += 1,
+            None => {
+                scan.services += 1;
+                udp_service = line.strip_prefix("UDP").map(|it| hash_of(0, it));
+            }
             Some(destination) => {
                 scan.destinations += 1;
-                scan.drained += u64::from(is_drained(destination));
+                let is_drained = is_drained(destination);
+                scan.drained += u64::from(is_drained);
+                if let Some(service) = udp_service {
+                    // A sum, for the order in which the kernel lists them may change.
+                    let more = hash_of(service, destination);
+                    scan.udp_fingerprint = scan.udp_fingerprint.wrapping_add(more);
+                    if is_drained {
+                        scan.drained_udp_flows += connections_at(destination);
+                    }
+                }
             }
         }
         if number % LINES_A_LOOK == 0 && Instant::now() > until {
@@ -145,6 +168,20 @@ fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Scan> {
         }
     }
     Ok(scan)
+}
+
+/// Of the address that a line begins with.
+fn hash_of(seed: u64, line: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, line.split_ascii_whitespace().next()).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Active and inactive ones together; those of UDP are all inactive (`__ip_vs_update_dest`,
+/// ip_vs_ctl.c).
+fn connections_at(destination: &str) -> u64 {
+    let counts = destination.split_ascii_whitespace().skip(3);
+    counts.filter_map(|it| it.parse::<u64>().ok()).sum()
 }
 
 /// `address:port  forward  weight  active  inactive`
@@ -180,8 +217,33 @@ FWM  00000007 rr
             destinations: 3,
             drained: 1,
             complete: true,
+            udp_fingerprint: scan.udp_fingerprint,
+            ..Scan::default()
         };
         assert_eq!(scan, wanted);
+    }
+
+    #[test]
+    fn udp_flows_at_drained_destinations_are_counted_and_others_are_not() {
+        let flows = |list: &str| {
+            let scan = count(list.as_bytes(), soon()).expect("a slice cannot fail to read");
+            scan.drained_udp_flows
+        };
+        assert_eq!(flows(LIST), 0);
+        let drained = LIST.replace("Route   100    0          0", "Masq    0      0          7");
+        assert_eq!(flows(&drained), 7);
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_destinations_of_udp_alone() {
+        let of = |list: &str| {
+            let scan = count(list.as_bytes(), soon()).expect("a slice cannot fail to read");
+            scan.udp_fingerprint
+        };
+        let more = LIST.replace("Route   100    0          0", "Masq    0      0          7");
+        assert_eq!(of(&more), of(LIST), "the same destination");
+        assert_eq!(of(&LIST.replace("0A000003", "0A000009")), of(LIST));
+        assert_ne!(of(&LIST.replace("0002]", "0009]")), of(LIST));
     }
 
     #[test]

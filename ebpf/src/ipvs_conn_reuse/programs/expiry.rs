@@ -14,7 +14,7 @@ use super::{
     CONN_F_TEMPLATE, IPPROTO_TCP,
     connection::{Connection, Destination},
     counts::count,
-    packet::forget_syn,
+    packet::forget_packet,
     waiting::await_connection,
 };
 use crate::count_if_readable;
@@ -52,7 +52,7 @@ fn expire_kprobe(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn expired(connection: Connection) -> Result<(), i32> {
-    forget_syn();
+    forget_packet();
     let flags = connection.flags()?;
     if connection.protocol()? != IPPROTO_TCP || flags & CONN_F_TEMPLATE != 0 || in_sync_daemon() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! SYNs that IPVS neither reschedules nor drops with the old connection: the look-up of
-//! their connection, and the end of the packet hook.
+//! SYNs that IPVS neither reschedules nor drops with the old connection, and UDP datagrams
+//! that it drops: the look-up of their connection, and the end of the packet hook.
 //!
 //! The agent attaches both only while some destination is drained or removed whose
 //! connections IPVS is told to keep.
@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use ebpf::{
-    ipvs_conn_reuse::{Fate, Loss, Outcome, Reason},
+    ipvs_conn_reuse::{Fate, Loss, Outcome, Reason, UdpEvent},
     shared::{
         calls::{self, CallMap},
         context_id, global, read, value_of,
@@ -19,9 +19,10 @@ use ebpf::{
 };
 
 use super::{
-    IPPROTO_TCP,
+    IPPROTO_TCP, IPPROTO_UDP,
     connection::Connection,
     counts::{TOTALS, count},
+    datagrams,
     waiting::await_connection,
 };
 use crate::{OFFSETS, count_if_readable};
@@ -39,21 +40,23 @@ const TCP_ACK: u8 = 0x10;
 #[map]
 static TRACING_ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// SYNs under way through the packet hook, by context.
+/// SYNs and UDP datagrams under way through the packet hook, by context.
 #[map]
 static NOTES: LruHashMap<u64, Note> = LruHashMap::with_max_entries(1024, 0);
 
 #[map]
 static LOOKUPS: CallMap = HashMap::with_max_entries(1024, 0);
 
-/// A SYN of a connection whose destination is drained or removed, from the look-up to the
-/// end of the hook.
+/// A SYN of a connection whose destination is drained or removed, or a UDP datagram to a
+/// removed one, from the look-up to the end of the hook.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Note {
     connection: u64,
     /// 1 where the destination is removed, 0 where it is drained.
-    gone: u64,
+    gone: u32,
+    /// 1 for a datagram, 0 for a SYN.
+    datagram: u32,
 }
 
 /// All: `struct ip_vs_conn *ip_vs_conn_in_get_proto(struct netns_ipvs *ipvs, int af, const
@@ -110,17 +113,28 @@ fn hook_kretprobe(ctx: RetProbeContext) -> u32 {
 /// The connection of a packet was found, or none.
 #[inline(always)]
 fn looked_up(skb: u64, header: u64, found: Connection) -> Result<(), i32> {
-    if found.0 == 0 || !is_tracing() || found.protocol()? != IPPROTO_TCP {
+    if found.0 == 0 || !is_tracing() {
+        return Ok(());
+    }
+    let protocol = found.protocol()?;
+    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
         return Ok(());
     }
     let destination = found.destination()?;
     if destination.weight != 0 && destination.available {
         return Ok(());
     }
-    if is_syn(skb, header, found)? {
+    let is_datagram = protocol == IPPROTO_UDP;
+    let is_wanted = if is_datagram {
+        !destination.available && is_of(header, IPPROTO_UDP)?
+    } else {
+        is_syn(skb, header, found)?
+    };
+    if is_wanted {
         let note = Note {
             connection: found.0,
-            gone: u64::from(!destination.available),
+            gone: u32::from(!destination.available),
+            datagram: u32::from(is_datagram),
         };
         if NOTES
             .insert(context_id(), note, u64::from(BPF_ANY))
@@ -132,23 +146,34 @@ fn looked_up(skb: u64, header: u64, found: Connection) -> Result<(), i32> {
     Ok(())
 }
 
+/// Whether a packet is one of a connection of this protocol, and not an error about it.
+#[inline(always)]
+fn is_of(header: u64, wanted: u16) -> Result<bool, i32> {
+    let header = header as *const u8;
+    // SAFETY: integers.
+    let (flags, protocol) = unsafe {
+        (
+            read::<u32>(header, global(&OFFSETS.header_flags))?,
+            read::<u16>(header, global(&OFFSETS.header_protocol))?,
+        )
+    };
+    Ok(flags & HEADER_OF_ICMP == 0 && protocol == wanted)
+}
+
 /// Whether a packet opens a connection. An error where its port is not that of the
 /// connection: the header is then not where the length says.
 #[inline(always)]
 fn is_syn(skb: u64, header: u64, connection: Connection) -> Result<bool, i32> {
-    let header = header as *const u8;
+    if !is_of(header, IPPROTO_TCP)? {
+        return Ok(false);
+    }
     // SAFETY: integers.
-    let (flags, length, protocol, data) = unsafe {
+    let (length, data) = unsafe {
         (
-            read::<u32>(header, global(&OFFSETS.header_flags))?,
-            read::<u32>(header, global(&OFFSETS.header_length))?,
-            read::<u16>(header, global(&OFFSETS.header_protocol))?,
+            read::<u32>(header as *const u8, global(&OFFSETS.header_length))?,
             read::<u64>(skb as *const u8, global(&OFFSETS.skb_data))?,
         )
     };
-    if flags & HEADER_OF_ICMP != 0 || protocol != IPPROTO_TCP {
-        return Ok(false);
-    }
     let transport = (data as *const u8).wrapping_add(length as usize);
     // SAFETY: integers.
     let (client_port, flags) = unsafe {
@@ -163,7 +188,7 @@ fn is_syn(skb: u64, header: u64, connection: Connection) -> Result<bool, i32> {
     Ok(flags & (TCP_SYN | TCP_ACK) == TCP_SYN)
 }
 
-/// A packet has passed the hook. A SYN that is still noted has expired nothing.
+/// A packet has passed the hook. One that is still noted has expired nothing.
 #[inline(always)]
 fn passed(verdict: u32) -> Result<(), i32> {
     let context = context_id();
@@ -176,6 +201,14 @@ fn passed(verdict: u32) -> Result<(), i32> {
     // The hook has dropped its reference, but the kernel frees a connection only after its
     // timeout, which is far, and a grace period.
     let connection = Connection(note.connection);
+    if note.datagram != 0 {
+        // Where the destination came back meanwhile, IPVS has sent it on.
+        return if verdict == NF_DROP {
+            datagrams::count(UdpEvent::Dropped, connection)
+        } else {
+            Ok(())
+        };
+    }
     let settings = connection.settings()?;
     let flow = connection.flow()?;
     let tuple = connection.tuple(flow.netns)?;
@@ -197,9 +230,9 @@ fn passed(verdict: u32) -> Result<(), i32> {
     Ok(())
 }
 
-/// The SYN of this context has expired its connection, which counts it.
+/// The packet of this context has expired its connection, which counts SYNs.
 #[inline(always)]
-pub(super) fn forget_syn() {
+pub(super) fn forget_packet() {
     let _unnoted = NOTES.remove(context_id());
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::kernel::{
     conntrack::{Ctnetlink, TcpEntry, TcpState, TcpTuple},
-    ipvs::{Connection, Services, State, connections},
+    ipvs::{Connection, Protocol, Services, State, connections},
 };
 
 /// What is done again and again may take this part of the time, so that each such thing
@@ -133,7 +133,8 @@ impl Sweep {
     /// The connections whose entries may be in the way, as many as are allowed.
     fn candidates(&self) -> io::Result<Vec<Connection>> {
         let mut candidates = Vec::new();
-        connections(|connection| {
+        // What `self` shows is of the process's first thread.
+        connections("thread-self", Protocol::Tcp, None, |connection| {
             if connection.state == State::Other {
                 return true;
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NamespaceReading, Neighbours, Reading, VsSettings};
+use super::{NamespaceReading, Neighbours, Reading, VsSettings, udp::Watch};
 use crate::{
     ailments::ipvs_conn_reuse::{Settings, dead::Sweepers},
     kernel::{
@@ -13,11 +13,13 @@ use crate::{
     },
 };
 
-/// Counts services, and reads the settings that decide about SYNs.
+/// Counts services, reads the settings that decide about SYNs, and looks for UDP flows on drained
+/// and removed destinations.
 #[derive(Debug)]
 pub(super) struct Baseline {
     namespaces: Namespaces,
     scanner: Scanner,
+    udp: Watch,
     sweepers: Sweepers,
 }
 
@@ -26,6 +28,7 @@ impl Baseline {
         Self {
             namespaces: Namespaces::default(),
             scanner: Scanner::new(settings.scan_interval, settings.scan_timeout),
+            udp: Watch::new(settings),
             sweepers,
         }
     }
@@ -41,9 +44,10 @@ impl Baseline {
                 scan: namespace.scan,
                 settings: settings(namespace, own),
             })
-            .collect();
+            .collect::<Vec<_>>();
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
+            udp: self.udp.read(&namespaces),
             namespaces,
             netns: Some(own),
             close_timeout: sysctl::read_number("net.netfilter.nf_conntrack_tcp_timeout_close")?,

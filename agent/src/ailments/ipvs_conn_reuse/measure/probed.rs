@@ -8,15 +8,16 @@ use aya::{
     maps::{MapData, PerCpuArray},
 };
 use ebpf::ipvs_conn_reuse::{
-    Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, SpecimenOffsets, Totals,
+    Client, ClientCounts, Flow, FlowCounts, Loss, Offsets, SpecimenOffsets, Totals, UdpEvent,
 };
 
 use super::{
-    Counts, NamespaceReading, ProbedReading,
+    Counts, DroppedReading, NamespaceReading, ProbedReading, UdpReading,
     check::{Check, Outcome},
     names::{Clients, Services},
     recent::{Recent, Tick},
     tracer::PacketTracer,
+    udp::{Datagrams, Turns},
     waiting::WaitingRoom,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub(super) struct Probed {
     always: Probes,
     /// The one that is attached by the tracer, until that has it.
     kept: Probes,
+    /// As `kept`.
+    answers: Probes,
     settings: Settings,
     /// Of the check, if the kernel takes no probe for it.
     check: Vec<ProbeReport>,
@@ -72,6 +75,8 @@ impl fmt::Debug for Checking {
 
 struct Running {
     trace: PacketTracer,
+    datagrams: Datagrams,
+    turns: Turns,
     totals: PerCpuArray<MapData, Totals>,
     flow_map: HashMap<Flow, FlowCounts>,
     client_map: HashMap<Client, ClientCounts>,
@@ -99,6 +104,7 @@ impl Probed {
             state: State::Nothing,
             always: probes(plan.always.iter().collect()),
             kept: probes(vec![&plan.kept]),
+            answers: probes(vec![&plan.answers]),
             settings: settings.clone(),
             check: Vec::new(),
         };
@@ -132,7 +138,9 @@ impl Probed {
         self.always.attach(&mut object);
         if NEEDED.iter().all(|it| self.always.has(it)) {
             let kept = mem::replace(&mut self.kept, Probes::of([], &[]));
-            let running = Running::new(object, self.always.log(), kept, &self.settings)?;
+            let answers = mem::replace(&mut self.answers, Probes::of([], &[]));
+            let log = self.always.log();
+            let running = Running::new(object, log, [kept, answers], &self.settings)?;
             self.state = State::Running(Box::new(running));
         } else {
             self.always.withdraw(&Missing {
@@ -148,24 +156,31 @@ impl Probed {
     fn postpone(&mut self, why: &Missing) {
         self.always.postpone(why);
         self.kept.postpone(why);
+        self.answers.postpone(why);
     }
 
     pub(super) fn reports(&self) -> impl Iterator<Item = ProbeReport> {
-        let kept = match &self.state {
+        let traced = match &self.state {
             State::Running(running) => running.trace.reports(),
-            State::Nothing | State::Checking(_) => self.kept.reports().to_vec(),
+            State::Nothing | State::Checking(_) => {
+                [self.kept.reports(), self.answers.reports()].concat()
+            }
         };
         let always = self.always.reports().iter().cloned();
-        always.chain(kept).chain(self.check.iter().cloned())
+        always.chain(traced).chain(self.check.iter().cloned())
     }
 
     pub(super) fn read(
         &mut self,
         namespaces: &[NamespaceReading],
+        udp: &mut UdpReading,
     ) -> anyhow::Result<Option<ProbedReading>> {
         self.finish_check(namespaces)?;
         match &mut self.state {
-            State::Running(running) => running.read(namespaces, &self.always.stats()).map(Some),
+            State::Running(running) => {
+                let always = self.always.stats();
+                running.read(namespaces, udp, &always).map(Some)
+            }
             State::Nothing | State::Checking(_) => Ok(None),
         }
     }
@@ -223,6 +238,7 @@ fn load(
         .global("VERBOSE", &verbose)
         .max_entries("FLOWS", settings.max_services)
         .max_entries("CLIENTS", settings.max_clients)
+        .max_entries("UDP_FLOWS", settings.max_udp_flows)
         .max_entries("WAITING", settings.max_waiting);
     Object::load("ipvs_conn_reuse", OBJECT, &parameters)
 }
@@ -231,7 +247,7 @@ impl Running {
     fn new(
         mut object: Object,
         log: Option<ProbeLog>,
-        kept: Probes,
+        [kept, answers]: [Probes; 2],
         settings: &Settings,
     ) -> anyhow::Result<Self> {
         let totals = object
@@ -240,9 +256,12 @@ impl Running {
             .context("open map TOTALS")?;
         let flow_map = object.take_hash_map("FLOWS")?;
         let client_map = object.take_hash_map("CLIENTS")?;
+        let datagrams = Datagrams::new(object.take_hash_map("UDP_FLOWS")?, settings.window);
         let waiting = WaitingRoom::open(&mut object, settings.give_up_after)?;
         Ok(Self {
-            trace: PacketTracer::new(object, kept, settings.trace_linger)?,
+            trace: PacketTracer::new(object, kept, answers, settings.trace_linger)?,
+            datagrams,
+            turns: Turns::new(),
             totals,
             flow_map,
             client_map,
@@ -259,8 +278,11 @@ impl Running {
     fn read(
         &mut self,
         namespaces: &[NamespaceReading],
+        udp: &mut UdpReading,
         always: &[ProgramStats],
     ) -> anyhow::Result<ProbedReading> {
+        // One that is attached only now has seen nothing.
+        let is_watched = self.trace.is_on();
         self.trace.follow(namespaces)?;
         if let Some(log) = &mut self.log {
             log.flush();
@@ -271,8 +293,22 @@ impl Running {
         let waiting = self.waiting.sweep()?;
         let total = Counts::sum(per_cpu.iter(), self.waiting.never_connected());
         let now = Instant::now();
+        let began = mem::replace(&mut self.read_at, now);
+        let datagrams = per_cpu
+            .iter()
+            .map(|it| it.datagrams[UdpEvent::Dropped as usize]);
+        let dropped = self.datagrams.read(began, now, datagrams.sum())?;
+        let dropped = DroppedReading {
+            is_watched,
+            ..dropped
+        };
+        udp.settle(&dropped);
+        self.datagrams.describe(udp);
+        let is_wanted = self.turns.decide(udp.wants_answers(), now);
+        let tracing_answers = self.trace.trace_answers(is_wanted);
+        self.datagrams.turn(tracing_answers, now);
         let tick = Tick {
-            began: mem::replace(&mut self.read_at, now),
+            began,
             counts: total.since(&self.before),
             services: self.services.update(now, flows),
             clients: self.clients.update(now, clients),
@@ -290,6 +326,8 @@ impl Running {
             waiting: waiting.clients,
             longest_wait_seconds: waiting.longest.as_secs_f64(),
             tracing: self.trace.is_on(),
+            tracing_answers,
+            dropped,
             lost: counters::lost(
                 Loss::ALL.map(Loss::name),
                 per_cpu.iter().map(|totals| totals.lost),

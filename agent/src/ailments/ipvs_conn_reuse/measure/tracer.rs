@@ -27,6 +27,8 @@ pub(super) struct PacketTracer {
 /// What tick and poll_thread share.
 pub(super) struct TracerState {
     probes: Probes,
+    /// Those of the answers to UDP datagrams, which have turns: `udp/turns.rs`.
+    answers: Probes,
     tracing: Array<MapData, u64>,
     object: Object,
     /// For how long a removal makes it worth to look.
@@ -44,13 +46,16 @@ impl PacketTracer {
     pub(super) fn new(
         mut object: Object,
         mut probes: Probes,
+        mut answers: Probes,
         lifetime: Duration,
     ) -> anyhow::Result<Self> {
         probes.expect();
+        answers.expect();
         let tracing = object.take_map("TRACING_ACTIVE")?;
         let changes = object.take_map("CHANGES")?;
         let traced = Arc::new(Mutex::new(TracerState {
             probes,
+            answers,
             tracing: tracing.try_into().context("open map TRACING_ACTIVE")?,
             object,
             lifetime,
@@ -75,7 +80,8 @@ impl PacketTracer {
     }
 
     pub(super) fn reports(&self) -> Vec<ProbeReport> {
-        lock(&self.traced).probes.reports().to_vec()
+        let traced = lock(&self.traced);
+        [traced.probes.reports(), traced.answers.reports()].concat()
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -83,7 +89,22 @@ impl PacketTracer {
     }
 
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
-        lock(&self.traced).probes.stats()
+        let traced = lock(&self.traced);
+        [traced.probes.stats(), traced.answers.stats()].concat()
+    }
+
+    /// Attaches or detaches the probe of answers. Whether it is attached then.
+    pub(super) fn trace_answers(&self, is_wanted: bool) -> bool {
+        let mut traced = lock(&self.traced);
+        let TracerState {
+            answers, object, ..
+        } = &mut *traced;
+        match (is_wanted, answers.is_attached()) {
+            (true, false) if answers.can_attach() => answers.attach(object),
+            (false, true) => answers.detach(),
+            (true, _) | (false, false) => {}
+        }
+        answers.is_attached()
     }
 
     /// Attaches or detaches, whichever the state of the node asks for.
@@ -176,6 +197,7 @@ mod tests {
                 destinations: 2,
                 drained,
                 complete: true,
+                ..Scan::default()
             },
             settings: VsSettings {
                 expire_nodest_conn,

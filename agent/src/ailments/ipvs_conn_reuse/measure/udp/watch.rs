@@ -1,0 +1,172 @@
+//! Looks at the list of connections, only where flows may be on a drained or removed
+//! destination: the kernel walks its whole table for each page of that list.
+
+use std::{
+    collections::HashMap,
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{DestinationState, UdpReading, flows::Memory};
+use crate::{
+    ailments::ipvs_conn_reuse::{Settings, measure::NamespaceReading},
+    kernel::ipvs::{Connection, Fate, Protocol, SHARE, UdpServices, connections},
+};
+
+/// Destinations that a reading names.
+const NAMED: usize = 50;
+
+/// Flows that are counted, for each that is remembered: they take memory for a moment alone.
+const LISTED: usize = 16;
+
+/// Looks when they are due, and keeps the last.
+#[derive(Debug)]
+pub(in super::super) struct Watch {
+    interval: Duration,
+    limit: Duration,
+    linger: Duration,
+    capacity: usize,
+    next: Instant,
+    services: HashMap<u32, Change>,
+    memory: Memory,
+    last: UdpReading,
+}
+
+/// The UDP services of a namespace.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    fingerprint: u64,
+    /// When they changed last, or were first seen.
+    at: Instant,
+}
+
+impl Watch {
+    pub(in super::super) fn new(settings: &Settings) -> Self {
+        let capacity = settings.max_udp_flows as usize;
+        // A flow is seen to be in use at the second look after the first.
+        let window = settings.window.max(3 * settings.scan_interval);
+        Self {
+            interval: settings.scan_interval,
+            limit: settings.scan_timeout,
+            linger: settings.trace_linger,
+            capacity,
+            next: Instant::now(),
+            services: HashMap::new(),
+            memory: Memory::new(window, capacity),
+            last: UdpReading::default(),
+        }
+    }
+
+    /// The flows as of the last look, which is taken anew where it is due.
+    pub(in super::super) fn read(&mut self, namespaces: &[NamespaceReading]) -> UdpReading {
+        let began = Instant::now();
+        let wanted: Vec<_> = namespaces
+            .iter()
+            .filter(|namespace| self.wants(namespace, began))
+            .collect();
+        self.services
+            .retain(|netns, _| namespaces.iter().any(|it| it.netns == *netns));
+        if wanted.is_empty() {
+            self.last = UdpReading::default();
+            return self.last.clone();
+        }
+        if began < self.next {
+            return self.last.clone();
+        }
+        self.last = self.look(&wanted, began);
+        self.next = Instant::now() + self.interval.max(began.elapsed() * SHARE);
+        self.last.clone()
+    }
+
+    /// Whether flows of a namespace may be on a drained or removed destination. Where it is set
+    /// to expire those to removed ones, the next datagram ends them.
+    fn wants(&mut self, namespace: &NamespaceReading, now: Instant) -> bool {
+        let fingerprint = namespace.scan.udp_fingerprint;
+        let change = Change {
+            fingerprint,
+            at: now,
+        };
+        let known = self.services.entry(namespace.netns).or_insert(change);
+        if known.fingerprint != fingerprint {
+            *known = change;
+        }
+        let changed = now.duration_since(known.at) < self.linger;
+        let stand = self.last.destinations.iter();
+        let mut stand = stand.filter(|it| it.netns == namespace.netns);
+        let may_stand = changed || stand.any(|it| it.state == DestinationState::Removed);
+        namespace.scan.drained_udp_flows > 0 || may_stand && keeps_removed(namespace)
+    }
+
+    fn look(&mut self, wanted: &[&NamespaceReading], began: Instant) -> UdpReading {
+        let until = began + self.limit;
+        let mut reading = UdpReading::default();
+        let mut all_listed = true;
+        self.memory.begin();
+        for namespace in wanted {
+            let limit = LISTED * self.capacity;
+            match list(namespace, until, limit) {
+                Ok(listed) => {
+                    if listed.len() == limit {
+                        let why = format!("the agent reads at most {limit} such flows");
+                        reading.unread.insert(namespace.netns, why);
+                    }
+                    let found = self.memory.look(namespace.netns, began, &listed);
+                    reading.destinations.extend(found);
+                }
+                Err(error) => {
+                    all_listed = false;
+                    reading.unread.insert(namespace.netns, error.to_string());
+                }
+            }
+        }
+        // What could not be listed is not forgotten.
+        if all_listed {
+            self.memory.end();
+        }
+        let most = |it: &super::UdpDestination| (it.flows.in_use, it.flows.total());
+        reading
+            .destinations
+            .sort_by_key(|it| (std::cmp::Reverse(most(it)), it.destination));
+        reading.destinations.truncate(NAMED);
+        reading
+    }
+}
+
+/// Whether IPVS goes on dropping the datagrams of flows to removed destinations.
+pub(super) fn keeps_removed(namespace: &NamespaceReading) -> bool {
+    namespace.settings.expire_nodest_conn != Some(1)
+}
+
+/// The flows of a namespace on drained and removed destinations.
+fn list(
+    namespace: &NamespaceReading,
+    until: Instant,
+    limit: usize,
+) -> io::Result<Vec<(Connection, DestinationState)>> {
+    let process = namespace.pid.to_string();
+    let state = |services: &UdpServices, flow: &Connection| match services
+        .fate(flow.service, flow.destination)
+    {
+        Fate::Drained { translated: true } => Some(DestinationState::Drained),
+        Fate::Drained { translated: false } => Some(DestinationState::DrainedUntranslated),
+        Fate::Removed if keeps_removed(namespace) => Some(DestinationState::Removed),
+        Fate::Removed | Fate::Serving | Fate::Unknown => None,
+    };
+    let services = UdpServices::read(&process, until)?;
+    let mut candidates = Vec::new();
+    connections(&process, Protocol::Udp, Some(until), |flow| {
+        if state(&services, &flow).is_some() {
+            candidates.push(flow);
+        }
+        candidates.len() < limit
+    })?;
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Once more: a destination that came after the services were read has flows already.
+    let services = UdpServices::read(&process, until)?;
+    let listed = candidates.into_iter();
+    Ok(listed
+        .filter_map(|flow| Some((flow, state(&services, &flow)?)))
+        .collect())
+}
