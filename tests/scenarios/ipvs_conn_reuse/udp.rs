@@ -175,14 +175,16 @@ pub(crate) fn a_flow_on_a_drained_server_is_told(guest: &Guest) -> Result<Verdic
         Ok(found)
     })?;
     flow.is_named_in(&dead)?;
-    let checked = check(guest, &[AILMENT])?;
-    ensure!(
-        checked.status.code() == Some(1),
-        "check ends with {}",
-        checked.status
-    );
-    let text = checked.stdout;
-    ensure!(text.contains("answered no datagram"), "{text}");
+    // Where the module has no types, the probes of `check` first wait for new connections.
+    if guest.has_btf("ip_vs") {
+        let checked = check(guest, &[AILMENT])?;
+        let text = checked.stdout;
+        ensure!(
+            checked.status.code() == Some(1) && text.contains("answered no datagram"),
+            "check ends with {}: {text}",
+            checked.status
+        );
+    }
 
     let remedy = dead["remedies"][0].as_str().unwrap_or_default();
     let (command, _) = remedy.split_once(": ").context("a remedy is a command")?;
@@ -242,7 +244,7 @@ fn removed(guest: &Guest, family: Family) -> Result<Verdict> {
         flow.client.answers(Name::New) == 0,
         "the new server answers"
     );
-    // Before three connections came, `check` cannot read the structures of 5.10.
+    // Where the module has no types, `check` says that it is unknown who still sends.
     let checked = check(guest, &[AILMENT])?;
     ensure!(
         checked.status.code() == Some(1),

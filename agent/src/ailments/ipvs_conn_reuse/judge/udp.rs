@@ -467,6 +467,7 @@ mod tests {
     fn traffic(datagrams: u64, answers: u64, has_answered: bool) -> Option<Traffic> {
         Some(Traffic {
             seconds: 10.0,
+            flows: 2,
             datagrams,
             answers,
             has_answered,

@@ -11,11 +11,17 @@ mod flows;
 mod turns;
 mod watch;
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::{counts::Datagrams, turns::Turns, watch::Watch};
+
+/// Clients that a reading names for each destination.
+const NAMED: usize = 5;
 
 /// The UDP flows of all namespaces that are on drained or removed destinations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -97,6 +103,8 @@ impl Flows {
 pub struct Traffic {
     /// How long the turn was, seconds.
     pub seconds: f64,
+    /// Flows whose clients sent some.
+    pub flows: u64,
     /// Datagrams of clients.
     pub datagrams: u64,
     /// Datagrams of the destination.
@@ -166,6 +174,23 @@ impl UdpReading {
                 unknown: if all_named { 0 } else { rest },
             };
         }
+    }
+
+    /// Adds to a destination what was counted of it in the last turn of the probe `answers`. Flows
+    /// that sent are in use, also if the list was not read twice yet.
+    fn describe(destination: &mut UdpDestination, traffic: Traffic, senders: &[SocketAddr]) {
+        let flows = &mut destination.flows;
+        let more = traffic.flows.saturating_sub(flows.in_use);
+        let more = more.min(flows.unknown);
+        if more > 0 {
+            flows.in_use += more;
+            flows.unknown -= more;
+            destination.clients.splice(0..0, senders.iter().copied());
+            let mut named = BTreeSet::new();
+            destination.clients.retain(|it| named.insert(*it));
+            destination.clients.truncate(NAMED);
+        }
+        destination.traffic = Some(traffic);
     }
 
     /// Flows by the state of their destination: drained, then removed.

@@ -37,7 +37,15 @@ struct History {
     dropped: VecDeque<(Instant, HashMap<UdpFlow, u64>)>,
     /// When the turn of the probe `answers` began, and what the map said then.
     turn: Option<(Instant, HashMap<UdpFlow, UdpCounts>)>,
-    traffic: HashMap<Place, Traffic>,
+    traffic: HashMap<Place, Seen>,
+}
+
+/// What came to a destination and from it in a turn.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    traffic: Traffic,
+    /// Some of the clients that sent.
+    clients: Vec<SocketAddr>,
 }
 
 /// Network namespace, service and destination.
@@ -87,7 +95,9 @@ impl Datagrams {
         let places: Vec<_> = udp.destinations.iter().map(place).collect();
         self.history.traffic.retain(|it, _| places.contains(it));
         for destination in &mut udp.destinations {
-            destination.traffic = self.history.traffic.get(&place(destination)).copied();
+            if let Some(seen) = self.history.traffic.get(&place(destination)) {
+                UdpReading::describe(destination, seen.traffic, &seen.clients);
+            }
         }
     }
 }
@@ -108,14 +118,11 @@ impl History {
         if let Some((began, before)) = &self.turn {
             let length = now.duration_since(*began);
             if length >= SHORTEST_TURN {
-                for (place, traffic) in traffic(before, &map, length) {
+                for (place, mut seen) in traffic(before, &map, length) {
                     let earlier = self.traffic.get(&place);
-                    let has_answered = earlier.is_some_and(|it| it.has_answered);
-                    let traffic = Traffic {
-                        has_answered: traffic.has_answered || has_answered,
-                        ..traffic
-                    };
-                    self.traffic.insert(place, traffic);
+                    let has_answered = earlier.is_some_and(|it| it.traffic.has_answered);
+                    seen.traffic.has_answered |= has_answered;
+                    self.traffic.insert(place, seen);
                 }
             }
         }
@@ -158,17 +165,28 @@ fn traffic(
     before: &HashMap<UdpFlow, UdpCounts>,
     now: &HashMap<UdpFlow, UdpCounts>,
     length: Duration,
-) -> HashMap<Place, Traffic> {
-    let mut sums: HashMap<Place, Traffic> = HashMap::new();
+) -> HashMap<Place, Seen> {
+    let nothing = Traffic {
+        seconds: length.as_secs_f64(),
+        flows: 0,
+        datagrams: 0,
+        answers: 0,
+        has_answered: false,
+    };
+    let mut sums: HashMap<Place, Seen> = HashMap::new();
     for (flow, counts) in now {
         let more = |event| since(of(Some(counts), event), of(before.get(flow), event));
-        let sum = sums.entry(place_of(flow)).or_insert(Traffic {
-            seconds: length.as_secs_f64(),
-            datagrams: 0,
-            answers: 0,
-            has_answered: false,
+        let seen = sums.entry(place_of(flow)).or_insert_with(|| Seen {
+            traffic: nothing,
+            clients: Vec::new(),
         });
-        sum.datagrams += more(UdpEvent::Sent);
+        let sent = more(UdpEvent::Sent);
+        if sent > 0 && seen.clients.len() < super::NAMED {
+            seen.clients.push(client_of(flow));
+        }
+        let sum = &mut seen.traffic;
+        sum.flows += u64::from(sent > 0);
+        sum.datagrams += sent;
         sum.answers += more(UdpEvent::Answered);
         sum.has_answered |= of(Some(counts), UdpEvent::Answered) > 0;
     }
@@ -213,7 +231,10 @@ fn client_of(flow: &UdpFlow) -> SocketAddr {
 mod tests {
     use ebpf::ipvs_conn_reuse::Tuple;
 
-    use super::*;
+    use super::{
+        super::{DestinationState, Flows},
+        *,
+    };
 
     fn bytes(address: [u8; 4]) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -286,17 +307,47 @@ mod tests {
         let at = |seconds| begin + Duration::from_secs(seconds);
         let mut history = history();
         let map = |sent, answered| HashMap::from([(flow(1), counts(0, sent, answered))]);
-        let of = |history: &History| history.traffic.values().next().copied();
+        let of = |history: &History| history.traffic.values().next().map(|it| it.traffic);
         history.push(at(0), at(10), map(7, 7));
         assert_eq!(of(&history), None, "no turn, nothing counted");
         history.turn = Some((at(10), history.last.clone()));
         history.push(at(10), at(20), map(57, 7));
         let traffic = of(&history).expect("a turn");
         assert_eq!((traffic.datagrams, traffic.answers), (50, 0));
+        assert_eq!(traffic.flows, 1);
         assert!(traffic.has_answered, "it did before");
         history.turn = None;
         history.push(at(20), at(30), map(57, 7));
         assert_eq!(of(&history), Some(traffic), "the last turn's stays");
+    }
+
+    #[test]
+    fn a_flow_that_sent_in_a_turn_is_in_use_before_the_list_tells() {
+        let mut destination = UdpDestination {
+            netns: 7,
+            service: "10.96.0.10:53".parse().expect("an address"),
+            destination: "10.3.0.2:53".parse().expect("an address"),
+            state: DestinationState::Drained,
+            flows: Flows {
+                in_use: 0,
+                idle: 0,
+                unknown: 2,
+            },
+            seconds: 0.0,
+            in_use_seconds: 0.0,
+            expires_seconds: 299,
+            clients: vec!["10.1.0.2:9".parse().expect("an address")],
+            traffic: None,
+        };
+        let map = HashMap::from([(flow(1), counts(0, 5, 5)), (flow(9), counts(0, 0, 1))]);
+        let seen = traffic(&HashMap::new(), &map, Duration::from_secs(10));
+        let seen = &seen[&place(&destination)];
+        UdpReading::describe(&mut destination, seen.traffic, &seen.clients);
+        assert_eq!(
+            (destination.flows.in_use, destination.flows.unknown),
+            (1, 1)
+        );
+        assert_eq!(destination.clients[0].port(), 1, "who sent comes first");
     }
 
     #[test]

@@ -6,14 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DestinationState, Flows, UdpDestination};
+use super::{DestinationState, Flows, NAMED, UdpDestination};
 use crate::kernel::ipvs::Connection;
 
 /// When a flow expires is listed in whole seconds, and a list takes a moment to read.
 const GRAIN: Duration = Duration::from_secs(2);
-
-/// Clients that a reading names for each destination.
-const NAMED: usize = 5;
 
 /// Network namespace, service and destination.
 type Place = (u32, SocketAddr, SocketAddr);
