@@ -1,11 +1,9 @@
 //! The verdict: a pure function of a reading and the limits.
 
+mod delays;
 mod udp;
 
-use ebpf::{
-    ipvs_conn_reuse::{DELAY_UNIT_NS, Outcome},
-    shared::histogram::bound_ns,
-};
+use ebpf::ipvs_conn_reuse::Outcome;
 
 use super::{
     Settings, advice,
@@ -103,7 +101,7 @@ fn delayed(reading: &Reading, probed: &ProbedReading, settings: &Settings) -> Op
     }
     let critical = dropped > u64::from(settings.critical_drops);
     let mut evidence = vec![seen(Outcome::Dropped, dropped), share(&syns, dropped)];
-    evidence.extend(delays(probed));
+    evidence.extend(delays::evidence(probed));
     Some(Finding {
         kind: DELAYED.to_owned(),
         severity: if critical {
@@ -178,56 +176,6 @@ fn share(all: &Syns, part: u64) -> Evidence {
         value: part as f64 / all.total().max(1) as f64,
         limit: None,
     }
-}
-
-/// The recent delays by the bounds of their buckets, and who waits still.
-fn delays(probed: &ProbedReading) -> Vec<Evidence> {
-    let buckets = &probed.recent.delays;
-    let bounded = |index: Option<usize>| {
-        index.map(|index| bound_ns(index.min(buckets.len() - 2), DELAY_UNIT_NS) as f64 / 1e9)
-    };
-    let longest = bounded(buckets.iter().rposition(|clients| *clients > 0));
-    let rows = [
-        (
-            "median wait of the clients that connected, seconds",
-            bounded(median(buckets)),
-        ),
-        (
-            "longest wait of the clients that connected, seconds",
-            longest,
-        ),
-        (
-            "nodemedic_ipvs_conn_reuse_waiting",
-            (probed.waiting > 0).then_some(probed.waiting as f64),
-        ),
-        (
-            "longest wait of the clients that still wait, seconds",
-            (probed.waiting > 0).then_some(probed.longest_wait_seconds),
-        ),
-        (
-            "nodemedic_ipvs_conn_reuse_gave_up_total lately",
-            (probed.recent.never_connected > 0).then_some(probed.recent.never_connected as f64),
-        ),
-    ];
-    rows.into_iter()
-        .filter_map(|(metric, value)| {
-            Some(Evidence {
-                metric: metric.to_owned(),
-                value: value?,
-                limit: None,
-            })
-        })
-        .collect()
-}
-
-/// The bucket that the middle one of all values is in.
-fn median(buckets: &[u64]) -> Option<usize> {
-    let all: u64 = buckets.iter().sum();
-    let mut below = 0;
-    buckets.iter().position(|events| {
-        below += events;
-        below > 0 && below * 2 >= all
-    })
 }
 
 /// The services whose old connections are in the way, with where they led.
@@ -493,12 +441,5 @@ mod tests {
         assert_eq!(kinds(&without(Some(0))), [DRAINED_EXPOSED]);
         assert_eq!(kinds(&without(Some(1))), [""; 0]);
         assert_eq!(kinds(&without(None)), [""; 0]);
-    }
-
-    #[test]
-    fn the_median_is_the_bucket_of_the_middle_one() {
-        assert_eq!(median(&[0, 0, 0]), None);
-        assert_eq!(median(&[0, 3, 1]), Some(1));
-        assert_eq!(median(&[1, 0, 3]), Some(2));
     }
 }
