@@ -205,13 +205,11 @@ impl Reading {
     /// still says how many stand on drained ones.
     pub(super) fn udp_flows(&self) -> [(&'static str, Flows); 2] {
         let unread = |it: &&NamespaceReading| self.udp.unread.contains_key(&it.netns);
-        let unread = self.namespaces.iter().filter(unread);
         let [(drained, mut flows), removed] = self.udp.flows();
-        flows.unknown = unread
-            .map(|it| it.scan.drained_udp_flows)
-            .sum::<u64>()
-            .saturating_sub(flows.total())
-            + flows.unknown;
+        for namespace in self.namespaces.iter().filter(unread) {
+            let all = namespace.scan.drained_udp_flows;
+            flows.unknown += all.saturating_sub(self.udp.drained_in(namespace.netns));
+        }
         [(drained, flows), removed]
     }
 

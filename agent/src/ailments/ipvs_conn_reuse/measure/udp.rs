@@ -12,6 +12,7 @@ mod turns;
 mod watch;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
@@ -23,11 +24,20 @@ pub(super) use self::{counts::Datagrams, turns::Turns, watch::Watch};
 /// Clients that a reading names for each destination.
 const NAMED: usize = 5;
 
+/// Destinations that a reading names.
+const DESTINATIONS: usize = 50;
+
 /// The UDP flows of all namespaces that are on drained or removed destinations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UdpReading {
     /// Where they lead, those in use first.
     pub destinations: Vec<UdpDestination>,
+    /// The flows to further drained destinations.
+    #[serde(default)]
+    pub other_drained: Flows,
+    /// The flows to further removed destinations.
+    #[serde(default)]
+    pub other_removed: Flows,
     /// Network namespaces with such flows, or perhaps with such flows, that could not be listed
     /// to the end, and why.
     pub unread: BTreeMap<u32, String>,
@@ -95,6 +105,15 @@ impl Flows {
     /// All that stand.
     pub fn total(&self) -> u64 {
         self.in_use + self.idle + self.unknown
+    }
+
+    /// Both together.
+    fn plus(self, other: Self) -> Self {
+        Self {
+            in_use: self.in_use + other.in_use,
+            idle: self.idle + other.idle,
+            unknown: self.unknown + other.unknown,
+        }
     }
 }
 
@@ -195,16 +214,43 @@ impl UdpReading {
 
     /// Flows by the state of their destination: drained, then removed.
     pub fn flows(&self) -> [(&'static str, Flows); 2] {
-        let sum = |drained: bool| {
+        let sum = |drained: bool, other: Flows| {
             let of = self.destinations.iter();
             let of = of.filter(|it| it.state.is_drained() == drained);
-            of.fold(Flows::default(), |sum, it| Flows {
-                in_use: sum.in_use + it.flows.in_use,
-                idle: sum.idle + it.flows.idle,
-                unknown: sum.unknown + it.flows.unknown,
-            })
+            of.fold(other, |sum, it| sum.plus(it.flows))
         };
-        [("drained", sum(true)), ("removed", sum(false))]
+        [
+            ("drained", sum(true, self.other_drained)),
+            ("removed", sum(false, self.other_removed)),
+        ]
+    }
+
+    /// The listed flows of a namespace to drained destinations.
+    pub(super) fn drained_in(&self, netns: u32) -> u64 {
+        let of = self.destinations.iter();
+        let of = of.filter(|it| it.netns == netns && it.state.is_drained());
+        of.map(|it| it.flows.total()).sum()
+    }
+
+    /// Of these destinations, those in use first; further ones are counted alone.
+    fn of(mut destinations: Vec<UdpDestination>, unread: BTreeMap<u32, String>) -> Self {
+        let most = |it: &UdpDestination| (it.flows.in_use, it.flows.total());
+        destinations.sort_by_key(|it| (Reverse(most(it)), it.destination));
+        let others = destinations.split_off(destinations.len().min(DESTINATIONS));
+        let mut reading = Self {
+            destinations,
+            unread,
+            ..Self::default()
+        };
+        for other in others {
+            let sum = if other.state.is_drained() {
+                &mut reading.other_drained
+            } else {
+                &mut reading.other_removed
+            };
+            *sum = sum.plus(other.flows);
+        }
+        reading
     }
 
     /// Whether it is worth to trace answers: some flow to a drained destination may be in use.
@@ -212,5 +258,71 @@ impl UdpReading {
         self.destinations.iter().any(|it| {
             it.state == DestinationState::Drained && it.flows.in_use + it.flows.unknown > 0
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(number: u16, state: DestinationState, in_use: u64) -> UdpDestination {
+        UdpDestination {
+            netns: 7,
+            service: "10.96.0.10:53".parse().expect("an address"),
+            destination: SocketAddr::from(([10, 3, 0, 2], number)),
+            state,
+            flows: Flows {
+                in_use,
+                idle: 1,
+                unknown: 0,
+            },
+            seconds: 0.0,
+            in_use_seconds: 0.0,
+            expires_seconds: 299,
+            clients: Vec::new(),
+            traffic: None,
+        }
+    }
+
+    #[test]
+    fn all_flows_are_counted_and_the_destinations_in_use_are_named() {
+        let idle = (0..100).map(|number| destination(number, DestinationState::Removed, 0));
+        let busy = destination(999, DestinationState::Drained, 3);
+        let reading = UdpReading::of(idle.chain([busy]).collect(), BTreeMap::new());
+        assert_eq!(reading.destinations.len(), DESTINATIONS);
+        assert_eq!(reading.destinations[0].flows.in_use, 3);
+        let [(_, drained), (_, removed)] = reading.flows();
+        assert_eq!((drained.total(), removed.total()), (4, 100));
+        assert_eq!((reading.drained_in(7), reading.drained_in(8)), (4, 0));
+    }
+
+    #[test]
+    fn a_flow_to_a_removed_destination_is_in_use_where_it_loses_datagrams_and_else_idle() {
+        let mut removed = destination(53, DestinationState::Removed, 0);
+        removed.flows = Flows {
+            unknown: 2,
+            ..Flows::default()
+        };
+        let flow = DroppedFlow {
+            netns: 7,
+            service: removed.service,
+            destination: removed.destination,
+            client: "10.1.0.2:9".parse().expect("an address"),
+            datagrams: 5,
+            seconds: 1.0,
+        };
+        let mut reading = UdpReading::of(vec![removed], BTreeMap::new());
+        let unwatched = DroppedReading::default();
+        reading.settle(&unwatched);
+        assert_eq!(reading.flows()[1].1.unknown, 2, "nobody has looked");
+        reading.settle(&DroppedReading {
+            is_watched: true,
+            recent: 5,
+            recent_flows: 1,
+            top: vec![flow],
+            ..unwatched
+        });
+        let flows = reading.flows()[1].1;
+        assert_eq!((flows.in_use, flows.idle, flows.unknown), (1, 1, 0));
     }
 }

@@ -51,7 +51,7 @@ struct Since {
 /// Whether a flow is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
-    InUse,
+    Active,
     Idle,
     Unknown,
 }
@@ -148,7 +148,7 @@ impl Memory {
         }
         let lately = |it: Instant| now.duration_since(it) <= self.window;
         match known.restarted {
-            Some(restarted) if lately(restarted) => Use::InUse,
+            Some(restarted) if lately(restarted) => Use::Active,
             _ if lately(known.first) => Use::Unknown,
             _ => Use::Idle,
         }
@@ -174,12 +174,12 @@ fn nothing_of(place: Place, since: Since, now: Instant) -> UdpDestination {
 impl UdpDestination {
     fn add(&mut self, connection: &Connection, used: Use) {
         match used {
-            Use::InUse => self.flows.in_use += 1,
+            Use::Active => self.flows.in_use += 1,
             Use::Idle => self.flows.idle += 1,
             Use::Unknown => self.flows.unknown += 1,
         }
         self.expires_seconds = self.expires_seconds.max(connection.expires);
-        if used == Use::InUse {
+        if used == Use::Active {
             self.clients.insert(0, connection.client);
         } else if self.clients.len() < NAMED {
             self.clients.push(connection.client);

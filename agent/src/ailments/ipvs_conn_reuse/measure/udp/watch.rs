@@ -2,7 +2,7 @@
 //! destination: the kernel walks its whole table for each page of that list.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     time::{Duration, Instant},
 };
@@ -12,9 +12,6 @@ use crate::{
     ailments::ipvs_conn_reuse::{Settings, measure::NamespaceReading},
     kernel::ipvs::{Connection, Fate, Protocol, SHARE, UdpServices, connections},
 };
-
-/// Destinations that a reading names.
-const NAMED: usize = 50;
 
 /// Flows that are counted, for each that is remembered: they take memory for a moment alone.
 const LISTED: usize = 16;
@@ -99,7 +96,7 @@ impl Watch {
 
     fn look(&mut self, wanted: &[&NamespaceReading], began: Instant) -> UdpReading {
         let until = began + self.limit;
-        let mut reading = UdpReading::default();
+        let (mut destinations, mut unread) = (Vec::new(), BTreeMap::new());
         let mut all_listed = true;
         self.memory.begin();
         for namespace in wanted {
@@ -108,14 +105,13 @@ impl Watch {
                 Ok(listed) => {
                     if listed.len() == limit {
                         let why = format!("the agent reads at most {limit} such flows");
-                        reading.unread.insert(namespace.netns, why);
+                        unread.insert(namespace.netns, why);
                     }
-                    let found = self.memory.look(namespace.netns, began, &listed);
-                    reading.destinations.extend(found);
+                    destinations.extend(self.memory.look(namespace.netns, began, &listed));
                 }
                 Err(error) => {
                     all_listed = false;
-                    reading.unread.insert(namespace.netns, error.to_string());
+                    unread.insert(namespace.netns, error.to_string());
                 }
             }
         }
@@ -123,12 +119,7 @@ impl Watch {
         if all_listed {
             self.memory.end();
         }
-        let most = |it: &super::UdpDestination| (it.flows.in_use, it.flows.total());
-        reading
-            .destinations
-            .sort_by_key(|it| (std::cmp::Reverse(most(it)), it.destination));
-        reading.destinations.truncate(NAMED);
-        reading
+        UdpReading::of(destinations, unread)
     }
 }
 
@@ -169,4 +160,66 @@ fn list(
     Ok(listed
         .filter_map(|flow| Some((flow, state(&services, &flow)?)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ailments::ipvs_conn_reuse::measure::VsSettings, kernel::ipvs::Scan};
+
+    fn namespace(
+        expire_nodest_conn: Option<u64>,
+        drained: u64,
+        fingerprint: u64,
+    ) -> NamespaceReading {
+        NamespaceReading {
+            netns: 7,
+            pid: 1,
+            scan: Scan {
+                services: 1,
+                destinations: 2,
+                drained_udp_flows: drained,
+                udp_fingerprint: fingerprint,
+                complete: true,
+                ..Scan::default()
+            },
+            settings: VsSettings {
+                expire_nodest_conn,
+                ..VsSettings::default()
+            },
+        }
+    }
+
+    fn watch() -> Watch {
+        Watch::new(&Settings::default())
+    }
+
+    #[test]
+    fn the_list_is_left_alone_while_all_destinations_serve() {
+        let now = Instant::now();
+        let mut watch = watch();
+        assert!(!watch.wants(&namespace(Some(1), 0, 1), now), "it began");
+        let changed = namespace(Some(1), 0, 2);
+        assert!(!watch.wants(&changed, now), "IPVS ends such flows itself");
+        // The same where flows are kept, once the last change is long ago.
+        let kept = namespace(Some(0), 0, 2);
+        let later = now + Settings::default().trace_linger;
+        assert!(!watch.wants(&kept, later));
+    }
+
+    #[test]
+    fn the_list_is_read_for_drained_flows_and_after_a_change_where_flows_are_kept() {
+        let now = Instant::now();
+        let later = now + Settings::default().trace_linger;
+        let mut watch = watch();
+        assert!(
+            watch.wants(&namespace(Some(1), 1, 1), now),
+            "one is drained"
+        );
+        for setting in [Some(0), None] {
+            assert!(watch.wants(&namespace(setting, 0, 1), now), "it began");
+        }
+        assert!(!watch.wants(&namespace(Some(0), 0, 1), later));
+        assert!(watch.wants(&namespace(Some(0), 0, 2), later), "it changed");
+    }
 }
