@@ -70,6 +70,7 @@ mod fixtures {
                 unknown: 0,
             },
             seconds,
+            is_since_change: true,
             in_use_seconds: seconds,
             expires_seconds: 250,
             clients: vec![at("10.1.0.2:5353"), at("10.1.0.3:40000")],

@@ -58,6 +58,8 @@ pub struct UdpDestination {
     pub flows: Flows,
     /// For how long the agent has seen it in this state, seconds.
     pub seconds: f64,
+    /// Whether that is since the change: it was in this state before the agent came otherwise.
+    pub is_since_change: bool,
     /// For how long without a break the agent has seen flows to it in use, seconds.
     pub in_use_seconds: f64,
     /// When the last of its flows expires without another datagram, seconds from now.
@@ -277,6 +279,7 @@ mod tests {
                 unknown: 0,
             },
             seconds: 0.0,
+            is_since_change: true,
             in_use_seconds: 0.0,
             expires_seconds: 299,
             clients: Vec::new(),

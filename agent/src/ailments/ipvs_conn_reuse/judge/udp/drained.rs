@@ -34,13 +34,17 @@ fn answers(destination: &UdpDestination) -> Answers {
 }
 
 /// Flows in use on drained destinations: to drain is wanted, so only those that last, or that
-/// nobody answers.
+/// nobody answers, or of which neither is known.
 pub(in super::super) fn drained(reading: &Reading, settings: &Settings) -> Option<Finding> {
     let limit = settings.udp_drained_after.as_secs_f64();
     let is_wrong = |it: &&UdpDestination| {
         it.state.is_drained()
             && it.flows.in_use > 0
-            && (it.in_use_seconds >= limit || matches!(answers(it), Answers::No | Answers::NoMore))
+            && match answers(it) {
+                Answers::No | Answers::NoMore => true,
+                Answers::Unknown if !it.is_since_change => true,
+                Answers::Unknown | Answers::Yes => it.in_use_seconds >= limit,
+            }
     };
     let destinations: Vec<_> = reading.udp.destinations.iter().filter(is_wrong).collect();
     if destinations.is_empty() {
@@ -254,6 +258,26 @@ mod tests {
         assert_eq!(kinds(&drained_for(10.0, None)), [""; 0]);
         let lasting = drained_for(90.0, None);
         assert!(lasting[0].summary.contains("unknown"), "{lasting:?}");
+    }
+
+    #[test]
+    fn where_neither_answers_nor_since_when_is_known_it_is_said_at_once() {
+        let judged = |is_since_change, traffic| {
+            let mut destination = destination(DestinationState::Drained, 2, 10.0);
+            destination.is_since_change = is_since_change;
+            destination.traffic = traffic;
+            found(&with(KUBE_PROXY, Some(destination)))
+        };
+        let unknown = judged(false, None);
+        assert_eq!(kinds(&unknown), [UDP_DRAINED]);
+        assert!(unknown[0].summary.contains("unknown"), "{unknown:?}");
+        assert_eq!(
+            kinds(&judged(true, None)),
+            [""; 0],
+            "it was drained just now"
+        );
+        let answered = judged(false, traffic(50, 50, true));
+        assert_eq!(kinds(&answered), [""; 0]);
     }
 
     #[test]

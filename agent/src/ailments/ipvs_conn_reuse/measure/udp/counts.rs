@@ -334,6 +334,7 @@ mod tests {
                 unknown: 2,
             },
             seconds: 0.0,
+            is_since_change: true,
             in_use_seconds: 0.0,
             expires_seconds: 299,
             clients: vec!["10.1.0.2:9".parse().expect("an address")],

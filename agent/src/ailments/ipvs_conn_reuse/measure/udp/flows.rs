@@ -25,6 +25,8 @@ pub(super) struct Memory {
     /// Flows that are remembered.
     capacity: usize,
     looks: u64,
+    /// Whether destinations that are new to it may have been in their state for long.
+    is_first: bool,
 }
 
 /// A flow.
@@ -44,6 +46,7 @@ struct Flow {
 struct Since {
     state: DestinationState,
     first: Instant,
+    is_since_change: bool,
     in_use: Option<Instant>,
     look: u64,
 }
@@ -64,12 +67,14 @@ impl Memory {
             window,
             capacity,
             looks: 0,
+            is_first: false,
         }
     }
 
-    /// A look at all namespaces begins.
-    pub(super) fn begin(&mut self) {
+    /// A look at all namespaces begins. `is_first`: the agent did not know them before.
+    pub(super) fn begin(&mut self, is_first: bool) {
         self.looks += 1;
+        self.is_first = is_first;
     }
 
     /// The look is over: what it has not seen is gone.
@@ -111,6 +116,7 @@ impl Memory {
         let fresh = Since {
             state,
             first: now,
+            is_since_change: !self.is_first,
             in_use: None,
             look: self.looks,
         };
@@ -164,6 +170,7 @@ fn nothing_of(place: Place, since: Since, now: Instant) -> UdpDestination {
         state: since.state,
         flows: Flows::default(),
         seconds: now.duration_since(since.first).as_secs_f64(),
+        is_since_change: since.is_since_change,
         in_use_seconds: 0.0,
         expires_seconds: 0,
         clients: Vec::new(),
@@ -210,7 +217,7 @@ mod tests {
         state: DestinationState,
         flows: &[(u16, u64)],
     ) -> Option<UdpDestination> {
-        memory.begin();
+        memory.begin(false);
         let listed = flows
             .iter()
             .map(|(port, expires)| (connection(*port, *expires), state));

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    io, mem,
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,8 @@ pub(in super::super) struct Watch {
     linger: Duration,
     capacity: usize,
     next: Instant,
+    /// Whether nothing was read yet.
+    is_first: bool,
     services: HashMap<u32, Change>,
     memory: Memory,
     last: UdpReading,
@@ -48,6 +50,7 @@ impl Watch {
             linger: settings.trace_linger,
             capacity,
             next: Instant::now(),
+            is_first: true,
             services: HashMap::new(),
             memory: Memory::new(window, capacity),
             last: UdpReading::default(),
@@ -57,6 +60,7 @@ impl Watch {
     /// The flows as of the last look, which is taken anew where it is due.
     pub(in super::super) fn read(&mut self, namespaces: &[NamespaceReading]) -> UdpReading {
         let began = Instant::now();
+        let is_first = mem::replace(&mut self.is_first, false);
         let wanted: Vec<_> = namespaces
             .iter()
             .filter(|namespace| self.wants(namespace, began))
@@ -70,7 +74,7 @@ impl Watch {
         if began < self.next {
             return self.last.clone();
         }
-        self.last = self.look(&wanted, began);
+        self.last = self.look(&wanted, began, is_first);
         self.next = Instant::now() + self.interval.max(began.elapsed() * SHARE);
         self.last.clone()
     }
@@ -94,11 +98,11 @@ impl Watch {
         namespace.scan.drained_udp_flows > 0 || may_stand && keeps_removed(namespace)
     }
 
-    fn look(&mut self, wanted: &[&NamespaceReading], began: Instant) -> UdpReading {
+    fn look(&mut self, wanted: &[&NamespaceReading], began: Instant, is_first: bool) -> UdpReading {
         let until = began + self.limit;
         let (mut destinations, mut unread) = (Vec::new(), BTreeMap::new());
         let mut all_listed = true;
-        self.memory.begin();
+        self.memory.begin(is_first);
         for namespace in wanted {
             let limit = LISTED * self.capacity;
             match list(namespace, until, limit) {
