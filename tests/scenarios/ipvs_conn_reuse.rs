@@ -38,7 +38,8 @@ pub(crate) use self::table::{
 pub(crate) use self::udp::{
     a_flow_of_ipv6_on_a_removed_server_is_told_and_ended, a_flow_on_a_drained_server_is_told,
     a_flow_on_a_removed_server_is_told_and_ended, an_idle_flow_on_a_drained_server_is_healthy,
-    an_idle_flow_on_a_removed_server_is_healthy, without_hooks_the_list_tells_of_udp_flows,
+    an_idle_flow_on_a_removed_server_is_healthy, check_tells_of_a_flow_on_a_drained_local_server,
+    without_hooks_the_list_tells_of_udp_flows,
 };
 pub(crate) use self::verdicts::{
     a_black_hole_is_closed_by_its_remedy, a_client_that_gives_up_is_counted,

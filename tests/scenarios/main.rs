@@ -104,6 +104,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_conn_reuse::an_idle_flow_on_a_drained_server_is_healthy", ipvs_conn_reuse::an_idle_flow_on_a_drained_server_is_healthy).limit(240),
     Scenario::new("ipvs_conn_reuse::a_flow_on_a_removed_server_is_told_and_ended", ipvs_conn_reuse::a_flow_on_a_removed_server_is_told_and_ended).limit(240),
     Scenario::new("ipvs_conn_reuse::a_flow_of_ipv6_on_a_removed_server_is_told_and_ended", ipvs_conn_reuse::a_flow_of_ipv6_on_a_removed_server_is_told_and_ended).limit(240).kernels(OLDEST_AND_NEWEST),
+    Scenario::new("ipvs_conn_reuse::check_tells_of_a_flow_on_a_drained_local_server", ipvs_conn_reuse::check_tells_of_a_flow_on_a_drained_local_server).limit(240),
     Scenario::new("ipvs_conn_reuse::an_idle_flow_on_a_removed_server_is_healthy", ipvs_conn_reuse::an_idle_flow_on_a_removed_server_is_healthy).limit(240),
     Scenario::new("ipvs_conn_reuse::without_hooks_the_list_tells_of_udp_flows", ipvs_conn_reuse::without_hooks_the_list_tells_of_udp_flows).limit(240).kernels(OLDEST_AND_NEWEST),
     Scenario::new("ipvs_estimation::the_hook_fits_the_kernel", ipvs_estimation::the_hook_fits_the_kernel),

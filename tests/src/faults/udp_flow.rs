@@ -58,7 +58,11 @@ pub struct Server(#[expect(dead_code, reason = "it is held for as long as it ser
 
 impl Server {
     pub fn start(namespace: &NetNs, address: SocketAddr, name: Name) -> Result<Self> {
-        let socket = bind(namespace, address)?;
+        Self::serve(bind(namespace, address)?, name)
+    }
+
+    /// As [`Self::start`], on a socket of any namespace.
+    pub fn serve(socket: UdpSocket, name: Name) -> Result<Self> {
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut datagram = [0; 16];
         Ok(Self(Worker::start(move || {
@@ -87,7 +91,11 @@ pub struct Client {
 
 impl Client {
     pub fn start(namespace: &NetNs, from: SocketAddr, to: SocketAddr) -> Result<Self> {
-        let socket = bind(namespace, from)?;
+        Self::send(bind(namespace, from)?, to)
+    }
+
+    /// As [`Self::start`], from a socket of any namespace.
+    pub fn send(socket: UdpSocket, to: SocketAddr) -> Result<Self> {
         socket.set_read_timeout(Some(GAP))?;
         let counts = Arc::new(Counts::default());
         let counting = Arc::clone(&counts);
