@@ -51,6 +51,20 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
     .collect()
 }
 
+/// What a reading without findings does not rule out.
+pub(super) fn unknown(reading: &Reading) -> Vec<String> {
+    let mut namespaces = reading.namespaces.iter();
+    let has_services = namespaces.any(|it| it.scan.services > 0);
+    (has_services && reading.probed.is_none())
+        .then(|| {
+            "cannot tell whether IPVS drops SYNs on reused client ports: no probe counts them, and \
+             the kernel does not"
+                .to_owned()
+        })
+        .into_iter()
+        .collect()
+}
+
 /// SYNs were dropped, and the next ones will be as well.
 fn blackholed(reading: &Reading, probed: &ProbedReading) -> Option<Finding> {
     let syns = probed.recent.outcomes();

@@ -83,6 +83,10 @@ impl Ailment for IpvsConnReuse {
         judge::judge(reading, settings)
     }
 
+    fn unknown(reading: &Reading, _: &Settings) -> Vec<String> {
+        judge::unknown(reading)
+    }
+
     fn proposals(reading: &Reading) -> Vec<Proposal> {
         treat::proposals(reading)
     }

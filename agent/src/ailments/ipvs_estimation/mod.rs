@@ -8,6 +8,7 @@ mod metrics;
 mod settings;
 mod support;
 mod treat;
+mod unknown;
 
 use std::time::Duration;
 
@@ -60,6 +61,10 @@ impl Ailment for IpvsEstimation {
 
     fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
         judge::judge(reading, settings)
+    }
+
+    fn unknown(reading: &Reading, _: &Settings) -> Vec<String> {
+        unknown::unknown(reading)
     }
 
     fn notes(reading: &Reading, _: &Settings) -> Vec<String> {
