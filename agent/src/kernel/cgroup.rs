@@ -4,7 +4,7 @@
 mod names;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs, io,
     os::unix::ffi::OsStrExt as _,
@@ -15,7 +15,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use self::names::{place, shown, unescape};
-use super::{machine::pairs, mounts};
+use super::{
+    machine::{cpu_list, pairs},
+    mounts,
+};
 
 /// The cgroups of a process, as paths in their trees: one of version 2, and one of each
 /// hierarchy of version 1.
@@ -30,6 +33,14 @@ pub fn of_process(pid: u32) -> io::Result<Vec<String>> {
 /// The same of a process with this file `cgroup`.
 pub(super) fn paths_in(file: &Path) -> io::Result<Vec<String>> {
     fs::read(file).map(|text| paths(&shown(OsStr::from_bytes(&text))))
+}
+
+/// The cgroup of version 2 in such a file, below the root of the tree; `None` where the process has
+/// none, or where it is outside of this process's cgroup namespace and shows as `/..`.
+pub(super) fn v2_path_in(file: &Path) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    (!path.starts_with("/..")).then(|| path.to_owned())
 }
 
 /// cgroups(7): number, controllers, path.
@@ -47,6 +58,9 @@ pub struct Hierarchies {
     pub v2: Option<PathBuf>,
     /// Controllers of version 1. Version 2 has none of these.
     pub v1: Vec<String>,
+    /// Root of the tree of version 1 that has the CPU controller, the one that shows most.
+    #[serde(default)]
+    pub cpu_v1: Option<PathBuf>,
 }
 
 impl Hierarchies {
@@ -68,7 +82,7 @@ impl Hierarchies {
 
     fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
-        let mut best = 0;
+        let (mut best, mut best_v1) = (0, 0);
         for line in mounts::lines(mountinfo) {
             match line.file_system {
                 "cgroup2" => {
@@ -77,7 +91,15 @@ impl Hierarchies {
                         found.v2 = Some(line.place());
                     }
                 }
-                "cgroup" => found.v1.extend(controllers(line.options)),
+                "cgroup" => {
+                    let own: Vec<_> = controllers(line.options).collect();
+                    let height = height(line.root).filter(|height| *height > best_v1);
+                    if let Some(height) = height.filter(|_| own.iter().any(|it| it == "cpu")) {
+                        best_v1 = height;
+                        found.cpu_v1 = Some(line.place());
+                    }
+                    found.v1.extend(own);
+                }
                 _ => {}
             }
         }
@@ -112,6 +134,8 @@ fn controllers(options: &str) -> impl Iterator<Item = String> {
 pub struct CpuStat {
     /// Time on a CPU, with that of the cgroups below.
     pub usage: Duration,
+    /// Periods of its quota in which it ran; zero without a quota.
+    pub periods: u64,
     /// Periods at whose end the quota was used up; zero without a quota.
     pub throttled_periods: u64,
     /// Time for which its run queues were kept from running, of all CPUs together.
@@ -124,8 +148,11 @@ impl CpuStat {
         for (name, value) in pairs(text) {
             match name {
                 "usage_usec" => stat.usage = Duration::from_micros(value),
+                "nr_periods" => stat.periods = value,
                 "nr_throttled" => stat.throttled_periods = value,
                 "throttled_usec" => stat.throttled = Duration::from_micros(value),
+                // Of version 1, in nanoseconds.
+                "throttled_time" => stat.throttled = Duration::from_nanos(value),
                 _ => {}
             }
         }
@@ -154,6 +181,10 @@ pub struct MemoryStat {
     pub refaults: u64,
     /// Pages that were reclaimed from it.
     pub reclaimed: u64,
+    /// Pages that were looked at for that.
+    pub scanned: u64,
+    /// Bytes of file pages that were not used lately: what reclaim finds without swap.
+    pub inactive_file: Option<u64>,
     /// Bytes that wait to be written to disk, or are being written.
     pub dirty: u64,
 }
@@ -166,6 +197,8 @@ impl MemoryStat {
             match name {
                 "pgfault" => stat.faults = value,
                 "pgsteal" => stat.reclaimed = value,
+                "pgscan" => stat.scanned = value,
+                "inactive_file" => stat.inactive_file = Some(value),
                 "file_dirty" | "file_writeback" => stat.dirty += value,
                 _ if name.starts_with("workingset_refault") => stat.refaults += value,
                 _ => {}
@@ -188,20 +221,9 @@ impl MemoryStat {
 }
 
 /// The CPUs that tasks of a cgroup may use; `None` where it has no set of its own.
-pub fn allowed_cpus(cgroup: &Path) -> Option<u32> {
+pub fn allowed_cpus(cgroup: &Path) -> Option<BTreeSet<u32>> {
     let list = fs::read_to_string(cgroup.join("cpuset.cpus.effective")).ok()?;
-    count_of_list(list.trim())
-}
-
-/// `0-3,8` is five.
-fn count_of_list(list: &str) -> Option<u32> {
-    let mut count = 0_u32;
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
-    }
-    Some(count)
+    cpu_list(&list).filter(|cpus| !cpus.is_empty())
 }
 
 /// `max` is no number.
@@ -268,21 +290,37 @@ fn devices<T>(
     text.lines().filter_map(device).collect()
 }
 
-/// Reads `cpu.stat` of a cgroup.
+/// Reads `cpu.stat` of a cgroup, and in version 1 `cpuacct.usage` beside it, where that controller
+/// is mounted with it.
 ///
 /// # Errors
 ///
 /// The kernel's: `NotFound` or `ENODEV` where the cgroup has gone.
 pub fn cpu(cgroup: &Path) -> io::Result<CpuStat> {
-    fs::read_to_string(cgroup.join("cpu.stat")).map(|text| CpuStat::parse(&text))
+    let text = fs::read_to_string(cgroup.join("cpu.stat"))?;
+    let mut stat = CpuStat::parse(&text);
+    if !text.contains("usage_usec") {
+        let usage = fs::read_to_string(cgroup.join("cpuacct.usage"));
+        stat.usage = Duration::from_nanos(number(&usage.unwrap_or_default()).unwrap_or(0));
+    }
+    Ok(stat)
 }
 
-/// The CPUs that a cgroup's quota is worth; `None` without one.
+/// The CPUs that a cgroup's quota is worth, of either version; `None` without one.
 pub fn quota(cgroup: &Path) -> Option<f64> {
-    let text = fs::read_to_string(cgroup.join("cpu.max")).ok()?;
-    let (quota, period) = text.trim().split_once(' ')?;
-    let (quota, period) = (quota.parse::<f64>().ok()?, period.parse::<f64>().ok()?);
-    (period > 0.0).then_some(quota / period)
+    let file = |name: &str| fs::read_to_string(cgroup.join(name)).ok();
+    let (quota, period) = match file("cpu.max") {
+        Some(text) => {
+            let (quota, period) = text.trim().split_once(' ')?;
+            (number(quota)?, number(period)?)
+        }
+        // Without a quota it is -1.
+        None => (
+            number(&file("cpu.cfs_quota_us")?)?,
+            number(&file("cpu.cfs_period_us")?)?,
+        ),
+    };
+    (period > 0).then_some(quota as f64 / period as f64)
 }
 
 /// Reads the files of the memory controller.
@@ -356,7 +394,9 @@ mod tests {
                       40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
                       41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         assert_eq!(v2(mounts).as_deref(), Some("/sys/fs/cgroup/unified"));
-        assert_eq!(Hierarchies::parse(mounts).v1, ["cpu", "cpuacct", "memory"]);
+        let found = Hierarchies::parse(mounts);
+        assert_eq!(found.v1, ["cpu", "cpuacct", "memory"]);
+        assert_eq!(found.cpu_v1, Some(PathBuf::from("/sys/fs/cgroup/cpu")));
     }
 
     #[test]
@@ -384,7 +424,7 @@ mod tests {
                     throttled_usec 500000\nx\n";
         let stat = CpuStat::parse(text);
         assert_eq!(stat.usage, Duration::from_secs(2));
-        assert_eq!(stat.throttled_periods, 4);
+        assert_eq!((stat.periods, stat.throttled_periods), (9, 4));
         assert_eq!(stat.throttled, Duration::from_millis(500));
         let io = parse_io("253:0 rbytes=10 wbytes=20 rios=1 wios=2\n7:0\n8:0 rbytes=x wbytes=1\n");
         let transfer = Transfer {
@@ -444,6 +484,44 @@ mod tests {
         assert_eq!(quota_of("max 100000\n"), None);
         assert_eq!(quota_of("5 0\n"), None);
         assert_eq!(quota_of("garbage\n"), None);
+    }
+
+    /// Debian 12 with systemd.unified_cgroup_hierarchy=0.
+    #[test]
+    fn version_1_has_the_same_in_other_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).expect("written");
+        };
+        write(
+            "cpu.stat",
+            "nr_periods 9\nnr_throttled 4\nthrottled_time 500000000\n",
+        );
+        write("cpuacct.usage", "2000000000\n");
+        write("cpu.cfs_quota_us", "20000\n");
+        write("cpu.cfs_period_us", "100000\n");
+        let stat = cpu(folder.path()).expect("it is there");
+        assert_eq!((stat.periods, stat.throttled_periods), (9, 4));
+        assert_eq!(stat.throttled, Duration::from_millis(500));
+        assert_eq!(stat.usage, Duration::from_secs(2));
+        assert_eq!(quota(folder.path()), Some(0.2));
+        write("cpu.cfs_quota_us", "-1\n");
+        assert_eq!(quota(folder.path()), None);
+    }
+
+    #[test]
+    fn a_task_is_in_a_cgroup_of_version_2_where_that_is_seen() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let of = |text: &str| {
+            fs::write(file.path(), text).expect("written");
+            v2_path_in(file.path())
+        };
+        assert_eq!(
+            of("1:memory:/old\n0::/pods/a\n").as_deref(),
+            Some("/pods/a")
+        );
+        assert_eq!(of("1:memory:/old\n"), None);
+        assert_eq!(of("0::/../pods/a\n"), None);
     }
 
     #[test]

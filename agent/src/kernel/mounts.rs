@@ -16,6 +16,10 @@ pub struct Mount {
     pub file_system: String,
     /// What is mounted, as `server:/export`.
     pub source: String,
+    /// `major:minor` of the file system, by which two mounts of one are told; empty where it is
+    /// not known.
+    #[serde(default)]
+    pub device: String,
 }
 
 /// All mounts of the node's first process, where this process sees them, else its own.
@@ -38,14 +42,17 @@ pub(super) fn read(file: &Path) -> io::Result<String> {
 pub(super) fn of_file(process: &Path, file: &Path) -> Option<Mount> {
     let mounts = read(&process.join("mountinfo")).ok()?;
     let mounts = parse(&mounts).into_iter();
+    // Names need not be text; both sides are changed alike.
+    let file = file.to_string_lossy();
     // Of two at one place the later one is on top.
-    let above = mounts.filter(|it| file.starts_with(&it.place));
+    let above = mounts.filter(|it| Path::new(file.as_ref()).starts_with(&it.place));
     above.max_by_key(|it| it.place.components().count())
 }
 
 /// A line of `/proc/PID/mountinfo`, as it stands there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'t> {
+    device: &'t str,
     /// The part of the file system that is mounted.
     pub(super) root: &'t str,
     place: &'t str,
@@ -68,9 +75,10 @@ impl Line<'_> {
 pub(super) fn lines(mountinfo: &str) -> impl Iterator<Item = Line<'_>> {
     mountinfo.lines().filter_map(|line| {
         let (mount, system) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(3);
+        let mut mount = mount.split(' ').skip(2);
         let mut system = system.split(' ');
         Some(Line {
+            device: mount.next()?,
             root: mount.next()?,
             place: mount.next()?,
             file_system: system.next()?,
@@ -85,13 +93,32 @@ fn parse(mountinfo: &str) -> Vec<Mount> {
         place: line.place(),
         file_system: line.file_system.to_owned(),
         source: unescaped(line.source),
+        device: line.device.to_owned(),
     };
     lines(mountinfo).map(mount).collect()
 }
 
-/// A space in a path is `\040` there.
+/// Spaces, tabs, newlines, backslashes and `#` are octal there, `\040` (fs/proc_namespace.c,
+/// `mangle`).
 fn unescaped(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\134", "\\")
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let digits = behind.get(..3);
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                rest = &behind[3..];
+            }
+            None => {
+                plain.push('\\');
+                rest = behind;
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
 }
 
 #[cfg(test)]
@@ -111,6 +138,7 @@ mod tests {
                 place: "/srv/my data".into(),
                 file_system: "nfs4".to_owned(),
                 source: "10.0.0.9:/a b".to_owned(),
+                device: "0:55".to_owned(),
             }
         );
     }
@@ -124,5 +152,33 @@ mod tests {
         let of = |file: &str| of_file(folder.path(), Path::new(file)).unwrap().file_system;
         assert_eq!(of("/srv/x"), "nfs4");
         assert_eq!(of("/etc/x"), "ext4");
+    }
+
+    #[test]
+    fn every_escape_is_undone_and_nothing_else_is() {
+        for (escaped, plain) in [
+            (r"a\040b\043c", "a b#c"),
+            (r"\011\012\134040", "\t\n\\040"),
+            (r"C:\x\9", r"C:\x\9"),
+            ("\\", "\\"),
+            ("", ""),
+        ] {
+            assert_eq!(unescaped(escaped), plain, "{escaped}");
+        }
+        let odd = "74 25 0:59 / /mnt/tmpfs rw - tmpfs  rw\n75 25 0:60 / /mnt/a rw - tmpfs - rw\n";
+        let sources: Vec<_> = parse(odd).into_iter().map(|it| it.source).collect();
+        assert_eq!(sources, ["", "-"]);
+    }
+
+    #[test]
+    fn a_file_with_a_name_that_is_no_text_is_in_its_mount() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+        let process = tempfile::tempdir().expect("a folder");
+        let mounts =
+            b"22 1 0:21 / / rw - ext4 /dev/vda rw\n90 22 0:55 / /d\xff rw - nfs4 h:/a rw\n";
+        fs::write(process.path().join("mountinfo"), mounts).expect("written");
+        let file = Path::new(OsStr::from_bytes(b"/d\xff/x"));
+        let mount = of_file(process.path(), file).expect("there is one");
+        assert_eq!(mount.source, "h:/a");
     }
 }

@@ -33,6 +33,20 @@ pub enum Place {
     Fuse,
     /// A server of 9P, often the hypervisor.
     P9,
+    /// A server of Lustre.
+    Lustre,
+    /// A node of GPFS (IBM Storage Scale).
+    Gpfs,
+    /// A server of BeeGFS.
+    BeeGfs,
+    /// Another node of OCFS2, which has a lock.
+    Ocfs2,
+    /// Another node of GFS2, which has a lock.
+    Gfs2,
+    /// A server of AFS.
+    Afs,
+    /// A server of OrangeFS.
+    OrangeFs,
     /// A completion of io_uring.
     IoUring,
     /// Anything else, a local disk for example.
@@ -42,14 +56,46 @@ pub enum Place {
 }
 
 impl Place {
-    /// Beginnings of function names; one such function on the stack is enough.
-    const FUNCTIONS: [(Self, &'static [&'static str]); 5] = [
-        (Self::Nfs, &["nfs", "rpc_", "__rpc_"]),
+    /// Beginnings of function names; one such function on the stack is enough. OCFS2 and GFS2 share
+    /// a lock manager, so that only their own functions tell them apart.
+    const FUNCTIONS: [(Self, &'static [&'static str]); 12] = [
+        (Self::Nfs, &["nfs", "rpc_", "__rpc_", "nlmclnt_"]),
         (Self::Smb, &["cifs_", "smb2_", "SMB2_", "smb3_"]),
         (Self::Ceph, &["ceph_", "__ceph_"]),
-        (Self::Fuse, &["fuse_", "__fuse_", "request_wait_answer"]),
+        (
+            Self::Fuse,
+            &["fuse_", "__fuse_", "request_wait_answer", "virtio_fs_"],
+        ),
         (Self::P9, &["p9_", "v9fs_"]),
+        // `ll_` alone is the block layer's, too (`ll_back_merge_fn`).
+        (
+            Self::Lustre,
+            &[
+                "ptlrpc_",
+                "ldlm_",
+                "mdc_",
+                "lmv_",
+                "osc_",
+                "lov_",
+                "vvp_",
+                "cl_sync_io_wait",
+            ],
+        ),
+        (Self::Gpfs, &["cxi", "gpfs_", "mmfs"]),
+        (
+            Self::BeeGfs,
+            &["FhgfsOps", "Fhgfs", "MessagingTk_", "beegfs_"],
+        ),
+        (Self::Ocfs2, &["ocfs2_", "__ocfs2_", "o2net_"]),
+        (Self::Gfs2, &["gfs2_", "gdlm_"]),
+        (Self::Afs, &["afs_", "rxrpc_"]),
+        (Self::OrangeFs, &["orangefs_", "service_operation"]),
     ];
+
+    /// Whether somebody beyond this node's own disks answers for it.
+    pub fn is_remote(self) -> bool {
+        !matches!(self, Self::IoUring | Self::Other | Self::Hidden)
+    }
 
     /// Where a task sleeps that can be interrupted, and waits for completions: the compiler puts
     /// `io_cqring_wait` into its caller (observed on 5.10 and 6.1).
@@ -68,6 +114,13 @@ impl Place {
                     || file_system.starts_with("fuse.")
             }
             Self::P9 => file_system == "9p",
+            Self::Lustre => file_system == "lustre",
+            Self::Gpfs => file_system == "gpfs",
+            Self::BeeGfs => matches!(file_system, "beegfs" | "beegfs_nodev" | "fhgfs"),
+            Self::Ocfs2 => file_system == "ocfs2",
+            Self::Gfs2 => file_system == "gfs2",
+            Self::Afs => matches!(file_system, "afs" | "openafs"),
+            Self::OrangeFs => matches!(file_system, "pvfs2" | "orangefs"),
             Self::IoUring | Self::Other | Self::Hidden => false,
         }
     }
@@ -100,7 +153,7 @@ pub struct Sleepers {
     pub place: Place,
     /// Their command.
     pub command: String,
-    /// Their cgroup of version 2, or the first of version 1.
+    /// Their cgroup of version 2; empty where it is not known.
     pub cgroup: String,
     /// The mount of the file that they read or write, where the system call tells.
     #[serde(default)]
@@ -147,8 +200,10 @@ fn find_in(proc: &Path, deadline: Instant) -> io::Result<Sleeping> {
                 continue;
             };
             let (place, mount) = with_file(place, &process, &task);
-            let cgroup = cgroup::paths_in(&process.join("cgroup")).unwrap_or_default();
-            let cgroup = cgroup.into_iter().next_back().unwrap_or_default();
+            // A thread may be in another cgroup than its process.
+            let cgroup = cgroup::v2_path_in(&task.join("cgroup"));
+            let cgroup = cgroup.or_else(|| cgroup::v2_path_in(&process.join("cgroup")));
+            let cgroup = cgroup.unwrap_or_default();
             *groups.entry((place, command, cgroup, mount)).or_default() += 1;
         }
     }
@@ -326,6 +381,35 @@ mod tests {
             assert!(found.contains(&one), "{one:?} is not in {found:?}");
         }
         assert_eq!(found.len(), 7);
+    }
+
+    #[test]
+    fn servers_and_clusters_of_all_kinds_are_told_and_the_block_layer_is_none() {
+        let of = |functions: &[&str]| Place::of(functions.iter().copied());
+        for (place, functions) in [
+            (Place::Lustre, &["ptlrpc_set_wait", "ll_xattr_list"][..]),
+            (Place::Gpfs, &["cxiWaitEventWait"]),
+            (
+                Place::BeeGfs,
+                &["wait_woken", "FhgfsOpsRemoting_statDirect"],
+            ),
+            (Place::Ocfs2, &["__wait_for_common", "__ocfs2_cluster_lock"]),
+            (Place::Gfs2, &["gfs2_glock_wait"]),
+            (Place::Afs, &["rxrpc_wait_to_be_connected"]),
+            (Place::Fuse, &["virtio_fs_enqueue_req"]),
+            (Place::Other, &["blk_mq_get_tag", "ll_back_merge_fn"]),
+        ] {
+            assert_eq!(of(functions), place, "{functions:?}");
+        }
+        for (place, file_system) in [
+            (Place::Lustre, "lustre"),
+            (Place::Fuse, "virtiofs"),
+            (Place::BeeGfs, "beegfs"),
+        ] {
+            assert_eq!(Place::of_file_system(file_system), Some(place));
+        }
+        assert_eq!(Place::of_file_system("ext4"), None);
+        assert!(!Place::Other.is_remote() && Place::Gfs2.is_remote());
     }
 
     #[test]

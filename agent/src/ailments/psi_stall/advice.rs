@@ -1,28 +1,46 @@
 //! What a person can do against it, beside the treatments.
 
-use super::measure::DiskReading;
+use super::measure::{CgroupReading, DiskReading};
 
-/// Advice for a node that is short of memory, safest first.
-pub(super) fn for_reclaim() -> Vec<String> {
-    vec![
-        "set memory.high of the largest allocator (in Kubernetes a memory limit) near what it \
-         needs, so that it reclaims its own pages and not those of others; undo: set max"
-            .to_owned(),
-        "set memory.low of the cgroups that wait near what they need (in Kubernetes memory \
-         requests with MemoryQoS): the kernel reclaims other pages first; undo: set 0"
-            .to_owned(),
-        "run less on this node, or add memory".to_owned(),
-    ]
+/// Advice for a node that is short of memory, safest first. The largest allocator is named where
+/// its own reclaim finds enough: else a limit is a livelock of its tasks.
+pub(super) fn for_reclaim(allocator: Option<&str>) -> Vec<String> {
+    let limit = allocator.map(|who| {
+        format!(
+            "set memory.high of the largest allocator, {who} (in Kubernetes a memory limit), near \
+             what it needs, so that it reclaims its own pages and not those of others; undo: set \
+             max"
+        )
+    });
+    limit
+        .into_iter()
+        .chain([
+            "set memory.low of the cgroups that wait near what they need (in Kubernetes memory \
+             requests with MemoryQoS): the kernel reclaims other pages first; undo: set 0"
+                .to_owned(),
+            "run less on this node, or add memory".to_owned(),
+        ])
+        .collect()
 }
 
-/// Advice for a cgroup at its limit. No sysctl helps.
-pub(super) fn for_limit(path: &str, name: &str, value: u64) -> Vec<String> {
-    let more = value.saturating_mul(3) / 2;
+/// Advice for waits for memory that nothing explains.
+pub(super) fn for_unknown_memory(on_version_1: bool) -> Vec<String> {
+    let version_1 = "look at the limits of the tree of version 1: memory.limit_in_bytes, \
+                     memory.usage_in_bytes, memory.failcnt";
+    let look = "while it lasts, look at where its tasks wait: cat /proc/PID/stack; with CAP_BPF \
+                nodemedic counts that by itself";
+    let version_1 = on_version_1.then(|| version_1.to_owned());
+    version_1.into_iter().chain([look.to_owned()]).collect()
+}
+
+/// Advice for a cgroup at its limit, which uses so much. No sysctl helps.
+pub(super) fn for_limit(path: &str, name: &str, value: u64, current: u64) -> Vec<String> {
+    let more = value.max(current).saturating_mul(3) / 2;
     vec![
         "no sysctl helps: this is the cgroup's own memory limit".to_owned(),
         format!(
-            "raise it if the node has free memory: echo {more} > /sys/fs/cgroup{path}/{name} (in \
-             Kubernetes resources.limits.memory; systemd: MemoryHigh=, MemoryMax=); undo: echo \
+            "raise {name} if the node has free memory: echo {more} > /sys/fs/cgroup{path}/{name} \
+             (in Kubernetes resources.limits.memory; systemd: MemoryHigh=, MemoryMax=); undo: echo \
              {value} > /sys/fs/cgroup{path}/{name}"
         ),
         "reduce what the largest allocator needs: a smaller heap, fewer workers, no tmpfs"
@@ -30,16 +48,33 @@ pub(super) fn for_limit(path: &str, name: &str, value: u64) -> Vec<String> {
     ]
 }
 
+/// The file that has a cgroup's CPU quota.
+pub(super) const fn quota_file(cgroup: &CgroupReading) -> &'static str {
+    if cgroup.quota_on_version_1 {
+        "cpu.cfs_quota_us"
+    } else {
+        "cpu.max"
+    }
+}
+
 /// Advice for a CPU quota that is used up. No sysctl helps.
-pub(super) fn for_quota(path: &str, cpus: Option<f64>) -> Vec<String> {
+pub(super) fn for_quota(cgroup: &CgroupReading) -> Vec<String> {
+    let (path, cpus) = (&cgroup.path, cgroup.quota_cpus);
     let now = cpus.map_or_else(String::new, |cpus| format!(" from {cpus:.2} CPUs"));
+    let remove = if cgroup.quota_on_version_1 {
+        format!(
+            "rely on cpu.shares (in Kubernetes resources.limits.cpu; systemd: CPUQuota=): echo -1 > \
+             cpu.cfs_quota_us in {path} of the tree of version 1; undo: set the old number"
+        )
+    } else {
+        format!(
+            "rely on cpu.weight (in Kubernetes resources.limits.cpu; systemd: CPUQuota=): echo max > \
+             /sys/fs/cgroup{path}/cpu.max; undo: set the old line"
+        )
+    };
     vec![
         "no sysctl helps: this is a CPU quota".to_owned(),
-        format!(
-            "raise it{now}, or remove it and rely on cpu.weight (in Kubernetes \
-             resources.limits.cpu; systemd: CPUQuota=): echo max > /sys/fs/cgroup{path}/cpu.max; \
-             undo: set the old line"
-        ),
+        format!("raise it{now}, or remove it and {remove}"),
         "run fewer threads at once (GOMAXPROCS, worker counts): many threads use up a quota at \
          the start of each period and then all wait for its end"
             .to_owned(),
@@ -53,6 +88,19 @@ pub(super) fn for_cpu_set(path: &str) -> Vec<String> {
          /sys/fs/cgroup{path}; in Kubernetes the CPU manager's policy; systemd: AllowedCPUs=); \
          undo: set the old list"
     )]
+}
+
+/// Advice for tasks on CPUs that the kernel does not balance them over. No sysctl helps.
+pub(super) fn for_isolated_cpus(path: &str) -> Vec<String> {
+    vec![
+        format!(
+            "no sysctl helps: give it CPUs that are not isolated (cpuset.cpus in \
+             /sys/fs/cgroup{path}; systemd: AllowedCPUs=), see /sys/devices/system/cpu/isolated; \
+             undo: set the old list"
+        ),
+        "or give each thread a CPU of its own (taskset -pc CPU TID), or boot without isolcpus="
+            .to_owned(),
+    ]
 }
 
 /// Advice for tasks that wait while CPUs are idle.
@@ -69,6 +117,17 @@ pub(super) fn for_steal() -> Vec<String> {
     vec![
         "no sysctl helps: the host runs something else. Move this machine, or ask its provider; a \
          burstable type may have used up its CPU credits"
+            .to_owned(),
+    ]
+}
+
+/// Advice where packets take all CPUs: there are none to spread them over.
+pub(super) fn for_packets() -> Vec<String> {
+    vec![
+        "find who sends the packets (sar -n DEV 1; tcpdump -nni DEVICE -c 1000) and stop that \
+         there; where nobody wants them, drop them early (tc, XDP, or a rule in the raw table)"
+            .to_owned(),
+        "a UDP flow to a pod that is gone goes on with its conntrack entry: see udp_conntrack"
             .to_owned(),
     ]
 }
@@ -116,7 +175,7 @@ pub(super) fn for_io_limit(path: &str, device: &str) -> Vec<String> {
 }
 
 /// Advice for a disk that is busy, safest first.
-pub(super) fn for_io(disk: &DiskReading, swaps: bool) -> Vec<String> {
+pub(super) fn for_io(device: &str, swaps: bool) -> Vec<String> {
     if swaps {
         return vec![
             "the disk swaps: the node, or a cgroup with memory.high or memory.max, is short of \
@@ -125,7 +184,6 @@ pub(super) fn for_io(disk: &DiskReading, swaps: bool) -> Vec<String> {
             "run less on this node, or add memory".to_owned(),
         ];
     }
-    let device = &disk.device;
     vec![
         format!(
             "limit the cgroup with the most I/O: echo \"{device} wbps=BYTES\" > io.max of that \
@@ -135,11 +193,26 @@ pub(super) fn for_io(disk: &DiskReading, swaps: bool) -> Vec<String> {
     ]
 }
 
+/// Advice for a disk that answers nothing: a limit would not help.
+pub(super) fn for_stuck_disk(disk: &DiskReading) -> Vec<String> {
+    vec![
+        format!(
+            "no sysctl and no limit helps: find out why {} does not answer (dmesg; for a disk over \
+             the network its server and the network to it: ceph -s, drbdadm status, multipath -ll, \
+             iscsiadm -m session)",
+            disk.name
+        ),
+        "move the tasks that wait for it to another node, once the disk can be used there"
+            .to_owned(),
+    ]
+}
+
 /// Advice for tasks that wait for a server or a daemon. Nothing on this node helps.
 pub(super) fn for_remote() -> Vec<String> {
     vec![
         "no sysctl helps: look at the server or the daemon of this file system, and at the network \
-         to it (nfsstat -m, mountstats; /sys/kernel/debug/ceph; the log of the FUSE daemon)"
+         to it (nfsstat -m, mountstats; /sys/kernel/debug/ceph; lfs check servers; mmdiag --waiters; dlm_tool \
+         ls; the log of the FUSE daemon)"
             .to_owned(),
     ]
 }

@@ -55,14 +55,6 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 /// What a user should know of the measuring.
 pub(super) fn notes(reading: &Reading, settings: &Settings) -> Vec<String> {
     let idle_io_uring = io::note(Judge { reading, settings });
-    let cut = reading.scan.filter(|scan| !scan.complete);
-    let cut = cut.map(|scan| {
-        format!(
-            "the scan of the tree of cgroups ended early, after {} of {}: scan_timeout and \
-             max_cgroups in [ailments.psi_stall] limit it",
-            scan.visited, scan.known
-        )
-    });
     let starting = cpu::agent_is_starting(reading).then(|| {
         format!(
             "the agent itself used {:.1} s of CPU time for its start: this reading does not judge \
@@ -76,8 +68,56 @@ pub(super) fn notes(reading: &Reading, settings: &Settings) -> Vec<String> {
             reading.impossible.join(", ")
         )
     });
-    let notes = cut.into_iter().chain(starting).chain(impossible);
+    let notes = starting.into_iter().chain(impossible);
     notes.chain(idle_io_uring).collect()
+}
+
+/// What a reading without findings cannot have shown.
+pub(super) fn unknown(reading: &Reading, settings: &Settings) -> Vec<String> {
+    let judge = Judge { reading, settings };
+    let node = &reading.node;
+    let cpus = (node.cpu.is_none() || node.busy_seconds.is_none() || node.interrupted.is_none())
+        .then(|| {
+            format!(
+                "cannot tell whether interrupts or steal take CPUs from tasks: {}",
+                match &node.cpu_doubt {
+                    Some(why) => why,
+                    None => "the times of /proc/stat are not known",
+                }
+            )
+        });
+    let no_scan = reading.scan.is_none().then(|| {
+        "cannot tell whether tasks of a single cgroup wait: no tree of cgroups with pressure files \
+         can be read, and the pressure of the node does not show each"
+            .to_owned()
+    });
+    let cut = reading.scan.filter(|scan| !scan.complete);
+    let cut = cut.map(|scan| {
+        format!(
+            "cannot tell whether tasks of all cgroups wait: the scan of their tree ended early, \
+             after {} of {}. scan_timeout and max_cgroups in [ailments.psi_stall] limit it",
+            scan.visited, scan.known
+        )
+    });
+    let left_out = reading.impossible.iter();
+    let left_out = left_out.filter_map(|it| it.strip_suffix(" of the node"));
+    let left_out = left_out.map(|resource| {
+        format!(
+            "cannot tell whether tasks of the node wait: its pressure of {resource} is not true"
+        )
+    });
+    let quotas = reading.cpu_on_version_1.then(|| {
+        "cannot tell whether CPU quotas hold tasks: the CPU controller is mounted in version 1, and \
+         its quotas could not be read"
+            .to_owned()
+    });
+    let kswapd = memory::hidden_by_kswapd(judge).then(|| {
+        "cannot tell how long tasks wait for memory: kswapd was at work, whose work counts as \
+         waiting, and allocations reclaimed beside it. The probe `memory` tells them apart"
+            .to_owned()
+    });
+    let all = cpus.into_iter().chain(no_scan).chain(cut).chain(left_out);
+    all.chain(quotas).chain(kswapd).collect()
 }
 
 /// A reading with the limits to hold it against.

@@ -2,6 +2,7 @@
 //! probes add to it.
 
 mod cgroup_triggers;
+mod look;
 mod names;
 mod node;
 mod probed;
@@ -19,6 +20,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use self::{
+    look::Look,
     node::Node,
     probed::Probed,
     tracer::TraceReading,
@@ -31,10 +33,10 @@ use crate::{
     ailments::{durations::Durations, ranking::Ranks},
     kernel::{
         cgroup::{IoMax, IoStat},
-        machine::{Memory, MemoryEvents},
-        mounts::{self, Mount},
+        machine::{self, Memory, MemoryEvents, with_tolerance},
+        mounts::Mount,
         pressure::{Resource, Stall},
-        sleepers::{self, Place, Sleeping},
+        sleepers::Sleeping,
     },
     model::{Missing, ProbeReport, ProgramStats},
     node::{Directory, Name, PodLabels},
@@ -50,9 +52,12 @@ pub struct Reading {
     pub cpus: u32,
     /// CPU time that the agent itself took, seconds: much at its start.
     pub agent_seconds: f64,
-    /// Whether cgroups have their CPU controller in version 1, where quotas are not read.
+    /// Whether cgroups have their CPU controller in version 1, and its quotas could not be read.
     #[serde(default)]
     pub cpu_on_version_1: bool,
+    /// Whether cgroups have their memory controller in version 1, where limits are not read.
+    #[serde(default)]
+    pub memory_on_version_1: bool,
     /// The node as a whole.
     pub node: NodeReading,
     /// Whether the kernel calls when tasks of the node wait, by resource, and how often
@@ -64,7 +69,7 @@ pub struct Reading {
     pub armed_cgroups: u64,
     /// Cgroups that waited or did much in the window, and those above them.
     pub cgroups: Vec<CgroupReading>,
-    /// The scan that found them; absent where there is no tree of version 2.
+    /// The scan that found them; absent where no tree has pressure files.
     pub scan: Option<ScanReading>,
     /// Where the kernel counted more stall than there can have been: cgroups, or resources of the
     /// node. These counts are left out.
@@ -173,15 +178,27 @@ pub struct NodeReading {
     pub window: Waits,
     /// Whether the kernel accounts the time of interrupts.
     pub irq: bool,
-    /// CPU time spent at work in the window, of all CPUs together, seconds.
-    pub busy_seconds: f64,
-    /// What all CPUs together did in the window.
+    /// CPU time spent at work in the window, of all CPUs together, seconds; `None` where
+    /// `/proc/stat` cannot be true.
+    pub busy_seconds: Option<f64>,
+    /// What all CPUs together did in the window; as for the time at work.
     #[serde(default)]
     pub cpu: Option<CpuReading>,
-    /// The CPU that interrupts took most of.
+    /// Why the times of CPUs are not known.
+    #[serde(default)]
+    pub cpu_doubt: Option<String>,
+    /// The CPU that interrupts took most of; as for the time at work.
     #[serde(default)]
     pub interrupted: Option<InterruptedCpu>,
-    /// Tasks that sleep at the end of the window; looked for only while tasks wait for I/O and
+    /// How often each kind of softirq ran on all CPUs in the window, most first, where that is
+    /// known.
+    #[serde(default)]
+    pub softirqs: Vec<(String, u64)>,
+    /// CPUs that the kernel does not balance tasks over (`isolcpus=`); `None` where it does not
+    /// tell.
+    #[serde(default)]
+    pub isolated_cpus: Option<u32>,
+    /// Tasks that sleep at the end of the window, or a moment before; looked for only while tasks wait for I/O and
     /// no disk is busy for as long.
     #[serde(default)]
     pub sleeping: Option<Sleeping>,
@@ -194,8 +211,13 @@ pub struct NodeReading {
     pub events: MemoryEvents,
     /// Where the memory is now.
     pub memory: Memory,
-    /// Disks that did most in the window, the busiest first.
-    pub disks: Vec<DiskReading>,
+    /// Disks that did most in the window, the busiest first; `None` where the kernel shows no
+    /// statistics of any disk.
+    pub disks: Option<Vec<DiskReading>>,
+    /// Disks that cgroups read or wrote (`io.stat`) and that have no statistics of their own: name
+    /// and `major:minor`.
+    #[serde(default)]
+    pub uncounted: Vec<(String, String)>,
     /// The sysctls that matter, where the kernel has them.
     pub sysctls: Vec<(String, u64)>,
     /// Our own network namespace, by which a place of a sysctl is named.
@@ -215,6 +237,13 @@ pub struct CpuReading {
     pub softirq: f64,
     /// The hypervisor ran something else.
     pub steal: f64,
+}
+
+impl CpuReading {
+    /// All of it, seconds.
+    pub fn total(&self) -> f64 {
+        self.tasks + self.idle + self.irq + self.softirq + self.steal
+    }
 }
 
 /// A CPU that interrupts take from its tasks.
@@ -241,6 +270,18 @@ pub struct DiskReading {
     pub read_bytes: u64,
     /// Bytes written.
     pub written_bytes: u64,
+    /// Requests completed.
+    #[serde(default)]
+    pub completed: u64,
+    /// Requests in flight at the end of the window.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Whether requests were in flight at the begin and the end, and none was completed between.
+    #[serde(default)]
+    pub stuck: bool,
+    /// The disks that it lies on, as those of a logical volume.
+    #[serde(default)]
+    pub below: Vec<String>,
 }
 
 /// For how long tasks waited, seconds.
@@ -276,15 +317,24 @@ pub struct CgroupReading {
     pub cpu_seconds: f64,
     /// The part of it that is of no cgroup below, as far as those were looked at.
     pub own_cpu_seconds: f64,
-    /// Its own quota kept it from running: time, seconds.
+    /// Its own quota kept it from running: time of all CPUs together, seconds.
     pub throttled_seconds: f64,
+    /// Periods of the quota in which it ran; zero where that is not known.
+    #[serde(default)]
+    pub periods: u64,
     /// Periods at whose end the quota was used up.
     pub throttled_periods: u64,
+    /// Whether its quota is in the tree of version 1.
+    #[serde(default)]
+    pub quota_on_version_1: bool,
     /// CPUs that the quota is worth; read only where it was used up.
     pub quota_cpus: Option<f64>,
     /// CPUs that its tasks may use; read only where they waited for one.
     #[serde(default)]
     pub allowed_cpus: Option<u32>,
+    /// Those of them that the kernel does not balance tasks over; `None` where it does not tell.
+    #[serde(default)]
+    pub isolated_cpus: Option<u32>,
     /// What the memory controller says; read only while somebody waits for memory or I/O.
     pub memory: Option<MemoryReading>,
     /// What it read and wrote, by `major:minor`; as for memory.
@@ -304,6 +354,9 @@ pub struct MemoryReading {
     pub max: Option<u64>,
     /// Bytes waiting to be written, or being written, now.
     pub dirty: u64,
+    /// Bytes of file pages that were not used lately, which reclaim finds without swap.
+    #[serde(default)]
+    pub inactive_file: Option<u64>,
     /// What happened in the window; absent where it was not read at its begin.
     pub window: Option<MemoryWindow>,
 }
@@ -323,6 +376,9 @@ pub struct MemoryWindow {
     pub refaults: u64,
     /// Pages reclaimed from it.
     pub reclaimed: u64,
+    /// Pages that were looked at for that.
+    #[serde(default)]
+    pub scanned: u64,
 }
 
 /// A scan of the tree of cgroups.
@@ -374,37 +430,28 @@ impl CgroupReading {
     /// Times that its own limits made its tasks reclaim in the window.
     pub fn limit_events(&self) -> u64 {
         let window = self.memory.and_then(|memory| memory.window);
-        window.map_or(0, |window| window.high_events + window.max_events)
+        window.map_or(0, |window| {
+            window.high_events.saturating_add(window.max_events)
+        })
     }
 
     /// Pages that it took in the window, as far as is known: it faulted them in.
     pub fn allocated(&self) -> u64 {
         let window = self.memory.and_then(|memory| memory.window);
-        window.map_or(0, |window| window.faults + window.refaults)
+        window.map_or(0, |window| window.faults.saturating_add(window.refaults))
     }
 
     /// Bytes read and written in the window.
     pub fn io_bytes(&self) -> u64 {
         let disks = self.io.values();
-        disks.map(|it| it.read_bytes + it.written_bytes).sum()
+        let bytes = disks.map(|it| it.read_bytes.saturating_add(it.written_bytes));
+        bytes.fold(0, u64::saturating_add)
     }
 }
-
-/// Mounts that a reading names.
-const MOUNTS: usize = 20;
-
-/// The time that a look at all tasks may take.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// A disk explains waits if it was busy for at least this part of them: while a task waits for
 /// it, it has something to do.
 const EXPLAINS: f64 = 0.5;
-
-/// Clocks are read one after the other.
-fn with_tolerance(longest: Duration) -> Duration {
-    const TOLERANCE: Duration = Duration::from_millis(50);
-    longest.mul_f64(1.1) + TOLERANCE
-}
 
 impl NodeReading {
     /// Leaves out stalls of more time than there was, and returns the names of their resources.
@@ -423,18 +470,19 @@ impl NodeReading {
 
     /// The disk that was busy while tasks waited for so many seconds, if one was.
     pub fn disk_that_explains(&self, waited: f64) -> Option<&DiskReading> {
-        let busiest = self.disks.first()?;
-        (busiest.busy_seconds >= EXPLAINS * waited).then_some(busiest)
+        let mut disks = self.disks_that_explain(waited);
+        disks.find(|disk| !disk.stuck)
     }
 
-    /// Finds out in what tasks sleep.
-    fn look_for_sleepers(&mut self) {
-        self.sleeping = sleepers::find(LOOK).ok();
-        let places = self.sleeping.iter().flat_map(|it| &it.sleepers);
-        let places: BTreeSet<Place> = places.map(|it| it.place).collect();
-        let mounts = mounts::all().unwrap_or_default().into_iter();
-        let wanted = |it: &Mount| places.iter().any(|place| place.is_of(&it.file_system));
-        self.mounts = mounts.filter(wanted).take(MOUNTS).collect();
+    /// All disks that were: a logical volume, and those that it lies on.
+    pub fn disks_that_explain(&self, waited: f64) -> impl Iterator<Item = &DiskReading> {
+        let disks = self.disks.iter().flatten();
+        disks.filter(move |disk| disk.busy_seconds >= EXPLAINS * waited)
+    }
+
+    /// The disk with requests of which none ended, if there is one.
+    pub fn stuck_disk(&self) -> Option<&DiskReading> {
+        self.disks.iter().flatten().find(|disk| disk.stuck)
     }
 
     /// A sysctl's value when the reading was taken.
@@ -475,13 +523,18 @@ pub struct Measurement {
     node: Node,
     triggers: PsiTriggers,
     tree: Option<Tree>,
+    /// The tree of version 1 that has the CPU controller, where it can be read.
+    cpu_v1: Option<Tree>,
+    look: Look,
     probed: Result<Probed, Missing>,
     /// The shares of a window from which on it matters who waits for CPUs and disks.
     limits: [f64; 2],
     /// What metrics show of the cgroups.
     shown: Ranks<String, { 2 * Resource::ALL.len() }>,
+    /// CPUs that were there at the start.
     cpus: u32,
     cpu_on_version_1: bool,
+    memory_on_version_1: bool,
     /// CPU time of the agent when it was last asked for.
     agent: Duration,
     probes: Vec<ProbeReport>,
@@ -520,16 +573,23 @@ impl Measurement {
         }
         // The first window begins here, after all that took long.
         let tree = plan.root().map(|root| Tree::begin(root, settings));
+        let cpu_v1 = plan
+            .cpu_v1
+            .clone()
+            .and_then(|root| Tree::of_version_1(root, settings));
         let node = Node::begin()?;
         Ok(Self {
             node,
             triggers: PsiTriggers::new(settings, plan.root(), wakeup),
+            cpu_on_version_1: plan.cpu_on_version_1 && cpu_v1.is_none(),
+            memory_on_version_1: plan.memory_on_version_1,
             tree,
+            cpu_v1,
+            look: Look::default(),
             probed,
             limits: [settings.cpu_ratio, settings.io_ratio],
             shown: Ranks::new(settings.top_cgroups as usize),
             cpus: plan.cpus,
-            cpu_on_version_1: plan.cpu_on_version_1,
             agent: agent_time(),
             probes,
         })
@@ -547,13 +607,25 @@ impl Measurement {
     }
 
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
-        let (mut node, mut stalls) = self.node.read()?;
+        let (mut node, mut stalls) = self.node.read(window)?;
         let mut impossible = node.leave_out_what_cannot_be(window, &mut stalls);
-        let scanned = self
-            .tree
-            .as_mut()
-            .map(|tree| tree.scan(window, self.cpus, &stalls));
-        let mut scanned = scanned.unwrap_or_default();
+        let online = machine::cpus("online").ok();
+        let online = online.and_then(|online| u32::try_from(online.len()).ok());
+        let cpus = online.unwrap_or(self.cpus).max(1);
+        let isolated = machine::cpus("isolated").ok();
+        let count = |cpus: &BTreeSet<u32>| u32::try_from(cpus.len()).unwrap_or(u32::MAX);
+        node.isolated_cpus = isolated.as_ref().map(count);
+        let scan = |tree: &mut Tree| tree.scan(window, cpus, &stalls, isolated.as_ref());
+        let scanned = self.tree.as_mut().map(scan);
+        let of_version_1 = self.cpu_v1.as_mut().map(scan);
+        let pressure_v1 = self.cpu_v1.as_ref().is_some_and(Tree::has_pressure);
+        let has_scan = scanned.is_some() || pressure_v1;
+        let mut scanned = match (scanned, of_version_1) {
+            (Some(scanned), Some(v1)) => scanned.with_quotas(v1),
+            (Some(scanned), None) => scanned,
+            (None, Some(v1)) => Scanned::default().with_all(v1),
+            (None, None) => Scanned::default(),
+        };
         impossible.append(&mut scanned.impossible);
         self.count(&scanned);
         self.triggers.follow(&scanned, window);
@@ -563,21 +635,24 @@ impl Measurement {
             Err(_) => None,
         };
         if self.needs_sleepers(&node, window) {
-            node.look_for_sleepers();
+            self.look.put_into(&mut node);
         }
+        let used = scanned.cgroups.iter().flat_map(|it| it.io.keys());
+        node.uncounted = self.node.without_statistics(&used.collect());
         let shown = self.shown.shown().into_iter();
         let agent = agent_time();
         let before = std::mem::replace(&mut self.agent, agent);
         Ok(Reading {
             window_seconds: window.as_secs_f64(),
-            cpus: self.cpus,
+            cpus,
             cpu_on_version_1: self.cpu_on_version_1,
+            memory_on_version_1: self.memory_on_version_1,
             agent_seconds: agent.saturating_sub(before).as_secs_f64(),
             node,
             armed: self.triggers.calls(),
             armed_cgroups: self.triggers.cgroups(),
             cgroups: scanned.cgroups,
-            scan: self.tree.is_some().then_some(scanned.reading),
+            scan: has_scan.then_some(scanned.reading),
             impossible,
             shown: shown
                 .map(|(path, counters)| (path, waits(counters)))

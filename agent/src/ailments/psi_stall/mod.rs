@@ -72,6 +72,10 @@ impl Ailment for PsiStall {
         judge::judge(reading, settings)
     }
 
+    fn unknown(reading: &Reading, settings: &Settings) -> Vec<String> {
+        judge::unknown(reading, settings)
+    }
+
     fn notes(reading: &Reading, settings: &Settings) -> Vec<String> {
         judge::notes(reading, settings)
     }

@@ -75,6 +75,10 @@ pub struct Plan {
     pub cgroups: Result<Hierarchies, Missing>,
     /// Whether the CPU controller is mounted in version 1.
     pub cpu_on_version_1: bool,
+    /// Root of the tree of version 1 that has it.
+    pub cpu_v1: Option<PathBuf>,
+    /// Whether the memory controller is mounted in version 1.
+    pub memory_on_version_1: bool,
     /// CPUs that are there; 1 where that is unknown.
     pub cpus: u32,
     /// The probes that are always there: what they count is rare.
@@ -110,9 +114,15 @@ pub(super) fn support(facts: &KernelFacts) -> Support<Plan> {
         });
     }
     let offsets = offsets(facts);
-    let on_version_1 = facts.cgroups.known().map(|found| &found.v1);
+    let found = facts.cgroups.known();
+    let on_version_1 = |wanted: &str| {
+        let mut controllers = found.iter().flat_map(|found| &found.v1);
+        controllers.any(|it| it == wanted)
+    };
     Support::Yes(Plan {
-        cpu_on_version_1: on_version_1.is_some_and(|found| found.iter().any(|it| it == "cpu")),
+        cpu_on_version_1: on_version_1("cpu"),
+        memory_on_version_1: on_version_1("memory"),
+        cpu_v1: found.and_then(|found| found.cpu_v1.clone()),
         tasks: match &offsets {
             Ok(_) => bpf::plan(&TASKS, facts),
             Err(missing) => PlannedProbe::impossible(&TASKS, missing),
@@ -165,7 +175,7 @@ pub(super) fn on_version_1(found: &Hierarchies) -> Option<Missing> {
     (!found.v1.is_empty()).then(|| Missing {
         what: format!("{} in version 2", found.v1.join(", ")),
         why: "these controllers are mounted in version 1, so cgroups of version 2 show waiting \
-             and CPU time, but no limits, memory or disks"
+             and CPU time, but no limits, memory or disks; of version 1 nodemedic reads CPU quotas"
             .to_owned(),
         remedy: "boot with systemd.unified_cgroup_hierarchy=1".to_owned(),
     })
@@ -189,6 +199,7 @@ mod tests {
         facts.cgroups = Fact::Known(Hierarchies {
             v2: Some(PathBuf::from("/sys/fs/cgroup")),
             v1: Vec::new(),
+            cpu_v1: None,
         });
         facts
     }
@@ -250,7 +261,10 @@ mod tests {
     fn a_node_with_version_1_alone_is_measured_as_a_whole() {
         let mut facts = capable();
         let v1 = vec!["cpu".to_owned(), "memory".to_owned()];
-        facts.cgroups = Fact::Known(Hierarchies { v2: None, v1 });
+        facts.cgroups = Fact::Known(Hierarchies {
+            v1,
+            ..Hierarchies::default()
+        });
         let missing = plan(&facts).cgroups.expect_err("there is no tree");
         assert!(missing.why.contains("cpu, memory"), "{missing:?}");
     }
@@ -260,6 +274,7 @@ mod tests {
         let hybrid = Hierarchies {
             v2: Some(PathBuf::from("/sys/fs/cgroup/unified")),
             v1: vec!["memory".to_owned()],
+            cpu_v1: None,
         };
         let missing = on_version_1(&hybrid).expect("memory is in version 1");
         assert!(missing.what.contains("memory"), "{missing:?}");

@@ -76,7 +76,7 @@ fn change(treatment: &'static Treatment, node: &NodeReading, from: u64) -> Chang
 /// Why writing sooner would do no good: what waits to be written is not what holds the
 /// disks up.
 fn no_wave(node: &NodeReading) -> Option<String> {
-    let dirty = node.memory.dirty + node.memory.writeback;
+    let dirty = node.memory.dirty.saturating_add(node.memory.writeback);
     let ratio = node.sysctl("vm.dirty_background_ratio").unwrap_or(0);
     let allowed = node.memory.available / 100 * ratio;
     (dirty.saturating_mul(2) < allowed).then(|| {

@@ -1,6 +1,6 @@
 //! Waits for a CPU: because a quota is used up, or because others run.
 
-use super::{CPU_CONTENTION, CPU_THROTTLED, IRQ_PRESSURE, Judge, NAMED, counter, is_below, probed};
+use super::{CPU_CONTENTION, CPU_THROTTLED, IRQ_PRESSURE, Judge, NAMED, is_below, probed};
 use crate::{
     ailments::psi_stall::{
         advice,
@@ -32,14 +32,10 @@ const RUNNER: f64 = 0.05;
 /// A quota keeps tasks from running although there may be CPUs for them.
 pub(super) fn throttled(judge: Judge<'_>) -> Option<Finding> {
     let limit = judge.settings.cpu_ratio;
-    let held = |it: &CgroupReading| judge.share(it.throttled_seconds);
-    let mut throttled: Vec<_> = judge
-        .reading
-        .cgroups
-        .iter()
-        .filter(|it| it.throttled_periods > 0 && held(it) > limit)
-        .collect();
-    throttled.sort_by(|a, b| b.throttled_seconds.total_cmp(&a.throttled_seconds));
+    let held = |it: &CgroupReading| judge.share(held_seconds(judge, it));
+    let cgroups = judge.reading.cgroups.iter();
+    let mut throttled: Vec<_> = cgroups.filter(|it| held(it) > limit).collect();
+    throttled.sort_by(|a, b| held(b).total_cmp(&held(a)));
     let worst = *throttled.first()?;
     let mut victims: Vec<_> = judge
         .stalled(Resource::Cpu)
@@ -49,39 +45,30 @@ pub(super) fn throttled(judge: Judge<'_>) -> Option<Finding> {
     if victims.is_empty() {
         victims.clone_from(&throttled);
     }
-    let mut evidence = vec![Evidence {
-        metric: format!(
-            "throttled_usec in cpu.stat of {}, as a share",
-            judge.who(&worst.path)
-        ),
-        value: held(worst),
-        limit: Some(limit),
-    }];
-    evidence.extend(counter(
-        &format!(
-            "nr_throttled in cpu.stat of {} in the window",
-            judge.who(&worst.path)
-        ),
-        worst.throttled_periods,
-    ));
+    let mut evidence = vec![periods(judge, worst)];
     evidence.push(judge.pressure(Resource::Cpu, &victims));
-    evidence.push(busy(judge.reading));
+    evidence.extend(busy(judge.reading));
     let cpus = |it: &CgroupReading| match it.quota_cpus {
         Some(cpus) => format!("{cpus:.2} CPUs"),
-        None => "a quota that was removed since".to_owned(),
+        None => "a quota that was removed since, or that could not be read".to_owned(),
     };
     let culprit = |it: &&CgroupReading| Party {
-        who: format!("cpu.max of {}", judge.who(&it.path)),
+        who: format!("{} of {}", advice::quota_file(it), judge.who(&it.path)),
         share: format!(
-            "{}, used up in {} periods; throttled its tasks for {:.0} % of the time",
+            "{}, used up in {}; its tasks waited for {:.0} % of the time",
             cpus(it),
-            it.throttled_periods,
+            match it.periods {
+                0 => format!("{} periods", it.throttled_periods),
+                all => format!("{} of {all} periods", it.throttled_periods),
+            },
             100.0 * held(it)
         ),
     };
+    // Without pressure of its own, what a cgroup waited is known by its bound alone.
+    let surely = judge.share(worst.waits.cpu.some.max(least_seconds(judge, worst)));
     Some(Finding {
         kind: CPU_THROTTLED.to_owned(),
-        severity: if held(worst) >= judge.settings.critical_ratio {
+        severity: if held(worst).min(surely) >= judge.settings.critical_ratio {
             Severity::Critical
         } else {
             Severity::Warning
@@ -95,15 +82,65 @@ pub(super) fn throttled(judge: Judge<'_>) -> Option<Finding> {
         evidence,
         culprits: throttled.iter().take(NAMED).map(culprit).collect(),
         victims: throttled_victims(judge, &victims),
-        remedies: advice::for_quota(&worst.path, worst.quota_cpus),
+        remedies: advice::for_quota(worst),
         follows_load: true,
     })
+}
+
+fn periods(judge: Judge<'_>, it: &CgroupReading) -> Evidence {
+    let who = judge.who(&it.path);
+    match it.periods {
+        0 => Evidence {
+            metric: format!("nr_throttled in cpu.stat of {who} in the window"),
+            value: it.throttled_periods as f64,
+            limit: None,
+        },
+        all => Evidence {
+            metric: format!("nr_throttled of nr_periods in cpu.stat of {who}, as a share"),
+            value: (it.throttled_periods as f64 / all as f64).min(1.0),
+            limit: None,
+        },
+    }
+}
+
+/// For how long the quota of a cgroup held its tasks at the most: `throttled_usec` adds up the run
+/// queues of all CPUs (kernel/sched/fair.c, `tg_unthrottle_up`), but is of the periods that ended
+/// throttled.
+fn most_seconds(judge: Judge<'_>, it: &CgroupReading) -> f64 {
+    if it.throttled_periods == 0 {
+        return 0.0;
+    }
+    let part = match it.periods {
+        0 => 1.0,
+        all => (it.throttled_periods as f64 / all as f64).min(1.0),
+    };
+    it.throttled_seconds
+        .min(part * judge.reading.window_seconds)
+}
+
+/// And at the least: on all CPUs at once.
+fn least_seconds(judge: Judge<'_>, it: &CgroupReading) -> f64 {
+    let all = it.throttled_seconds / f64::from(judge.reading.cpus.max(1));
+    all.min(most_seconds(judge, it))
+}
+
+/// For how long it did, by the pressure, which is a share of the time. Kernels before 5.10 do not
+/// call a throttled task waiting (b05e75d61138, "psi: Fix cpu.pressure for cpu.max and competing
+/// cgroups"), nor has version 1 any pressure: then the bound counts.
+fn held_seconds(judge: Judge<'_>, it: &CgroupReading) -> f64 {
+    let (least, most) = (least_seconds(judge, it), most_seconds(judge, it));
+    let waited = it.waits.cpu.some;
+    if waited < least / 2.0 {
+        most
+    } else {
+        most.min(waited)
+    }
 }
 
 /// Not every kernel counts who is throttled as waiting; the quota's own clock does.
 fn throttled_victims<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading]) -> Vec<Party> {
     let party = |it: &&'r CgroupReading| {
-        let quota = judge.upwards(&it.path).map(|it| it.throttled_seconds);
+        let quota = judge.upwards(&it.path).map(|it| held_seconds(judge, it));
         let seconds = quota.fold(it.waits.cpu.some, f64::max);
         Party {
             who: judge.who(&it.path),
@@ -119,13 +156,16 @@ fn throttled_victims<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading]) -> Vec
 
 /// Whether the quota of a cgroup, or of one above, is what it waits for.
 fn is_throttled(judge: Judge<'_>, cgroup: &CgroupReading) -> bool {
-    let held = judge.upwards(&cgroup.path).map(|it| it.throttled_seconds);
-    held.fold(0.0, f64::max) > BY_QUOTA * cgroup.waits.cpu.some
+    let held = judge.upwards(&cgroup.path);
+    let held = held.map(|it| most_seconds(judge, it)).fold(0.0, f64::max);
+    held > BY_QUOTA * cgroup.waits.cpu.some
 }
 
 /// Tasks wait because others run.
 pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
-    if agent_is_starting(judge.reading) {
+    // A task that has a CPU runs, for the scheduler, while the hypervisor has taken that.
+    let stolen = stolen(judge.reading) > judge.settings.cpu_ratio;
+    if agent_is_starting(judge.reading) && !stolen {
         return None;
     }
     let stalled = judge.stalled(Resource::Cpu);
@@ -136,13 +176,15 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
         .collect();
     let nobody_known =
         stalled.is_empty() && judge.node_stalls(Resource::Cpu) && !any_throttled(judge);
-    if victims.is_empty() && !nobody_known {
+    if victims.is_empty() && !nobody_known && !stolen {
         return None;
     }
-    let (pressure, busy) = (judge.pressure(Resource::Cpu, &victims), busy(judge.reading));
-    let why = why(judge, &victims, pressure.value, busy.value);
-    let mut evidence = vec![pressure, busy];
+    let pressure = judge.pressure(Resource::Cpu, &victims);
+    let why = why(judge, &victims, pressure.value);
+    let mut evidence = vec![pressure];
+    evidence.extend(busy(judge.reading));
     evidence.extend(judge.cause_evidence(Resource::Cpu));
+    evidence.extend(steal_evidence(judge));
     evidence.extend(idle_evidence(judge.reading));
     evidence.extend(irq_evidence(judge));
     let (summary, culprits, remedies) = match why {
@@ -166,17 +208,20 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
             }],
             advice::for_cpu_set(&cgroup.path),
         ),
-        Why::Unknown(idle) => (
+        Why::Isolated(cgroup, allowed) => (
             format!(
-                "cannot tell why: CPUs were idle for {:.0} % of the time, no quota was used up, and \
-                 no CPU set of a cgroup is smaller than the node{}",
-                100.0 * idle,
-                if judge.reading.cpu_on_version_1 {
-                    ". The CPU controller is mounted in version 1, and nodemedic does not read its quotas"
-                } else {
-                    ""
-                }
+                "the {allowed} CPUs of {} are isolated, and the kernel does not balance tasks over \
+                 those",
+                judge.who(&cgroup.path)
             ),
+            vec![Party {
+                who: format!("isolated CPUs (isolcpus=) of {}", judge.who(&cgroup.path)),
+                share: format!("all {allowed} CPUs that it may use"),
+            }],
+            advice::for_isolated_cpus(&cgroup.path),
+        ),
+        Why::Unknown(idle) => (
+            format!("cannot tell why: {}", ruled_out(judge, idle)),
             Vec::new(),
             advice::for_idle_cpus(),
         ),
@@ -195,7 +240,7 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
         kind: CPU_CONTENTION.to_owned(),
         severity: match why {
             Why::Unknown(_) => Severity::Warning,
-            Why::Stolen(_) | Why::CpuSet(..) | Why::Busy | Why::Others => {
+            Why::Stolen(_) | Why::Isolated(..) | Why::CpuSet(..) | Why::Busy | Why::Others => {
                 judge.severity(Resource::Cpu, &victims)
             }
         },
@@ -208,46 +253,89 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
     })
 }
 
+/// What does not explain the waits, and what is not known.
+fn ruled_out(judge: Judge<'_>, idle: Option<f64>) -> String {
+    let reading = judge.reading;
+    let cpus = match (idle, &reading.node.cpu_doubt) {
+        (Some(idle), _) => format!("CPUs were idle for {:.0} % of the time", 100.0 * idle),
+        (None, Some(why)) => format!("what CPUs did is not known ({why})"),
+        (None, None) => "what CPUs did is not known".to_owned(),
+    };
+    let quotas = if reading.cpu_on_version_1 {
+        ". The CPU controller is mounted in version 1, and its quotas could not be read"
+    } else {
+        ", no quota was used up"
+    };
+    format!("{cpus}, no CPU set of a cgroup is smaller than the node{quotas}")
+}
+
 /// Why tasks wait for a CPU, as far as numbers explain it.
 #[derive(Clone, Copy)]
 enum Why<'r> {
     /// The hypervisor took this part of the CPU time.
     Stolen(f64),
+    /// This cgroup may use so many CPUs, all of them isolated.
+    Isolated(&'r CgroupReading, u32),
     /// The set of this cgroup has so many CPUs.
     CpuSet(&'r CgroupReading, u32),
-    /// CPUs were idle for this part of the time, and nothing explains it.
-    Unknown(f64),
+    /// CPUs were idle for this part of the time, where that is known, and nothing explains it.
+    Unknown(Option<f64>),
     /// All CPUs were busy.
     Busy,
-    /// Others ran, and it is not known that CPUs were idle meanwhile.
+    /// Others ran, and it is known that CPUs were not idle meanwhile.
     Others,
 }
 
-fn why<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading], pressure: f64, busy: f64) -> Why<'r> {
+fn why<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading], pressure: f64) -> Why<'r> {
     let reading = judge.reading;
-    let stolen = share_of_cpus(reading, |cpu| cpu.steal).unwrap_or(0.0);
+    let stolen = stolen(reading);
     if stolen >= STOLEN {
         return Why::Stolen(stolen);
     }
+    let Some(busy) = busy_share(reading) else {
+        // The cgroups' own clocks go on.
+        let least = share_of_all(reading, in_cgroups(reading));
+        return if least >= BUSY {
+            Why::Busy
+        } else {
+            Why::Unknown(None)
+        };
+    };
     // Tasks waited for longer than all CPUs together can have been busy: some were idle
     // while they waited, not only before.
     let idle = share_of_cpus(reading, |cpu| cpu.idle).unwrap_or(1.0 - busy);
     let kept_away = reading.cpus > 1 && pressure - busy > SURELY_IDLE && idle > SURELY_IDLE;
     if kept_away {
-        let sets = victims.first().map(|worst| judge.upwards(&worst.path));
+        let sets = || victims.first().map(|worst| judge.upwards(&worst.path));
+        let isolated = |it: &'r CgroupReading| {
+            let allowed = it.allowed_cpus.filter(|allowed| *allowed > 1)?;
+            (it.isolated_cpus? >= allowed).then_some(Why::Isolated(it, allowed))
+        };
         let smaller = |it: &'r CgroupReading| {
             let allowed = it.allowed_cpus.filter(|allowed| *allowed < reading.cpus)?;
             Some(Why::CpuSet(it, allowed))
         };
-        let mut sets = sets.into_iter().flatten().filter_map(smaller);
-        return sets.next().unwrap_or(Why::Unknown(idle));
+        let mut why = sets().into_iter().flatten().filter_map(isolated);
+        let mut sets = sets().into_iter().flatten().filter_map(smaller);
+        let why = why.next().or_else(|| sets.next());
+        return why.unwrap_or(Why::Unknown(Some(idle)));
     }
-    if busy >= BUSY { Why::Busy } else { Why::Others }
+    if busy >= BUSY {
+        Why::Busy
+    } else if reading.cpu_on_version_1 {
+        // A quota may be it as well.
+        Why::Unknown(Some(idle))
+    } else {
+        Why::Others
+    }
 }
 
 /// CPU time as a part of that of all CPUs in the window.
 fn share_of_all(reading: &Reading, seconds: f64) -> f64 {
-    let whole = reading.window_seconds * f64::from(reading.cpus.max(1));
+    let whole = reading.node.cpu.as_ref().map(CpuReading::total);
+    // A CPU that was added in the window was there for a part of it.
+    let whole = whole.filter(|whole| *whole > 0.0);
+    let whole = whole.unwrap_or(reading.window_seconds * f64::from(reading.cpus.max(1)));
     (seconds / whole.max(f64::EPSILON)).min(1.0)
 }
 
@@ -255,6 +343,20 @@ fn share_of_all(reading: &Reading, seconds: f64) -> f64 {
 fn share_of_cpus(reading: &Reading, part: impl Fn(&CpuReading) -> f64) -> Option<f64> {
     let cpu = reading.node.cpu.as_ref()?;
     Some(share_of_all(reading, part(cpu)))
+}
+
+/// The share of the CPU time that the hypervisor took, as far as is known.
+fn stolen(reading: &Reading) -> f64 {
+    share_of_cpus(reading, |cpu| cpu.steal).unwrap_or(0.0)
+}
+
+fn steal_evidence(judge: Judge<'_>) -> Option<Evidence> {
+    let stolen = stolen(judge.reading);
+    (stolen >= STOLEN).then(|| Evidence {
+        metric: "steal in /proc/stat, as a share of all CPUs".to_owned(),
+        value: stolen,
+        limit: Some(judge.settings.cpu_ratio),
+    })
 }
 
 fn idle_evidence(reading: &Reading) -> Option<Evidence> {
@@ -267,15 +369,24 @@ fn idle_evidence(reading: &Reading) -> Option<Evidence> {
 
 /// Interrupts take CPUs from tasks: for much of the node's time, or most of one CPU.
 pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
+    let limit = judge.settings.cpu_ratio;
     let pressure = judge.share(judge.node(Resource::Irq).some);
     let interrupted = judge.reading.node.interrupted.as_ref();
     let of_one = interrupted.map_or(0.0, |it| judge.share(it.time.irq + it.time.softirq));
-    if pressure <= judge.settings.cpu_ratio && of_one < judge.settings.critical_ratio {
+    // Not every kernel accounts for interrupts in the pressure.
+    let of_all = share_of_cpus(judge.reading, |cpu| cpu.irq + cpu.softirq).unwrap_or(0.0);
+    let all = of_all > limit;
+    if pressure <= limit && of_one < judge.settings.critical_ratio && !all {
         return None;
     }
     let of_node = irq_evidence(judge).map(|evidence| Evidence {
-        limit: Some(judge.settings.cpu_ratio),
+        limit: Some(limit),
         ..evidence
+    });
+    let of_cpus = all.then(|| Evidence {
+        metric: "irq and softirq time in /proc/stat, as a share of all CPUs".to_owned(),
+        value: of_all,
+        limit: Some(limit),
     });
     let of_cpu = interrupted.map(|it| Evidence {
         metric: format!(
@@ -286,6 +397,10 @@ pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
         limit: Some(judge.settings.critical_ratio),
     });
     let what = match interrupted {
+        _ if all => format!(
+            "interrupts and softirqs took {:.0} % of all CPUs",
+            100.0 * of_all
+        ),
         Some(it) => format!(
             "interrupts and softirqs took {:.0} % of CPU {}",
             100.0 * of_one,
@@ -293,7 +408,14 @@ pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
         ),
         None => format!("interrupts took {:.0} % of the time", 100.0 * pressure),
     };
-    let network = interrupted.is_some_and(mostly_network);
+    let node = &judge.reading.node;
+    let on_all = all.then(|| Party {
+        who: format!("interrupts and softirqs{}", rates(judge, &node.softirqs)),
+        share: format!("{:.0} % of the time of all CPUs", 100.0 * of_all),
+    });
+    let on_one = interrupted.into_iter();
+    let on_one = on_one.flat_map(|it| interrupts_of(judge, it));
+    let network = interrupted.is_some_and(|it| mostly_network(&it.softirqs));
     Some(Finding {
         kind: IRQ_PRESSURE.to_owned(),
         severity: if pressure >= judge.settings.critical_ratio {
@@ -302,35 +424,42 @@ pub(super) fn interrupts(judge: Judge<'_>) -> Option<Finding> {
             Severity::Warning
         },
         summary: format!("tasks of this node lose their CPUs: {what}"),
-        evidence: of_node.into_iter().chain(of_cpu).collect(),
-        culprits: interrupted
-            .map(|it| interrupts_of(judge, it))
-            .unwrap_or_default(),
+        evidence: of_node.into_iter().chain(of_cpus).chain(of_cpu).collect(),
+        culprits: on_all.into_iter().chain(on_one).collect(),
         victims: vec![Party {
             who: "tasks of this node".to_owned(),
             share: if pressure > 0.0 {
                 format!("interrupted for {:.0} % of the time", 100.0 * pressure)
+            } else if all {
+                format!("without their CPU for {:.0} % of the time", 100.0 * of_all)
             } else {
                 format!("those on this CPU, for {:.0} % of the time", 100.0 * of_one)
             },
         }],
-        remedies: advice::for_interrupts(network),
+        remedies: if all && mostly_network(&node.softirqs) {
+            advice::for_packets()
+        } else {
+            advice::for_interrupts(network)
+        },
         follows_load: true,
     })
 }
 
-/// Softirqs and interrupts of a CPU, each with its time, and the kinds that ran.
-fn interrupts_of(judge: Judge<'_>, it: &InterruptedCpu) -> Vec<Party> {
-    let kinds = it.softirqs.iter().map(|(kind, count)| {
-        let rate = *count as f64 / judge.reading.window_seconds.max(f64::EPSILON);
-        format!("{kind} {rate:.0}/s")
-    });
-    let kinds: Vec<_> = kinds.collect();
-    let kinds = if kinds.is_empty() {
+/// Kinds of softirqs in parentheses, how often each ran.
+fn rates(judge: Judge<'_>, kinds: &[(String, u64)]) -> String {
+    let seconds = judge.reading.window_seconds.max(f64::EPSILON);
+    let rate = |(kind, count): &(String, u64)| format!("{kind} {:.0}/s", *count as f64 / seconds);
+    let kinds: Vec<_> = kinds.iter().map(rate).collect();
+    if kinds.is_empty() {
         String::new()
     } else {
         format!(" ({})", kinds.join(", "))
-    };
+    }
+}
+
+/// Softirqs and interrupts of a CPU, each with its time, and the kinds that ran.
+fn interrupts_of(judge: Judge<'_>, it: &InterruptedCpu) -> Vec<Party> {
+    let kinds = rates(judge, &it.softirqs);
     let parts = [
         (
             format!("softirqs on CPU {}{kinds}", it.cpu),
@@ -348,34 +477,48 @@ fn interrupts_of(judge: Judge<'_>, it: &InterruptedCpu) -> Vec<Party> {
 }
 
 /// Whether the softirqs that ran most are those of received packets.
-fn mostly_network(it: &InterruptedCpu) -> bool {
-    it.softirqs
-        .first()
-        .is_some_and(|(kind, _)| kind == "NET_RX")
+fn mostly_network(softirqs: &[(String, u64)]) -> bool {
+    softirqs.first().is_some_and(|(kind, _)| kind == "NET_RX")
 }
 
 /// Whether most of what ran was the agent itself, which looks at all types of the kernel
 /// when it starts. Those who waited for that will not wait again.
 pub(super) fn agent_is_starting(reading: &Reading) -> bool {
-    reading.agent_seconds > AGENT * reading.node.busy_seconds
+    let all = reading.node.busy_seconds;
+    all.is_some_and(|all| reading.agent_seconds > AGENT * all)
         && reading.agent_seconds > RUNNER * reading.window_seconds
 }
 
 fn any_throttled(judge: Judge<'_>) -> bool {
     let node = judge.node(Resource::Cpu).some;
     let cgroups = judge.reading.cgroups.iter();
-    cgroups.map(|it| it.throttled_seconds).sum::<f64>() > BY_QUOTA * node
+    let held = cgroups.map(|it| most_seconds(judge, it));
+    held.sum::<f64>() > BY_QUOTA * node
 }
 
-/// The part of their time for which the CPUs were at work. The kernel's sum is of samples
-/// at each tick, which an emulated or very short window makes coarse; cgroups are clocked.
-fn busy(reading: &Reading) -> Evidence {
-    let seconds = reading.node.busy_seconds.max(in_cgroups(reading));
-    Evidence {
-        metric: "busy time in /proc/stat, as a share of all CPUs".to_owned(),
-        value: share_of_all(reading, seconds),
+/// The part of their time for which the CPUs were at work; `None` where `/proc/stat` does not tell.
+/// The kernel's sum is of samples at each tick, which an emulated or very short window makes
+/// coarse; cgroups are clocked.
+fn busy_share(reading: &Reading) -> Option<f64> {
+    let seconds = reading.node.busy_seconds?.max(in_cgroups(reading));
+    Some(share_of_all(reading, seconds))
+}
+
+fn busy(reading: &Reading) -> Option<Evidence> {
+    let evidence = |metric: &str, value: f64| Evidence {
+        metric: metric.to_owned(),
+        value,
         limit: None,
+    };
+    if let Some(busy) = busy_share(reading) {
+        return Some(evidence(
+            "busy time in /proc/stat, as a share of all CPUs",
+            busy,
+        ));
     }
+    let least = share_of_all(reading, in_cgroups(reading));
+    let metric = "usage_usec in cpu.stat of all cgroups, as a share of all CPUs";
+    (least > 0.0).then(|| evidence(metric, least))
 }
 
 /// CPU time of all cgroups, those on top of the tree with what is below them.
@@ -400,7 +543,8 @@ fn irq_evidence(judge: Judge<'_>) -> Option<Evidence> {
 /// Who runs, most first.
 fn runners(judge: Judge<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
     let reading = judge.reading;
-    let all = reading.node.busy_seconds.max(f64::EPSILON);
+    let known = in_cgroups(reading);
+    let all = reading.node.busy_seconds.unwrap_or(known).max(f64::EPSILON);
     let floor = RUNNER * reading.window_seconds;
     let is_victim = |it: &CgroupReading| {
         victims
@@ -413,7 +557,7 @@ fn runners(judge: Judge<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
         .filter(|it| it.own_cpu_seconds > floor)
         .map(|it| (is_victim(it), Some(it), it.own_cpu_seconds))
         .collect();
-    let rest = reading.node.busy_seconds - in_cgroups(reading);
+    let rest = reading.node.busy_seconds.unwrap_or(known) - known;
     if rest > floor {
         runners.push((false, None, rest));
     }

@@ -1,8 +1,8 @@
 //! Waits for I/O: for a disk, for a limit, or for somebody else's answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{IO_STALL, Judge, NAMED, bytes};
+use super::{IO_STALL, Judge, NAMED, bytes, is_at_or_below};
 use crate::{
     ailments::psi_stall::{
         advice,
@@ -32,8 +32,12 @@ enum Cause<'r> {
     Limit(Limit<'r>),
     /// A disk was busy while they waited.
     Disk(&'r DiskReading),
+    /// A disk has requests, and ends none.
+    Stuck(&'r DiskReading),
+    /// They moved so many bytes on a disk without statistics: name, number.
+    Uncounted(&'r str, &'r str, u64),
     /// They sleep in file systems of servers or daemons.
-    Remote(Place),
+    Remote(Remote<'r>),
     /// Nothing that was measured explains it.
     Unknown,
 }
@@ -48,12 +52,12 @@ pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
     let node = &judge.reading.node;
     let mut evidence = vec![judge.pressure(Resource::Io, &victims)];
     evidence.extend(judge.cause_evidence(Resource::Io));
-    evidence.extend(node.disks.first().map(|disk| Evidence {
+    evidence.extend(node.disks.iter().flatten().map(|disk| Evidence {
         metric: format!("busy time of {} in /proc/diskstats, as a share", disk.name),
         value: judge.share(disk.busy_seconds),
         limit: None,
     }));
-    let dirty = node.memory.dirty + node.memory.writeback;
+    let dirty = node.memory.dirty.saturating_add(node.memory.writeback);
     evidence.extend((dirty > 0).then(|| Evidence {
         metric: "nodemedic_psi_stall_dirty_bytes".to_owned(),
         value: dirty as f64,
@@ -73,9 +77,11 @@ pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
         ),
         Cause::Disk(disk) => (
             format!(
-                "{} was busy for {:.0} % of the time{}",
+                "{}{} was busy for {:.0} % of the time{}{}",
                 disk.name,
+                lies_on(disk),
                 100.0 * judge.share(disk.busy_seconds),
+                also_busy(judge, &victims, disk),
                 if swaps(judge, disk) {
                     ", mostly with swap"
                 } else {
@@ -83,19 +89,45 @@ pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
                 }
             ),
             culprits(judge, disk),
-            advice::for_io(disk, swaps(judge, disk)),
+            advice::for_io(&disk.device, swaps(judge, disk)),
         ),
-        Cause::Remote(place) => (
+        Cause::Stuck(disk) => (
+            format!(
+                "{}{} has {} in flight, and none ended within {:.0} s",
+                disk.name,
+                lies_on(disk),
+                requests(disk.in_flight),
+                judge.reading.window_seconds
+            ),
+            vec![Party {
+                who: disk.name.clone(),
+                share: format!(
+                    "{} in flight, 0 completed in the window",
+                    requests(disk.in_flight)
+                ),
+            }],
+            advice::for_stuck_disk(disk),
+        ),
+        Cause::Uncounted(name, device, moved) => (
+            format!(
+                "they moved {} on {name}, for which the kernel counts no busy time (queue/iostats \
+                 at 0, or a driver without statistics)",
+                bytes(*moved)
+            ),
+            of_disk(judge, device),
+            advice::for_io(device, false),
+        ),
+        Cause::Remote(remote) => (
             format!(
                 "{} in {}",
-                sleep(tasks_in(judge, *place)),
-                file_systems(judge, *place)
+                sleep(remote.tasks()),
+                file_systems(&remote.mounts(judge), remote.place)
             ),
-            remote_culprits(judge, *place),
+            remote.culprits(judge),
             advice::for_remote(),
         ),
         Cause::Unknown => (
-            format!("cannot tell why: {}", ruled_out(judge)),
+            format!("cannot tell why: {}", ruled_out(judge, &victims)),
             Vec::new(),
             advice::for_unknown_io(),
         ),
@@ -105,9 +137,11 @@ pub(super) fn stall(judge: Judge<'_>) -> Option<Finding> {
         severity: match cause {
             // The kernel counts waits that slow nobody, too.
             Cause::Unknown => Severity::Warning,
-            Cause::Limit(_) | Cause::Disk(_) | Cause::Remote(_) => {
-                judge.severity(Resource::Io, &victims)
-            }
+            Cause::Limit(_)
+            | Cause::Disk(_)
+            | Cause::Stuck(_)
+            | Cause::Uncounted(..)
+            | Cause::Remote(_) => judge.severity(Resource::Io, &victims),
         },
         summary: format!("{} wait for I/O: {which}", judge.subject(&victims)),
         evidence,
@@ -130,7 +164,7 @@ pub(super) fn note(judge: Judge<'_>) -> Option<String> {
         "tasks waited for I/O for {:.0} % of the time, but in io_uring ({}), while the disks were \
          idle: the kernel counts an idle io_uring as a wait for I/O, which slows no task",
         100.0 * judge.share(waited),
-        commands_in(judge, Place::IoUring)
+        commands(sleepers(judge).filter(|it| it.place == Place::IoUring))
     ))
 }
 
@@ -148,6 +182,9 @@ fn only_io_uring(judge: Judge<'_>) -> bool {
     };
     let sleepers = &sleeping.sleepers;
     sleeping.complete
+        && node.disks.is_some()
+        && node.uncounted.is_empty()
+        && node.stuck_disk().is_none()
         && node.disk_that_explains(node.window.io.some).is_none()
         && !sleepers.is_empty()
         && sleepers.iter().all(|it| it.place == Place::IoUring)
@@ -163,31 +200,190 @@ fn cause<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading]) -> Cause<'r> {
     if let Some(disk) = node.disk_that_explains(waited) {
         return Cause::Disk(disk);
     }
-    let remote = sleepers(judge).filter(|it| REMOTE.contains(&it.place));
-    match remote.max_by_key(|it| it.tasks) {
-        Some(most) => Cause::Remote(most.place),
-        None => Cause::Unknown,
+    if let Some(disk) = node.stuck_disk() {
+        return Cause::Stuck(disk);
+    }
+    if let Some((name, device, moved)) = uncounted(judge, worst.copied()) {
+        return Cause::Uncounted(name, device, moved);
+    }
+    Remote::find(judge, worst.copied()).map_or(Cause::Unknown, Cause::Remote)
+}
+
+/// The disk without statistics that who waits longest moved most bytes on.
+fn uncounted<'r>(
+    judge: Judge<'r>,
+    worst: Option<&CgroupReading>,
+) -> Option<(&'r str, &'r str, u64)> {
+    let disks = judge.reading.node.uncounted.iter();
+    let moved = |device: &str| {
+        let moved = worst?.io.get(device)?;
+        Some(moved.read_bytes.saturating_add(moved.written_bytes))
+    };
+    let disks = disks.filter_map(|(name, device)| {
+        let moved = moved(device).filter(|moved| *moved > 0)?;
+        Some((name.as_str(), device.as_str(), moved))
+    });
+    disks.max_by_key(|(_, _, moved)| *moved)
+}
+
+/// The disks below one, in parentheses.
+fn lies_on(disk: &DiskReading) -> String {
+    match disk.below.as_slice() {
+        [] => String::new(),
+        below => format!(" (on {})", below.join(", ")),
     }
 }
 
-/// File systems that somebody else answers for.
-const REMOTE: [Place; 5] = [Place::Nfs, Place::Smb, Place::Ceph, Place::Fuse, Place::P9];
+/// The other disks that were busy for as long: those below a logical volume, for one.
+fn also_busy(judge: Judge<'_>, victims: &[&CgroupReading], disk: &DiskReading) -> String {
+    let waited = victims.first().map(|worst| worst.waits.io.some);
+    let waited = waited.unwrap_or(judge.node(Resource::Io).some);
+    let others = judge.reading.node.disks_that_explain(waited);
+    let others = others.filter(|it| it.name != disk.name && !it.stuck);
+    let other = |it: &DiskReading| {
+        let busy = 100.0 * judge.share(it.busy_seconds);
+        format!("{}{} for {busy:.0} %", it.name, lies_on(it))
+    };
+    let others: Vec<_> = others.map(other).collect();
+    if others.is_empty() {
+        String::new()
+    } else {
+        format!(", {}", others.join(", "))
+    }
+}
+
+fn requests(count: u64) -> String {
+    match count {
+        1 => "1 request".to_owned(),
+        count => format!("{count} requests"),
+    }
+}
+
+/// Tasks that sleep in one kind of file systems that somebody else answers for.
+struct Remote<'r> {
+    place: Place,
+    sleepers: Vec<&'r Sleepers>,
+}
+
+impl<'r> Remote<'r> {
+    /// Where most tasks of who waits longest sleep so.
+    fn find(judge: Judge<'r>, worst: Option<&CgroupReading>) -> Option<Self> {
+        let mut places: BTreeMap<Place, Vec<&'r Sleepers>> = BTreeMap::new();
+        for it in sleepers(judge) {
+            if it.place.is_remote() && worst.is_none_or(|worst| may_be_of(it, worst)) {
+                places.entry(it.place).or_default().push(it);
+            }
+        }
+        let all = places.into_iter();
+        let all = all.map(|(place, sleepers)| Self { place, sleepers });
+        all.max_by_key(Self::tasks)
+    }
+
+    fn tasks(&self) -> u64 {
+        let tasks = self.sleepers.iter().map(|it| it.tasks);
+        tasks.fold(0, u64::saturating_add)
+    }
+
+    /// The file systems whose files they read or write; where no system call tells one, all of
+    /// the kind.
+    fn mounts(&self, judge: Judge<'r>) -> Vec<FileSystem<'r>> {
+        let exact = self.sleepers.iter().filter_map(|it| it.mount.as_ref());
+        let exact = FileSystem::group(exact);
+        if !exact.is_empty() {
+            return exact;
+        }
+        let mounts = judge.reading.node.mounts.iter();
+        FileSystem::group(mounts.filter(|it| self.place.is_of(&it.file_system)))
+    }
+
+    /// Each file system that tasks sleep in, with their number; where it is not known which, each
+    /// that it may be.
+    fn culprits(&self, judge: Judge<'r>) -> Vec<Party> {
+        let mounts = self.mounts(judge);
+        let only_one = mounts.len() == 1;
+        let party = |it: &FileSystem<'_>| {
+            let there = self.sleepers.iter().copied();
+            let there: Vec<_> = there.filter(|sleepers| it.has(sleepers)).collect();
+            let tasks = there.iter().map(|it| it.tasks);
+            let share = match tasks.fold(0, u64::saturating_add) {
+                0 => format!(
+                    "{}{} in {}: {}",
+                    if only_one { "" } else { "perhaps: " },
+                    sleep(self.tasks()),
+                    if only_one { "it" } else { "one of its kind" },
+                    commands(self.sleepers.iter().copied())
+                ),
+                tasks => format!("{} in it: {}", sleep(tasks), commands(there.into_iter())),
+            };
+            Party {
+                who: format!(
+                    "{} of {}, at {}",
+                    it.first.file_system,
+                    it.first.source,
+                    it.places()
+                ),
+                share,
+            }
+        };
+        mounts.iter().map(party).collect()
+    }
+}
+
+/// Whether these may be what a cgroup waits for: its tasks, or tasks of a cgroup that is not known.
+/// Kernel threads are in none.
+fn may_be_of(sleepers: &Sleepers, cgroup: &CgroupReading) -> bool {
+    let path = sleepers.cgroup.as_str();
+    path.is_empty() || path == "/" || is_at_or_below(path, &cgroup.path)
+}
 
 fn sleepers<'r>(judge: Judge<'r>) -> impl Iterator<Item = &'r Sleepers> {
     let sleeping = judge.reading.node.sleeping.iter();
     sleeping.flat_map(|it| &it.sleepers)
 }
 
-fn tasks_in(judge: Judge<'_>, place: Place) -> u64 {
-    let there = sleepers(judge).filter(|it| it.place == place);
-    there.map(|it| it.tasks).sum()
+/// A file system that is mounted at one place or more.
+struct FileSystem<'r> {
+    first: &'r Mount,
+    others: usize,
 }
 
-/// The commands of the tasks that sleep there, those of most tasks first.
-fn commands_in(judge: Judge<'_>, place: Place) -> String {
-    commands(sleepers(judge).filter(|it| it.place == place))
+impl<'r> FileSystem<'r> {
+    /// Mounts with the same number are of one file system.
+    fn group(mounts: impl Iterator<Item = &'r Mount>) -> Vec<Self> {
+        let mounts: BTreeSet<_> = mounts.collect();
+        let mut all: Vec<Self> = Vec::new();
+        for mount in mounts {
+            match all.iter_mut().find(|it| it.is(mount)) {
+                Some(known) => known.others += 1,
+                None => all.push(Self {
+                    first: mount,
+                    others: 0,
+                }),
+            }
+        }
+        all
+    }
+
+    fn is(&self, mount: &Mount) -> bool {
+        let known = !mount.device.is_empty();
+        self.first == mount || (known && self.first.device == mount.device)
+    }
+
+    fn has(&self, sleepers: &Sleepers) -> bool {
+        sleepers.mount.as_ref().is_some_and(|mount| self.is(mount))
+    }
+
+    fn places(&self) -> String {
+        let first = self.first.place.display();
+        match self.others {
+            0 => first.to_string(),
+            1 => format!("{first} and 1 more place"),
+            more => format!("{first} and {more} more places"),
+        }
+    }
 }
 
+/// The commands of the tasks that sleep somewhere, those of most tasks first.
 fn commands<'r>(of: impl Iterator<Item = &'r Sleepers>) -> String {
     let commands = of.take(NAMED).map(|it| match it.tasks {
         1 => it.command.clone(),
@@ -204,65 +400,21 @@ fn count_of_tasks(tasks: u64) -> String {
 }
 
 /// What is mounted of the kind that tasks sleep in.
-fn file_systems(judge: Judge<'_>, place: Place) -> String {
-    let mounts = mounts_of(judge, place);
-    match mounts.as_slice() {
-        [] => format!("a file system of the kind {place:?}, which is mounted elsewhere"),
-        [one] => mount(one),
-        [first, rest @ ..] => format!("{} or {} more of its kind", mount(first), rest.len()),
-    }
-}
-
-/// The mounts of the files that tasks read or write there; where no system call tells one, all of
-/// the kind.
-fn mounts_of(judge: Judge<'_>, place: Place) -> Vec<&Mount> {
-    let there = sleepers(judge).filter(|it| it.place == place);
-    let exact: BTreeSet<_> = there.filter_map(|it| it.mount.as_ref()).collect();
-    if !exact.is_empty() {
-        return exact.into_iter().collect();
-    }
-    let mounts = judge.reading.node.mounts.iter();
-    mounts.filter(|it| place.is_of(&it.file_system)).collect()
-}
-
-fn mount(it: &Mount) -> String {
-    format!(
-        "{} ({} of {})",
-        it.place.display(),
-        it.file_system,
-        it.source
-    )
-}
-
-/// Each mount that tasks sleep in, with their number; where it is not known which, each that it may
-/// be.
-fn remote_culprits(judge: Judge<'_>, place: Place) -> Vec<Party> {
-    let mounts = mounts_of(judge, place);
-    let only_one = mounts.len() == 1;
-    let party = |it: &Mount| {
-        let there = sleepers(judge).filter(|sleepers| sleepers.mount.as_ref() == Some(it));
-        let exact: Vec<_> = there.collect();
-        let share = match exact.iter().map(|it| it.tasks).sum() {
-            0 => format!(
-                "{}{} in {}: {}",
-                if only_one { "" } else { "perhaps: " },
-                sleep(tasks_in(judge, place)),
-                if only_one { "it" } else { "one of its kind" },
-                commands_in(judge, place)
-            ),
-            tasks => format!("{} in it: {}", sleep(tasks), commands(exact.into_iter())),
-        };
-        Party {
-            who: format!(
-                "{} of {}, at {}",
-                it.file_system,
-                it.source,
-                it.place.display()
-            ),
-            share,
-        }
+fn file_systems(mounts: &[FileSystem<'_>], place: Place) -> String {
+    let name = |it: &FileSystem<'_>| {
+        let mount = it.first;
+        format!(
+            "{} ({} of {})",
+            it.places(),
+            mount.file_system,
+            mount.source
+        )
     };
-    mounts.into_iter().map(party).collect()
+    match mounts {
+        [] => format!("a file system of the kind {place:?}, which is mounted elsewhere"),
+        [one] => name(one),
+        [first, rest @ ..] => format!("{} or {} more of its kind", name(first), rest.len()),
+    }
 }
 
 fn sleep(tasks: u64) -> String {
@@ -273,44 +425,61 @@ fn sleep(tasks: u64) -> String {
 }
 
 /// What does not explain the waits, with its number.
-fn ruled_out(judge: Judge<'_>) -> String {
+fn ruled_out(judge: Judge<'_>, victims: &[&CgroupReading]) -> String {
     let node = &judge.reading.node;
-    let disk = node.disks.first().map_or_else(
-        || "no disk was busy".to_owned(),
-        |disk| {
-            format!(
-                "the busiest disk, {}, was busy for {:.1} % of the time",
-                disk.name,
-                100.0 * judge.share(disk.busy_seconds)
-            )
-        },
-    );
+    let disk = match node.disks.as_deref() {
+        None => "/proc/diskstats shows no statistics of disks".to_owned(),
+        Some([]) => "no disk was busy".to_owned(),
+        Some([disk, ..]) => format!(
+            "the busiest disk, {}, was busy for {:.1} % of the time",
+            disk.name,
+            100.0 * judge.share(disk.busy_seconds)
+        ),
+    };
     let tasks = match &node.sleeping {
         Some(sleeping) if sleeping.sleepers.is_empty() && sleeping.complete => {
             "no task slept in I/O at the end of the window".to_owned()
         }
-        Some(sleeping) => {
-            let hidden = tasks_in(judge, Place::Hidden);
-            let other = tasks_in(judge, Place::Other);
-            let all = if sleeping.complete { "" } else { "at least " };
-            match (other, hidden) {
-                (0, 0) => "not all tasks could be looked at in time".to_owned(),
-                (other, 0) => format!(
-                    "{all}{} slept outside of network file systems ({})",
-                    count_of_tasks(other),
-                    commands_in(judge, Place::Other)
-                ),
-                (_, hidden) => format!(
-                    "{all}{} slept where the kernel does not show it ({}; that takes root and \
-                     CAP_SYS_ADMIN)",
-                    count_of_tasks(hidden),
-                    commands_in(judge, Place::Hidden)
-                ),
-            }
-        }
+        Some(sleeping) => asleep(judge, sleeping.complete, victims),
         None => "sleeping tasks were not looked at".to_owned(),
     };
     format!("{disk}, no io.max was reached, and {tasks}")
+}
+
+/// Where tasks sleep that do not explain the waits.
+fn asleep(judge: Judge<'_>, complete: bool, victims: &[&CgroupReading]) -> String {
+    let of = |place: Place| sleepers(judge).filter(move |it| it.place == place);
+    let count = |place: Place| of(place).map(|it| it.tasks).fold(0, u64::saturating_add);
+    let all = if complete { "" } else { "at least " };
+    let (hidden, other) = (count(Place::Hidden), count(Place::Other));
+    if hidden > 0 {
+        return format!(
+            "{all}{} slept where the kernel does not show it ({}; that takes root and \
+             CAP_SYS_ADMIN)",
+            count_of_tasks(hidden),
+            commands(of(Place::Hidden))
+        );
+    }
+    if other > 0 {
+        return format!(
+            "{all}{} slept outside of network file systems ({})",
+            count_of_tasks(other),
+            commands(of(Place::Other))
+        );
+    }
+    let elsewhere = sleepers(judge).filter(|it| it.place.is_remote());
+    let elsewhere = elsewhere.map(|it| it.tasks).fold(0, u64::saturating_add);
+    if elsewhere > 0 && !victims.is_empty() {
+        return format!(
+            "{all}{} in network file systems slept in other cgroups",
+            count_of_tasks(elsewhere)
+        );
+    }
+    if complete {
+        "no task slept in a network file system".to_owned()
+    } else {
+        "not all tasks could be looked at in time".to_owned()
+    }
 }
 
 /// Whether most of what a disk did was swapping.
@@ -318,8 +487,9 @@ fn swaps(judge: Judge<'_>, disk: &DiskReading) -> bool {
     /// Of a page, bytes: the smallest there is.
     const PAGE: u64 = 4_096;
     let events = &judge.reading.node.events;
-    let swapped = (events.swap_in + events.swap_out) * PAGE;
-    swapped * 2 > disk.read_bytes + disk.written_bytes && swapped > 0
+    let pages = events.swap_in.saturating_add(events.swap_out);
+    let swapped = pages.saturating_mul(PAGE);
+    swapped.saturating_mul(2) > disk.read_bytes.saturating_add(disk.written_bytes) && swapped > 0
 }
 
 /// A cgroup's own limit on a disk, and what it made of it.
@@ -383,12 +553,12 @@ fn of_disk(judge: Judge<'_>, device: &str) -> Vec<Party> {
     let of = |it: &CgroupReading| it.io.get(device).copied().unwrap_or_default();
     let bytes_of = |it: &CgroupReading| {
         let moved = of(it);
-        (moved.read_bytes + moved.written_bytes) as f64
+        moved.read_bytes.saturating_add(moved.written_bytes) as f64
     };
-    let disks = judge.reading.node.disks.iter();
+    let disks = judge.reading.node.disks.iter().flatten();
     let disk = disks
         .filter(|disk| disk.device == device)
-        .map(|disk| disk.read_bytes + disk.written_bytes);
+        .map(|disk| disk.read_bytes.saturating_add(disk.written_bytes));
     let floor = CULPRIT * disk.max().unwrap_or_default() as f64;
     let party = |(it, _): (&CgroupReading, f64)| Party {
         who: judge.who(&it.path),

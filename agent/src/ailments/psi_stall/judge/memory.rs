@@ -8,7 +8,7 @@ use crate::{
         measure::{CgroupReading, MemoryReading},
     },
     kernel::{machine::MemoryEvents, pressure::Resource},
-    model::{Evidence, Finding, Party},
+    model::{Evidence, Finding, Party, Severity},
 };
 
 /// A cgroup that uses more than this part of its limit is at it.
@@ -49,18 +49,82 @@ pub(super) fn reclaim(judge: Judge<'_>) -> Option<Finding> {
     } else if events.refault > 0 {
         "they read file pages back that were reclaimed too early"
     } else {
-        "the cause is unknown"
+        UNEXPLAINED
     };
+    // Whoever has much memory has nothing to do with waits that no counter knows of.
+    let unknown = path == UNEXPLAINED || path == Cause::Other.explanation();
+    let on_version_1 = judge.reading.memory_on_version_1;
+    let largest = allocator(judge).filter(|it| has_enough(judge, it));
+    let largest = largest.map(|it| judge.who(&it.path));
     Some(Finding {
         kind: MEMORY_RECLAIM.to_owned(),
-        severity: judge.severity(Resource::Memory, &victims),
-        summary: format!("{} wait for memory: {path}", judge.subject(&victims)),
+        severity: if unknown {
+            Severity::Warning
+        } else {
+            judge.severity(Resource::Memory, &victims)
+        },
+        summary: format!(
+            "{} wait for memory: {}{}",
+            judge.subject(&victims),
+            if unknown { UNEXPLAINED } else { path },
+            if unknown && on_version_1 {
+                ". The memory controller is mounted in version 1, and nodemedic does not read its \
+                 limits"
+            } else {
+                ""
+            }
+        ),
         evidence,
-        culprits: allocators(judge, |_| true),
+        culprits: if unknown {
+            Vec::new()
+        } else {
+            allocators(judge, |_| true)
+        },
         victims: judge.victims(Resource::Memory, &victims),
-        remedies: advice::for_reclaim(),
+        remedies: if unknown {
+            advice::for_unknown_memory(on_version_1)
+        } else {
+            advice::for_reclaim(largest.as_deref())
+        },
         follows_load: false,
     })
+}
+
+const UNEXPLAINED: &str = "cannot tell why, no counter of reclaim, swap or compaction explains it";
+
+/// The cgroup that takes most memory.
+fn allocator(judge: Judge<'_>) -> Option<&CgroupReading> {
+    let most = judge.most(|it| it.allocated() as f64, 0.0).into_iter();
+    most.map(|(it, _)| it).next()
+}
+
+/// Whether a cgroup can give up twice what the node had to reclaim in the window, and a hundredth
+/// of its memory at least, without its tasks waiting for that: file pages not used lately, or what
+/// there is of swap. Above `memory.high` with neither, its tasks reclaim for hours and find nothing.
+fn has_enough(judge: Judge<'_>, it: &CgroupReading) -> bool {
+    /// Of a page, bytes: the smallest there is.
+    const PAGE: u64 = 4_096;
+    let node = &judge.reading.node;
+    let reclaimed = node
+        .events
+        .pgsteal_direct
+        .saturating_add(node.events.pgsteal_kswapd);
+    let wanted = reclaimed.saturating_mul(PAGE).max(node.memory.total / 100);
+    let files = it.memory.and_then(|memory| memory.inactive_file);
+    let swap = node.memory.swap_free;
+    files.is_some_and(|files| files.saturating_add(swap) >= wanted.saturating_mul(2))
+}
+
+/// Whether memory is short by the counters alone, and how much of the node's wait is kswapd's is
+/// an estimate: where the probes do not tell, waits of others may hide in it.
+pub(super) fn hidden_by_kswapd(judge: Judge<'_>) -> bool {
+    let events = &judge.reading.node.events;
+    let somebody = events.pgscan_direct > 0 || events.allocstall > 0;
+    somebody
+        && judge.node_stalls(Resource::Memory)
+        && beside_kswapd(judge).is_none()
+        && !node_stalls_beside_kswapd(judge)
+        && judge.stalled(Resource::Memory).is_empty()
 }
 
 /// Whether tasks of the node waited for too long, kswapd's part left out: its work is counted as
@@ -95,8 +159,8 @@ fn beside_kswapd(judge: Judge<'_>) -> Option<f64> {
 /// The part of the waits for memory that is not kswapd's, by the counters: that of the pages that
 /// it did not look at, where nobody waited for anything but reclaim.
 fn part_of_allocations(events: &MemoryEvents) -> f64 {
-    let others = events.refault + events.swap_in + events.compact_stall;
-    let scanned = events.pgscan_direct + events.pgscan_kswapd;
+    let others = events.refault.max(events.swap_in).max(events.compact_stall);
+    let scanned = events.pgscan_direct.saturating_add(events.pgscan_kswapd);
     if others == 0 && scanned > 0 {
         events.pgscan_direct as f64 / scanned as f64
     } else {
@@ -143,16 +207,36 @@ pub(super) fn limit(judge: Judge<'_>) -> Option<Finding> {
         kind: MEMORY_LIMIT.to_owned(),
         severity: judge.severity(Resource::Memory, &victims),
         summary: format!(
-            "{} wait for memory: {} is at its {name} of {}",
+            "{} wait for memory: {} is at its {name} of {}{}",
             judge.subject(&victims),
             judge.who(&holder.path),
-            bytes(value)
+            bytes(value),
+            livelock(&memory).unwrap_or_default()
         ),
         evidence,
         culprits,
         victims: judge.victims(Resource::Memory, &victims),
-        remedies: advice::for_limit(&holder.path, name, value),
+        remedies: advice::for_limit(&holder.path, name, value, memory.current),
         follows_load: false,
+    })
+}
+
+/// A cgroup above its `memory.high` in which reclaim finds nothing, in words that follow the limit:
+/// each allocation tries again, and its tasks hardly run until `memory.high` is raised.
+fn livelock(memory: &MemoryReading) -> Option<String> {
+    /// Of the pages looked at, the part that is found where reclaim gets on.
+    const FOUND: f64 = 0.1;
+    let (window, high) = (memory.window?, memory.high?);
+    let over = memory.current >= high && window.high_events > 0;
+    let found = window.reclaimed as f64;
+    (over && found <= FOUND * window.scanned as f64).then(|| {
+        format!(
+            ", and {} are above it: reclaim found {} of the {} pages that it looked at, which goes \
+             on until memory.high is raised",
+            bytes(memory.current.saturating_sub(high)),
+            window.reclaimed,
+            window.scanned
+        )
     })
 }
 

@@ -1,6 +1,9 @@
 //! Pairs: the sick one is found, with who waits and who makes it wait, and the healthy
 //! one is not.
 
+mod knowledge;
+mod reports;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -33,8 +36,17 @@ fn healthy() -> Reading {
         cpus: 2,
         agent_seconds: 0.01,
         cpu_on_version_1: false,
+        memory_on_version_1: false,
         node: NodeReading {
-            busy_seconds: 6.0,
+            busy_seconds: Some(6.0),
+            cpu: cpu(14.0, 0.0),
+            interrupted: Some(InterruptedCpu {
+                cpu: 0,
+                time: CpuReading::default(),
+                softirqs: Vec::new(),
+            }),
+            disks: Some(Vec::new()),
+            isolated_cpus: Some(0),
             memory: Memory {
                 total: 8 << 30,
                 available: 4 << 30,
@@ -137,6 +149,10 @@ fn notes_of(reading: &Reading) -> Vec<String> {
     notes(reading, &Settings::default())
 }
 
+fn unknown_of(reading: &Reading) -> Vec<String> {
+    unknown(reading, &Settings::default())
+}
+
 fn kinds(reading: &Reading) -> Vec<String> {
     found(reading).into_iter().map(|it| it.kind).collect()
 }
@@ -156,6 +172,7 @@ fn text_of(parties: &[Party]) -> String {
 fn an_ordinary_node_is_healthy() {
     assert_eq!(kinds(&healthy()), Vec::<String>::new());
     assert_eq!(notes_of(&healthy()), Vec::<String>::new());
+    assert_eq!(unknown_of(&healthy()), Vec::<String>::new());
 }
 
 #[test]
@@ -174,7 +191,7 @@ fn a_stall_below_its_limit_is_healthy() {
 #[test]
 fn who_waits_for_a_busy_cpu_is_the_victim_and_who_runs_the_culprit() {
     let mut reading = healthy();
-    reading.node.busy_seconds = 20.0;
+    reading.node.busy_seconds = Some(20.0);
     at(&mut reading, "/pods/works").own_cpu_seconds = 18.0;
     at(&mut reading, "/pods").cpu_seconds = 20.0;
     wait(&mut reading, "/pods/idle", Resource::Cpu, 6.0);
@@ -207,7 +224,7 @@ fn who_waited_for_the_agents_own_start_is_no_victim() {
 fn cpus_that_were_idle_before_the_waits_began_are_not_taken_for_idle() {
     let mut reading = healthy();
     // From the middle of the window on, both are busy and somebody waits.
-    reading.node.busy_seconds = 10.0;
+    reading.node.busy_seconds = Some(10.0);
     wait(&mut reading, "/pods/idle", Resource::Cpu, 5.0);
     let finding = only(&reading);
     assert!(finding.summary.ends_with("other tasks run"), "{finding:?}");
@@ -217,7 +234,7 @@ fn cpus_that_were_idle_before_the_waits_began_are_not_taken_for_idle() {
 #[test]
 fn a_cgroup_whose_own_tasks_compete_is_its_own_culprit() {
     let mut reading = healthy();
-    reading.node.busy_seconds = 20.0;
+    reading.node.busy_seconds = Some(20.0);
     at(&mut reading, "/pods").own_cpu_seconds = 1.0;
     at(&mut reading, "/pods").cpu_seconds = 20.0;
     at(&mut reading, "/pods/works").own_cpu_seconds = 19.0;
@@ -259,7 +276,7 @@ fn a_quota_is_the_cause_and_no_sysctl_is_offered() {
 #[test]
 fn a_quota_that_hardly_bites_is_not_the_cause_of_a_long_wait() {
     let mut reading = healthy();
-    reading.node.busy_seconds = 20.0;
+    reading.node.busy_seconds = Some(20.0);
     let throttled = at(&mut reading, "/pods/idle");
     throttled.throttled_periods = 2;
     throttled.throttled_seconds = 0.2;
@@ -287,6 +304,7 @@ fn limited(events: u64) -> Reading {
         high: Some(64 << 20),
         max: None,
         dirty: 0,
+        inactive_file: None,
         window: Some(MemoryWindow {
             high_events: events,
             ..MemoryWindow::default()
@@ -401,7 +419,7 @@ fn a_node_without_cgroups_is_judged_as_a_whole() {
     let mut reading = healthy();
     reading.cgroups.clear();
     reading.scan = None;
-    reading.node.busy_seconds = 20.0;
+    reading.node.busy_seconds = Some(20.0);
     for (resource, kind) in [
         (Resource::Cpu, CPU_CONTENTION),
         (Resource::Memory, MEMORY_RECLAIM),
@@ -455,13 +473,14 @@ fn kswapd_at_work_is_nobody_who_waits() {
 #[test]
 fn a_disk_is_named_with_who_writes_and_who_waits() {
     let mut reading = healthy();
-    reading.node.disks = vec![DiskReading {
+    reading.node.disks = Some(vec![DiskReading {
         name: "vdb".to_owned(),
         device: "254:16".to_owned(),
         busy_seconds: 9.9,
         read_bytes: 0,
         written_bytes: 90 << 20,
-    }];
+        ..disk("vdb", 9.9)
+    }]);
     at(&mut reading, "/pods/works").io = wrote(90 << 20);
     wait(&mut reading, "/pods/idle", Resource::Io, 6.0);
     let finding = only(&reading);
@@ -552,7 +571,7 @@ fn a_limit_on_a_disk_is_the_cause_where_it_is_reached() {
     at(&mut reading, "/pods/works").io = wrote(2 << 20);
     // The limit is not reached, and no disk was busy: nobody is blamed.
     assert_eq!(only(&reading).culprits, Vec::<Party>::new());
-    reading.node.disks = vec![disk("vdb", 8.0)];
+    reading.node.disks = Some(vec![disk("vdb", 8.0)]);
     let finding = only(&reading);
     assert!(
         finding.culprits[0].who.ends_with("/pods/works"),
@@ -568,6 +587,10 @@ fn disk(name: &str, busy_seconds: f64) -> DiskReading {
         busy_seconds,
         read_bytes: 0,
         written_bytes: 2 << 20,
+        completed: 9,
+        in_flight: 0,
+        stuck: false,
+        below: Vec::new(),
     }
 }
 
@@ -586,7 +609,7 @@ fn idle_disk(sleepers: Vec<Sleepers>) -> Reading {
     let mut reading = healthy();
     wait(&mut reading, "/pods/idle", Resource::Io, 9.5);
     reading.node.window.io.full = 9.0;
-    reading.node.disks = vec![disk("sda", 0.04)];
+    reading.node.disks = Some(vec![disk("sda", 0.04)]);
     reading.node.sleeping = Some(Sleeping {
         sleepers,
         complete: true,
@@ -605,6 +628,7 @@ fn a_server_that_hangs_is_named_and_no_disk_is() {
         place: place.into(),
         file_system: "nfs4".to_owned(),
         source: "10.0.0.9:/export".to_owned(),
+        device: format!("dev{place}"),
     };
     reading.node.mounts = vec![mount("/data")];
     let finding = only(&reading);
@@ -650,7 +674,7 @@ fn what_nothing_explains_is_said_so_and_blames_nobody() {
     }
     // A disk that was busy for most of it is named.
     let mut reading = idle_disk(Vec::new());
-    reading.node.disks = vec![disk("sda", 6.0)];
+    reading.node.disks = Some(vec![disk("sda", 6.0)]);
     let finding = only(&reading);
     assert!(
         finding.summary.contains("sda was busy for 60 %"),
@@ -681,7 +705,7 @@ fn an_idle_io_uring_is_a_note_and_no_finding() {
 #[test]
 fn a_disk_that_swaps_is_no_slow_disk() {
     let mut reading = idle_disk(Vec::new());
-    reading.node.disks = vec![disk("sda", 9.0)];
+    reading.node.disks = Some(vec![disk("sda", 9.0)]);
     reading.node.events.swap_in = 400;
     let finding = only(&reading);
     assert!(finding.summary.ends_with("mostly with swap"), "{finding:?}");
@@ -784,7 +808,7 @@ fn interrupts_that_take_a_cpu_are_found_with_their_kind() {
 #[test]
 fn full_of_the_nodes_cpu_makes_nothing_critical() {
     let mut reading = healthy();
-    reading.node.busy_seconds = 19.0;
+    reading.node.busy_seconds = Some(19.0);
     wait(&mut reading, "/pods/idle", Resource::Cpu, 5.5);
     reading.node.window.cpu.full = 4.5;
     assert_eq!(only(&reading).severity, Severity::Warning);
@@ -817,7 +841,7 @@ fn what_cannot_be_is_noted() {
 #[test]
 fn the_worst_comes_first() {
     let mut reading = limited(400);
-    reading.node.busy_seconds = 20.0;
+    reading.node.busy_seconds = Some(20.0);
     wait(&mut reading, "/pods/idle", Resource::Cpu, 9.0);
     assert_eq!(kinds(&reading), [CPU_CONTENTION, MEMORY_LIMIT]);
 }
@@ -826,7 +850,7 @@ fn the_worst_comes_first() {
 fn a_scan_that_was_cut_is_reported() {
     let mut reading = healthy();
     reading.scan = Some(ScanReading::default());
-    assert!(notes_of(&reading)[0].contains("scan_timeout"));
+    assert!(unknown_of(&reading)[0].contains("scan_timeout"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::{CgroupReading, MemoryReading, MemoryWindow, ScanReading, Settings, S
 use crate::{
     kernel::{
         cgroup::{self, CpuStat, IoStat, MemoryStat, Transfer},
+        machine::with_tolerance,
         pressure::{self, Resource, Stall},
     },
     model::Missing,
@@ -48,6 +49,8 @@ pub(super) struct Tree {
     first_took: Duration,
     /// Cgroups whose pressure is switched off.
     off: BTreeSet<String>,
+    /// Whether the tree is of version 1, where pressure files are rare.
+    version_1: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,11 +98,64 @@ impl Scanned {
         let waited = self.stalls.iter().map(|(path, ..)| path.as_str());
         waited.chain(self.cgroups.iter().map(|it| it.path.as_str()))
     }
+
+    /// With the quotas of another tree, of version 1. A cgroup that is in that tree alone counts for
+    /// nothing but its quota: its tasks are in a cgroup of this tree, too.
+    pub(super) fn with_quotas(mut self, v1: Self) -> Self {
+        let throttled = v1.cgroups.into_iter().filter(|it| it.throttled_periods > 0);
+        for quota in throttled {
+            let known = self.cgroups.iter().position(|it| it.path == quota.path);
+            let place = known.unwrap_or_else(|| {
+                self.cgroups.push(CgroupReading {
+                    path: quota.path.clone(),
+                    ..CgroupReading::default()
+                });
+                self.cgroups.len() - 1
+            });
+            let Some(cgroup) = self.cgroups.get_mut(place) else {
+                continue;
+            };
+            cgroup.throttled_seconds = quota.throttled_seconds;
+            cgroup.periods = quota.periods;
+            cgroup.throttled_periods = quota.throttled_periods;
+            cgroup.quota_cpus = quota.quota_cpus;
+            cgroup.quota_on_version_1 = true;
+        }
+        self.reading.complete &= v1.reading.complete;
+        self
+    }
+
+    /// With all of another tree, of version 1.
+    pub(super) fn with_all(self, v1: Self) -> Self {
+        let mut all = Self { ..v1 };
+        for cgroup in &mut all.cgroups {
+            cgroup.quota_on_version_1 = true;
+        }
+        all.impossible.extend(self.impossible);
+        all
+    }
 }
 
 impl Tree {
     /// Looks at all cgroups once.
     pub(super) fn begin(root: PathBuf, settings: &Settings) -> Self {
+        Self::new(root, settings, false)
+    }
+
+    /// The same of the tree of version 1 that has the CPU controller; `None` where it cannot be
+    /// read. Kernels of some clouds have pressure files there.
+    pub(super) fn of_version_1(root: PathBuf, settings: &Settings) -> Option<Self> {
+        cgroup::children(&root).ok()?;
+        Some(Self::new(root, settings, true))
+    }
+
+    /// Whether cgroups of this tree have pressure files.
+    pub(super) fn has_pressure(&self) -> bool {
+        let mut folders = self.top.children.keys().map(|name| self.root.join(name));
+        folders.any(|it| it.join(Resource::Cpu.of_cgroup()).exists())
+    }
+
+    fn new(root: PathBuf, settings: &Settings, version_1: bool) -> Self {
         let mut tree = Self {
             root,
             top: Branch::default(),
@@ -112,15 +168,23 @@ impl Tree {
             scans: 0,
             first_took: Duration::ZERO,
             off: BTreeSet::new(),
+            version_1,
         };
         let began = Instant::now();
-        tree.scan(Duration::ZERO, 1, &Stalls::default());
+        tree.scan(Duration::ZERO, 1, &Stalls::default(), None);
         tree.first_took = began.elapsed();
         tree
     }
 
-    /// Looks at what has happened since the last scan, in which the node stalled so long.
-    pub(super) fn scan(&mut self, window: Duration, cpus: u32, node: &Stalls) -> Scanned {
+    /// Looks at what has happened since the last scan, in which the node stalled so long; these CPUs
+    /// are isolated, where that is known.
+    pub(super) fn scan(
+        &mut self,
+        window: Duration,
+        cpus: u32,
+        node: &Stalls,
+        isolated: Option<&BTreeSet<u32>>,
+    ) -> Scanned {
         self.scans += 1;
         let began = Instant::now();
         let late = match self.scans {
@@ -136,6 +200,7 @@ impl Tree {
             longest: node.map(|stall| longest(window, cpus, &stall) + late),
             trace: window.mul_f64(self.floor * self.floor / f64::from(cpus.max(1))),
             off: &mut self.off,
+            isolated,
             found: Scanned::default(),
             visited: 0,
             complete: true,
@@ -144,8 +209,9 @@ impl Tree {
         scan.below(&mut top, &self.root, "", node, 0);
         self.top = top;
         self.known = scan.known;
+        let version_1 = self.version_1;
         scan.off
-            .retain(|path| cgroup::place(&self.root, path).exists());
+            .retain(|path| !version_1 && cgroup::place(&self.root, path).exists());
         let (visited, complete) = (scan.visited, scan.complete);
         let mut found = scan.found;
         found.cgroups = named(found.cgroups);
@@ -199,6 +265,7 @@ struct Scan<'t> {
     /// What a cgroup can have waited at the most, by resource.
     longest: [Duration; Resource::ALL.len()],
     off: &'t mut BTreeSet<String>,
+    isolated: Option<&'t BTreeSet<u32>>,
     found: Scanned,
     visited: u64,
     complete: bool,
@@ -320,6 +387,7 @@ impl Scan<'_> {
         if let Some(before) = before {
             let throttled = cpu.throttled.saturating_sub(before.throttled);
             reading.throttled_seconds = throttled.as_secs_f64();
+            reading.periods = cpu.periods.saturating_sub(before.periods);
             reading.throttled_periods = cpu
                 .throttled_periods
                 .saturating_sub(before.throttled_periods);
@@ -328,7 +396,14 @@ impl Scan<'_> {
             reading.quota_cpus = cgroup::quota(folder);
         }
         if stalls[Resource::Cpu as usize].some > self.floor {
-            reading.allowed_cpus = cgroup::allowed_cpus(folder);
+            let count = |cpus: usize| u32::try_from(cpus).unwrap_or(u32::MAX);
+            let allowed = cgroup::allowed_cpus(folder);
+            let among = |isolated: &BTreeSet<u32>| {
+                let allowed = allowed.as_ref()?;
+                Some(count(allowed.intersection(isolated).count()))
+            };
+            reading.isolated_cpus = self.isolated.and_then(among);
+            reading.allowed_cpus = allowed.map(|allowed| count(allowed.len()));
         }
         if details {
             self.details(&mut reading, branch, folder);
@@ -399,6 +474,7 @@ impl Scan<'_> {
                 high: now.high,
                 max: now.max,
                 dirty: now.dirty,
+                inactive_file: now.inactive_file,
                 window: before.map(|before| since(now, before)),
             });
         }
@@ -448,7 +524,7 @@ impl Scan<'_> {
 /// Kernels up to 6.8 and later count 2^32 ns for a cgroup that is just born (bug 219194).
 fn longest(window: Duration, cpus: u32, node: &Stall) -> Duration {
     let square = node.some.as_secs_f64() * f64::from(cpus.max(1)) * window.as_secs_f64();
-    super::with_tolerance(window.min(Duration::from_secs_f64(square.sqrt())))
+    with_tolerance(window.min(Duration::from_secs_f64(square.sqrt())))
 }
 
 impl Branch {
@@ -465,6 +541,7 @@ fn since(now: MemoryStat, before: MemoryStat) -> MemoryWindow {
         faults: now.faults.saturating_sub(before.faults),
         refaults: now.refaults.saturating_sub(before.refaults),
         reclaimed: now.reclaimed.saturating_sub(before.reclaimed),
+        scanned: now.scanned.saturating_sub(before.scanned),
     }
 }
 
@@ -590,7 +667,7 @@ mod tests {
         let mut scanner = tree.begin();
         tree.set("pods", MS(2_100), ZERO);
         tree.set("pods/a", MS(2_100), ZERO);
-        let scanned = scanner.scan(WINDOW, 2, &waited(MS(2_000)));
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(2_000)), None);
         assert_eq!(waits(&scanned), [("/pods", 2.0), ("/pods/a", 2.0)]);
         assert_eq!(scanned.reading.known, 3);
         assert!(scanned.reading.complete);
@@ -604,11 +681,11 @@ mod tests {
             tree.set(&format!("quiet/{i}"), ZERO, ZERO);
         }
         let mut scanner = tree.begin();
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)), None);
         assert_eq!(scanned.reading.visited, 1);
         tree.set("quiet", MS(300), ZERO);
         tree.set("quiet/7", MS(300), ZERO);
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)), None);
         assert_eq!(scanned.reading.visited, 51);
         assert_eq!(waits(&scanned), [("/quiet", 0.3), ("/quiet/7", 0.3)]);
     }
@@ -619,7 +696,7 @@ mod tests {
         tree.set("old", MS(5_000), ZERO);
         let mut scanner = tree.begin();
         tree.set("young", MS(400), ZERO);
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)), None);
         assert_eq!(waits(&scanned), [("/young", 0.4)]);
 
         let settings = Settings {
@@ -630,7 +707,7 @@ mod tests {
         let mut scanner = tree.begin_with(&settings);
         assert_eq!(scanner.known, 1);
         scanner.limits.cgroups = 10;
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)), None);
         assert_eq!(waits(&scanned), [], "nobody knows when zebra has waited");
     }
 
@@ -642,7 +719,7 @@ mod tests {
         let mut scanner = tree.begin();
         tree.set("pods", ZERO, MS(3_000));
         tree.set("pods/a", ZERO, MS(2_000));
-        let scanned = scanner.scan(WINDOW, 1, &waited(ZERO));
+        let scanned = scanner.scan(WINDOW, 1, &waited(ZERO), None);
         let own: Vec<_> = scanned
             .cgroups
             .iter()
@@ -658,11 +735,11 @@ mod tests {
         tree.set("pods/a", ZERO, ZERO);
         let mut scanner = tree.begin();
         fs::remove_dir_all(tree.folder.path().join("pods")).expect("removed");
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), None);
         assert_eq!(scanned.reading.known, 0);
         // In the middle of being removed: the folder is there, its files are not.
         fs::create_dir(tree.folder.path().join("ghost")).expect("made");
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), None);
         assert_eq!((scanned.reading.known, waits(&scanned)), (0, Vec::new()));
     }
 
@@ -675,7 +752,7 @@ mod tests {
             let path = tree.folder.path().join("bad").join(file);
             fs::write(path, [0xff, 0, b'\n', b'x']).expect("written");
         }
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), None);
         assert_eq!(waits(&scanned), []);
     }
 
@@ -694,7 +771,7 @@ mod tests {
             fs::rename(from, made.join(file)).expect("renamed");
         }
         fs::remove_dir_all(tree.folder.path().join("text")).expect("removed");
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(700)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(700)), None);
         assert_eq!(waits(&scanned), [(r"/caf\xe9\x1b", 0.7)]);
         assert_eq!(scanner.known, 1);
     }
@@ -718,10 +795,10 @@ mod tests {
         );
         // What waits below is found all the same.
         tree.set("off/below", MS(800), ZERO);
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)), None);
         assert_eq!(waits(&scanned), [("/off/below", 0.8)]);
         tree.set("off", MS(800), ZERO);
-        scanner.scan(WINDOW, 1, &waited(MS(800)));
+        scanner.scan(WINDOW, 1, &waited(MS(800)), None);
         assert_eq!(scanner.switched_off(), None);
     }
 
@@ -734,12 +811,12 @@ mod tests {
         tree.set("born", MS(4_295), MS(100));
         tree.set("old", MS(1_300), ZERO);
         // On one of two CPUs a cgroup waits for much longer than the node.
-        let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)));
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)), None);
         assert_eq!(waits(&scanned), [("/old", 1.3)]);
         assert_eq!(scanned.impossible, ["/born"]);
         // From now on it counts.
         tree.set("born", MS(4_795), MS(100));
-        let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)));
+        let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)), None);
         assert_eq!(waits(&scanned), [("/born", 0.5)]);
         assert!(scanned.impossible.is_empty());
     }
@@ -752,7 +829,7 @@ mod tests {
         }
         let mut scanner = tree.begin();
         scanner.limits.time = ZERO;
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)));
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)), None);
         assert!(!scanned.reading.complete);
         assert_eq!(scanned.reading.known, 20);
     }
