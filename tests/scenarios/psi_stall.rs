@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nodemedic_tests::eventually::eventually;
-use nodemedic_tests::faults::cgroup::{Cgroup, HUNGRY, SPIN};
+use nodemedic_tests::faults::cgroup::{Cgroup, HUNGRY, QuotaV1, SPIN};
 use nodemedic_tests::faults::fuse::{self, HungDaemon};
 use nodemedic_tests::faults::{self, disk};
 use nodemedic_tests::guest::Guest;
@@ -163,6 +163,31 @@ pub(crate) fn a_quota_is_told_from_a_busy_cpu(guest: &Guest) -> Result<Verdict> 
     causes.is_of("throttled", "/quota/task")?;
     drop(spinning);
     healthy(&agent)?;
+    Ok(Verdict::Passed)
+}
+
+/// The tasks are in the root of version 2, so that the quota of version 1 alone tells.
+pub(crate) fn a_quota_of_version_1_is_named(guest: &Guest) -> Result<Verdict> {
+    let quota = QuotaV1::create("pod1", 20_000)?;
+    let agent = start(guest)?;
+    let spinning = quota.start(guest, "throttled", SPIN)?;
+    let finding = found(
+        &agent,
+        "cpu_throttled",
+        "cgroup /pod1",
+        "cpu.cfs_quota_us of cgroup /pod1",
+    )?;
+    advises(
+        &finding,
+        "cpu.cfs_quota_us in /pod1 of the tree of version 1",
+    )?;
+    ensure!(
+        finding["summary"].to_string().contains("0.20 CPUs"),
+        "{finding}"
+    );
+    drop(spinning);
+    healthy(&agent)?;
+    drop(quota);
     Ok(Verdict::Passed)
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MsFlags, mount, umount};
 
 use crate::eventually::eventually;
 use crate::guest::{Guest, Process};
@@ -110,6 +111,54 @@ impl Cgroup {
     pub fn start(&self, guest: &Guest, name: &str, script: &str) -> Result<Process> {
         let enter = format!("echo $$ > {ROOT}{}/cgroup.procs; {script}", self.path);
         guest.start(name, Command::new("/bin/sh").args(["-c", &enter]))
+    }
+}
+
+/// The tree of version 1 with the CPU controller, which version 2 then lacks, and one cgroup in it.
+#[derive(Debug)]
+pub struct QuotaV1 {
+    folder: PathBuf,
+}
+
+impl QuotaV1 {
+    const ROOT: &str = "/run/cgroup-v1-cpu";
+
+    /// Mounts the tree beside that of version 2, and makes a cgroup with this quota, microseconds of
+    /// each 100 ms: `pod`.
+    pub fn create(pod: &str, quota: u32) -> Result<Self> {
+        fs::create_dir_all(Self::ROOT).with_context(|| format!("make {}", Self::ROOT))?;
+        mount(
+            Some("cgroup"),
+            Self::ROOT,
+            Some("cgroup"),
+            MsFlags::empty(),
+            Some("cpu,cpuacct"),
+        )
+        .with_context(|| format!("mount cgroup on {}", Self::ROOT))?;
+        let folder = PathBuf::from(Self::ROOT).join(pod);
+        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let file = folder.join("cpu.cfs_quota_us");
+        fs::write(&file, quota.to_string()).with_context(|| format!("write {}", file.display()))?;
+        Ok(Self { folder })
+    }
+
+    /// Runs a script of the shell in it.
+    pub fn start(&self, guest: &Guest, name: &str, script: &str) -> Result<Process> {
+        let enter = format!("echo $$ > {}/cgroup.procs; {script}", self.folder.display());
+        guest.start(name, Command::new("/bin/sh").args(["-c", &enter]))
+    }
+}
+
+impl Drop for QuotaV1 {
+    /// Gives the controller back to version 2, once no task is left.
+    fn drop(&mut self) {
+        let removed = eventually(Duration::from_secs(30), "the cgroup is removed", || {
+            fs::remove_dir(&self.folder).context("remove the cgroup")
+        });
+        let unmounted = umount(Self::ROOT).context("unmount the tree");
+        if let Err(error) = removed.and(unmounted) {
+            eprintln!("the tree of version 1 stays: {error:#}");
+        }
     }
 }
 
