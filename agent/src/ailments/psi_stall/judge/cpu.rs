@@ -124,7 +124,7 @@ fn least_seconds(judge: Judge<'_>, it: &CgroupReading) -> f64 {
     all.min(most_seconds(judge, it))
 }
 
-/// For how long it did, by the pressure, which is a share of the time. Kernels before 5.10 do not
+/// For how long it did, by the pressure, which is a share of the time. Kernels before 5.7 do not
 /// call a throttled task waiting (b05e75d61138, "psi: Fix cpu.pressure for cpu.max and competing
 /// cgroups"), nor has version 1 any pressure: then the bound counts.
 fn held_seconds(judge: Judge<'_>, it: &CgroupReading) -> f64 {
