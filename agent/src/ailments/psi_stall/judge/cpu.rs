@@ -55,12 +55,14 @@ pub(super) fn throttled(judge: Judge<'_>) -> Option<Finding> {
     let culprit = |it: &&CgroupReading| Party {
         who: format!("{} of {}", advice::quota_file(it), judge.who(&it.path)),
         share: format!(
-            "{}, used up in {}; its tasks waited for {:.0} % of the time",
+            "{}, used up in {}; throttled its tasks for at most {:.0} % of the time, and they waited \
+             for {:.0} %",
             cpus(it),
             match it.periods {
                 0 => format!("{} periods", it.throttled_periods),
                 all => format!("{} of {all} periods", it.throttled_periods),
             },
+            100.0 * judge.share(most_seconds(judge, it)),
             100.0 * held(it)
         ),
     };
@@ -322,7 +324,7 @@ fn why<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading], pressure: f64) -> Wh
     }
     if busy >= BUSY {
         Why::Busy
-    } else if reading.cpu_on_version_1 {
+    } else if reading.cpu_on_version_1 && idle > SURELY_IDLE {
         // A quota may be it as well.
         Why::Unknown(Some(idle))
     } else {
