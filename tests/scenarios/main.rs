@@ -59,7 +59,6 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("psi_stall::an_idle_node_is_healthy", psi_stall::an_idle_node_is_healthy),
     Scenario::new("psi_stall::a_memory_limit_is_named_with_who_waits_for_it", psi_stall::a_memory_limit_is_named_with_who_waits_for_it).limit(240),
     Scenario::new("psi_stall::a_quota_is_told_from_a_busy_cpu", psi_stall::a_quota_is_told_from_a_busy_cpu).limit(240),
-    Scenario::new("psi_stall::a_quota_of_version_1_is_named", psi_stall::a_quota_of_version_1_is_named).limit(240).kernels(&["5.10", "6.1", "6.12"]),
     Scenario::new("psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit", psi_stall::a_neighbour_that_takes_the_cpu_is_the_culprit).limit(240),
     Scenario::new("psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it", psi_stall::a_limit_on_a_disk_is_named_with_who_waits_for_it).limit(240),
     Scenario::new("psi_stall::a_dirtier_of_a_slow_disk_is_named_with_who_waits", psi_stall::a_dirtier_of_a_slow_disk_is_named_with_who_waits).limit(240),
@@ -124,6 +123,8 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("who::pods_are_named_by_a_real_containerd", who::pods_are_named_by_a_real_containerd).limit(300).shape(Shape::Pods).kernels(&["6.1"]),
     // SCTP cannot be unloaded any more, which takes the cleaning of every scenario behind it a while.
     Scenario::new("ipvs_conn_reuse::other_protocols_are_not_counted", ipvs_conn_reuse::other_protocols_are_not_counted).limit(180).kernels(OLDEST_AND_NEWEST),
+    // The last: it takes the CPU controller from the tree of version 2.
+    Scenario::new("psi_stall::a_quota_of_version_1_is_named", psi_stall::a_quota_of_version_1_is_named).limit(240).kernels(&["5.10", "6.1", "6.12"]),
 ];
 
 /// The first of them kills its kernel, so the others prove that the next ones still run.

@@ -227,7 +227,7 @@ fn livelock(memory: &MemoryReading) -> Option<String> {
     /// Of the pages looked at, the part that is found where reclaim gets on.
     const FOUND: f64 = 0.1;
     let (window, high) = (memory.window?, memory.high?);
-    let over = memory.current >= high && window.high_events > 0;
+    let over = memory.current >= high && window.high_events > 0 && window.scanned > 0;
     let found = window.reclaimed as f64;
     (over && found <= FOUND * window.scanned as f64).then(|| {
         format!(

@@ -244,6 +244,12 @@ fn a_livelock_above_memory_high_asks_for_more_than_is_used() {
         .expect("it has some");
     memory.window.as_mut().expect("it has one").reclaimed = 90_000;
     assert!(!only(&reading).summary.contains("reclaim found"));
+    // Nor is one that has not begun.
+    let memory = at(&mut reading, "/pods/works").memory.as_mut();
+    let window = memory.and_then(|memory| memory.window.as_mut());
+    let window = window.expect("it has one");
+    (window.scanned, window.reclaimed) = (0, 0);
+    assert!(!only(&reading).summary.contains("reclaim found"));
 }
 
 /// rook#3132, linstor-server#189.
