@@ -479,6 +479,11 @@ fn parse_disks(text: &str) -> Disks {
     text.lines().filter_map(disk).collect()
 }
 
+/// Whether the node has no disk at all: `/sys/block` can be read, and is empty.
+pub fn is_diskless() -> bool {
+    fs::read_dir("/sys/block").is_ok_and(|mut disks| disks.next().is_none())
+}
+
 /// The disks that a disk lies on, as those of a logical volume or a RAID
 /// (`/sys/block/<disk>/slaves`); empty where there are none, or where they cannot be seen.
 pub fn below(disk: &str) -> Vec<String> {

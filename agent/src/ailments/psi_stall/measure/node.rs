@@ -43,7 +43,7 @@ pub(super) struct Node {
     cpu: Result<CpuTimes, String>,
     softirqs: Option<Softirqs>,
     events: MemoryEvents,
-    /// `None` where no disk is shown: lxcfs has an empty file.
+    /// `None` where none is shown although there are some: lxcfs has an empty file.
     disks: Option<Disks>,
     /// Those of the disks that have done something since the last look.
     active: BTreeSet<String>,
@@ -60,7 +60,9 @@ impl Node {
             cpu: machine::cpu_times().map_err(|error| error.to_string()),
             softirqs: machine::softirqs().ok(),
             events: machine::memory_events()?,
-            disks: machine::disks().ok().filter(|disks| !disks.is_empty()),
+            disks: machine::disks()
+                .ok()
+                .filter(|disks| !disks.is_empty() || machine::is_diskless()),
             active: BTreeSet::new(),
         })
     }
