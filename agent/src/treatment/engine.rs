@@ -658,8 +658,9 @@ impl Engine {
             warn!(id = self.runs[index].id, "not extended: {error:#}");
             return;
         }
-        for change in self.runs[index].changes[before..].to_vec() {
-            match self.put(&change, change.to) {
+        let new = self.runs[index].changes[before..].to_vec();
+        for change in &new {
+            match self.put(change, change.to) {
                 Ok(()) => info!(id = self.runs[index].id, "extended: {change}"),
                 Err(error) => warn!(id = self.runs[index].id, "not extended: {error}"),
             }

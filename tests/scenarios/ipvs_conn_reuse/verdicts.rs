@@ -11,7 +11,10 @@ use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
-use super::{AILMENT, AT_ONCE, Outcomes, SECOND_SYN, attached, connected, is_unfixed, observed};
+use super::{
+    AILMENT, AT_ONCE, Outcomes, SECOND_SYN, attached, connected, finds_nothing, is_unfixed,
+    observed,
+};
 use crate::agent::{Agent, SOON, check, verb};
 
 const CLOSE_TIMEOUT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close";
@@ -63,7 +66,10 @@ pub(crate) fn clean_closes_are_healthy(guest: &Guest) -> Result<Verdict> {
     if is_fixed {
         agent.finds(&[], SOON)?;
         let status = check(guest, &[AILMENT])?.status;
-        ensure!(status.code() == Some(0), "check ends with {status}");
+        ensure!(
+            finds_nothing(guest, status.code()),
+            "check ends with {status}"
+        );
     }
     Ok(Verdict::Passed)
 }
@@ -181,7 +187,7 @@ pub(crate) fn a_black_hole_is_closed_by_its_remedy(guest: &Guest) -> Result<Verd
     let verdict = cured_by_letting_go(guest, &site, &agent, &finding, remove)?;
     let status = check(guest, &[AILMENT])?.status;
     ensure!(
-        status.code() == Some(0),
+        finds_nothing(guest, status.code()),
         "check, which came later, ends with {status}"
     );
     Ok(verdict)

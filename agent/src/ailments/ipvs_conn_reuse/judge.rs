@@ -55,14 +55,21 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 pub(super) fn unknown(reading: &Reading) -> Vec<String> {
     let mut namespaces = reading.namespaces.iter();
     let has_services = namespaces.any(|it| it.scan.services > 0);
-    (has_services && reading.probed.is_none())
-        .then(|| {
-            "cannot tell whether IPVS drops SYNs on reused client ports: no probe counts them, and \
-             the kernel does not"
-                .to_owned()
+    let syns = (has_services && reading.probed.is_none()).then(|| {
+        "cannot tell whether IPVS drops SYNs on reused client ports: no probe counts them, and the \
+         kernel does not"
+            .to_owned()
+    });
+    let flows = reading.namespaces.iter().filter_map(|namespace| {
+        let why = reading.udp.unread.get(&namespace.netns)?;
+        let flows = namespace.scan.drained_udp_flows;
+        (flows > 0).then(|| {
+            format!(
+                "cannot tell whether the {flows} UDP flows on drained destinations are in use: {why}"
+            )
         })
-        .into_iter()
-        .collect()
+    });
+    syns.into_iter().chain(flows).collect()
 }
 
 /// SYNs were dropped, and the next ones will be as well.
@@ -142,7 +149,7 @@ fn exposed(reading: &Reading) -> Option<Finding> {
         .iter()
         .filter(|namespace| is_exposed(namespace))
         .collect();
-    let drained = namespaces.iter().map(|namespace| namespace.scan.drained);
+    let drained = namespaces.iter().map(|it| drained_of_syns(it));
     let drained: u64 = drained.sum();
     (drained > 0).then(|| Finding {
         kind: DRAINED_EXPOSED.to_owned(),
@@ -158,7 +165,7 @@ fn exposed(reading: &Reading) -> Option<Finding> {
                     "destinations with weight 0 in network namespace {}",
                     namespace.netns
                 ),
-                value: namespace.scan.drained as f64,
+                value: drained_of_syns(namespace) as f64,
                 limit: Some(0.0),
             })
             .collect(),
@@ -169,8 +176,14 @@ fn exposed(reading: &Reading) -> Option<Finding> {
     })
 }
 
+/// Drained destinations that a SYN can go to; UDP has none.
+fn drained_of_syns(namespace: &NamespaceReading) -> u64 {
+    let scan = &namespace.scan;
+    scan.drained.saturating_sub(scan.drained_udp)
+}
+
 fn is_exposed(namespace: &NamespaceReading) -> bool {
-    namespace.settings.expire_nodest_conn == Some(0) && namespace.scan.drained > 0
+    namespace.settings.expire_nodest_conn == Some(0) && drained_of_syns(namespace) > 0
 }
 
 fn seen(outcome: Outcome, syns: u64) -> Evidence {

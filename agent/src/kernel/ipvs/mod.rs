@@ -42,6 +42,9 @@ pub struct Scan {
     pub destinations: u64,
     /// Destinations of weight 0, which get no new connection.
     pub drained: u64,
+    /// Those of them that are of UDP services.
+    #[serde(default)]
+    pub drained_udp: u64,
     /// UDP flows that stand at those of them that are of UDP services.
     #[serde(default)]
     pub drained_udp_flows: u64,
@@ -158,6 +161,7 @@ fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Scan> {
                     let more = hash_of(service, destination);
                     scan.udp_fingerprint = scan.udp_fingerprint.wrapping_add(more);
                     if is_drained {
+                        scan.drained_udp += 1;
                         scan.drained_udp_flows += connections_at(destination);
                     }
                 }
@@ -227,11 +231,11 @@ FWM  00000007 rr
     fn udp_flows_at_drained_destinations_are_counted_and_others_are_not() {
         let flows = |list: &str| {
             let scan = count(list.as_bytes(), soon()).expect("a slice cannot fail to read");
-            scan.drained_udp_flows
+            (scan.drained_udp, scan.drained_udp_flows)
         };
-        assert_eq!(flows(LIST), 0);
+        assert_eq!(flows(LIST), (0, 0));
         let drained = LIST.replace("Route   100    0          0", "Masq    0      0          7");
-        assert_eq!(flows(&drained), 7);
+        assert_eq!(flows(&drained), (1, 7));
     }
 
     #[test]
