@@ -23,7 +23,7 @@ struct Page {
     call: &'static [&'static str],
 }
 
-const PAGES: [Page; 3] = [
+const PAGES: [Page; 4] = [
     Page {
         file: "docs/metrics.md",
         head: "\
@@ -53,6 +53,19 @@ help while it is watched, and is put back; `nodemedic treatments` prints the lis
 How to use them stands in [operations.md](operations.md).
 ",
         call: &["treatments", "--markdown"],
+    },
+    Page {
+        file: "docs/verdicts.md",
+        head: "\
+# Verdicts
+
+Every finding: how severe it is, the numbers that lead to it, and what can be mistaken for it.
+`nodemedic findings` prints the list for the agent at hand. The pages of the ailments have the remedies.
+
+An ailment is `healthy` only if what would have shown a finding was measured. Where it was not, and nothing
+was found, the verdict is `unknown`, and a note says what is missing.
+",
+        call: &["findings", "--markdown"],
     },
 ];
 

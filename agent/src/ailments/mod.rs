@@ -16,7 +16,7 @@ pub mod udp_conntrack;
 
 use crate::{
     collector::{self, Collector},
-    model::Treatment,
+    model::{About, FindingKind, Treatment},
 };
 
 /// All ailments there are, in the order of reports.
@@ -32,6 +32,16 @@ pub fn all() -> Vec<Box<dyn Collector>> {
 /// All treatments there are, each with its ailment, in the order of reports.
 pub fn treatments() -> Vec<(&'static str, &'static Treatment)> {
     collector::registry(all().iter().map(AsRef::as_ref)).treatments
+}
+
+/// All kinds of finding there are, each with its ailment, in the order of reports.
+pub fn findings() -> Vec<(&'static str, &'static FindingKind)> {
+    let about = all().into_iter().map(|collector| collector.about());
+    let of = |about: About| {
+        let findings = about.findings.iter();
+        findings.map(move |finding| (about.name, finding))
+    };
+    about.flat_map(of).collect()
 }
 
 #[cfg(test)]

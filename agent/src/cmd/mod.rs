@@ -6,6 +6,7 @@ mod config;
 mod daemon;
 mod dispatch;
 pub mod exit;
+mod findings;
 mod flags;
 mod metrics;
 mod pause;
@@ -80,6 +81,8 @@ enum Verb {
     Sweep(sweep::Sweep),
     /// Receive Alertmanager's webhook and route each alert to its node's agent.
     Dispatch(dispatch::Dispatch),
+    /// List all findings: the numbers that lead to each, and what can be mistaken for it.
+    Findings(findings::Findings),
     /// List all treatments.
     Treatments(treatments::Treatments),
     /// Show which probes attach on this kernel, by which hook, and what is missing.
@@ -121,6 +124,7 @@ impl Arguments {
             Verb::Advise(advise) => advise.run(),
             Verb::Sweep(sweep) => sweep.run(),
             Verb::Dispatch(dispatch) => dispatch.run(),
+            Verb::Findings(findings) => findings.run(),
             Verb::Treatments(treatments) => treatments.run(),
             Verb::Probes(probes) => probes.run(),
             Verb::Metrics(metrics) => metrics.run(),

@@ -8,8 +8,8 @@ use crate::{
     kernel::KernelFacts,
     keys::Keyed,
     model::{
-        Finding, MetricDef, Missing, Needs, ProbeReport, ProgramStats, Proposal, Sample, Switch,
-        Treatment,
+        Finding, FindingKind, MetricDef, Missing, Needs, ProbeReport, ProgramStats, Proposal,
+        Sample, Switch, Treatment,
     },
     node::Directory,
     wakeup::WakeUp,
@@ -32,7 +32,7 @@ pub trait Ailment: Send + Sync + 'static {
     /// Its metrics, the only definition.
     const METRICS: &'static [MetricDef];
     /// The kinds of its findings.
-    const FINDINGS: &'static [&'static str];
+    const FINDINGS: &'static [FindingKind];
     /// What can be done against it, safest first.
     const TREATMENTS: &'static [&'static Treatment];
 

@@ -19,8 +19,8 @@ use crate::{
     kernel::{Fact, KernelFacts, cgroup::Hierarchies},
     keys::{count, settings},
     model::{
-        AilmentReport, Evidence, Finding, MetricDef, MetricKind, MetricValue, Missing, Needs,
-        Party, ProbeReport, ProgramStats, Proposal, Sample, Severity, Treatment,
+        AilmentReport, Evidence, Finding, FindingKind, MetricDef, MetricKind, MetricValue, Missing,
+        Needs, Party, ProbeReport, ProgramStats, Proposal, Sample, Severity, Treatment,
     },
     node::Directory,
     wakeup::WakeUp,
@@ -297,7 +297,12 @@ impl Ailment for Fake {
     };
     const MODULE: Option<&'static str> = Some("fake");
     const METRICS: &'static [MetricDef] = &[EVENTS, MEMORY, PAUSE];
-    const FINDINGS: &'static [&'static str] = &["rate_high"];
+    const FINDINGS: &'static [FindingKind] = &[FindingKind {
+        kind: "rate_high",
+        severity: "critical",
+        numbers: "the rate",
+        not: "another rate",
+    }];
     const TREATMENTS: &'static [&'static Treatment] = &[];
 
     type Settings = Settings;

@@ -1,8 +1,8 @@
 //! What the agent says of its own work.
 
 use crate::model::{
-    About, AilmentReport, Coverage, Errors, MetricDef, NodeReport, ProbeReport, Sample, Verdict,
-    metrics,
+    About, AilmentReport, Coverage, Errors, FindingKind, MetricDef, NodeReport, ProbeReport,
+    Sample, Verdict, metrics,
 };
 
 metrics! {
@@ -68,7 +68,7 @@ struct Observer<'a> {
 }
 
 impl Observer<'_> {
-    fn all(&mut self, kinds: &[&'static str]) {
+    fn all(&mut self, kinds: &[FindingKind]) {
         let ailment = self.ailment;
         let measured = !ailment.reading.is_null();
         self.put(&UP, [], f64::from(u8::from(measured)));
@@ -111,15 +111,15 @@ impl Observer<'_> {
         }
     }
 
-    fn findings(&mut self, kinds: &[&'static str]) {
+    fn findings(&mut self, kinds: &[FindingKind]) {
         for kind in kinds {
             let found = self
                 .ailment
                 .findings
                 .iter()
-                .filter(|finding| finding.kind == *kind);
+                .filter(|finding| finding.kind == kind.kind);
             let count = found.count() as f64;
-            self.put(&FINDINGS, [kind], count);
+            self.put(&FINDINGS, [kind.kind], count);
         }
     }
 

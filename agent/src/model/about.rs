@@ -1,6 +1,6 @@
 //! What an ailment is, before it is observed.
 
-use super::{AilmentReport, Coverage, MetricDef, Needs, Treatment};
+use super::{AilmentReport, Coverage, FindingKind, MetricDef, Needs, Treatment};
 use crate::keys::Key;
 
 /// What is known of an ailment before it is observed.
@@ -15,7 +15,7 @@ pub struct About {
     /// [`Ailment::METRICS`]
     pub metrics: &'static [MetricDef],
     /// [`Ailment::FINDINGS`]
-    pub findings: &'static [&'static str],
+    pub findings: &'static [FindingKind],
     /// The keys of `Ailment::Settings`.
     pub keys: &'static [Key],
     /// [`Ailment::TREATMENTS`]

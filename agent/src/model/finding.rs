@@ -40,6 +40,19 @@ pub struct Finding {
     pub follows_load: bool,
 }
 
+/// A kind of finding, as the documentation has it.
+#[derive(Debug)]
+pub struct FindingKind {
+    /// [`Finding::kind`]
+    pub kind: &'static str,
+    /// Whether it is a warning, critical, or when which.
+    pub severity: &'static str,
+    /// The numbers that lead to it, with their limits and where they come from.
+    pub numbers: &'static str,
+    /// What looks like it and is something else, and how the two are told apart.
+    pub not: &'static str,
+}
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

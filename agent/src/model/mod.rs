@@ -16,7 +16,7 @@ mod treatment;
 
 pub use about::About;
 pub use counts::TreatmentCounts;
-pub use finding::{Evidence, Finding, Party, Severity, Verdict};
+pub use finding::{Evidence, Finding, FindingKind, Party, Severity, Verdict};
 pub use health::HealthSnapshot;
 pub(crate) use metric::metrics;
 pub use metric::{MetricDef, MetricKind, MetricValue, Sample, Section};

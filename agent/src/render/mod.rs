@@ -1,5 +1,6 @@
 //! Renderings of the report and of what the agent knows of itself.
 
+mod findings;
 mod html;
 mod metrics;
 mod names;
@@ -10,6 +11,7 @@ mod terminal;
 mod treatments;
 mod wrap;
 
+pub use findings::{findings_as_markdown, findings_as_text};
 pub use html::status_page;
 pub use metrics::{metrics_as_markdown, metrics_as_text};
 pub use names::names_as_text;

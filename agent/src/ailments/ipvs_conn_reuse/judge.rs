@@ -12,15 +12,6 @@ use super::{
 
 use crate::model::{Evidence, Finding, Party, Severity};
 
-/// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[
-    BLACKHOLED,
-    UDP_BLACKHOLED,
-    MISDIRECTED,
-    UDP_DRAINED,
-    DELAYED,
-    DRAINED_EXPOSED,
-];
 pub(super) const BLACKHOLED: &str = "blackholed";
 pub(super) const UDP_BLACKHOLED: &str = "udp_blackholed";
 pub(super) const UDP_DRAINED: &str = "udp_drained";
@@ -60,14 +51,14 @@ pub(super) fn unknown(reading: &Reading) -> Vec<String> {
          kernel does not"
             .to_owned()
     });
-    let flows = reading.namespaces.iter().filter_map(|namespace| {
-        let why = reading.udp.unread.get(&namespace.netns)?;
-        let flows = namespace.scan.drained_udp_flows;
-        (flows > 0).then(|| {
-            format!(
-                "cannot tell whether the {flows} UDP flows on drained destinations are in use: {why}"
-            )
-        })
+    let [(_, drained), _] = reading.udp_flows();
+    let why = reading.udp.unread.values().next();
+    let why = why.map_or("each was seen once", String::as_str);
+    let flows = (drained.unknown > 0).then(|| {
+        format!(
+            "cannot tell whether {} UDP flows on drained destinations are in use: {why}",
+            drained.unknown
+        )
     });
     syns.into_iter().chain(flows).collect()
 }

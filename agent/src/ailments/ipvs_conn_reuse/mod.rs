@@ -4,6 +4,7 @@
 
 mod advice;
 pub mod dead;
+mod findings;
 mod judge;
 mod layout;
 mod measure;
@@ -24,7 +25,8 @@ use crate::{
     collector::{Ailment, Support},
     kernel::KernelFacts,
     model::{
-        Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Switch, Treatment,
+        Finding, FindingKind, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample,
+        Switch, Treatment,
     },
     node::Directory,
     wakeup::WakeUp,
@@ -41,7 +43,7 @@ impl Ailment for IpvsConnReuse {
     const NEEDS: Needs = support::NEEDS;
     const MODULE: Option<&'static str> = Some(support::MODULE);
     const METRICS: &'static [MetricDef] = metrics::ALL;
-    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const FINDINGS: &'static [FindingKind] = findings::FINDINGS;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;

@@ -11,8 +11,6 @@ use crate::{
     model::{Evidence, Finding, Party, Severity},
 };
 
-/// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[ESTIMATOR_STALL, AT_RISK, ESTIMATOR_CPU];
 pub(super) const ESTIMATOR_STALL: &str = "estimator_stall";
 pub(super) const AT_RISK: &str = "at_risk";
 pub(super) const ESTIMATOR_CPU: &str = "estimator_cpu";

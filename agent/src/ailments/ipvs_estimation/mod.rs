@@ -2,6 +2,7 @@
 //! possible CPU; where it is a softirq, packets and tasks of its CPU wait for its end.
 
 mod advice;
+mod findings;
 mod judge;
 mod measure;
 mod metrics;
@@ -20,7 +21,10 @@ use support::Plan;
 use crate::{
     collector::{Ailment, Support},
     kernel::KernelFacts,
-    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
+    model::{
+        Finding, FindingKind, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample,
+        Treatment,
+    },
     wakeup::WakeUp,
 };
 
@@ -34,7 +38,7 @@ impl Ailment for IpvsEstimation {
     const NEEDS: Needs = support::NEEDS;
     const MODULE: Option<&'static str> = Some(support::MODULE);
     const METRICS: &'static [MetricDef] = metrics::ALL;
-    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const FINDINGS: &'static [FindingKind] = findings::FINDINGS;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;

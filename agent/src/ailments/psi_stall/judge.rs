@@ -15,15 +15,6 @@ use crate::{
     node::Owner,
 };
 
-/// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[
-    MEMORY_RECLAIM,
-    MEMORY_LIMIT,
-    IO_STALL,
-    CPU_THROTTLED,
-    CPU_CONTENTION,
-    IRQ_PRESSURE,
-];
 /// Whoever begins to run or to write on a busy node brings them about.
 pub(super) const MEMORY_RECLAIM: &str = "memory_reclaim";
 pub(super) const MEMORY_LIMIT: &str = "memory_limit";

@@ -2,6 +2,7 @@
 
 mod advice;
 mod causes;
+mod findings;
 mod judge;
 mod measure;
 mod metrics;
@@ -19,7 +20,10 @@ use support::Plan;
 use crate::{
     collector::{Ailment, Support},
     kernel::KernelFacts,
-    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
+    model::{
+        Finding, FindingKind, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample,
+        Treatment,
+    },
     node::Directory,
     wakeup::WakeUp,
 };
@@ -34,7 +38,7 @@ impl Ailment for PsiStall {
     const NEEDS: Needs = support::NEEDS;
     const MODULE: Option<&'static str> = None;
     const METRICS: &'static [MetricDef] = metrics::ALL;
-    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const FINDINGS: &'static [FindingKind] = findings::FINDINGS;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;

@@ -12,8 +12,6 @@ use super::{
 
 use crate::model::{Evidence, Finding, Party, Severity};
 
-/// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[TABLE_FULL, FEW_BUCKETS, CLASH, TABLE_FILLING, IDLE_ENTRIES];
 pub(super) const TABLE_FULL: &str = "table_full";
 pub(super) const FEW_BUCKETS: &str = "few_buckets";
 pub(super) const CLASH: &str = "clash";

@@ -2,6 +2,7 @@
 //! expire; when it is full, new flows are dropped and old ones pushed out.
 
 mod advice;
+mod findings;
 mod judge;
 mod measure;
 mod metrics;
@@ -20,7 +21,10 @@ use support::Plan;
 use crate::{
     collector::{Ailment, Support},
     kernel::KernelFacts,
-    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
+    model::{
+        Finding, FindingKind, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample,
+        Treatment,
+    },
     node::Directory,
     wakeup::WakeUp,
 };
@@ -35,7 +39,7 @@ impl Ailment for UdpConntrack {
     const NEEDS: Needs = support::NEEDS;
     const MODULE: Option<&'static str> = Some(support::MODULE);
     const METRICS: &'static [MetricDef] = metrics::ALL;
-    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const FINDINGS: &'static [FindingKind] = findings::FINDINGS;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;

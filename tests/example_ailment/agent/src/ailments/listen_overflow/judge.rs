@@ -1,10 +1,15 @@
 //! The verdict: a pure function of a reading and the limits.
 
 use super::{Reading, Settings, advice::advice};
-use crate::model::{Evidence, Finding, Party, Severity};
+use crate::model::{Evidence, Finding, FindingKind, Party, Severity};
 
 /// The kinds of finding, worst first.
-pub(super) const KINDS: &[&str] = &[BACKLOG_FULL];
+pub(super) const KINDS: &[FindingKind] = &[FindingKind {
+    kind: BACKLOG_FULL,
+    severity: "critical",
+    numbers: "listeners dropped min_drops connection requests in the window, or more",
+    not: "a slow server that accepts every connection",
+}];
 pub(super) const BACKLOG_FULL: &str = "backlog_full";
 
 /// Parties that a finding names.

@@ -19,7 +19,10 @@ use support::Plan;
 use crate::{
     collector::{Ailment, Support},
     kernel::KernelFacts,
-    model::{Finding, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample, Treatment},
+    model::{
+        Finding, FindingKind, MetricDef, Needs, ProbeReport, ProgramStats, Proposal, Sample,
+        Treatment,
+    },
     wakeup::WakeUp,
 };
 
@@ -33,7 +36,7 @@ impl Ailment for ListenOverflow {
     const NEEDS: Needs = support::NEEDS;
     const MODULE: Option<&'static str> = None;
     const METRICS: &'static [MetricDef] = metrics::ALL;
-    const FINDINGS: &'static [&'static str] = judge::KINDS;
+    const FINDINGS: &'static [FindingKind] = judge::KINDS;
     const TREATMENTS: &'static [&'static Treatment] = treat::TREATMENTS;
 
     type Settings = Settings;
