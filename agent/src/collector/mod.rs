@@ -6,6 +6,8 @@ mod ailment;
 pub mod fake;
 mod guard;
 mod host;
+#[cfg(test)]
+pub mod knowledge;
 mod observed;
 mod pause;
 

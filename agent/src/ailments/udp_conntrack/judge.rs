@@ -61,7 +61,7 @@ pub(super) fn notes(reading: &Reading) -> Vec<String> {
 }
 
 /// What keeps a reading without findings from showing a healthy table.
-pub(super) fn unknown(reading: &Reading) -> Vec<String> {
+pub(super) fn unknown(reading: &Reading, settings: &Settings) -> Vec<String> {
     let refused = reading.probed.as_ref().map(|probed| probed.refused.total);
     let drops = reading.window_drops.for_want_of_room();
     let probed = refused.and_then(|refused| refused.table_full);
@@ -69,12 +69,65 @@ pub(super) fn unknown(reading: &Reading) -> Vec<String> {
         "cannot tell whether the connection tracking table drops packets: \
          /proc/net/stat/nf_conntrack has no column drop, and the probe early_drops is not attached",
     );
+    let growth = reading.growth.is_none().then_some(
+        "cannot tell how fast the connection tracking table grows: this is its first look",
+    );
+    let buckets = reading.buckets.is_none().then_some(
+        "cannot tell how long hash chains are: net.netfilter.nf_conntrack_buckets is not visible",
+    );
     let limit = reading.limit.is_none().then_some(
         "cannot tell how full the connection tracking table is: \
          net.netfilter.nf_conntrack_max is not visible here; run the agent in the network \
          namespace of the node",
     );
-    drops.into_iter().chain(limit).map(str::to_owned).collect()
+    let evictions = reading.window_drops.early_drop.is_none().then_some(
+        "cannot tell whether the connection tracking table evicts entries: \
+         /proc/net/stat/nf_conntrack has no column early_drop",
+    );
+    let known = [drops, evictions, growth, buckets, limit];
+    let known = known.into_iter().flatten().map(str::to_owned);
+    known
+        .chain(not_inserted(reading))
+        .chain(idle_is_unknown(reading, settings))
+        .collect()
+}
+
+/// Entries that were not inserted count in one column; what tells why is in two others.
+fn not_inserted(reading: &Reading) -> Option<String> {
+    let drops = &reading.window_drops;
+    let probed = reading.probed.as_ref();
+    let probed = probed.is_some_and(|it| it.refused.total.clash_lost.is_some());
+    if probed || (drops.drop.is_some() && drops.chain_too_long.is_some()) {
+        return None;
+    }
+    let Some(failed) = drops.insert_failed else {
+        return Some(
+            "cannot tell whether packets lose a race for an entry: /proc/net/stat/nf_conntrack has \
+             no column insert_failed, and the probe creations is not attached"
+                .to_owned(),
+        );
+    };
+    let lost = drops.clash_lost().zip(drops.drop);
+    let lost = lost.map_or(0, |(lost, drop)| lost.min(drop));
+    let unexplained = failed.saturating_sub(lost + drops.chain_too_long.unwrap_or(0));
+    (unexplained > 0).then(|| {
+        format!(
+            "cannot tell why {unexplained} entries were not inserted into the connection tracking \
+             table: the kernel does not count races and long chains apart"
+        )
+    })
+}
+
+/// Only where idle entries would matter.
+fn idle_is_unknown(reading: &Reading, settings: &Settings) -> Option<String> {
+    let limit = reading.limit.filter(|limit| *limit > 0)?;
+    let used = reading.entries as f64 / limit as f64;
+    let matters = used > settings.idle_entries_usage_ratio && idle_entries(reading).is_none();
+    matters.then(|| {
+        "cannot tell how many entries of the connection tracking table are idle: no scan, and no \
+         probe on removals"
+            .to_owned()
+    })
 }
 
 /// Notes tell of what happens as often as this, a second.

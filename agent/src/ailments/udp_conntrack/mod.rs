@@ -76,8 +76,8 @@ impl Ailment for UdpConntrack {
         judge::notes(reading)
     }
 
-    fn unknown(reading: &Reading, _settings: &Settings) -> Vec<String> {
-        judge::unknown(reading)
+    fn unknown(reading: &Reading, settings: &Settings) -> Vec<String> {
+        judge::unknown(reading, settings)
     }
 
     fn proposals(reading: &Reading) -> Vec<Proposal> {

@@ -6,7 +6,7 @@ use crate::{
         UdpConntrack,
         measure::{Counts, Drops, ProbedReading, RefusedFlowReading, RefusedReading, Timeouts},
     },
-    collector::{Ailment as _, judged},
+    collector::{Ailment as _, judged, knowledge},
     kernel::conntrack::{Namespace, Snapshot, TableState},
     node::Neighbours,
 };
@@ -330,15 +330,27 @@ fn drops_of_another_namespace_are_found_by_the_probe() {
 /// The kernel has no such file without `CONFIG_NF_CONNTRACK_PROCFS`.
 #[test]
 fn without_counters_and_probe_a_table_without_findings_is_unknown() {
+    let none = Vec::<String>::new();
+    let settings = Settings::default();
     let mut reading = healthy();
-    reading.window_drops = Drops::default();
+    reading.window_drops = Drops {
+        early_drop: Some(0),
+        ..Drops::default()
+    };
     let probed = reading.probed.as_mut().expect("it has probes");
-    probed.refused.total.table_full = Some(0);
-    assert_eq!(unknown(&reading), Vec::<String>::new());
+    probed.refused.total = Refusals {
+        table_full: Some(0),
+        clash_lost: Some(0),
+        ..Refusals::default()
+    };
+    assert_eq!(unknown(&reading, &settings), none);
     reading.probed = None;
-    assert!(unknown(&reading)[0].starts_with("cannot tell"));
-    reading.window_drops.drop = Some(0);
-    assert_eq!(unknown(&reading), Vec::<String>::new());
+    assert!(unknown(&reading, &settings)[0].starts_with("cannot tell whether the connection"));
+    (
+        reading.window_drops.drop,
+        reading.window_drops.insert_failed,
+    ) = (Some(0), Some(0));
+    assert_eq!(unknown(&reading, &settings), none);
 }
 
 #[test]
@@ -450,4 +462,55 @@ fn without_a_scan_the_rate_of_idle_time_gives_the_idle_entries() {
     let probed = reading.probed.as_mut().expect("the healthy one has probes");
     probed.window.wasted_seconds = Some(15_000.0);
     assert_eq!(kinds(&reading), ["idle_entries"]);
+}
+
+/// One reading for each way in which a verdict comes about.
+fn wrong() -> Vec<(&'static str, Reading)> {
+    let with = |name: &'static str, change: &dyn Fn(&mut Reading)| {
+        let mut reading = healthy();
+        change(&mut reading);
+        (name, reading)
+    };
+    vec![
+        with("drops", &|it| it.window_drops.drop = Some(15)),
+        with("evictions", &|it| it.window_drops.early_drop = Some(50)),
+        with("a clash", &|it| {
+            it.window_drops.chain_too_long = Some(0);
+            (it.window_drops.drop, it.window_drops.insert_failed) = (Some(12), Some(12));
+        }),
+        with("chains that are too long", &|it| {
+            it.window_drops.insert_failed = Some(794);
+            it.window_drops.chain_too_long = Some(794);
+            (it.entries, it.limit, it.buckets) = (18_000, Some(1_000_000), Some(512));
+        }),
+        with("long chains", &|it| {
+            (it.entries, it.buckets) = (6_000, Some(512))
+        }),
+        with("growth", &|it| {
+            it.growth = Some(400.0);
+            at_rate(it, 400);
+        }),
+        with("a table in use", &|it| it.entries = 9_500),
+        with("idle entries", &|it| {
+            it.entries = 2_000;
+            it.snapshot.as_mut().expect("it has a scan").udp.replied = 1_900;
+        }),
+    ]
+}
+
+#[test]
+fn no_missing_fact_and_no_two_make_a_verdict_healthy() {
+    let wrong = wrong();
+    let tried = wrong.iter().map(|(name, reading)| {
+        knowledge::less_is_never_healthy::<UdpConntrack>(name, reading, &Settings::default())
+    });
+    let tried: usize = tried.sum();
+    assert!(tried > 300, "{tried}");
+}
+
+#[test]
+fn any_counters_are_judged_by_numbers() {
+    for (_, reading) in wrong() {
+        knowledge::any_numbers_are_judged::<UdpConntrack>(&reading, &Settings::default());
+    }
 }

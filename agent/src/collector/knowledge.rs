@@ -1,0 +1,168 @@
+//! What holds of every judge: no verdict gets better by knowing less, nobody is named without a
+//! number, and no counter that a kernel can show makes it panic. For tests.
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Number, Value};
+
+use super::{Ailment, judged};
+
+/// Takes each value that may be absent out of a reading with a finding, one at a time and in
+/// pairs. What is left must not be healthy. Returns how many readings were tried.
+pub(crate) fn less_is_never_healthy<A: Ailment>(
+    name: &str,
+    reading: &A::Reading,
+    settings: &A::Settings,
+) -> usize {
+    assert_eq!(state::<A>(reading, settings), State::Found, "{name}");
+    let whole = serde_json::to_value(reading).expect("it is data");
+    let places = optional::<A>(&whole);
+    let mut tried = 0;
+    for (i, first) in places.iter().enumerate() {
+        let less = without(whole.clone(), first);
+        for second in std::iter::once(first).chain(&places[i + 1..]) {
+            let Some(less) = reading_of::<A>(without(less.clone(), second)) else {
+                continue;
+            };
+            tried += 1;
+            let state = state::<A>(&less, settings);
+            assert_ne!(state, State::Healthy, "{name} without {first} and {second}");
+            is_told_by_numbers::<A>(&less, settings);
+        }
+    }
+    tried
+}
+
+/// Puts any numbers in the place of those of a reading.
+pub(crate) fn any_numbers_are_judged<A: Ailment>(reading: &A::Reading, settings: &A::Settings) {
+    let whole = serde_json::to_value(reading).expect("it is data");
+    let numbers = proptest::collection::vec(any::<u64>(), 64);
+    let mut runner = TestRunner::new(Config::with_cases(256));
+    let judged = runner.run(&numbers, |numbers| {
+        let mut numbers = numbers.into_iter().cycle();
+        let changed = with_numbers::<A>(whole.clone(), &mut numbers);
+        is_told_by_numbers::<A>(&changed, settings);
+        if state::<A>(&changed, settings) == State::Found {
+            let json = serde_json::to_value(&changed).expect("it is data");
+            for place in optional::<A>(&json) {
+                let less = reading_of::<A>(without(json.clone(), &place));
+                let state = less.map(|less| state::<A>(&less, settings));
+                prop_assert_ne!(state, Some(State::Healthy), "without {}", place);
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = judged {
+        panic!("{error}");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Healthy,
+    Unknown,
+    Found,
+}
+
+fn state<A: Ailment>(reading: &A::Reading, settings: &A::Settings) -> State {
+    let (_, found) = judged::<A>(reading, settings);
+    match (found.is_empty(), A::unknown(reading, settings).is_empty()) {
+        (false, _) => State::Found,
+        (true, false) => State::Unknown,
+        (true, true) => State::Healthy,
+    }
+}
+
+/// Nobody is named without a number, and no number is none.
+fn is_told_by_numbers<A: Ailment>(reading: &A::Reading, settings: &A::Settings) {
+    let (_, found) = judged::<A>(reading, settings);
+    for finding in &found {
+        for evidence in &finding.evidence {
+            assert!(evidence.value.is_finite(), "{finding:?}");
+        }
+        for party in &finding.culprits {
+            let digits = party.share.chars().any(|it| it.is_ascii_digit());
+            assert!(digits && !party.share.contains("NaN"), "{finding:?}");
+        }
+    }
+}
+
+/// Where values are that may be absent: those in whose place a reading may have `null`.
+fn optional<A: Ailment>(reading: &Value) -> Vec<String> {
+    let mut places = Vec::new();
+    visit(&mut reading.clone(), String::new(), &mut |place, value| {
+        if !value.is_null() && !place.is_empty() {
+            places.push(place.to_owned());
+        }
+    });
+    places.retain(|place| reading_of::<A>(without(reading.clone(), place)).is_some());
+    places
+}
+
+/// Visits each value, those inside of another after it, with its JSON pointer.
+fn visit(value: &mut Value, place: String, each: &mut impl FnMut(&str, &mut Value)) {
+    each(&place, value);
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let key = key.replace('~', "~0").replace('/', "~1");
+                visit(value, format!("{place}/{key}"), each);
+            }
+        }
+        Value::Array(all) => {
+            for (i, value) in all.iter_mut().enumerate() {
+                visit(value, format!("{place}/{i}"), each);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn without(mut reading: Value, place: &str) -> Value {
+    if let Some(value) = reading.pointer_mut(place) {
+        *value = Value::Null;
+    }
+    reading
+}
+
+fn reading_of<A: Ailment>(value: Value) -> Option<A::Reading> {
+    serde_json::from_value(value).ok()
+}
+
+/// Each number as one of these, as far as the reading takes it.
+fn with_numbers<A: Ailment>(
+    mut reading: Value,
+    numbers: &mut impl Iterator<Item = u64>,
+) -> A::Reading {
+    let mut places = Vec::new();
+    visit(&mut reading, String::new(), &mut |place, value| {
+        if value.is_number() {
+            places.push(place.to_owned());
+        }
+    });
+    for place in places {
+        let number = numbers.next().unwrap_or_default();
+        let old = reading.pointer(&place).cloned().unwrap_or_default();
+        let of_float = || Number::from_f64((number % 4_000_000) as f64 / 1e5);
+        let candidates = if old.is_f64() {
+            vec![of_float().map_or(Value::Null, Value::Number)]
+        } else {
+            // Bytes and nanoseconds, counters of usual size, and few.
+            let widths = [44, 32, 16, 8, 1];
+            let of = |width: u32| Value::from(number >> (64 - width));
+            let first = (number % 5) as usize;
+            widths[first..].iter().map(|width| of(*width)).collect()
+        };
+        for candidate in candidates.into_iter().chain([old]) {
+            if let Some(value) = reading.pointer_mut(&place) {
+                *value = candidate;
+            }
+            if reading_of::<A>(reading.clone()).is_some() {
+                break;
+            }
+        }
+    }
+    reading_of::<A>(reading).expect("each number was tried")
+}
