@@ -248,7 +248,7 @@ mod tests {
             dead::SweepReading,
             measure::{ClientReading, Counts, DroppedReading, UdpReading, VsSettings},
         },
-        collector,
+        collector::{self, knowledge},
         kernel::ipvs::Scan,
         node::Neighbours,
     };
@@ -459,5 +459,43 @@ mod tests {
         assert_eq!(kinds(&without(Some(0))), [DRAINED_EXPOSED]);
         assert_eq!(kinds(&without(Some(1))), [""; 0]);
         assert_eq!(kinds(&without(None)), [""; 0]);
+    }
+
+    /// One reading for each way in which a verdict on SYNs comes about.
+    fn wrong() -> Vec<(&'static str, Reading)> {
+        let of = |outcome| reading(&[(outcome, Reason::Close, 90)], KUBE_PROXY);
+        let keeps = VsSettings {
+            expire_nodest_conn: Some(0),
+            ..KUBE_PROXY
+        };
+        let without_probes = Reading {
+            probed: None,
+            ..reading(&[], keeps)
+        };
+        vec![
+            ("dropped silently", of(Outcome::DroppedSilently)),
+            ("a stale destination", of(Outcome::StaleDestination)),
+            ("dropped once", of(Outcome::Dropped)),
+            ("settings", without_probes),
+        ]
+    }
+
+    #[test]
+    fn no_missing_fact_and_no_two_make_a_verdict_healthy() {
+        for (name, reading) in wrong() {
+            let settings = Settings::default();
+            knowledge::less_is_never_healthy::<IpvsConnReuse>(name, &reading, &settings);
+        }
+    }
+
+    #[test]
+    fn any_counters_are_judged_by_numbers() {
+        for (_, reading) in wrong() {
+            knowledge::any_numbers_are_judged::<IpvsConnReuse>(
+                &reading,
+                &Settings::default(),
+                &["/probed"],
+            );
+        }
     }
 }

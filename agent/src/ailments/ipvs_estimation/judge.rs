@@ -256,7 +256,7 @@ mod tests {
                 measure::{Cost, ProbedReading, Switches, Threads},
             },
         },
-        collector::judged,
+        collector::{judged, knowledge},
         kernel::ipvs::Scan,
     };
 
@@ -535,5 +535,42 @@ mod tests {
             remedies.contains("nsenter -t 1 -n sysctl -w net.ipv4.vs.run_estimation=0"),
             "{remedies}"
         );
+    }
+
+    /// One reading for each way in which a verdict comes about.
+    fn wrong() -> Vec<(&'static str, Reading)> {
+        let without_probes = Reading {
+            probed: None,
+            ..large()
+        };
+        // Many estimators, as wherever passes are long: without probes they are predicted.
+        let mut stalls = large();
+        recent(&mut stalls).passes = vec![interval(0.05)];
+        recent(&mut stalls).rx_waits = vec![interval(0.04)];
+        vec![
+            ("a prediction", without_probes),
+            ("a prediction beside probes", large()),
+            ("a stall", stalls),
+            ("threads", with_threads(4.0)),
+        ]
+    }
+
+    #[test]
+    fn no_missing_fact_and_no_two_make_a_verdict_healthy() {
+        for (name, reading) in wrong() {
+            let settings = Settings::default();
+            knowledge::less_is_never_healthy::<IpvsEstimation>(name, &reading, &settings);
+        }
+    }
+
+    #[test]
+    fn any_counters_are_judged_by_numbers() {
+        for (_, reading) in wrong() {
+            knowledge::any_numbers_are_judged::<IpvsEstimation>(
+                &reading,
+                &Settings::default(),
+                &["/probed"],
+            );
+        }
     }
 }

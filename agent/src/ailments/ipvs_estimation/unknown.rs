@@ -8,17 +8,19 @@ use super::measure::Reading;
 pub(super) fn unknown(reading: &Reading) -> Vec<String> {
     let mut estimated = reading.namespaces.iter();
     let estimated = estimated.any(|it| it.estimators() > 0 && it.estimating != Some(false));
-    // Passes that are measured need no prediction.
-    if !estimated || reading.probed.is_some() {
+    if !estimated {
         return Vec::new();
     }
-    let incomplete = reading.namespaces.iter().any(|it| !it.scan.complete);
+    // Passes that are measured need no list.
+    let measured = reading.probed.as_ref();
+    let measured = measured.is_some_and(|probed| probed.window_passes > 0);
+    let incomplete = !measured && reading.namespaces.iter().any(|it| !it.scan.complete);
     let why = match reading.context {
         None => Some(
             "no function of the estimator is known in this kernel, so passes may run in a softirq \
              or in threads",
         ),
-        Some(Context::Workqueue) => {
+        Some(Context::Workqueue) if !measured => {
             Some("passes run on a kworker, and only probes show who waits for it")
         }
         Some(Context::Softirq) if reading.possible_cpus.is_none() => {
@@ -30,7 +32,7 @@ pub(super) fn unknown(reading: &Reading) -> Vec<String> {
         Some(Context::Kthread) if reading.threads.is_none() => {
             Some("the threads of the estimator were not found")
         }
-        Some(Context::Softirq | Context::Kthread) => None,
+        Some(Context::Softirq | Context::Kthread | Context::Workqueue) => None,
     };
     why.map(|why| {
         format!("cannot tell for how long a pass of the IPVS estimator holds a CPU: {why}")

@@ -511,6 +511,6 @@ fn no_missing_fact_and_no_two_make_a_verdict_healthy() {
 #[test]
 fn any_counters_are_judged_by_numbers() {
     for (_, reading) in wrong() {
-        knowledge::any_numbers_are_judged::<UdpConntrack>(&reading, &Settings::default());
+        knowledge::any_numbers_are_judged::<UdpConntrack>(&reading, &Settings::default(), &[]);
     }
 }
