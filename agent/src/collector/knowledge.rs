@@ -67,14 +67,16 @@ pub(crate) fn any_numbers_are_judged<A: Ailment>(
     }
 }
 
+/// What a reading is judged as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     Healthy,
     Unknown,
     Found,
 }
 
-fn state<A: Ailment>(reading: &A::Reading, settings: &A::Settings) -> State {
+/// Whether anything was found, or could have been.
+pub(crate) fn state<A: Ailment>(reading: &A::Reading, settings: &A::Settings) -> State {
     let (_, found) = judged::<A>(reading, settings);
     match (found.is_empty(), A::unknown(reading, settings).is_empty()) {
         (false, _) => State::Found,
@@ -84,7 +86,7 @@ fn state<A: Ailment>(reading: &A::Reading, settings: &A::Settings) -> State {
 }
 
 /// Nobody is named without a number, and no number is none.
-fn is_told_by_numbers<A: Ailment>(reading: &A::Reading, settings: &A::Settings) {
+pub(crate) fn is_told_by_numbers<A: Ailment>(reading: &A::Reading, settings: &A::Settings) {
     let (_, found) = judged::<A>(reading, settings);
     for finding in &found {
         for evidence in &finding.evidence {
@@ -98,7 +100,7 @@ fn is_told_by_numbers<A: Ailment>(reading: &A::Reading, settings: &A::Settings) 
 }
 
 /// Where values are that may be absent: those in whose place a reading may have `null`.
-fn optional<A: Ailment>(reading: &Value) -> Vec<String> {
+pub(crate) fn optional<A: Ailment>(reading: &Value) -> Vec<String> {
     let mut places = Vec::new();
     visit(&mut reading.clone(), String::new(), &mut |place, value| {
         if !value.is_null() && !place.is_empty() {
@@ -128,7 +130,8 @@ fn visit(value: &mut Value, place: String, each: &mut impl FnMut(&str, &mut Valu
     }
 }
 
-fn without(mut reading: Value, place: &str) -> Value {
+/// A reading without the value at a JSON pointer.
+pub(crate) fn without(mut reading: Value, place: &str) -> Value {
     if let Some(value) = reading.pointer_mut(place) {
         *value = Value::Null;
     }
