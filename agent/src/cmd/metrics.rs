@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::exit::Exit;
+use super::{exit::Exit, form::Form};
 use crate::{
     ailments, dispatch, metrics,
     model::{About, MetricDef, Section},
-    render::{metrics_as_markdown, metrics_as_text, print},
+    render::{metrics_as_markdown, metrics_as_text},
     webhook,
 };
 
@@ -18,12 +18,8 @@ pub(super) struct Metrics {
     /// List every metric that a scrape can return.
     #[arg(long, required = true)]
     list: bool,
-    /// Print JSON.
-    #[arg(long, conflicts_with = "markdown")]
-    json: bool,
-    /// Print Markdown tables.
-    #[arg(long)]
-    markdown: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 impl Metrics {
@@ -33,16 +29,12 @@ impl Metrics {
             .map(|collector| collector.about())
             .collect();
         let sections = sections(&ailments);
-        let text = if self.json {
-            let all: Vec<&MetricDef> = sections.iter().flat_map(|it| it.metrics).collect();
-            serde_json::to_string_pretty(&all)? + "\n"
-        } else if self.markdown {
-            metrics_as_markdown(&sections)
-        } else {
-            metrics_as_text(&sections)
-        };
-        print(&text)?;
-        Ok(Exit::Healthy)
+        let all: Vec<&MetricDef> = sections.iter().flat_map(|it| it.metrics).collect();
+        self.form.print(
+            &all,
+            || metrics_as_markdown(&sections),
+            || metrics_as_text(&sections),
+        )
     }
 }
 

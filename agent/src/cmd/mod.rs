@@ -8,6 +8,7 @@ mod dispatch;
 pub mod exit;
 mod findings;
 mod flags;
+mod form;
 mod metrics;
 mod pause;
 mod probes;

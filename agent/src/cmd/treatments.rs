@@ -3,21 +3,17 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::Exit;
+use super::{exit::Exit, form::Form};
 use crate::{
     ailments,
     model::Treatment,
-    render::{print, treatments_as_markdown, treatments_as_text},
+    render::{treatments_as_markdown, treatments_as_text},
 };
 
 #[derive(Debug, Args)]
 pub(super) struct Treatments {
-    /// Print JSON.
-    #[arg(long, conflicts_with = "markdown")]
-    json: bool,
-    /// Print the page of the documentation.
-    #[arg(long)]
-    markdown: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// A treatment as JSON.
@@ -36,16 +32,12 @@ struct Entry {
 impl Treatments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let treatments = ailments::treatments();
-        let text = if self.json {
-            let entries: Vec<_> = treatments.iter().map(entry).collect();
-            serde_json::to_string_pretty(&entries)? + "\n"
-        } else if self.markdown {
-            treatments_as_markdown(&treatments)
-        } else {
-            treatments_as_text(&treatments)
-        };
-        print(&text)?;
-        Ok(Exit::Healthy)
+        let entries: Vec<_> = treatments.iter().map(entry).collect();
+        self.form.print(
+            &entries,
+            || treatments_as_markdown(&treatments),
+            || treatments_as_text(&treatments),
+        )
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     cgroup::Hierarchies,
     config,
     facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, ProgramType, Symbol, VMLINUX},
+    machine::cpu_list,
     modules::{self, Stage},
     symbols::{self, SymbolScope},
     sysctl,
@@ -267,13 +268,8 @@ fn cpus(list: &str) -> Fact<u32> {
 }
 
 fn count_list(list: &str) -> Option<u32> {
-    list.split(',')
-        .map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-            last.checked_sub(first).map(|distance| distance + 1)
-        })
-        .sum()
+    let cpus = cpu_list(list).filter(|cpus| !cpus.is_empty())?;
+    u32::try_from(cpus.len()).ok()
 }
 
 /// The word in brackets of `none [integrity] confidentiality`.

@@ -1,11 +1,8 @@
 //! The addresses of this network namespace by which others know the node.
 
-use std::{
-    fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
-    ptr,
-};
+use std::{fs, io, net::IpAddr, path::Path};
+
+use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 /// Interfaces that have the addresses of services, the same ones on every node: of kube-proxy
 /// (pkg/proxy/ipvs, `defaultDummyDevice`), kube-router and NodeLocal DNSCache.
@@ -19,59 +16,25 @@ const OF_SERVICES: [&str; 3] = ["kube-ipvs0", "kube-dummy-if", "nodelocaldns"];
 ///
 /// Where the kernel does not list them.
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
-    let mut found = Vec::new();
-    each(|name, address| {
-        if is_global(address) && !OF_SERVICES.contains(&name) && !is_inner_bridge(name) {
-            found.push(address);
-        }
-    })?;
+    let is_of_node = |(name, address): &(String, IpAddr)| {
+        is_global(*address) && !OF_SERVICES.contains(&name.as_str()) && !is_inner_bridge(name)
+    };
+    let of_node = all()?.filter(is_of_node);
+    let mut found: Vec<_> = of_node.map(|(_, address)| address).collect();
     found.sort_unstable();
     found.dedup();
     Ok(found)
 }
 
-/// Calls with each address and the name of its interface.
-fn each(mut call: impl FnMut(&str, IpAddr)) -> io::Result<()> {
-    let mut list: *mut libc::ifaddrs = ptr::null_mut();
-    // SAFETY: it writes a pointer to where one is.
-    if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut next = list;
-    // SAFETY: each is null, or an entry of the list, which is freed below alone.
-    while let Some(entry) = unsafe { next.as_ref() } {
-        // SAFETY: the name of an entry is a string that ends with a zero.
-        let name = unsafe { std::ffi::CStr::from_ptr(entry.ifa_name) };
-        // SAFETY: `ifa_addr` is null, or an address of the family that it begins with.
-        if let Some(address) = unsafe { address(entry.ifa_addr) } {
-            call(&name.to_string_lossy(), address);
-        }
-        next = entry.ifa_next;
-    }
-    // SAFETY: the list is of getifaddrs, and nothing of it is kept.
-    unsafe { libc::freeifaddrs(list) };
-    Ok(())
+/// Each address with the name of its interface.
+fn all() -> io::Result<impl Iterator<Item = (String, IpAddr)>> {
+    let listed = getifaddrs()?;
+    Ok(listed.filter_map(|it| Some((it.interface_name, ip(&it.address?)?))))
 }
 
-/// # Safety
-///
-/// The pointer is null, or to an address of the family that it begins with.
-unsafe fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
-    // SAFETY: as the caller says.
-    let family = unsafe { at.as_ref()? }.sa_family;
-    match i32::from(family) {
-        libc::AF_INET => {
-            // SAFETY: an address of this family is one.
-            let address = unsafe { at.cast::<libc::sockaddr_in>().read_unaligned() };
-            Some(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: an address of this family is one.
-            let address = unsafe { at.cast::<libc::sockaddr_in6>().read_unaligned() };
-            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
-        }
-        _ => None,
-    }
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|it| it.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|it| it.ip().into()))
 }
 
 /// Whether others can mean this node by it.
@@ -165,8 +128,7 @@ mod tests {
 
     #[test]
     fn every_address_of_the_kernel_is_read() {
-        let mut found = Vec::new();
-        each(|name, address| found.push((name.to_owned(), address))).unwrap();
+        let found: Vec<_> = all().unwrap().collect();
         let loopback = ("lo".to_owned(), IpAddr::from([127, 0, 0, 1]));
         assert!(found.contains(&loopback), "{found:?}");
     }

@@ -41,7 +41,7 @@ pub struct Finding {
 }
 
 /// A kind of finding, as the documentation has it.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct FindingKind {
     /// [`Finding::kind`]
     pub kind: &'static str,

@@ -2,13 +2,12 @@
 //! of thousands.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Instant,
 };
 
-use super::LINES_A_LOOK;
+use super::{LINES_A_LOOK, read_list};
 
 /// A protocol that IPVS keeps connections of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,18 +81,8 @@ pub fn connections(
     until: Option<Instant>,
     each: impl FnMut(Connection) -> bool,
 ) -> io::Result<()> {
-    let path = format!("/proc/{process}/net/ip_vs_conn");
-    let listed = match File::open(&path) {
-        Ok(file) => list(
-            BufReader::with_capacity(1 << 16, file),
-            protocol,
-            until,
-            each,
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    };
-    listed.map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))
+    let parse = |lines| list(lines, protocol, until, each);
+    read_list(process, "ip_vs_conn", parse).map(Option::unwrap_or_default)
 }
 
 fn list(

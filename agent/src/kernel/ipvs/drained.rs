@@ -3,15 +3,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead},
     net::SocketAddr,
 };
 
 use super::{
     DESTINATION, HEADER_LINES,
     connections::{address, port},
-    is_drained,
+    is_drained, read_list,
 };
 
 /// The TCP services of one network namespace.
@@ -30,13 +29,7 @@ impl Services {
     ///
     /// Where the list cannot be read.
     pub fn read() -> io::Result<Self> {
-        let path = "/proc/thread-self/net/ip_vs";
-        let parsed = match File::open(path) {
-            Ok(file) => parse(BufReader::with_capacity(1 << 16, file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
-        };
-        parsed.map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))
+        Ok(read_list("thread-self", "ip_vs", parse)?.unwrap_or_default())
     }
 
     /// Whether this is one of them. Those by firewall mark are not known.

@@ -118,19 +118,26 @@ impl Scanner {
 ///
 /// Where the list cannot be read.
 pub fn scan_of(process: &str, until: Instant) -> io::Result<Option<Scan>> {
-    let path = format!("/proc/{process}/net/ip_vs");
-    let counted = match File::open(&path) {
-        Ok(file) => count(BufReader::with_capacity(1 << 14, file), until),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    read_list(process, "ip_vs", |lines| count(lines, until))
+}
+
+/// Reads a list of IPVS in the network namespace of a process. `None` where there is no IPVS.
+///
+/// # Errors
+///
+/// Where the list cannot be read; the error names it.
+fn read_list<T>(
+    process: &str,
+    list: &str,
+    parse: impl FnOnce(BufReader<File>) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    let path = format!("/proc/{process}/net/{list}");
+    let parsed = match File::open(&path) {
+        Ok(file) => parse(BufReader::with_capacity(1 << 16, file)).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
-    match counted {
-        Ok(scan) => Ok(Some(scan)),
-        Err(error) => Err(io::Error::new(
-            error.kind(),
-            format!("read {path}: {error}"),
-        )),
-    }
+    parsed.map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))
 }
 
 fn count(mut lines: impl BufRead, until: Instant) -> io::Result<Scan> {

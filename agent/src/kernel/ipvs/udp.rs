@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead},
     net::SocketAddr,
     time::Instant,
 };
@@ -12,7 +11,7 @@ use super::{
     DESTINATION, HEADER_LINES, LINES_A_LOOK,
     connections::{Protocol, in_time},
     drained::end,
-    is_drained,
+    is_drained, read_list,
 };
 
 /// What became of the destination of a flow.
@@ -47,13 +46,8 @@ impl UdpServices {
     ///
     /// Where the list cannot be read, or takes longer than `until`.
     pub fn read(process: &str, until: Instant) -> io::Result<Self> {
-        let path = format!("/proc/{process}/net/ip_vs");
-        let parsed = match File::open(&path) {
-            Ok(file) => parse(BufReader::with_capacity(1 << 16, file), until),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
-        };
-        parsed.map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))
+        let services = read_list(process, "ip_vs", |lines| parse(lines, until))?;
+        Ok(services.unwrap_or_default())
     }
 
     /// What became of the destination of a flow. A service or a destination with port 0 stands
