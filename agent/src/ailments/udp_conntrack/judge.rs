@@ -3,11 +3,12 @@
 mod clash;
 mod few_buckets;
 mod full;
+mod refused;
 
 use super::{
     Settings,
     advice::advice,
-    measure::{FlowReading, Reading, Refusals},
+    measure::{FlowReading, Reading},
 };
 
 use crate::model::{Evidence, Finding, Party, Severity};
@@ -146,15 +147,12 @@ fn counted(reason: &str, count: u64) -> Option<Evidence> {
     })
 }
 
-/// What the probes counted in all other network namespaces.
-fn refused_elsewhere(
-    reading: &Reading,
-    count: impl Fn(&Refusals) -> Option<u64>,
-) -> Vec<(u32, u64)> {
-    let probed = reading.probed.iter().flat_map(|it| &it.refused.netns);
-    let others = probed.filter(|(netns, _)| *netns != reading.netns);
-    let refused = others.filter_map(|(netns, refusals)| Some((*netns, count(refusals)?)));
-    refused.filter(|(_, count)| *count > 0).collect()
+/// Who needs an entry of a table.
+fn new_connections(reading: &Reading, netns: u32) -> String {
+    format!(
+        "new connections in network namespace {}",
+        reading.neighbours.netns(netns)
+    )
 }
 
 /// The table will be full soon, or nearly is.
@@ -191,10 +189,7 @@ fn filling(reading: &Reading, settings: &Settings) -> Option<Finding> {
         evidence,
         culprits: culprits(reading),
         victims: vec![Party {
-            who: format!(
-                "new connections in network namespace {}",
-                reading.neighbours.netns(table.netns)
-            ),
+            who: new_connections(reading, table.netns),
             share: "none yet".to_owned(),
         }],
         remedies: advice(reading),

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(super) use self::refused::Refusals;
 use self::{baseline::Baseline, probed::Probed, scan::Scanner};
 pub(super) use self::{
     flows::FlowReading,
-    refused::{Refusals, RefusedFlowReading, RefusedReading},
+    refused::{RefusedFlowReading, RefusedReading},
 };
 use super::{Settings, support::Plan};
 use crate::{

@@ -120,14 +120,19 @@ impl Refusals {
         }
     }
 
+    /// Those of one kind.
+    pub(in crate::ailments::udp_conntrack) fn get(self, kind: Refusal) -> Option<u64> {
+        match kind {
+            Refusal::TableFull => self.table_full,
+            Refusal::NotInserted => self.not_inserted,
+            Refusal::ClashLost => self.clash_lost,
+            Refusal::ClashResolved => self.clash_resolved,
+        }
+    }
+
     /// Each with the value of its label.
     pub(in crate::ailments::udp_conntrack) fn by_name(self) -> [(&'static str, Option<u64>); 4] {
-        [
-            (Refusal::TableFull.name(), self.table_full),
-            (Refusal::NotInserted.name(), self.not_inserted),
-            (Refusal::ClashLost.name(), self.clash_lost),
-            (Refusal::ClashResolved.name(), self.clash_resolved),
-        ]
+        Refusal::ALL.map(|kind| (kind.name(), self.get(kind)))
     }
 }
 
