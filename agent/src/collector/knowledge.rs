@@ -9,62 +9,69 @@ use serde_json::{Number, Value};
 
 use super::{Ailment, judged};
 
-/// Takes each value that may be absent out of a reading with a finding, one at a time and in
-/// pairs. What is left must not be healthy. Returns how many readings were tried.
-pub(crate) fn less_is_never_healthy<A: Ailment>(
-    name: &str,
-    reading: &A::Reading,
-    settings: &A::Settings,
-) -> usize {
-    assert_eq!(state::<A>(reading, settings), State::Found, "{name}");
-    let whole = serde_json::to_value(reading).expect("it is data");
-    let places = optional::<A>(&whole);
+/// Takes each value that may be absent out of readings with a finding, one at a time and in pairs.
+/// What is left must not be healthy. Returns how many readings were tried.
+pub(crate) fn less_is_never_healthy<A: Ailment>(wrong: &[(&str, A::Reading)]) -> usize {
+    let settings = A::Settings::default();
     let mut tried = 0;
-    for (i, first) in places.iter().enumerate() {
-        let less = without(whole.clone(), first);
-        for second in std::iter::once(first).chain(&places[i + 1..]) {
-            let Some(less) = reading_of::<A>(without(less.clone(), second)) else {
-                continue;
-            };
-            tried += 1;
-            let state = state::<A>(&less, settings);
-            assert_ne!(state, State::Healthy, "{name} without {first} and {second}");
-            is_told_by_numbers::<A>(&less, settings);
+    for (name, reading) in wrong {
+        assert_eq!(state::<A>(reading, &settings), State::Found, "{name}");
+        let whole = serde_json::to_value(reading).expect("it is data");
+        let places = optional::<A>(&whole);
+        for (i, first) in places.iter().enumerate() {
+            let less = without(whole.clone(), first);
+            for second in std::iter::once(first).chain(&places[i + 1..]) {
+                let Some(less) = reading_of::<A>(without(less.clone(), second)) else {
+                    continue;
+                };
+                tried += 1;
+                let state = state::<A>(&less, &settings);
+                assert_ne!(state, State::Healthy, "{name} without {first} and {second}");
+                is_told_by_numbers::<A>(&less, &settings);
+            }
         }
     }
     tried
 }
 
-/// Puts any numbers in the place of those of a reading. What is found must be told by numbers, and
+/// Puts any numbers in the place of those of readings. What is found must be told by numbers, and
 /// taking one more value away must not make it healthy, but for the places below `exempt`: there
 /// numbers that contradict each other would be judged by those that are left.
-pub(crate) fn any_numbers_are_judged<A: Ailment>(
-    reading: &A::Reading,
-    settings: &A::Settings,
-    exempt: &[&str],
-) {
-    let whole = serde_json::to_value(reading).expect("it is data");
-    let numbers = proptest::collection::vec(any::<u64>(), 64);
-    let mut runner = TestRunner::new(Config::with_cases(64));
-    let judged = runner.run(&numbers, |numbers| {
-        let mut numbers = numbers.into_iter().cycle();
-        let changed = with_numbers::<A>(whole.clone(), &mut numbers);
-        is_told_by_numbers::<A>(&changed, settings);
-        if state::<A>(&changed, settings) == State::Found {
-            let json = serde_json::to_value(&changed).expect("it is data");
-            let places = optional::<A>(&json).into_iter();
-            let is_exempt = |place: &String| exempt.iter().any(|it| place.starts_with(it));
-            for place in places.filter(|place| !is_exempt(place)) {
-                let less = reading_of::<A>(without(json.clone(), &place));
-                let state = less.map(|less| state::<A>(&less, settings));
-                prop_assert_ne!(state, Some(State::Healthy), "without {}", place);
-            }
+pub(crate) fn any_numbers_are_judged<A: Ailment>(wrong: &[(&str, A::Reading)], exempt: &[&str]) {
+    for (name, reading) in wrong {
+        let whole = serde_json::to_value(reading).expect("it is data");
+        let numbers = proptest::collection::vec(any::<u64>(), 64);
+        let mut runner = TestRunner::new(Config::with_cases(64));
+        let judged = runner.run(&numbers, |numbers| {
+            let changed = with_numbers::<A>(whole.clone(), numbers.into_iter().cycle());
+            is_judged_by_numbers::<A>(&changed, exempt)
+        });
+        if let Err(error) = judged {
+            panic!("{name}: {error}");
         }
-        Ok(())
-    });
-    if let Err(error) = judged {
-        panic!("{error}");
     }
+}
+
+fn is_judged_by_numbers<A: Ailment>(
+    reading: &A::Reading,
+    exempt: &[&str],
+) -> Result<(), TestCaseError> {
+    let settings = A::Settings::default();
+    is_told_by_numbers::<A>(reading, &settings);
+    if state::<A>(reading, &settings) != State::Found {
+        return Ok(());
+    }
+    let json = serde_json::to_value(reading).expect("it is data");
+    let is_exempt = |place: &String| exempt.iter().any(|it| place.starts_with(it));
+    for place in optional::<A>(&json)
+        .iter()
+        .filter(|place| !is_exempt(place))
+    {
+        let less = reading_of::<A>(without(json.clone(), place));
+        let state = less.map(|less| state::<A>(&less, &settings));
+        prop_assert_ne!(state, Some(State::Healthy), "without {}", place);
+    }
+    Ok(())
 }
 
 /// What a reading is judged as.
@@ -145,7 +152,7 @@ fn reading_of<A: Ailment>(value: Value) -> Option<A::Reading> {
 /// Each number as one of these, as far as the reading takes it.
 fn with_numbers<A: Ailment>(
     mut reading: Value,
-    numbers: &mut impl Iterator<Item = u64>,
+    mut numbers: impl Iterator<Item = u64>,
 ) -> A::Reading {
     let mut places = Vec::new();
     visit(&mut reading, String::new(), &mut |place, value| {

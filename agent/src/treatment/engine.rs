@@ -211,8 +211,14 @@ impl Engine {
     fn name_writers(&self, decision: &mut Result<AskOutcome, Refusal>) {
         match decision {
             Ok(AskOutcome::Would(run)) => run.writers = self.writers_of(&run.changes),
-            Err(Refusal::Foreign(write)) => write.writers = self.writer.likely_writers(write.key()),
-            Ok(AskOutcome::Begun(_)) | Err(_) => {}
+            Ok(AskOutcome::Begun(_)) => {}
+            Err(refusal) => self.name_writers_in(refusal),
+        }
+    }
+
+    fn name_writers_in(&self, refusal: &mut Refusal) {
+        if let Refusal::Foreign(write) = refusal {
+            write.writers = self.writer.likely_writers(write.key());
         }
     }
 
@@ -677,19 +683,9 @@ impl Engine {
             intent: Intent::AsConfigured,
             force: false,
         };
-        let mut decision = self.decide(&ask, report, now);
-        let saying = match &decision {
-            Ok(AskOutcome::Would(run)) => {
-                let Run {
-                    treatment, changes, ..
-                } = run;
-                let mode = self.policy.mode(treatment).name();
-                let changes = listed(changes);
-                (
-                    "dry-run",
-                    format!("{treatment} would change {changes}; it is {mode}"),
-                )
-            }
+        let decision = self.decide(&ask, report, now);
+        let outcome = match &decision {
+            Ok(AskOutcome::Would(_)) => "dry-run",
             // It goes on, and is told of as what it is.
             Err(Refusal::Busy(_) | Refusal::NotMeasured(_)) => return,
             Ok(AskOutcome::Begun(_))
@@ -697,14 +693,20 @@ impl Engine {
                 self.logged.retain(|(it, _)| *it != ailment);
                 return;
             }
-            Err(refusal) => (refusal.reason(), format!("not treated: {refusal}")),
+            Err(refusal) => refusal.reason(),
         };
-        if self.logged.insert((ailment, saying.0)) {
+        if self.logged.insert((ailment, outcome)) {
             self.count(&ask, &decision);
-            self.name_writers(&mut decision);
-            match &decision {
-                Err(refusal) => info!(ailment, "not treated: {refusal}"),
-                Ok(_) => info!(ailment, "{}", saying.1),
+            match decision {
+                Ok(AskOutcome::Would(run) | AskOutcome::Begun(run)) => {
+                    let mode = self.policy.mode(&run.treatment).name();
+                    let (treatment, changes) = (&run.treatment, listed(&run.changes));
+                    info!(ailment, "{treatment} would change {changes}; it is {mode}");
+                }
+                Err(mut refusal) => {
+                    self.name_writers_in(&mut refusal);
+                    info!(ailment, "not treated: {refusal}");
+                }
             }
         }
     }

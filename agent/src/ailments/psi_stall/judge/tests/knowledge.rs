@@ -106,11 +106,7 @@ fn is_told_by_numbers(reading: &Reading) {
 
 #[test]
 fn no_missing_fact_and_no_two_make_a_verdict_healthy() {
-    let wrong = wrong();
-    let tried = wrong.iter().map(|(name, reading)| {
-        knowledge::less_is_never_healthy::<PsiStall>(name, reading, &Settings::default())
-    });
-    let tried: usize = tried.sum();
+    let tried = knowledge::less_is_never_healthy::<PsiStall>(&wrong());
     assert!(tried > 300, "{tried}");
 }
 
