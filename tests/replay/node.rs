@@ -32,6 +32,9 @@ const READING: Duration = Duration::from_millis(700);
 /// The first reading is over by then, where it reads none of the files that change.
 const STARTED: Duration = Duration::from_millis(2_500);
 
+/// Short beside [`READING`].
+const POLL: Duration = Duration::from_millis(20);
+
 /// Far more than a window and the agent's start on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -191,7 +194,8 @@ impl Node {
                 changed = true;
             }
             ensure!(begin.elapsed() < LIMIT, "it takes more than {LIMIT:?}");
-            thread::sleep(Duration::from_millis(20));
+            // It waits for two things at once: the agent's end and its first read of a file.
+            thread::sleep(POLL);
         }
     }
 }

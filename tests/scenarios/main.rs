@@ -102,6 +102,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_conn_reuse::without_hooks_the_baseline_stands_in", ipvs_conn_reuse::without_hooks_the_baseline_stands_in).limit(180).kernels(OLDEST_AND_NEWEST),
     Scenario::new("ipvs_conn_reuse::a_flow_on_a_drained_server_is_told", ipvs_conn_reuse::a_flow_on_a_drained_server_is_told).limit(400),
     Scenario::new("ipvs_conn_reuse::an_idle_flow_on_a_drained_server_is_healthy", ipvs_conn_reuse::an_idle_flow_on_a_drained_server_is_healthy).limit(240),
+    // Not on 7.3: there the kernel leaves out a run of a program now and then, and says so (`missed`).
     Scenario::new("ipvs_conn_reuse::a_flow_on_a_removed_server_is_told_and_ended", ipvs_conn_reuse::a_flow_on_a_removed_server_is_told_and_ended).limit(240).kernels(&["5.10", "6.1", "6.12"]),
     Scenario::new("ipvs_conn_reuse::a_flow_of_ipv6_on_a_removed_server_is_told_and_ended", ipvs_conn_reuse::a_flow_of_ipv6_on_a_removed_server_is_told_and_ended).limit(240).kernels(OLDEST_AND_NEWEST),
     Scenario::new("ipvs_conn_reuse::check_tells_of_a_flow_on_a_drained_local_server", ipvs_conn_reuse::check_tells_of_a_flow_on_a_drained_local_server).limit(240),

@@ -106,7 +106,7 @@ pub(crate) fn is_told_by_numbers<A: Ailment>(reading: &A::Reading, settings: &A:
     }
 }
 
-/// Where values are that may be absent: those in whose place a reading may have `null`.
+/// JSON pointers to the values that may be absent: the reading takes `null` there.
 pub(crate) fn optional<A: Ailment>(reading: &Value) -> Vec<String> {
     let mut places = Vec::new();
     visit(&mut reading.clone(), String::new(), &mut |place, value| {

@@ -55,7 +55,8 @@ pub struct KernelFacts {
     pub hz: Fact<u32>,
     /// The mode in force of `/sys/kernel/security/lockdown`.
     pub lockdown: Fact<String>,
-    /// Whether this process is in the first user namespace, whose root alone is root for BPF.
+    /// Whether this process is in the first user namespace. The kernel takes BPF programs from
+    /// that one only.
     #[serde(default = "never_asked")]
     pub first_user_namespace: Fact<bool>,
     /// Whether a seccomp filter may keep system calls from this process.

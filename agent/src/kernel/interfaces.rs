@@ -8,7 +8,7 @@ use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 /// (pkg/proxy/ipvs, `defaultDummyDevice`), kube-router and NodeLocal DNSCache.
 const OF_SERVICES: [&str; 3] = ["kube-ipvs0", "kube-dummy-if", "nodelocaldns"];
 
-/// The addresses that are of this node alone, sorted: no loopback, no link-local address, none
+/// The addresses that only this node has, sorted: no loopback, no link-local address, none
 /// of services, and none of a bridge that containers or VMs alone are on (docker0, virbr0), which
 /// has the same address on every node.
 ///

@@ -92,7 +92,7 @@ fn once_each(places: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
     let mut seen = HashSet::new();
     let mut is_new = |path: &PathBuf| match fs::metadata(path) {
         Ok(file) => seen.insert((file.dev(), file.ino())),
-        // Whatever is wrong, whoever asks there is told.
+        // Asking that socket will report this error.
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     };
     places.filter(|path| is_new(path)).collect()

@@ -28,7 +28,7 @@ pub struct Owner {
     /// The unit of the host's systemd that holds it, the nearest upwards: `ssh.service`. For a
     /// container that is the scope of the container itself.
     pub unit: Option<String>,
-    /// Whose it is within the container.
+    /// The owner within the container, where that runs pods or containers itself.
     pub inside: Option<Box<Self>>,
 }
 

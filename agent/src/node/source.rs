@@ -168,7 +168,7 @@ impl Source {
 async fn ask(runtime: &mut Cri, max: usize, within: Duration, alone: bool) -> Answer {
     let socket = runtime.socket().to_owned();
     let pods = match alone {
-        // Whoever asks us has this limit too.
+        // With one runtime the limit of the caller is enough.
         true => runtime.pods(max).await,
         false => match timeout(within, runtime.pods(max)).await {
             Ok(pods) => pods,

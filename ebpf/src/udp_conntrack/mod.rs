@@ -86,7 +86,7 @@ pub struct FlowCounts {
     pub wasted_jiffies: u64,
 }
 
-/// Whose new connections were refused, and how.
+/// A flow with refused connections, and the kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct RefusedFlow {

@@ -28,6 +28,10 @@ const SETTINGS: &str =
 /// As long as a turn of the probe of answers, the pause to the next, and some.
 const NEXT_TURN: Duration = Duration::from_secs(120);
 
+/// In the guest's own time: longer than `udp_drained_after`, so that a flow that is wrongly found
+/// would be found by then.
+const SILENT: Duration = Duration::from_secs(8);
+
 const KEEPS: Settings = Settings {
     expire_nodest_conn: 0,
     ..Settings::KUBE_PROXY
@@ -153,7 +157,7 @@ fn flows(agent: &Agent, destination: &str, in_use: &str) -> Result<f64> {
 /// server stopped answering too; the removal that is advised ends it.
 pub(crate) fn a_flow_on_a_drained_server_is_told(guest: &Guest) -> Result<Verdict> {
     let (mut flow, agent) = Flow::build(guest, Family::V4, Settings::KUBE_PROXY)?;
-    std::thread::sleep(Duration::from_secs(8));
+    std::thread::sleep(SILENT);
     agent.finds(&[], SOON)?;
     ensure!(!is_probed(guest)?, "healthy flows are probed");
     ensure!(

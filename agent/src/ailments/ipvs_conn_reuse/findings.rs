@@ -16,7 +16,7 @@ pub(super) const FINDINGS: &[FindingKind] = &[
         kind: UDP_BLACKHOLED,
         severity: "critical where datagrams were dropped, else a warning",
         numbers: "the probe kept counted datagrams of flows on removed servers; or such flows stand in /proc/net/ip_vs_conn and nobody counts",
-        not: "idle flows on removed servers, whose timers run out",
+        not: "idle flows on removed servers: they end with their timers",
     },
     FindingKind {
         kind: MISDIRECTED,

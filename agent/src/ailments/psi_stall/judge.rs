@@ -103,8 +103,8 @@ pub(super) fn unknown(reading: &Reading, settings: &Settings) -> Vec<String> {
             .to_owned()
     });
     let kswapd = memory::hidden_by_kswapd(judge).then(|| {
-        "cannot tell how long tasks wait for memory: kswapd was at work, whose work counts as \
-         waiting, and allocations reclaimed beside it. The probe `memory` tells them apart"
+        "cannot tell how long tasks wait for memory: kswapd was at work, which the kernel counts \
+         as waiting, and allocations reclaimed beside it. The probe `memory` tells them apart"
             .to_owned()
     });
     let all = cpus.into_iter().chain(no_scan).chain(cut).chain(left_out);

@@ -480,7 +480,7 @@ impl NodeReading {
         disks.filter(move |disk| disk.busy_seconds >= EXPLAINS * waited)
     }
 
-    /// The disk with requests of which none ended, if there is one.
+    /// The disk that had requests and completed none, if there is one.
     pub fn stuck_disk(&self) -> Option<&DiskReading> {
         self.disks.iter().flatten().find(|disk| disk.stuck)
     }

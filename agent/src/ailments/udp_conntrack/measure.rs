@@ -85,7 +85,8 @@ pub struct Drops {
     pub early_drop: Option<u64>,
     /// Entries that were not inserted: they lost a clash, or their chain was too long.
     pub insert_failed: Option<u64>,
-    /// Those whose hash chain was too long; a part of `insert_failed` and not of `drop`.
+    /// Entries that were refused because their hash chain was too long. `insert_failed` includes
+    /// them, and `drop` does not.
     #[serde(default)]
     pub chain_too_long: Option<u64>,
     /// Packets that met an equal entry and went on.

@@ -98,7 +98,7 @@ mod tests {
             (b"a\xff\xfe", r"a\xff\xfe"),
             (b"\xc3", r"\xc3"),
             (b"a\x1b[31m", r"a\x1b[31m"),
-            // systemd's own, of which the backslash is real.
+            // systemd wrote this backslash itself: it is part of the name.
             (
                 br"system-cri\x2dcontainerd.slice",
                 r"system-cri\x2dcontainerd.slice",

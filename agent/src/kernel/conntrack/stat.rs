@@ -24,7 +24,7 @@ pub struct Stat {
     pub early_drop: Option<Counter>,
     /// Entries that were not inserted: they lost a clash, or their chain was too long.
     pub insert_failed: Option<Counter>,
-    /// Those whose hash chain was too long (column `chainlength`, `chaintoolong` of
+    /// Entries that were refused because their hash chain was too long (column `chainlength`, `chaintoolong` of
     /// `conntrack -S`). Kernels without the column do not limit a chain.
     pub chain_too_long: Option<Counter>,
     /// Packets that met an equal entry and went on (column `clashres`).

@@ -42,10 +42,10 @@ pub struct Scan {
     pub destinations: u64,
     /// Destinations of weight 0, which get no new connection.
     pub drained: u64,
-    /// Those of them that are of UDP services.
+    /// Destinations of UDP services among them.
     #[serde(default)]
     pub drained_udp: u64,
-    /// UDP flows that stand at those of them that are of UDP services.
+    /// UDP flows on those destinations.
     #[serde(default)]
     pub drained_udp_flows: u64,
     /// Differs where the UDP services have other destinations; says nothing else.

@@ -124,7 +124,7 @@ impl Flows {
 pub struct Traffic {
     /// How long the turn was, seconds.
     pub seconds: f64,
-    /// Flows whose clients sent some.
+    /// Flows on which a client sent a datagram.
     pub flows: u64,
     /// Datagrams of clients.
     pub datagrams: u64,

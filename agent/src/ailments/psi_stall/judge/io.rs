@@ -284,8 +284,8 @@ impl<'r> Remote<'r> {
         tasks.fold(0, u64::saturating_add)
     }
 
-    /// The file systems whose files they read or write; where no system call tells one, all of
-    /// the kind.
+    /// The file systems that they read or write. Where no system call names a file, all file
+    /// systems of the kind.
     fn mounts(&self, judge: Judge<'r>) -> Vec<FileSystem<'r>> {
         let exact = self.sleepers.iter().filter_map(|it| it.mount.as_ref());
         let exact = FileSystem::group(exact);

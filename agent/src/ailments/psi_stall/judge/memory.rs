@@ -51,7 +51,7 @@ pub(super) fn reclaim(judge: Judge<'_>) -> Option<Finding> {
     } else {
         UNEXPLAINED
     };
-    // Whoever has much memory has nothing to do with waits that no counter knows of.
+    // No counter explains these waits, so large memory makes no cgroup their cause.
     let unknown = path == UNEXPLAINED || path == Cause::Other.explanation();
     let on_version_1 = judge.reading.memory_on_version_1;
     let largest = allocator(judge).filter(|it| has_enough(judge, it));

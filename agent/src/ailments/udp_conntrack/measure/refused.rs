@@ -1,4 +1,4 @@
-//! Whose connections the table refuses.
+//! Connections that the table refuses, by flow and by network namespace.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -33,8 +33,8 @@ fn answers(destination: &UdpDestination) -> Answers {
     }
 }
 
-/// Flows in use on drained destinations: to drain is wanted, so only those that last, or that
-/// nobody answers, or of which neither is known.
+/// Flows in use on drained destinations. Operators drain on purpose, so a finding needs flows that
+/// last, or that get no answers, or it is not known whether they do either.
 pub(in super::super) fn drained(reading: &Reading, settings: &Settings) -> Option<Finding> {
     let limit = settings.udp_drained_after.as_secs_f64();
     let is_wrong = |it: &&UdpDestination| {

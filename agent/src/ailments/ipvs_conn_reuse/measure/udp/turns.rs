@@ -9,7 +9,7 @@ const TURN: Duration = Duration::from_secs(15);
 /// From the end of one turn to the next.
 const PAUSE: Duration = Duration::from_secs(45);
 
-/// Whose turn it is.
+/// When the probe of answers is attached.
 #[derive(Debug)]
 pub(in super::super) struct Turns {
     began: Option<Instant>,
