@@ -14,7 +14,7 @@ use super::{
     cgroup::Hierarchies,
     config,
     facts::{Fact, FunctionFacts, KernelFacts, Module, ModuleState, ProgramType, Symbol, VMLINUX},
-    machine::cpu_list,
+    machine,
     modules::{self, Stage},
     symbols::{self, SymbolScope},
     sysctl,
@@ -268,8 +268,8 @@ fn cpus(list: &str) -> Fact<u32> {
 }
 
 fn count_list(list: &str) -> Option<u32> {
-    let cpus = cpu_list(list).filter(|cpus| !cpus.is_empty())?;
-    u32::try_from(cpus.len()).ok()
+    let cpus = machine::cpu_list(list).filter(|cpus| !cpus.is_empty())?;
+    Some(machine::count(&cpus))
 }
 
 /// The word in brackets of `none [integrity] confidentiality`.

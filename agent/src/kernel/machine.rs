@@ -330,6 +330,11 @@ pub fn cpu_list(list: &str) -> Option<BTreeSet<u32>> {
     Some(cpus)
 }
 
+/// How many CPUs a list has.
+pub fn count(cpus: &BTreeSet<u32>) -> u32 {
+    u32::try_from(cpus.len()).unwrap_or(u32::MAX)
+}
+
 /// The CPUs of `/sys/devices/system/cpu/<which>`, as `online`, and `isolated` of `isolcpus=`.
 ///
 /// # Errors

@@ -198,8 +198,8 @@ pub struct NodeReading {
     /// tell.
     #[serde(default)]
     pub isolated_cpus: Option<u32>,
-    /// Tasks that sleep at the end of the window, or a moment before; looked for only while tasks wait for I/O and
-    /// no disk is busy for as long.
+    /// Tasks that sleep at the end of the window, or a moment before; looked for only while tasks
+    /// wait for I/O and no disk is busy for as long.
     #[serde(default)]
     pub sleeping: Option<Sleeping>,
     /// Mounts that a server or a daemon answers for; as for sleeping tasks.
@@ -607,14 +607,12 @@ impl Measurement {
     }
 
     pub(super) fn measure(&mut self, window: Duration) -> anyhow::Result<Reading> {
-        let (mut node, mut stalls) = self.node.read(window)?;
-        let mut impossible = node.leave_out_what_cannot_be(window, &mut stalls);
         let online = machine::cpus("online").ok();
-        let online = online.and_then(|online| u32::try_from(online.len()).ok());
-        let cpus = online.unwrap_or(self.cpus).max(1);
+        let (mut node, mut stalls) = self.node.read(window, online.as_ref())?;
+        let mut impossible = node.leave_out_what_cannot_be(window, &mut stalls);
+        let cpus = online.as_ref().map_or(self.cpus, machine::count).max(1);
         let isolated = machine::cpus("isolated").ok();
-        let count = |cpus: &BTreeSet<u32>| u32::try_from(cpus.len()).unwrap_or(u32::MAX);
-        node.isolated_cpus = isolated.as_ref().map(count);
+        node.isolated_cpus = isolated.as_ref().map(machine::count);
         let scan = |tree: &mut Tree| tree.scan(window, cpus, &stalls, isolated.as_ref());
         let scanned = self.tree.as_mut().map(scan);
         let of_version_1 = self.cpu_v1.as_mut().map(scan);
@@ -623,7 +621,7 @@ impl Measurement {
         let mut scanned = match (scanned, of_version_1) {
             (Some(scanned), Some(v1)) => scanned.with_quotas(v1),
             (Some(scanned), None) => scanned,
-            (None, Some(v1)) => Scanned::default().with_all(v1),
+            (None, Some(v1)) => v1.of_version_1(),
             (None, None) => Scanned::default(),
         };
         impossible.append(&mut scanned.impossible);

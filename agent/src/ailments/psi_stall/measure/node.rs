@@ -68,10 +68,14 @@ impl Node {
     }
 
     /// What has changed since the last look, which was so long ago, and the stalls of it once more,
-    /// exactly.
-    pub(super) fn read(&mut self, length: Duration) -> anyhow::Result<(NodeReading, Stalls)> {
+    /// exactly. These CPUs are online, where that is known.
+    pub(super) fn read(
+        &mut self,
+        length: Duration,
+        online: Option<&BTreeSet<u32>>,
+    ) -> anyhow::Result<(NodeReading, Stalls)> {
         let before = std::mem::replace(self, Self::begin()?);
-        let cpu = self.cpu_since(&before, length);
+        let cpu = self.cpu_since(&before, length, online);
         let known = cpu.as_ref().ok();
         let disks = self.disks_since(&before, length);
         let moved = disks.iter().flatten().filter(|(_, it)| it.completed > 0);
@@ -107,10 +111,14 @@ impl Node {
 
 impl Node {
     /// What the CPUs did, or why that is not known.
-    fn cpu_since(&self, before: &Self, length: Duration) -> Result<CpuTimes, String> {
+    fn cpu_since(
+        &self,
+        before: &Self,
+        length: Duration,
+        online: Option<&BTreeSet<u32>>,
+    ) -> Result<CpuTimes, String> {
         let (now, before) = (self.cpu.as_ref()?, before.cpu.as_ref()?);
-        let online = machine::cpus("online").ok();
-        let window = now.window(before, length, online.as_ref());
+        let window = now.window(before, length, online);
         window.map_err(|why| format!("/proc/stat cannot be true: {why}"))
     }
 

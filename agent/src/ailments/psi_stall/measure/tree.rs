@@ -16,7 +16,7 @@ use super::{CgroupReading, MemoryReading, MemoryWindow, ScanReading, Settings, S
 use crate::{
     kernel::{
         cgroup::{self, CpuStat, IoStat, MemoryStat, Transfer},
-        machine::with_tolerance,
+        machine::{self, with_tolerance},
         pressure::{self, Resource, Stall},
     },
     model::Missing,
@@ -125,14 +125,12 @@ impl Scanned {
         self
     }
 
-    /// With all of another tree, of version 1.
-    pub(super) fn with_all(self, v1: Self) -> Self {
-        let mut all = Self { ..v1 };
-        for cgroup in &mut all.cgroups {
+    /// As of a tree of version 1, where there is no other.
+    pub(super) fn of_version_1(mut self) -> Self {
+        for cgroup in &mut self.cgroups {
             cgroup.quota_on_version_1 = true;
         }
-        all.impossible.extend(self.impossible);
-        all
+        self
     }
 }
 
@@ -396,14 +394,10 @@ impl Scan<'_> {
             reading.quota_cpus = cgroup::quota(folder);
         }
         if stalls[Resource::Cpu as usize].some > self.floor {
-            let count = |cpus: usize| u32::try_from(cpus).unwrap_or(u32::MAX);
             let allowed = cgroup::allowed_cpus(folder);
-            let among = |isolated: &BTreeSet<u32>| {
-                let allowed = allowed.as_ref()?;
-                Some(count(allowed.intersection(isolated).count()))
-            };
-            reading.isolated_cpus = self.isolated.and_then(among);
-            reading.allowed_cpus = allowed.map(|allowed| count(allowed.len()));
+            let isolated = allowed.as_ref().zip(self.isolated);
+            reading.isolated_cpus = isolated.map(|(own, all)| machine::count(&(own & all)));
+            reading.allowed_cpus = allowed.as_ref().map(machine::count);
         }
         if details {
             self.details(&mut reading, branch, folder);
