@@ -123,6 +123,53 @@ pub(crate) fn entries_fall_to_half_and_the_agents_end_undoes(guest: &Guest) -> R
     Ok(Verdict::Passed)
 }
 
+/// A file that sets the key is named before anything is begun. Once it was applied while the agent
+/// runs, the key is left alone but by force, and is put back to what the file has set.
+pub(crate) fn another_writer_is_named_and_not_overruled(guest: &Guest) -> Result<Verdict> {
+    const FILE: &str = "/etc/sysctl.d/60-dns.conf";
+    const THEIRS: &str = "19";
+    let site = Site::build(guest)?;
+    guest.set_sysctl(UDP_TIMEOUT, "20")?;
+    guest.set_sysctl(MAX, "1050")?;
+    guest.modprobe("nf_conntrack_netlink")?;
+    let settings = "table_filling_ratio = 0.55\ntable_filling_within = \"1s\"\nidle_entries_usage_ratio = 0.55\n\
+                    scan_interval = \"1s\"\n\
+                    [treatment_policy]\ncooldown = \"0s\"";
+    let agent = start(guest, settings)?;
+    let treat = |how: &[&str]| verb(guest, &[&SHORTER[..4], how].concat());
+    site.while_asking(40, || {
+        let dry_run = eventually(3 * SOON, "it would be treated", || {
+            treat(&["--dry-run"])?.ok()
+        })?;
+        ensure!(!dry_run.contains(FILE), "nobody writes: {dry_run}");
+        treat(&["--apply"])?.ok()?;
+        is_set(guest, UDP_TIMEOUT, SHORT)?;
+        verb(guest, &["undo"])?.ok()?;
+        is_set(guest, UDP_TIMEOUT, "20")?;
+
+        fs::create_dir_all("/etc/sysctl.d").context("make a folder for sysctls")?;
+        fs::write(FILE, format!("{UDP_TIMEOUT} = {THEIRS}\n")).context("write their file")?;
+        let dry_run = treat(&["--dry-run", "--force"])?.ok()?;
+        ensure!(dry_run.contains(FILE), "the file is not named: {dry_run}");
+        guest.sh(&format!("sysctl -p {FILE}"))?;
+        eventually(3 * SOON, "it is left alone", || {
+            let refused = treat(&["--dry-run"])?;
+            ensure!(
+                refused.status.code() == Some(2) && refused.stderr.contains(FILE),
+                "{refused:?}"
+            );
+            Ok(())
+        })?;
+        treat(&["--apply", "--force"])?.ok()?;
+        is_set(guest, UDP_TIMEOUT, SHORT)?;
+        verb(guest, &["undo"])?.ok()?;
+        is_set(guest, UDP_TIMEOUT, THEIRS)
+    })?;
+    fs::remove_file(FILE).context("remove their file")?;
+    drop(agent);
+    Ok(Verdict::Passed)
+}
+
 /// Those that have not expired: to list them drops the others, which the kernel counts for as long as
 /// it does not come upon them.
 fn entries(guest: &Guest) -> Result<u32> {

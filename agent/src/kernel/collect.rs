@@ -75,8 +75,11 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
         let (program_types, refusals) =
             bpf::program_types(traced.known().map(|function| function.type_id));
         let iterator = symbol_iterator(&types, &program_types);
-        // Where no function can be hooked, the types tell all that is left to know.
-        let are_needed = has_hooks || types.has_vmlinux() != Fact::Known(true);
+        // Where no function can be hooked, types of all of them tell what is left to know. Before
+        // 5.11 modules have none.
+        let have_types = types.has_vmlinux() == Fact::Known(true)
+            && (loaded.iter()).all(|module| types.has_module(module) == Fact::Known(true));
+        let are_needed = has_hooks || !have_types;
         let symbols = read.or_else(|| are_needed.then(|| find(iterator)));
         let mut facts = facts(needs, &stages, &types, program_types, symbols);
         facts.refusals = refusals;
