@@ -18,6 +18,7 @@ pub mod node;
 pub mod pages;
 pub mod render;
 pub mod state;
+pub mod text;
 pub mod time;
 pub mod treatment;
 pub mod wakeup;

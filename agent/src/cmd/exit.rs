@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{config, model::Verdict};
+use crate::{config, model::Verdict, render::complain};
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl From<Exit> for ExitCode {
 /// The code of a subcommand that has ended; prints an error to standard error.
 pub fn code(outcome: anyhow::Result<Exit>) -> ExitCode {
     let exit = outcome.unwrap_or_else(|error| {
-        eprintln!("nodemedic: {error:#}");
+        complain(&format!("{error:#}"));
         if error.is::<config::Error>() {
             Exit::Usage
         } else {

@@ -16,7 +16,7 @@ use crate::{
     logging,
     model::{AilmentReport, Ending, Reports, Run, RunState},
     monitor::Monitor,
-    render::{Terminal, print, run_as_text},
+    render::{Terminal, complain, print, run_as_text},
     state::{self, Lock},
     treatment::{Policy, TreatmentService},
 };
@@ -176,7 +176,7 @@ pub(super) fn show(answer: Answer) -> anyhow::Result<Exit> {
         Answer::Begun { run } => {
             print_run(&run)?;
             if !run.is_active() {
-                eprintln!("nodemedic: {}", run.why);
+                complain(&run.why);
             }
             Ok(exit(&run))
         }
@@ -197,7 +197,7 @@ pub(super) fn show(answer: Answer) -> anyhow::Result<Exit> {
             Ok(if undone { Exit::Healthy } else { Exit::Unknown })
         }
         Answer::Refused { reason, why } => {
-            eprintln!("nodemedic: {why}");
+            complain(&why);
             Ok(match reason.as_str() {
                 "unknown" => Exit::Usage,
                 _ => Exit::Unknown,

@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Owner, PodLabels};
+use crate::text::is_hidden;
 
 /// The longest that Kubernetes allows for a name of a pod or a namespace.
 const LONGEST_NAME: usize = 253;
@@ -281,11 +282,9 @@ fn unless_disputed<K: Eq + std::hash::Hash>(
 /// Names go into logs, labels and terminals, and a runtime that lies may send anything.
 /// Kubernetes allows batches, digits, dashes and dots.
 fn clean(name: &str) -> String {
-    let allowed = |c: char| match c {
-        c if c.is_control() => char::REPLACEMENT_CHARACTER,
-        // They turn the direction of what follows them.
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
-        c => c,
+    let allowed = |c| match is_hidden(c) {
+        true => char::REPLACEMENT_CHARACTER,
+        false => c,
     };
     name.chars().take(LONGEST_NAME).map(allowed).collect()
 }

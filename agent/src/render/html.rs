@@ -5,7 +5,10 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{names, number};
 
-use crate::model::{AilmentReport, Coverage, Evidence, Finding, NodeReport, Verdict};
+use crate::{
+    model::{AilmentReport, Coverage, Evidence, Finding, NodeReport, Verdict},
+    text::lines,
+};
 
 const STYLE: &str = "body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:50rem;padding:0 1rem}\
     h1,h2{font-weight:600}.healthy{color:#176b2c}.unknown{color:#555}.warning{color:#8a5a00}\
@@ -44,7 +47,7 @@ pub fn status_page(report: Option<&NodeReport>) -> String {
             }
         }
     };
-    page.into_string()
+    lines(&page.into_string()).into_owned()
 }
 
 fn node(report: &NodeReport) -> Markup {

@@ -18,6 +18,6 @@ pub use names::names_as_text;
 pub use number::number;
 pub use probes::probes_as_text;
 pub use report::report_as_text;
-pub use terminal::{Terminal, print};
+pub use terminal::{Terminal, complain, print};
 pub use treatments::{run_as_text, runs_as_text, treatments_as_markdown, treatments_as_text};
 pub use wrap::fill;

@@ -7,9 +7,12 @@ use humantime::format_rfc3339_seconds;
 
 use super::{Terminal, fill, names, number};
 
-use crate::model::{
-    AilmentReport, Coverage, Evidence, Finding, Missing, NodeReport, Party, Severity,
-    missing_by_probe,
+use crate::{
+    model::{
+        AilmentReport, Coverage, Evidence, Finding, Missing, NodeReport, Party, Severity,
+        missing_by_probe,
+    },
+    text::one_line,
 };
 
 /// Columns that the names of a finding's parts take.
@@ -42,7 +45,7 @@ impl Text {
     fn head(&mut self, report: &NodeReport) {
         let taken = UNIX_EPOCH + Duration::from_secs_f64(report.unix_seconds.clamp(0.0, 1e11));
         let verdict = self.terminal.verdict(report.verdict());
-        self.line(&format!("{}: {verdict}", report.node));
+        self.line(&format!("{}: {verdict}", one_line(&report.node)));
         let taken = format_rfc3339_seconds(taken);
         let about = format!(
             "kernel {}, nodemedic {}, {taken}",
@@ -57,7 +60,7 @@ impl Text {
     fn ailment(&mut self, ailment: &AilmentReport) {
         let verdict = self.terminal.verdict(ailment.verdict);
         self.line("");
-        self.line(&format!("{}: {verdict}", ailment.name));
+        self.line(&format!("{}: {verdict}", one_line(&ailment.name)));
         for finding in &ailment.findings {
             self.finding(finding);
         }
@@ -128,7 +131,8 @@ impl Text {
 
     /// A text behind a label, its further lines indented.
     fn hanging(&mut self, indent: usize, label: &str, further: usize, text: &str) {
-        let (first, further) = (format!("{:indent$}{label}", ""), " ".repeat(further));
+        let first = format!("{:indent$}{}", "", one_line(label));
+        let further = " ".repeat(further);
         let lines = fill(text, self.terminal.width(), &first, &further);
         self.text.push_str(&lines);
     }

@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
-use crate::model::Verdict;
+use crate::{
+    model::Verdict,
+    text::{lines, styled},
+};
 
 /// Standard output, as seen by whoever formats for it.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +79,7 @@ impl Terminal {
     }
 }
 
-/// Writes to standard output. A reader that has gone away, as `head` does, has
+/// Writes to standard output; text from outside does nothing to a terminal. A reader that has gone away, as `head` does, has
 /// what it wanted.
 ///
 /// # Errors
@@ -85,7 +88,7 @@ impl Terminal {
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout
-        .write_all(text.as_bytes())
+        .write_all(styled(text, lines).as_bytes())
         .and_then(|()| stdout.flush())
     {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -93,6 +96,11 @@ pub fn print(text: &str) -> anyhow::Result<()> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Tells a person what went wrong, on standard error.
+pub fn complain(what: &str) {
+    eprintln!("nodemedic: {}", lines(what));
 }
 
 #[cfg(test)]

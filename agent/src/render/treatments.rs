@@ -5,7 +5,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use humantime::format_rfc3339_seconds;
 
 use super::{Terminal, fill};
-use crate::model::{Run, RunState, Treatment};
+use crate::{
+    model::{Run, RunState, Treatment},
+    text::one_line,
+};
 
 const WIDTH: usize = 80;
 
@@ -85,7 +88,9 @@ pub fn run_as_text(run: &Run, known: &[Listed], terminal: Terminal) -> String {
         ..
     } = run;
     let mut text = format!(
-        "{id}: {treatment} against {ailment}: {}\n",
+        "{id}: {} against {}: {}\n",
+        one_line(treatment),
+        one_line(ailment),
         state.name().replace('_', " ")
     );
     let width = terminal.width();

@@ -1,10 +1,12 @@
 //! Lines that fit.
 
+use crate::text::{one_line, styled};
+
 use textwrap::{Options, WordSeparator, WordSplitter};
 
 /// Breaks a text between its words into lines of at most so many columns, each with its end. The
 /// first begins with `first`, the others with as many blanks as `further`. A word that is longer
-/// than a line stays whole: it may be a command.
+/// than a line stays whole: it may be a command. What is hidden in the text is shown.
 pub fn fill(text: &str, width: usize, first: &str, further: &str) -> String {
     let options = Options::new(width)
         .initial_indent(first)
@@ -12,7 +14,7 @@ pub fn fill(text: &str, width: usize, first: &str, further: &str) -> String {
         .break_words(false)
         .word_separator(WordSeparator::AsciiSpace)
         .word_splitter(WordSplitter::NoHyphenation);
-    let mut lines = textwrap::fill(text, options);
+    let mut lines = textwrap::fill(&styled(text, one_line), options);
     lines.push('\n');
     lines
 }

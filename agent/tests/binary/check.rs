@@ -131,6 +131,67 @@ fn what_is_no_report_is_refused_by_name() {
     assert_refused(&output, 2, &["absent.json"]);
 }
 
+/// Appends to every text that is free: whoever names a cgroup, a process or a node chooses it.
+fn taint(value: &mut Value, with: &str) {
+    const FREE: [&str; 13] = [
+        "node", "kernel", "agent", "what", "why", "remedy", "place", "error", "path", "name",
+        "comm", "device", "mount",
+    ];
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| taint(item, with)),
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                match field {
+                    Value::String(text) if FREE.contains(&key.as_str()) => text.push_str(with),
+                    field => taint(field, with),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn text_from_outside_does_nothing_to_a_terminal() {
+    const HOSTILE: &str = "\nforged: healthy\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m\u{202e}\r";
+    let (_folder, path, mut report) = saved();
+    let names: Vec<_> = (report["ailments"].as_array().unwrap().iter())
+        .map(|ailment| ailment["name"].clone())
+        .collect();
+    taint(&mut report, HOSTILE);
+    // By them the ailments are found again.
+    for (ailment, name) in report["ailments"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .zip(names)
+    {
+        ailment["name"] = name;
+    }
+    let json = replay(&path, &report);
+    let text = nodemedic(&["check", "--from", path.to_str().unwrap()]);
+    for output in [&json, &text] {
+        let shown = stdout(output);
+        assert!(shown.contains("forged: healthy\\u001b[2J"), "{shown}");
+        let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!shown.contains(acts), "{shown:?}");
+        assert!(
+            !shown.lines().any(|line| line.starts_with("forged")),
+            "{shown}"
+        );
+    }
+    let again: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    assert_eq!(again["node"], report["node"]);
+
+    fs::write(
+        &path,
+        format!("{{\"version\": \"{}", HOSTILE.replace('\n', "")),
+    )
+    .unwrap();
+    let refused = nodemedic(&["check", "--from", path.to_str().unwrap()]);
+    assert!(!stderr(&refused).contains('\u{1b}'), "{}", stderr(&refused));
+}
+
 #[test]
 fn an_ailment_that_this_agent_does_not_know_is_refused() {
     let (_folder, path, mut report) = saved();

@@ -1,6 +1,7 @@
 //! What a person can do against it, beside the treatments.
 
 use super::measure::{CgroupReading, DiskReading};
+use crate::text::shell_word;
 
 /// Advice for a node that is short of memory, safest first. The largest allocator is named where
 /// its own reclaim finds enough: else a limit is a livelock of its tasks.
@@ -33,15 +34,21 @@ pub(super) fn for_unknown_memory(on_version_1: bool) -> Vec<String> {
     version_1.into_iter().chain([look.to_owned()]).collect()
 }
 
+/// A file of a cgroup as a command takes it. A name with a backslash, as many of systemd's have, is
+/// quoted.
+fn word(path: &str, file: &str) -> String {
+    shell_word(&format!("/sys/fs/cgroup{path}/{file}"))
+}
+
 /// Advice for a cgroup at its limit, which uses so much. No sysctl helps.
 pub(super) fn for_limit(path: &str, name: &str, value: u64, current: u64) -> Vec<String> {
     let more = value.max(current).saturating_mul(3) / 2;
+    let file = word(path, name);
     vec![
         "no sysctl helps: this is the cgroup's own memory limit".to_owned(),
         format!(
-            "raise {name} if the node has free memory: echo {more} > /sys/fs/cgroup{path}/{name} \
-             (in Kubernetes resources.limits.memory; systemd: MemoryHigh=, MemoryMax=); undo: echo \
-             {value} > /sys/fs/cgroup{path}/{name}"
+            "raise {name} if the node has free memory: echo {more} > {file} (in Kubernetes \
+             resources.limits.memory; systemd: MemoryHigh=, MemoryMax=); undo: echo {value} > {file}"
         ),
         "reduce what the largest allocator needs: a smaller heap, fewer workers, no tmpfs"
             .to_owned(),
@@ -64,12 +71,14 @@ pub(super) fn for_quota(cgroup: &CgroupReading) -> Vec<String> {
     let remove = if cgroup.quota_on_version_1 {
         format!(
             "rely on cpu.shares (in Kubernetes resources.limits.cpu; systemd: CPUQuota=): echo -1 > \
-             cpu.cfs_quota_us in {path} of the tree of version 1; undo: set the old number"
+             cpu.cfs_quota_us in {} of the tree of version 1; undo: set the old number",
+            shell_word(path)
         )
     } else {
         format!(
             "rely on cpu.weight (in Kubernetes resources.limits.cpu; systemd: CPUQuota=): echo max > \
-             /sys/fs/cgroup{path}/cpu.max; undo: set the old line"
+             {}; undo: set the old line",
+            word(path, "cpu.max")
         )
     };
     vec![
@@ -84,9 +93,9 @@ pub(super) fn for_quota(cgroup: &CgroupReading) -> Vec<String> {
 /// Advice for tasks that may use few CPUs of many. No sysctl helps.
 pub(super) fn for_cpu_set(path: &str) -> Vec<String> {
     vec![format!(
-        "no sysctl helps: this is a CPU set. Give it more CPUs (cpuset.cpus in \
-         /sys/fs/cgroup{path}; in Kubernetes the CPU manager's policy; systemd: AllowedCPUs=); \
-         undo: set the old list"
+        "no sysctl helps: this is a CPU set. Give it more CPUs ({}; in Kubernetes the CPU manager's policy; systemd: AllowedCPUs=); \
+         undo: set the old list",
+        word(path, "cpuset.cpus")
     )]
 }
 
@@ -94,9 +103,9 @@ pub(super) fn for_cpu_set(path: &str) -> Vec<String> {
 pub(super) fn for_isolated_cpus(path: &str) -> Vec<String> {
     vec![
         format!(
-            "no sysctl helps: give it CPUs that are not isolated (cpuset.cpus in \
-             /sys/fs/cgroup{path}; systemd: AllowedCPUs=), see /sys/devices/system/cpu/isolated; \
-             undo: set the old list"
+            "no sysctl helps: give it CPUs that are not isolated ({}; systemd: AllowedCPUs=), see /sys/devices/system/cpu/isolated; \
+             undo: set the old list",
+            word(path, "cpuset.cpus")
         ),
         "or give each thread a CPU of its own (taskset -pc CPU TID), or boot without isolcpus="
             .to_owned(),
@@ -168,8 +177,8 @@ pub(super) fn for_io_limit(path: &str, device: &str) -> Vec<String> {
         "no sysctl helps: this is the cgroup's own limit on the disk".to_owned(),
         format!(
             "raise it, or remove it: echo \"{device} rbps=max wbps=max riops=max wiops=max\" > \
-             /sys/fs/cgroup{path}/io.max (systemd: IOReadBandwidthMax= and the like); undo: set \
-             the old line"
+             {} (systemd: IOReadBandwidthMax= and the like); undo: set the old line",
+            word(path, "io.max")
         ),
     ]
 }
@@ -224,4 +233,18 @@ pub(super) fn for_unknown_io() -> Vec<String> {
          -eo pid,stat,wchan:32,comm` shows in state D"
             .to_owned(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted_whatever_the_cgroup_is_called() {
+        let advice = for_limit(r"/cri\x2dd.slice/$(reboot)", "memory.max", 10, 20).join(" ");
+        let file = r"'/sys/fs/cgroup/cri\x2dd.slice/$(reboot)/memory.max'";
+        assert!(advice.contains(&format!("echo 30 > {file} (")), "{advice}");
+        let undo = format!("undo: echo 10 > {file}");
+        assert!(advice.contains(&undo), "{advice}");
+    }
 }

@@ -8,11 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::text::is_hidden;
+
 /// The name of a cgroup as text. A name is any bytes but a newline and a slash
-/// (kernel/cgroup/cgroup.c, `cgroup_mkdir`): what is no UTF-8, and what controls a terminal,
-/// becomes `\xff`, as systemd writes it. [`place`] finds the folder again.
+/// (kernel/cgroup/cgroup.c, `cgroup_mkdir`): what is no UTF-8, and what is hidden, becomes
+/// `\xff`, as systemd writes it. [`place`] finds the folder again.
 pub fn shown(name: &OsStr) -> Cow<'_, str> {
-    let is_plain = |text: &str| !text.chars().any(is_control);
+    let is_plain = |text: &str| !text.chars().any(is_escaped);
     if let Some(text) = name.to_str()
         && is_plain(text)
     {
@@ -21,7 +23,7 @@ pub fn shown(name: &OsStr) -> Cow<'_, str> {
     let mut text = String::new();
     for chunk in name.as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
-            match is_control(c) {
+            match is_escaped(c) {
                 true => escape(&mut text, c.to_string().as_bytes()),
                 false => text.push(c),
             }
@@ -32,8 +34,8 @@ pub fn shown(name: &OsStr) -> Cow<'_, str> {
 }
 
 /// A newline stands between the lines of a file alone.
-fn is_control(c: char) -> bool {
-    c.is_control() && c != '\n'
+fn is_escaped(c: char) -> bool {
+    is_hidden(c) && c != '\n'
 }
 
 fn escape(text: &mut String, bytes: &[u8]) {
@@ -98,6 +100,7 @@ mod tests {
             (b"a\xff\xfe", r"a\xff\xfe"),
             (b"\xc3", r"\xc3"),
             (b"a\x1b[31m", r"a\x1b[31m"),
+            ("a\u{202e}b".as_bytes(), r"a\xe2\x80\xaeb"),
             // systemd wrote this backslash itself: it is part of the name.
             (
                 br"system-cri\x2dcontainerd.slice",
