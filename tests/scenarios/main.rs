@@ -12,6 +12,7 @@ mod lab;
 mod locked_down;
 mod psi_stall;
 mod record;
+mod service;
 mod treatment;
 mod udp_conntrack;
 mod who;
@@ -121,6 +122,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes", ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes).limit(300).shape(Shape::ManyPossibleCpus).kernels(&["newest"]),
     Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(600).shape(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::without_hooks_the_baseline_stands_in", ipvs_estimation::without_hooks_the_baseline_stands_in).limit(300).shape(Shape::ManyPossibleCpus).kernels(OLDEST_AND_NEWEST),
+    Scenario::new("service::the_unit_lets_the_agent_see_treat_and_recover", service::the_unit_lets_the_agent_see_treat_and_recover).limit(300).shape(Shape::Pods).kernels(&["6.12"]),
     Scenario::new("who::pods_are_named_by_a_real_containerd", who::pods_are_named_by_a_real_containerd).limit(300).shape(Shape::Pods).kernels(&["6.1"]),
     // SCTP cannot be unloaded any more, which takes the cleaning of every scenario behind it a while.
     Scenario::new("ipvs_conn_reuse::other_protocols_are_not_counted", ipvs_conn_reuse::other_protocols_are_not_counted).limit(180).kernels(OLDEST_AND_NEWEST),

@@ -287,9 +287,14 @@ fn nothing_is_done_that_cannot_be_recorded(guest: &Guest) -> Result<Verdict> {
 pub(crate) fn a_container_that_is_not_privileged_treats(guest: &Guest) -> Result<Verdict> {
     let _site = Site::build(guest)?;
     forget()?;
-    let script = "mount --make-rprivate / && mount --bind /proc/sys /proc/sys && \
-                  mount -o remount,bind,ro /proc/sys && ! echo 29 > /proc/sys/kernel/panic && \
-                  exec /usr/bin/setpriv --bounding-set=-all,+sys_admin,+net_admin,+sys_ptrace,+sys_resource \
+    // The files of an image are not those of the node.
+    let script = "set -e; mount --make-rprivate /; mkdir -p /tmp/image; \
+                  mount -t tmpfs image /tmp/image; cd /tmp/image; \
+                  for folder in /*/; do mkdir .$folder; case $folder in \
+                  /tmp/) mount --bind $folder .$folder;; *) mount --rbind $folder .$folder;; \
+                  esac; done; \
+                  mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys; \
+                  ! echo 29 > proc/sys/kernel/panic; exec chroot . /usr/bin/setpriv --bounding-set=-all,+sys_admin,+net_admin,+sys_ptrace,+sys_resource \
                   -- \"$@\"";
     let container = ["unshare", "--mount", "/bin/sh", "-c", script, "sh"];
     let agent = Agent::start_under(guest, &container, "")?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -119,6 +120,16 @@ fn unescaped(text: &str) -> String {
     }
     plain.push_str(rest);
     plain
+}
+
+/// The files of the node, as a container sees them that shares its processes.
+pub const NODE_ROOT: &str = "/proc/1/root";
+
+/// Whether this program sees the files of the node themselves, as a service of systemd does, and not
+/// those of an image, as in a container. `None` where it cannot see the node's first process.
+pub fn sees_nodes_root() -> Option<bool> {
+    let place = |path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    Some(place("/")? == place(NODE_ROOT)?)
 }
 
 #[cfg(test)]

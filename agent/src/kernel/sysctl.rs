@@ -6,10 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::mounts;
+
 const ROOT: &str = "/proc/sys";
 
 /// The same as the first process of the node sees it. A container's own is mounted read-only unless
 /// the container is privileged; which network namespace a key is of depends on the thread alone.
+/// Outside of a container it is read-only because an administrator said so, and stays so.
 const ROOT_OF_INIT: &str = "/proc/1/root/proc/sys";
 
 /// Reads a sysctl, in the network namespace of the calling thread for `net.*`.
@@ -59,7 +62,10 @@ pub fn read_number(key: &str) -> io::Result<Option<u64>> {
 /// read-only, as in a container that does not see the node's processes.
 pub fn write(key: &str, value: u64) -> io::Result<()> {
     match write_below(ROOT, key, value) {
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+        Err(error)
+            if error.kind() == io::ErrorKind::ReadOnlyFilesystem
+                && mounts::sees_nodes_root() != Some(true) =>
+        {
             write_below(ROOT_OF_INIT, key, value).map_err(|_| error)
         }
         done => done,
@@ -72,7 +78,8 @@ fn write_below(root: &str, key: &str, value: u64) -> io::Result<()> {
         io::ErrorKind::ReadOnlyFilesystem => {
             "; a container can write it if it has the node's process IDs (hostPID), CAP_SYS_ADMIN, \
              CAP_SYS_PTRACE and no AppArmor profile, as deploy/daemonset.yaml has it, or if it is \
-             privileged"
+             privileged; a service of systemd if its unit does not protect it (ReadOnlyPaths=, \
+             ProtectKernelTunables=)"
         }
         io::ErrorKind::PermissionDenied => "; it takes root, and CAP_NET_ADMIN for net.*",
         _ => "",

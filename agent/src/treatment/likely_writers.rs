@@ -1,7 +1,9 @@
 //! Who may have written a sysctl. The kernel does not tell; programs that are known to write
 //! sysctls, and files that set them, do.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, path::Path};
+
+use crate::kernel::mounts::{NODE_ROOT, sees_nodes_root};
 
 /// Programs, as `/proc/PID/comm` has them, and the beginnings of the keys that they write when they
 /// start, or again and again.
@@ -50,16 +52,11 @@ const FOLDERS: [&str; 4] = [
 ];
 const FILE: &str = "etc/sysctl.conf";
 
-/// The files of the node, as a container sees them that shares its processes.
-const NODE: &str = "/proc/1/root";
-
 /// Those that are on this node, as sentences. What cannot be read names nobody.
 pub(super) fn likely_writers(key: &str) -> Vec<String> {
     let mut found = writers_below(Path::new("/"), key);
-    let same = |path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
-    let is_node = matches!((same("/"), same(NODE)), (Ok(own), Ok(node)) if own == node);
-    if !is_node {
-        found.extend(files(Path::new(NODE), key));
+    if sees_nodes_root() != Some(true) {
+        found.extend(files(Path::new(NODE_ROOT), key));
     }
     found
 }

@@ -107,6 +107,12 @@ impl Vm {
         Ok(())
     }
 
+    /// Takes a service manager along.
+    pub(crate) fn systemd(&mut self, matrix: &Matrix) -> Result<()> {
+        self.archives.push(guest_root::prepare_systemd(matrix)?);
+        Ok(())
+    }
+
     /// Starts it with its console in a file.
     pub(crate) fn start(&self, job: &Job) -> Result<Running> {
         let folder = RunFolder::create()?;

@@ -68,7 +68,11 @@ const FOLDERS: &[&str] = &[
 const PROGRAM_FOLDERS: &[&str] = &["usr/bin", "usr/sbin", "bin", "sbin"];
 
 /// Also the loader's default path in the guest, so there it needs no cache and no configuration.
-const LIBRARY_FOLDERS: &[&str] = &["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
+const LIBRARY_FOLDERS: &[&str] = &[
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/systemd",
+];
 
 /// iptables opens these by name, so no program says that it needs them.
 const XTABLES: &str = "usr/lib/x86_64-linux-gnu/xtables";
@@ -130,6 +134,35 @@ pub(crate) fn prepare_containers(matrix: &Matrix) -> Result<PathBuf> {
             builder.elf(&path, &format!("opt/cni/bin/{plugin}"))?;
         }
         Ok(())
+    })
+}
+
+/// Where systemd is, in its package and in a guest.
+const SYSTEMD: &str = "lib/systemd";
+
+/// Units that others depend on by default. Here nothing is behind them.
+const TARGETS: &[&str] = &["basic", "multi-user", "network", "shutdown", "sysinit"];
+
+/// The archive of what only guests that run services take along.
+pub(crate) fn prepare_systemd(matrix: &Matrix) -> Result<PathBuf> {
+    let inputs = (&matrix.systemd, SYSTEMD, TARGETS, "machine-id");
+    archive("systemd", inputs, &matrix.systemd, |builder| {
+        let systemd = builder.find(&[SYSTEMD], "systemd")?;
+        builder.elf(&systemd, "usr/lib/systemd/systemd")?;
+        builder.programs(&["systemctl"])?;
+        for target in TARGETS {
+            let unit = format!("etc/systemd/system/{target}.target");
+            builder
+                .archive
+                .file(&unit, 0o644, b"[Unit]\nDefaultDependencies=no\n")?;
+        }
+        // Without it systemd enables all units, as at the first boot.
+        let id = format!("{:032x}\n", 1);
+        builder
+            .archive
+            .file("etc/machine-id", 0o444, id.as_bytes())?;
+        let default = "etc/systemd/system/default.target";
+        builder.archive.link(default, "multi-user.target")
     })
 }
 

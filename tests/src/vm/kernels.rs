@@ -18,6 +18,7 @@ pub(crate) struct Matrix {
     pub(crate) bench: Packages,
     pub(crate) stress: Packages,
     pub(crate) containers: Packages,
+    pub(crate) systemd: Packages,
 }
 
 #[derive(Debug, Clone, Hash, Deserialize)]

@@ -158,6 +158,7 @@ fn vm(matrix: &Matrix, kernel: &Kernel, shape: Shape) -> Result<Vm> {
     }
     if shape == Shape::Pods {
         vm.containers(matrix)?;
+        vm.systemd(matrix)?;
     }
     if env::var_os("NODEMEDIC_VM_BPFTRACE").is_some() {
         vm.bpftrace(matrix)?;
