@@ -1,11 +1,15 @@
 //! nodemedic finds the ways in which the kernel stalls a node.
 
+#![cfg_attr(fuzzing, no_main)]
+
 pub mod ailments;
 pub mod cmd;
 pub mod collector;
 pub mod config;
 pub mod control;
 pub mod dispatch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 pub mod identity;
 pub mod kernel;
@@ -28,6 +32,10 @@ use std::process::ExitCode;
 
 use crate::cmd::{Arguments, exit};
 
+#[cfg_attr(
+    fuzzing,
+    expect(dead_code, reason = "libFuzzer has the program's beginning")
+)]
 fn main() -> ExitCode {
     kernel::keep_little_free_memory();
     match Arguments::read(std::env::args_os()) {

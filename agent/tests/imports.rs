@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, ItemMod, UseTree};
+use syn::{Attribute, Item, ItemMod, Meta, Token, UseTree};
 
 /// For each part what it imports, and a file that does.
 type Imports = BTreeMap<String, BTreeMap<String, PathBuf>>;
@@ -58,13 +59,25 @@ impl Crate<'_> {
     }
 }
 
+/// `test`, alone or beside `fuzzing`.
 fn is_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg")
-            && attribute
-                .parse_args::<syn::Path>()
-                .is_ok_and(|path| path.is_ident("test"))
-    })
+    let tests = |attribute: &Attribute| {
+        let metas = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+        metas.is_ok_and(|metas| metas.iter().any(is_test_condition))
+    };
+    let mut conditions = attributes.iter().filter(|it| it.path().is_ident("cfg"));
+    conditions.any(tests)
+}
+
+fn is_test_condition(meta: &Meta) -> bool {
+    match meta {
+        Meta::Path(path) => path.is_ident("test"),
+        Meta::List(list) if list.path.is_ident("any") => {
+            let parts = list.parse_args_with(Punctuated::<syn::Path, Token![,]>::parse_terminated);
+            parts.is_ok_and(|parts| parts.iter().any(|path| path.is_ident("test")))
+        }
+        Meta::List(_) | Meta::NameValue(_) => false,
+    }
 }
 
 /// What follows `crate::` in a tree of `use`.
@@ -81,6 +94,7 @@ fn first_parts(tree: &UseTree) -> Vec<String> {
 impl<'ast> Visit<'ast> for Crate<'_> {
     fn visit_item(&mut self, item: &'ast Item) {
         let attributes = match item {
+            Item::Const(it) => &it.attrs,
             Item::Mod(it) => &it.attrs,
             Item::Use(it) => &it.attrs,
             Item::Fn(it) => &it.attrs,

@@ -6,6 +6,7 @@ mod build;
 mod build_dir;
 mod cargo;
 mod docs;
+mod fuzz;
 mod lab;
 mod lint;
 mod paths;
@@ -49,6 +50,8 @@ enum Verb {
     Lint(lint::Args),
     /// Measure what the agent costs, and write the pages about it.
     Bench(bench::Args),
+    /// Look for bytes that make a parser of the agent panic or hang.
+    Fuzz(fuzz::Args),
     /// Write down what each kernel of the matrix is, for unit tests.
     Record(record::Args),
     /// Write the pages that are generated from the agent and from the benchmarks' figures.
@@ -75,6 +78,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Vm(args) => vm::run(args),
         Verb::Lint(args) => lint::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Fuzz(args) => fuzz::run(args),
         Verb::Record(args) => record::run(args),
         Verb::Docs(args) => docs::run(args),
     }

@@ -217,3 +217,18 @@ fn save(report: &NodeReport, file: &Path) -> anyhow::Result<()> {
 fn json(report: &NodeReport) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(report).context("write the report as JSON")? + "\n")
 }
+
+/// For fuzzing: saved reports.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "report",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(report) = parse(&text) {
+            let _ = report_as_text(&report, Terminal::of_stdout());
+        }
+    },
+    seeds: &[
+        br#"{"version":2,"node":"n","kernel":"6.12","agent":"0.1.0","unix_seconds":1.0,"ailments":[{"ailment":"psi_stall","coverage":{"state":"full"},"probes":[],"verdict":"healthy","findings":[],"notes":[],"reading":null}]}"#,
+    ],
+};

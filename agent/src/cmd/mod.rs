@@ -27,6 +27,9 @@ use std::{
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+#[cfg(any(test, fuzzing))]
+pub use check::FUZZ;
+
 use self::{
     exit::Exit,
     flags::{Flag, Flags, TakesKeys},

@@ -209,6 +209,19 @@ fn deserializer(table: DeTable<'_>, span: Range<usize>) -> ValueDeserializer<'_>
     Spanned::new(span, DeValue::Table(table)).into()
 }
 
+/// For fuzzing: configuration files.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "config",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = parse(&text);
+    },
+    seeds: &[
+        b"[agent]\nlisten = \"127.0.0.1:19110\"\nnode_name = \"n\"\n[log]\nlevel = \"info\"\n[treatments]\nudp_timeout = \"auto\"\n[ailments.psi_stall]\ncpu_ratio = 0.1\nhooks = [\"fentry\"]\n",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

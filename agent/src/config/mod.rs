@@ -10,6 +10,8 @@ pub mod renamed;
 mod tables;
 
 pub use error::{Error, Fault};
+#[cfg(any(test, fuzzing))]
+pub use load::FUZZ;
 pub use load::load;
 pub use reference::{as_markdown, as_toml};
 use serde::Deserialize as _;

@@ -21,3 +21,5 @@ pub use server::{Server, Service};
 pub use tls::{Tls, TlsClient};
 pub use token::Token;
 pub use url::Url;
+#[cfg(any(test, fuzzing))]
+pub use web_config::FUZZ;

@@ -95,6 +95,19 @@ fn parse(text: &str) -> anyhow::Result<TlsServer> {
     Ok(tls)
 }
 
+/// For fuzzing: web configuration files.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "web_config",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = parse(&text);
+    },
+    seeds: &[
+        b"tls_server_config:\n  cert_file: a.pem\n  key_file: b.pem\n  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: c.pem\n  min_version: TLS12\n",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

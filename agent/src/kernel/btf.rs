@@ -286,6 +286,29 @@ fn size(types: View<'_>, of: Type<'_>, depth: u32) -> Option<u32> {
     }
 }
 
+/// For fuzzing: types.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "btf",
+    read: |bytes| {
+        let names = BTreeSet::from(["outer", "schedule", "netns_ipvs"]);
+        let wanted = Wanted {
+            prefixes: Prefixes::of(names.iter().copied()),
+            names: &names,
+        };
+        let vmlinux = Named::parse(Contents::Read(bytes.to_vec()), None, &wanted);
+        let vmlinux = vmlinux.map_err(|error| format!("{error:#}"));
+        let modules = BTreeMap::new();
+        let types = Types { vmlinux, modules };
+        let _ = types.member("outer.inners.y", VMLINUX);
+        let _ = types.member("netns_ipvs.est_timer", VMLINUX);
+        let _ = types.function("schedule", VMLINUX);
+    },
+    seeds: &[
+        b"\x9f\xeb\x01\0\x18\0\0\0\0\0\0\0\x34\0\0\0\x34\0\0\0\x12\0\0\0\x01\0\0\0\0\0\0\x01\x04\0\0\0\x20\0\0\x01\x05\0\0\0\x02\0\0\x04\x08\0\0\0\x0b\0\0\0\x01\0\0\0\0\0\0\0\x0d\0\0\0\x01\0\0\0\x20\0\0\0\0int\0outer\0x\0y\0\0\0\0",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::{blob::*, *};

@@ -369,6 +369,31 @@ pub fn has_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
+/// For fuzzing: files of cgroups.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "cgroup",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = (CpuStat::parse(&text), parse_io(&text), parse_io_max(&text), number(&text));
+        let shown = shown(OsStr::from_bytes(bytes));
+        let _ = unescape(&shown);
+        let _ = paths(&text);
+    },
+    seeds: &[
+        b"usage_usec 5\nuser_usec 4\nsystem_usec 1\nnr_periods 9\nnr_throttled 3\nthrottled_usec 77\n",
+        b"8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
+        b"8:16 rbps=2097152 wbps=max riops=max wiops=120\n",
+        b"12:cpu,cpuacct:/a\n0::/kubepods.slice/a\\x2db.scope\n",
+    ],
+};
+
+/// For fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_hierarchies(mountinfo: &str) -> Hierarchies {
+    Hierarchies::parse(mountinfo)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

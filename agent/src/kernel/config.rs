@@ -83,6 +83,16 @@ fn scan(lines: impl BufRead) -> io::Result<BTreeMap<String, bool>> {
     Ok(found)
 }
 
+/// For fuzzing: configurations of kernels.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "kernel_config",
+    read: |bytes| {
+        let _ = scan(bytes);
+    },
+    seeds: &[b"#\nCONFIG_BPF_SYSCALL=y\n# CONFIG_KPROBES is not set\nCONFIG_CMDLINE=\"a=b\"\n"],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,6 +86,24 @@ pub(super) fn each(
     Ok(())
 }
 
+/// For fuzzing: lists of symbols.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "kallsyms",
+    read: |bytes| {
+        let _ = each(bytes, |line| {
+            let _ = (
+                line.address(),
+                line.is_code(),
+                line.name(),
+                line.is_of_module(),
+            );
+            ControlFlow::Continue(())
+        });
+    },
+    seeds: &[b"ffffffffc0001000 t nf_ct_delete\t[nf_conntrack]\n0000000000000000 T schedule\n"],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

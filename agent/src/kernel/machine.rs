@@ -554,6 +554,25 @@ fn read(path: &str) -> io::Result<String> {
         .map_err(|error| io::Error::new(error.kind(), format!("read {path}: {error}")))
 }
 
+/// For fuzzing: the machine's files.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "machine",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = (CpuTimes::parse(&text), Softirqs::parse(&text), parse_disks(&text));
+        let _ = (MemoryEvents::parse(&text), Memory::parse(&text), cpu_list(&text));
+    },
+    seeds: &[
+        b"cpu  1 2 3 4 5 6 7 8 9 0\ncpu0 1 2 3 4 5 6 7 8 9 0\nintr 1\nbtime 1\n",
+        b"   8       0 sda 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n",
+        b"MemTotal:  1024 kB\nMemAvailable: 512 kB\nSwapTotal: 0 kB\n",
+        b"pgscan_direct 1\nallocstall_normal 18446744073709551615\n",
+        b"                    CPU0       CPU1\n          HI:          1          2\n      NET_RX:          3          4\n",
+        b"0-3,8,10-11\n",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

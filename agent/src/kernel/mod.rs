@@ -25,6 +25,22 @@ pub mod sysctl;
 pub use collect::collect;
 pub use facts::{Fact, KernelFacts};
 
+/// For fuzzing.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: [&crate::fuzz::Parser; 11] = [
+    &btf::FUZZ,
+    &cgroup::FUZZ,
+    &config::FUZZ,
+    &conntrack::FUZZ_NETLINK,
+    &conntrack::FUZZ_STAT,
+    &ipvs::FUZZ,
+    &kallsyms::FUZZ,
+    &machine::FUZZ,
+    &mounts::FUZZ,
+    &pressure::FUZZ,
+    &sleepers::FUZZ,
+];
+
 /// Has the allocator keep little of what is freed. To be called before there is a thread.
 ///
 /// By itself glibc has a heap for each thread, of which [`return_free_memory`] would not

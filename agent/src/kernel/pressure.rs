@@ -172,6 +172,19 @@ fn parse(text: &str) -> Option<Stall> {
     }
 }
 
+/// For fuzzing: pressure files.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "pressure",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = parse(&text);
+    },
+    seeds: &[
+        b"some avg10=0.12 avg60=0.01 avg300=0.00 total=1234567\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=89\n",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

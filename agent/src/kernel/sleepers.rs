@@ -299,6 +299,22 @@ fn known(wchan: &str) -> impl Iterator<Item = &str> {
         .into_iter()
 }
 
+/// For fuzzing: files of a task.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "task",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = command_and_state(&text);
+        let _ = Place::of(functions(&text).chain(known(&text)));
+    },
+    seeds: &[
+        b"12 (a) b) D 1 12 12 0 -1",
+        b"[<0>] nfs_wait_bit_killable+0x1d/0x70 [nfs]\n[<0>] io_schedule+0x42/0x70\n",
+        b"folio_wait_bit_common",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

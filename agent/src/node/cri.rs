@@ -6,6 +6,23 @@
 #[cfg(test)]
 pub(super) mod fake;
 mod messages;
+/// For fuzzing: answers of a container runtime.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "cri",
+    read: |bytes| {
+        let _ = <ListPodSandboxResponse as prost::Message>::decode(bytes);
+        let _ = <ListContainersResponse as prost::Message>::decode(bytes);
+        if let Ok(answer) = <PodSandboxStatusResponse as prost::Message>::decode(bytes) {
+            let _ = Network::of(answer, "sandbox", "uid");
+        }
+    },
+    seeds: &[
+        b"\x0a\x2a\x0a\x01a\x12\x0a\x0a\x01b\x12\x01c\x1a\x02ns\x18\x00",
+        b"\x0a\x10\x1a\x0a\x0a\x0810.0.0.1\x22\x02\x0a\x00\x12\x14\x0a\x04info\x12\x0c{\"pid\":12345}",
+    ],
+};
+
 #[cfg(test)]
 pub(super) mod tests;
 

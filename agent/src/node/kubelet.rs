@@ -202,5 +202,19 @@ impl From<Pod> for PodRecord {
     }
 }
 
+/// For fuzzing: answers of the kubelet.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "kubelet",
+    read: |bytes| {
+        if let Ok(list) = serde_json::from_slice::<PodList>(bytes) {
+            list.items.into_iter().map(PodRecord::from).for_each(drop);
+        }
+    },
+    seeds: &[
+        br#"{"items":[{"metadata":{"name":"a","namespace":"b","uid":"c","labels":null},"spec":{"hostNetwork":true},"status":{"phase":"Running","podIP":"10.0.0.1","podIPs":[{"ip":"fd00::1"}],"containerStatuses":[{"name":"x","containerID":"containerd://0123"}]}}]}"#,
+    ],
+};
+
 #[cfg(test)]
 mod tests;

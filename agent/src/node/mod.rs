@@ -23,3 +23,7 @@ pub use names::{Name, Names};
 pub use neighbours::Neighbours;
 pub use owner::{Container, Owner, Pod, Qos, Runtime};
 pub use settings::{Ask, Node};
+
+/// For fuzzing.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: [&crate::fuzz::Parser; 3] = [&cri::FUZZ, &kubelet::FUZZ, &owner::FUZZ];

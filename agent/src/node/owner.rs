@@ -188,6 +188,22 @@ fn is_unit(part: &str) -> bool {
         .any(|kind| part.len() > kind.len() && part.ends_with(kind))
 }
 
+/// For fuzzing: paths of cgroups.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "owner",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let owner = Owner::of(&text);
+        let _ = (owner.to_string(), owner.levels().count());
+    },
+    seeds: &[
+        b"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1858680e_b044_4fd5_9dd4_f137e30e2180.slice/cri-containerd-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope",
+        b"/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope/kubelet.slice/a.service",
+        b"/lxc.payload.a/init.scope",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -167,3 +167,18 @@ fn replace(path: &Path, runs: &[Run]) -> anyhow::Result<File> {
     // The same file as before the renaming, at its end.
     Ok(file)
 }
+
+/// For fuzzing: journals of treatments.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "journal",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = parse(&text);
+    },
+    seeds: &[
+        br#"{"nodemedic_journal":1}
+{"unix_seconds":1.5,"run":{"id":1,"treatment":"udp_timeout","ailment":"udp_conntrack","against":["idle_entries"],"trigger":{"by":"manual","uid":0},"state":"applied","why":"asked for","changes":[{"key":"net.netfilter.nf_conntrack_udp_timeout","netns":4026531840,"from":30,"to":7}],"began_unix_seconds":1.5,"ends_unix_seconds":3601.5,"boot":"b","began":1.0,"watched_until":91.0,"ends":3601.0,"ended":null,"ending":null,"reapplied":0,"before":[],"writers":[]}}
+"#,
+    ],
+};

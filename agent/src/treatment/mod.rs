@@ -23,6 +23,8 @@ mod writer;
 
 pub use engine::{Ask, AskOutcome, Engine, Intent, Now};
 pub use guard::Refusal;
+#[cfg(any(test, fuzzing))]
+pub use journal::FUZZ;
 pub use journal::Journal;
 pub use policy::{AtExit, Mode, Modes, Policy};
 pub use service::{NotNow, Once, Resolved, Runs, TreatmentService, is_paused, pause};

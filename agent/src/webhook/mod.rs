@@ -28,7 +28,11 @@ pub use decision::{AlertOutcome, Decision};
 pub use handler::AlertHandler;
 pub use intake::{Intake, PATH, Receipt, Receiver};
 pub use listener::Listener;
+#[cfg(any(test, fuzzing))]
+pub use names::FUZZ as FUZZ_NAMES;
 pub use names::{AlertTarget, Fit, Host, Names, NodeLabel, fit, node};
+#[cfg(any(test, fuzzing))]
+pub use payload::FUZZ as FUZZ_ALERTS;
 pub use payload::{Alert, Payload, Status};
 pub use settings::Webhook;
 

@@ -158,6 +158,18 @@ fn without_port(host: &str) -> &str {
     bare.unwrap_or(host)
 }
 
+/// For fuzzing: labels that name a node.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "names",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let own = ["node-7", "10.0.0.7", "fd00::7", "node-7.example.org"];
+        let _ = fit(&text, &own);
+    },
+    seeds: &[b"node-7.example.org:9100", b"[fd00::7]:9100"],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

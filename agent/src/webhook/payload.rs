@@ -245,6 +245,23 @@ fn fingerprint(labels: &BTreeMap<String, String>) -> String {
     format!("{hash:016x}")
 }
 
+/// For fuzzing: bodies of alerts.
+#[cfg(any(test, fuzzing))]
+pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "alerts",
+    read: |bytes| {
+        if let Ok(payload) = Payload::parse(bytes) {
+            for alert in &payload.alerts {
+                let _ = (alert.name(), alert.ailment(), alert.kind(), alert.treatment());
+            }
+        }
+    },
+    seeds: &[
+        br#"{"version":"4","groupKey":"{}:{alertname=\"A\"}","truncatedAlerts":0,"status":"firing","receiver":"r","alerts":[{"status":"firing","labels":{"alertname":"A","node":"n","ailment":"udp_conntrack","kind":"table_full"},"annotations":{},"startsAt":"2026-11-30T00:00:00Z","endsAt":"0001-01-01T00:00:00Z","fingerprint":"f"}]}"#,
+        br#"{"version":"1","groupKey":"{}","alerts":[{"status":"resolved","labels":{"node":"n"},"startsAt":"2026-11-30T00:00:00Z","endsAt":"2026-11-30T01:00:00Z"}],"truncatedAlerts":18446744073709551615}"#,
+    ],
+};
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -276,6 +276,16 @@ fn tuple_of(parts: &[Tuple]) -> Option<TcpTuple> {
     })
 }
 
+/// For fuzzing: one message of an answer or an event.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read(bytes: &[u8]) -> io::Result<TcpEntry> {
+    let message = NetlinkMessage::<NetfilterMessage>::deserialize(bytes).map_err(invalid)?;
+    match message.payload {
+        NetlinkPayload::InnerMessage(message) => entry(&message),
+        other => Err(invalid(format!("{other:?}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

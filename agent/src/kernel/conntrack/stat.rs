@@ -126,6 +126,19 @@ fn parse(text: &str) -> Option<Stat> {
     })
 }
 
+/// For fuzzing: statistics of connection tracking.
+#[cfg(any(test, fuzzing))]
+pub(in crate::kernel) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "conntrack_stat",
+    read: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = parse(&text);
+    },
+    seeds: &[
+        b"entries  searched found new invalid ignore delete delete_list insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart\n0000fc03  00000000 00000005 00000028 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000  00000000 00000000 00000000 00000000\n",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

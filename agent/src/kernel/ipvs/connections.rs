@@ -164,6 +164,13 @@ pub(super) fn port(text: &str) -> Option<u16> {
     u16::from_str_radix(text, 16).ok()
 }
 
+/// For fuzzing: of each protocol.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_all(bytes: &[u8]) -> io::Result<()> {
+    list(bytes, Protocol::Tcp, None, |_| true)?;
+    list(bytes, Protocol::Udp, None, |_| true)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

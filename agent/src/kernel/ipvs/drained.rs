@@ -70,6 +70,12 @@ pub(super) fn end(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address(ip)?, port(number)?))
 }
 
+/// For fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_services(lines: impl BufRead) -> io::Result<Services> {
+    parse(lines)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -200,6 +200,23 @@ fn is_drained(destination: &str) -> bool {
     destination.split_ascii_whitespace().nth(2) == Some("0")
 }
 
+/// For fuzzing: lists of services and connections of IPVS.
+#[cfg(any(test, fuzzing))]
+pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
+    name: "ipvs",
+    read: |bytes| {
+        let soon = Instant::now() + Duration::from_secs(60);
+        let _ = count(bytes, soon);
+        let _ = drained::read_services(bytes);
+        let _ = udp::read_services(bytes, soon);
+        let _ = connections::read_all(bytes);
+    },
+    seeds: &[
+        b"IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\nTCP  0A600000:0050 rr\n  -> 0A000000:0050      Masq    1      0          0\nUDP  [fd00:0000:0000:0000:0000:0000:0000:0001]:0035 wrr ops\n  -> [fd00:0000:0000:0000:0000:0000:0000:0002]:0035      Masq    0      3          1\nFWM  00000001 rr\n",
+        b"Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\nTCP 0A010002 4E20 0A600001 1F40 0A030002 1B58 CLOSE             9\nUDP 0A010002 4E20 0A600001 0035 0A030002 0035 UDP             299\n",
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

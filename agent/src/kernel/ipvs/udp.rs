@@ -106,6 +106,12 @@ fn fate_of(destination: &str) -> Fate {
     }
 }
 
+/// For fuzzing.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_services(lines: impl BufRead, until: Instant) -> io::Result<UdpServices> {
+    parse(lines, until)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

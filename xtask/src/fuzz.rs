@@ -1,0 +1,213 @@
+//! Looks for bytes that make a parser of the agent panic, or hang, with libFuzzer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{cargo, paths};
+
+/// What libFuzzer goes by: each edge and each comparison is counted. A stable compiler has them.
+const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
+
+/// Which parser reads a file of a case, by what its path has in it.
+const CASES: [(&str, &str); 13] = [
+    ("/proc/stat", "machine"),
+    ("/proc/diskstats", "machine"),
+    ("/proc/meminfo", "machine"),
+    ("/proc/vmstat", "machine"),
+    ("/proc/softirqs", "machine"),
+    (".pressure", "pressure"),
+    ("/proc/pressure/", "pressure"),
+    ("/mountinfo", "mountinfo"),
+    ("/stat/nf_conntrack", "conntrack_stat"),
+    ("/net/ip_vs", "ipvs"),
+    ("/kallsyms", "kallsyms"),
+    ("cpu.stat", "cgroup"),
+    ("io.stat", "cgroup"),
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Minutes for each parser.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Only these parsers [default: all].
+    parsers: Vec<String>,
+}
+
+/// What came of one parser.
+struct Outcome {
+    executions: u64,
+    coverage: u64,
+    corpus: u64,
+    failure: Option<String>,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let program = build()?;
+    let known = names(&program)?;
+    for name in &args.parsers {
+        ensure!(
+            known.contains(name),
+            "{name} is no parser: {}",
+            known.join(", ")
+        );
+    }
+    let mut names = if args.parsers.is_empty() {
+        known
+    } else {
+        args.parsers
+    };
+    names.sort();
+    let from_cases = cases()?;
+    let seconds = (args.minutes * 60.0).max(1.0) as u64;
+    let outcomes = Mutex::new(BTreeMap::new());
+    let todo = Mutex::new(names.into_iter());
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let next = || todo.lock().map(|mut todo| todo.next()).ok().flatten();
+    thread::scope(|scope| {
+        let work = || {
+            while let Some(name) = next() {
+                let outcome = fuzz(&program, &name, from_cases.get(name.as_str()), seconds);
+                if let Ok(mut outcomes) = outcomes.lock() {
+                    outcomes.insert(name, outcome);
+                }
+            }
+        };
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    });
+    tell(outcomes.into_inner().unwrap_or_default())
+}
+
+fn build() -> Result<PathBuf> {
+    let mut build = cargo::cargo_static("build");
+    // Each clone compiles the dependencies for itself: the flags are its own.
+    let folder = paths::target_dir().join("fuzz");
+    build
+        .env("CARGO_TARGET_DIR", &folder)
+        .env("CARGO_BUILD_BUILD_DIR", &folder);
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    build.env("RUSTFLAGS", format!("{flags} {COVERAGE}"));
+    build.args(["--profile=fuzz", "--package=nodemedic", "--bin=nodemedic"]);
+    cargo::run(&mut build)
+        .context("build for libFuzzer: it takes a C++ compiler (apt install g++)")?;
+    Ok(folder.join(cargo::TARGET).join("fuzz/nodemedic"))
+}
+
+fn names(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new(program).env("NODEMEDIC_FUZZ", "list").output();
+    let output = output.with_context(|| format!("start {}", program.display()))?;
+    let names = String::from_utf8(output.stdout).context("read the names of the parsers")?;
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+/// Files of the cases, by the parser that reads them.
+fn cases() -> Result<BTreeMap<&'static str, Vec<Vec<u8>>>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let folder = paths::root().join("tests/cases");
+    for case in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
+        for name in ["before.txtar", "after.txtar"] {
+            let Ok(text) = fs::read_to_string(
+                case.as_ref()
+                    .map(|it| it.path().join(name))
+                    .unwrap_or_default(),
+            ) else {
+                continue;
+            };
+            for section in text.split("\n-- ") {
+                let Some((path, content)) = section.trim_start_matches("-- ").split_once(" --\n")
+                else {
+                    continue;
+                };
+                let parser = CASES.iter().find(|(part, _)| path.contains(part));
+                if let Some((_, parser)) = parser {
+                    found
+                        .entry(*parser)
+                        .or_default()
+                        .push(content.as_bytes().to_vec());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn fuzz(program: &Path, name: &str, seeds: Option<&Vec<Vec<u8>>>, seconds: u64) -> Result<Outcome> {
+    let folder = paths::target_dir().join("fuzz/corpus").join(name);
+    let artifacts = paths::target_dir().join("fuzz/failures").join(name);
+    for folder in [&folder, &artifacts] {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    for (number, seed) in seeds.into_iter().flatten().enumerate() {
+        let file = folder.join(format!("case-{number}"));
+        fs::write(&file, seed).with_context(|| format!("write {}", file.display()))?;
+    }
+    eprintln!("{name}: {seconds} s");
+    let output = Command::new(program)
+        .env("NODEMEDIC_FUZZ", name)
+        .env("NODEMEDIC_FUZZ_SEEDS", &folder)
+        .arg(&folder)
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(format!("-max_total_time={seconds}"))
+        .args([
+            "-max_len=65536",
+            "-timeout=10",
+            "-rss_limit_mb=1024",
+            "-print_final_stats=1",
+        ])
+        .output()
+        .with_context(|| format!("start {}", program.display()))?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    let last = |key: &str| {
+        let words = log.split_whitespace().collect::<Vec<_>>();
+        let values = words.windows(2).filter(|pair| pair[0] == key);
+        values
+            .last()
+            .and_then(|pair| pair[1].split('/').next()?.parse().ok())
+    };
+    let failure = (!output.status.success()).then(|| {
+        let lines: Vec<_> = log.lines().collect();
+        format!(
+            "{name}: see {}\n{}",
+            artifacts.display(),
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        )
+    });
+    Ok(Outcome {
+        executions: last("stat::number_of_executed_units:").unwrap_or_default(),
+        coverage: last("cov:").unwrap_or_default(),
+        corpus: last("corp:").unwrap_or_default(),
+        failure,
+    })
+}
+
+/// The figures as docs/reliability.md has them.
+fn tell(outcomes: BTreeMap<String, Result<Outcome>>) -> Result<()> {
+    println!("| Parser | Executions | Edges | Inputs kept | Failures |");
+    println!("|---|---|---|---|---|");
+    let mut failures = Vec::new();
+    for (name, outcome) in outcomes {
+        let outcome = outcome.with_context(|| format!("fuzz {name}"))?;
+        let failed = u8::from(outcome.failure.is_some());
+        let Outcome {
+            executions,
+            coverage,
+            corpus,
+            failure,
+        } = outcome;
+        println!("| `{name}` | {executions} | {coverage} | {corpus} | {failed} |");
+        failures.extend(failure);
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+    Ok(())
+}
