@@ -120,7 +120,23 @@ pub(crate) fn entries_fall_to_half_and_the_agents_end_undoes(guest: &Guest) -> R
     ensure!(status.success(), "the agent ends with {status}");
     is_set(guest, UDP_TIMEOUT, TIMEOUT)?;
     ensure!(last(guest)?["ending"] == "agent_ended", "{}", last(guest)?);
+    the_next_agent_resumes(guest, settings)?;
     Ok(Verdict::Passed)
+}
+
+/// As in an upgrade: the next agent sets it again at once, and its own end puts back what was.
+fn the_next_agent_resumes(guest: &Guest, settings: &str) -> Result<()> {
+    let before = guest.sysctl(UDP_TIMEOUT)?;
+    let mut next = Agent::start_whole(guest, "udp_conntrack", settings)?;
+    eventually(SOON, "it is resumed", || is_set(guest, UDP_TIMEOUT, SHORT))?;
+    let resumed = last(guest)?;
+    ensure!(
+        resumed["id"] == 1 && resumed["state"] == "confirmed",
+        "{resumed}"
+    );
+    let status = next.process().stop(SOON)?;
+    ensure!(status.success(), "the agent ends with {status}");
+    is_set(guest, UDP_TIMEOUT, &before)
 }
 
 /// A file that sets the key is named before anything is begun. Once it was applied while the agent

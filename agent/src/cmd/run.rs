@@ -84,6 +84,7 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let directory = Directory::start(&config.node)?;
     let kernel = Arc::new(config.kernel().with(directory));
     let service = Arc::new(treatment_service(&config, &state));
+    service.resume();
     let _statistics = config.metrics.bpf_stats.then(statistics).flatten();
     let identity = Identity::of_this_node(&config.agent.node_name);
     let (interval, drain) = (config.agent.interval, config.agent.shutdown_timeout);

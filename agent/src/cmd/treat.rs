@@ -120,7 +120,7 @@ impl Treat {
                 Ok(Exit::Healthy)
             }
         };
-        let undone = service.undo(None, Ending::AgentEnded);
+        let undone = service.undo(None, Ending::Requested);
         monitor.stop().await;
         for run in undone.into_iter().flatten() {
             print_run(&run)?;

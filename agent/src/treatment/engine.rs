@@ -3,6 +3,8 @@
 //! It reads no clock: whoever calls says what time it is. All it does to the kernel goes
 //! through [`SysctlWriter`].
 
+mod resume;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,

@@ -27,8 +27,11 @@ settings! {
         /// Limit how often the agent writes its value again after another program has restored the
         /// old one. The treatment then ends, and its advice names where that value comes from.
         reapply: u32 = 3, in count(0..=100);
+        /// Resume a treatment that the stop of the agent undid, if the next agent starts within this
+        /// time, as in an upgrade; "0s" resumes none.
+        resume_within: Duration = Duration::from_secs(300), in time(Duration::ZERO..=HOUR);
         /// Select what happens to active treatments when the agent stops. `undo`: the agent undoes
-        /// them. `keep`: the next agent undoes them when their time is over; without a next agent
+        /// them, and the next one resumes them within `resume_within`. `keep`: the next agent undoes them when their time is over; without a next agent
         /// they stay until `nodemedic undo` or a reboot.
         at_exit: AtExit = AtExit::Undo;
     }

@@ -103,6 +103,11 @@ impl TreatmentService {
         self.runs.subscribe()
     }
 
+    /// Resumes what the last agent has undone because it was stopped. For an agent that stays.
+    pub fn resume(&self) {
+        self.engine().resume(now());
+    }
+
     /// Watches, begins and ends what the report calls for. What there is then.
     pub fn step(&self, report: &NodeReport) -> (Vec<Run>, TreatmentCounts) {
         let mut engine = self.engine();

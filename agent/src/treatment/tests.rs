@@ -676,6 +676,103 @@ fn the_agents_end_undoes_or_keeps() {
     }
 }
 
+/// A node whose agent has treated it and was stopped ten seconds ago.
+fn stopped(mode: Mode) -> TestEngine {
+    let mut node = TestEngine::new(mode);
+    let mut engine = node.engine();
+    engine.ask(&by_hand(), &sick(), node.now).unwrap();
+    node.pass(20.0);
+    engine.leave(node.now);
+    assert_eq!(node.kernel.value(), Some(120));
+    node.pass(10.0);
+    node
+}
+
+#[test]
+fn the_next_agent_resumes_what_the_stop_of_the_last_has_undone() {
+    let mut node = stopped(Mode::Manual);
+    let mut engine = node.engine();
+    assert_eq!(node.kernel.value(), Some(120), "to read is not to resume");
+    engine.resume(node.now);
+    assert_eq!(node.kernel.value(), Some(60));
+    let run = last(&engine);
+    assert_eq!((run.id, run.state), (1, RunState::Applied));
+    // It is watched for as long as it was not, and ends when it would have.
+    assert_eq!((run.watched_until, run.ends), (1_100.0, 4_600.0));
+    let again = node.engine();
+    assert_eq!(again.runs(), engine.runs(), "the journal knows it");
+    node.pass(4_000.0);
+    engine.step(&sick(), node.now);
+    assert_eq!(last(&engine).ending, Some(Ending::Expired));
+    assert_eq!(node.kernel.value(), Some(120));
+}
+
+#[test]
+fn what_has_been_watched_is_not_watched_again() {
+    let mut node = TestEngine::new(Mode::Manual);
+    let mut engine = node.engine();
+    engine.ask(&by_hand(), &sick(), node.now).unwrap();
+    node.pass(200.0);
+    engine.leave(node.now);
+    let mut next = node.engine();
+    next.resume(node.now);
+    assert_eq!(last(&next).state, RunState::Confirmed);
+}
+
+#[test]
+fn nothing_is_resumed_that_anything_speaks_against() {
+    type Against = fn(&mut TestEngine);
+    let against: [(&str, Against); 6] = [
+        ("long ago", |node| node.pass(300.0)),
+        ("not configured", |node| {
+            node.policy.resume_within = Duration::ZERO;
+        }),
+        ("switched off", |node| {
+            node.policy.modes.insert("slow_down".to_owned(), Mode::Off);
+        }),
+        ("booted since", |node| node.boot = "the next"),
+        ("set to what is wanted already", |node| {
+            node.kernel.set(Some(60));
+        }),
+        ("gone", |node| node.kernel.set(None)),
+    ];
+    for (why, change) in against {
+        let mut node = stopped(Mode::Manual);
+        change(&mut node);
+        let value = node.kernel.value();
+        let mut engine = node.engine();
+        engine.resume(node.now);
+        assert_eq!(node.kernel.value(), value, "{why}");
+        assert!(!last(&engine).is_active(), "{why}");
+    }
+}
+
+#[test]
+fn what_a_person_has_ended_is_not_resumed() {
+    let node = TestEngine::new(Mode::Manual);
+    let mut engine = node.engine();
+    engine.ask(&by_hand(), &sick(), node.now).unwrap();
+    engine.undo(None, Ending::Requested, node.now).unwrap();
+    let mut next = node.engine();
+    next.resume(node.now);
+    assert_eq!(node.kernel.value(), Some(120));
+    // Nor while treatments are paused, or what another has come after.
+    let node = stopped(Mode::Manual);
+    let mut next = node.engine();
+    next.pause(true);
+    next.resume(node.now);
+    assert_eq!(node.kernel.value(), Some(120));
+    next.pause(false);
+    let forced = Ask {
+        force: true,
+        ..by_hand()
+    };
+    next.ask(&forced, &sick(), node.now).unwrap();
+    next.undo(None, Ending::Requested, node.now).unwrap();
+    next.resume(node.now);
+    assert_eq!(node.kernel.value(), Some(120));
+}
+
 /// The wall clock may be set to anything.
 #[test]
 fn a_clock_that_goes_back_prolongs_nothing() {
