@@ -84,7 +84,7 @@ impl MemoryEvents {
                 _ if name.starts_with("workingset_refault") => &mut events.refault,
                 _ => continue,
             };
-            *counter += value;
+            *counter = counter.saturating_add(value);
         }
         events
     }
@@ -576,6 +576,12 @@ pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_a_counter_have_no_sum_beyond_all_numbers() {
+        let most = format!("allocstall_normal {0}\nallocstall_movable {0}\n", u64::MAX);
+        assert_eq!(MemoryEvents::parse(&most).allocstall, u64::MAX);
+    }
 
     #[test]
     fn counters_that_are_split_are_added_up_and_others_left_out() {

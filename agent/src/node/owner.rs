@@ -76,6 +76,7 @@ impl Owner {
     fn outermost(parts: &[&str]) -> (Self, usize) {
         let mut owner = Self::default();
         let mut kubepods = None;
+        let mut pod_at = 0;
         for (at, part) in parts.iter().enumerate() {
             // containerd without systemd under a kubelet with it.
             let mut pieces = part.splitn(3, ':');
@@ -86,11 +87,13 @@ impl Owner {
             }
             let parent = at.checked_sub(1).map_or("", |above| parts[above]);
             if let Some(pod) = Pod::of(slice, parent, kubepods.is_some()) {
-                // One more root of pods, with nothing above it that tells of a container.
-                if let (Some(_), Some(root)) = (&owner.pod, kubepods) {
-                    return (owner, root);
+                match (&owner.pod, kubepods) {
+                    // One more root of pods, with nothing above it that tells of a container.
+                    (Some(_), Some(root)) if root > pod_at => return (owner, root),
+                    // A name like that of a pod, in a pod.
+                    (Some(_), Some(_)) => {}
+                    (Some(_), None) | (None, _) => (owner.pod, pod_at) = (Some(pod), at),
                 }
-                owner.pod = Some(pod);
             }
             if is_unit(part) {
                 owner.unit = Some((*part).to_owned());
@@ -221,6 +224,24 @@ mod tests {
                 .replace("<u_uid>", UNDERSCORES)
                 .replace("<static>", STATIC),
         )
+    }
+
+    /// Anybody who may make cgroups in a pod may make it.
+    #[test]
+    fn a_name_like_that_of_a_pod_in_a_pod_is_of_that_pod() {
+        let pod = "/kubepods.slice/kubepods-burstable-pod<u_uid>.slice";
+        let other = "2858680e_b044_4fd5_9dd4_f137e30e2181";
+        for inside in [
+            format!("cri-containerd-0kubepods-burstable-pod{other}.slice/a"),
+            format!("a-pod{other}.slice/b-pod{other}.slice"),
+        ] {
+            let owner = owner(&format!("{pod}/{inside}"));
+            let uids = owner
+                .levels()
+                .filter_map(|it| it.pod.as_ref())
+                .map(|pod| pod.uid.as_str());
+            assert_eq!(uids.collect::<Vec<_>>(), [UID], "{inside}");
+        }
     }
 
     /// What every runtime and driver makes, from their sources.

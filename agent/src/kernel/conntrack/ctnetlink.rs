@@ -7,7 +7,7 @@
 use std::{io, net::SocketAddr, sync::OnceLock};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -128,8 +128,7 @@ impl Ctnetlink {
         loop {
             self.buffer.clear();
             self.socket.recv(&mut self.buffer, 0)?;
-            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(&self.buffer);
-            let answer = answer.map_err(invalid)?;
+            let answer = read_message(&self.buffer)?;
             // What is left of a request that was given up.
             if answer.header.sequence_number != self.sequence {
                 continue;
@@ -170,6 +169,19 @@ pub(super) fn packet(message: NetfilterMessage, flags: u16, sequence: u32) -> Ve
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
     bytes
+}
+
+/// A message of the kernel. Those of other subsystems than connection tracking are refused unread:
+/// nobody has asked for them, and the library panics at some that are damaged.
+pub(super) fn read_message(bytes: &[u8]) -> io::Result<NetlinkMessage<NetfilterMessage>> {
+    let kind = NetlinkBuffer::new_checked(bytes)
+        .map_err(invalid)?
+        .message_type();
+    let subsystem = i32::from(kind >> 8);
+    if i32::from(kind) >= libc::NLMSG_MIN_TYPE && subsystem != libc::NFNL_SUBSYS_CTNETLINK {
+        return Err(invalid(format!("a message of type {kind:#x}")));
+    }
+    NetlinkMessage::deserialize(bytes).map_err(invalid)
 }
 
 pub(super) fn invalid(why: impl std::fmt::Display) -> io::Error {
@@ -279,8 +291,7 @@ fn tuple_of(parts: &[Tuple]) -> Option<TcpTuple> {
 /// For fuzzing: one message of an answer or an event.
 #[cfg(any(test, fuzzing))]
 pub(super) fn read(bytes: &[u8]) -> io::Result<TcpEntry> {
-    let message = NetlinkMessage::<NetfilterMessage>::deserialize(bytes).map_err(invalid)?;
-    match message.payload {
+    match read_message(bytes)?.payload {
         NetlinkPayload::InnerMessage(message) => entry(&message),
         other => Err(invalid(format!("{other:?}"))),
     }
@@ -331,6 +342,19 @@ mod tests {
             assert_eq!(read(vec![attribute(tuple()), info]).unwrap(), wanted);
             assert_eq!(wanted.is_open(), closing);
         }
+    }
+
+    #[test]
+    fn a_damaged_message_of_another_subsystem_is_an_error() {
+        let nftables = [
+            0x21, 0, 0, 0, 0x09, 0x0a, 0, 0x76, 0x19, 0, 0, 0, 0x0f, 0x05, 0, 0, 0, 0, 0, 0, 0x05,
+            0, 0x11, 0, 0, 0x10, 0, 0, 0, 0, 0, 0xff, 0x17, 0x94,
+        ];
+        let error = read_message(&nftables).expect_err("nobody asked for it");
+        assert!(
+            error.to_string().ends_with("a message of type 0xa09"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -13,13 +13,11 @@ use libc::{
     BPF_ABS, BPF_B, BPF_IMM, BPF_IND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_LDX, BPF_MISC, BPF_RET,
     BPF_TAX, BPF_W, sock_filter, sock_fprog,
 };
-use netlink_packet_core::NetlinkMessage;
-use netlink_packet_netfilter::NetfilterMessage;
 use netlink_sys::Socket;
 use rustix::{io::Errno, net::sockopt};
 
 use super::{
-    ctnetlink::{entry, invalid, open},
+    ctnetlink::{entry, invalid, open, read_message},
     tcp::{TcpEntry, TcpState},
 };
 
@@ -96,8 +94,7 @@ impl Resets {
             }
             Err(error) => return Err(error),
         }
-        let message = NetlinkMessage::<NetfilterMessage>::deserialize(&self.buffer);
-        match message.map_err(invalid)?.payload {
+        match read_message(&self.buffer)?.payload {
             netlink_packet_core::NetlinkPayload::InnerMessage(message) => {
                 entry(&message).map(|entry| Some(Event::Reset(entry)))
             }
