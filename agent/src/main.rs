@@ -8,6 +8,7 @@ pub mod collector;
 pub mod config;
 pub mod control;
 pub mod dispatch;
+pub mod durable;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;

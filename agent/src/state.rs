@@ -3,14 +3,23 @@
 
 use std::{
     env,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    fs::{File, TryLockError},
+    io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
-use rustix::process::geteuid;
+use anyhow::{Context as _, bail};
+use rustix::{fs::OFlags, process::geteuid};
+
+use crate::durable::Directory;
+
+/// The name of the lock in the directory.
+const LOCK: &str = "lock";
+
+/// How often a lock is tried that another process holds.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The lock, held until it is dropped or the process ends, however that happens.
 #[derive(Debug)]
@@ -31,9 +40,26 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made, or another agent has the lock; which one.
+    /// When the directory cannot be made or trusted, or another agent has the lock; which one.
     pub fn take(configured: &Path) -> anyhow::Result<Self> {
-        lock(&make(configured)?.join("lock"))
+        Self::take_within(configured, Duration::ZERO)
+    }
+
+    /// The same, where the process that has the lock may be about to end: it is waited for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::take`], when it still has the lock after this time.
+    pub fn take_within(configured: &Path, patience: Duration) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let directory = make(configured)?;
+        loop {
+            match lock(&directory)? {
+                Ok(lock) => return Ok(lock),
+                Err(_) if started.elapsed() < patience => sleep(AGAIN),
+                Err(holder) => bail!("{} is locked by {holder}", directory.path(LOCK).display()),
+            }
+        }
     }
 }
 
@@ -51,55 +77,46 @@ fn usual_directory() -> PathBuf {
 ///
 /// # Errors
 ///
-/// When it cannot be made, or somebody else has made one of that name.
-pub fn make(configured: &Path) -> anyhow::Result<PathBuf> {
+/// When it cannot be made, belongs to another user, or others may write to it.
+pub fn make(configured: &Path) -> anyhow::Result<Directory> {
     let directory = directory(configured);
-    make_own(&directory).with_context(|| {
+    Directory::make(&directory).with_context(|| {
         format!(
-            "make the state directory {} (--state-dir or [agent] state_dir takes another)",
+            "use the state directory {} (--state-dir or [agent] state_dir selects another)",
             directory.display()
         )
-    })?;
-    Ok(directory)
+    })
 }
 
-/// Only its owner can enter. In a directory that everybody can write to, somebody
-/// else may have made one of that name first.
-fn make_own(directory: &Path) -> anyhow::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
-    let owner = fs::symlink_metadata(directory)?.uid();
-    ensure!(
-        owner == geteuid().as_raw(),
-        "it belongs to the user with id {owner}"
-    );
-    Ok(())
-}
-
-fn lock(path: &Path) -> anyhow::Result<Lock> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))?;
+/// The lock, or who has it.
+fn lock(directory: &Directory) -> anyhow::Result<Result<Lock, String>> {
+    let path = directory.path(LOCK);
+    let path = path.display();
+    let mut file = open(directory).with_context(|| format!("open {path}"))?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => bail!("{} is locked by {}", path.display(), holder(file)),
+        Err(TryLockError::WouldBlock) => return Ok(Err(holder(file))),
         Err(TryLockError::Error(error)) => {
-            return Err(error).with_context(|| format!("lock {}", path.display()));
+            return Err(error).with_context(|| format!("lock {path}"));
         }
     }
-    write_holder(&mut file).with_context(|| format!("write {}", path.display()))?;
-    Ok(Lock(file))
+    // It is there for a message. A full disk must not keep anybody from undoing a treatment.
+    let _ = write_holder(&mut file);
+    Ok(Ok(Lock(file)))
+}
+
+/// A lock needs no write to the disk, which may be read-only by now.
+fn open(directory: &Directory) -> io::Result<File> {
+    match directory.file(LOCK, OFlags::RDWR | OFlags::CREATE) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            directory.file(LOCK, OFlags::RDONLY)
+        }
+        opened => opened,
+    }
 }
 
 /// For the message of a second agent.
-fn write_holder(file: &mut File) -> std::io::Result<()> {
+fn write_holder(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
@@ -117,6 +134,11 @@ fn holder(mut file: File) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
+
     use super::*;
 
     #[test]
@@ -137,5 +159,36 @@ mod tests {
         fs::write(&file, "").unwrap();
         let error = Lock::take(&file.join("state")).unwrap_err().to_string();
         assert!(error.contains("file/state"), "{error}");
+    }
+
+    #[test]
+    fn a_holder_that_ends_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::take(folder.path()).unwrap();
+        let ends = std::thread::spawn(move || {
+            sleep(Duration::from_millis(200));
+            drop(first);
+        });
+        Lock::take_within(folder.path(), Duration::from_secs(60)).unwrap();
+        ends.join().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_gives_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let error = format!("{:#}", Lock::take(folder.path()).unwrap_err());
+        assert!(error.contains("--state-dir"), "{error}");
+        assert!(error.contains("others may write"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_that_is_a_link_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        fs::write(&target, "precious").unwrap();
+        symlink(&target, folder.path().join("lock")).unwrap();
+        Lock::take(folder.path()).unwrap_err();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     }
 }

@@ -28,7 +28,7 @@ impl Pause {
 
 impl Resume {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let directory = state::directory(&self.node.load()?.agent.state_dir);
+        let directory = state::make(&self.node.load()?.agent.state_dir)?;
         treatment::pause(&directory, false)?;
         print("new treatments are allowed again, as configured\n")?;
         Ok(Exit::Healthy)

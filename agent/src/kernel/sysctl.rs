@@ -22,7 +22,7 @@ const ROOT_OF_INIT: &str = "/proc/1/root/proc/sys";
 ///
 /// The operation, the key and the kernel's error.
 pub fn read(key: &str) -> io::Result<Option<String>> {
-    let path = path(key);
+    let path = path(key)?;
     match fs::read_to_string(&path) {
         Ok(value) => Ok(Some(value.trim_end().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -46,8 +46,8 @@ pub fn read_number(key: &str) -> io::Result<Option<u64>> {
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!(
-                "read {}: {value:?} is no number: {error}",
-                path(key).display()
+                "read {ROOT}/{}: {value:?} is no number: {error}",
+                key.replace('.', "/")
             ),
         )
     })
@@ -73,7 +73,7 @@ pub fn write(key: &str, value: u64) -> io::Result<()> {
 }
 
 fn write_below(root: &str, key: &str, value: u64) -> io::Result<()> {
-    let path = below(root, key);
+    let path = below(root, key)?;
     let hint = |error: &io::Error| match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {
             "; a container can write it if it has the node's process IDs (hostPID), CAP_SYS_ADMIN, \
@@ -100,13 +100,26 @@ fn write_below(root: &str, key: &str, value: u64) -> io::Result<()> {
 }
 
 /// `net.netfilter.nf_conntrack_max` is `/proc/sys/net/netfilter/nf_conntrack_max`.
-fn path(key: &str) -> PathBuf {
+fn path(key: &str) -> io::Result<PathBuf> {
     below(ROOT, key)
 }
 
-fn below(root: &str, key: &str) -> PathBuf {
-    key.split('.')
-        .fold(Path::new(root).to_owned(), |path, part| path.join(part))
+/// Every key that reaches the kernel passes here: none leads out of `/proc/sys`.
+fn below(root: &str, key: &str) -> io::Result<PathBuf> {
+    if !is_plain(key) {
+        let why = format!("{key:?} is no sysctl: its parts must be letters, digits, _ and -");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let parts = key.split('.');
+    Ok(parts.fold(Path::new(root).to_owned(), |path, part| path.join(part)))
+}
+
+/// Whether a key has parts of letters, digits, `_` and `-` with single dots between them, and so
+/// names a file below `/proc/sys`.
+pub fn is_plain(key: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    let mut parts = key.split('.');
+    parts.all(|part| !part.is_empty() && part.bytes().all(is_plain))
 }
 
 #[cfg(test)]
@@ -116,9 +129,32 @@ mod tests {
     #[test]
     fn a_key_becomes_a_path() {
         assert_eq!(
-            path("net.netfilter.nf_conntrack_max"),
+            path("net.netfilter.nf_conntrack_max").expect("it is plain"),
             Path::new("/proc/sys/net/netfilter/nf_conntrack_max")
         );
+    }
+
+    #[test]
+    fn a_key_that_leads_elsewhere_is_neither_read_nor_written() {
+        for key in [
+            "",
+            ".",
+            "..",
+            "kernel..panic",
+            "kernel.panic.",
+            "/etc/passwd",
+            "kernel/panic",
+            "net.../etc.passwd",
+            "kernel.pa nic",
+            "kernel.panic\0",
+            "kernel.p\u{e4}nic",
+        ] {
+            assert!(!is_plain(key), "{key:?}");
+            let refused = read(key).expect_err("it is no sysctl");
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{key:?}");
+            let refused = write(key, 1).expect_err("it is no sysctl");
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{key:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,11 @@
 //! It reads no clock: whoever calls says what time it is. All it does to the kernel goes
 //! through [`SysctlWriter`].
 
+mod recording;
+mod recovery;
 mod resume;
+
+pub(super) use recovery::permitted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +20,7 @@ use tracing::{error, info, warn};
 use super::{
     foreign::Values,
     guard::{Guard, Refusal},
-    journal::Journal,
+    journal::{self, Journal, Step},
     policy::{AtExit, Policy},
     writer::{SysctlTarget, SysctlWriter},
 };
@@ -96,9 +100,12 @@ pub struct Engine {
     treatments: Vec<(&'static str, &'static Treatment)>,
     policy: Policy,
     writer: Box<dyn SysctlWriter>,
+    /// What is known of all runs outlives the agent here; else why it could not be read.
     journal: Result<Journal, String>,
     boot: String,
     runs: Vec<Run>,
+    /// Runs that are over, which the journal does not know, with what their `why` is without that.
+    unrecorded: BTreeMap<u64, String>,
     counts: TreatmentCounts,
     /// Whether nothing may begin.
     paused: bool,
@@ -115,7 +122,8 @@ pub struct Engine {
 impl Engine {
     /// Takes up what the journal of a state directory tells: what cannot be valid any
     /// more is put back or given up, the rest goes on. A journal that cannot be read
-    /// leaves an engine that refuses everything, and says why.
+    /// leaves an engine that refuses everything, and says why. One that cannot be written leaves
+    /// an engine that ends what it tells and begins nothing.
     pub fn open(
         treatments: Vec<(&'static str, &'static Treatment)>,
         policy: Policy,
@@ -124,8 +132,26 @@ impl Engine {
         boot: String,
         now: Now,
     ) -> Self {
-        let (journal, runs) = match Journal::open(directory) {
-            Ok((journal, runs)) => (Ok(journal), runs),
+        let journal = Journal::open(directory, |run| permitted(&treatments, run, &boot));
+        Self::with(journal, treatments, policy, writer, boot, now)
+    }
+
+    /// The same, with a journal that was opened with [`permitted`].
+    pub(super) fn with(
+        journal: anyhow::Result<(Journal, Vec<Run>)>,
+        treatments: Vec<(&'static str, &'static Treatment)>,
+        policy: Policy,
+        writer: Box<dyn SysctlWriter>,
+        boot: String,
+        now: Now,
+    ) -> Self {
+        let (journal, runs) = match journal {
+            Ok((journal, runs)) => {
+                if let Some(why) = journal.trouble() {
+                    error!("no treatment will be begun: {why}");
+                }
+                (Ok(journal), runs)
+            }
             Err(why) => {
                 error!("no treatment will be begun: {why:#}");
                 (Err(format!("{why:#}")), Vec::new())
@@ -138,6 +164,7 @@ impl Engine {
             journal,
             boot,
             runs,
+            unrecorded: BTreeMap::new(),
             counts: TreatmentCounts::default(),
             paused: false,
             left: false,
@@ -167,29 +194,6 @@ impl Engine {
         let found = |kind| self.found.get(kind);
         let mut found = proposals.flat_map(|it| &it.against).filter_map(found);
         found.any(|found| now.boot_seconds - found < LATELY)
-    }
-
-    /// Takes in that the alert of a run has begun again, or ended, at a time, so that the next
-    /// agent knows it too. What cannot be recorded is known to this agent alone.
-    pub(super) fn note_alert(&mut self, id: u64, at: &str, now: Now) {
-        let Some(run) = self.runs.iter_mut().find(|run| run.id == id) else {
-            return;
-        };
-        if run.trigger.note(at) {
-            let run = run.clone();
-            if let Err(error) = self.record(&run, now) {
-                warn!(id, "that its alert fired again is not recorded: {error:#}");
-            }
-        }
-    }
-
-    /// Why nothing can be begun, if so.
-    pub fn trouble(&self) -> Option<String> {
-        match &self.journal {
-            Err(why) => Some(why.clone()),
-            Ok(_) if self.paused => Some(Refusal::Paused.to_string()),
-            Ok(_) => None,
-        }
     }
 
     /// From now on nothing is begun, or everything may be again.
@@ -251,8 +255,8 @@ impl Engine {
     }
 
     fn decide(&mut self, ask: &Ask, report: &NodeReport, now: Now) -> Result<AskOutcome, Refusal> {
-        if let Err(why) = &self.journal {
-            return Err(Refusal::Journal(why.clone()));
+        if let Some(refusal) = self.damage() {
+            return Err(refusal);
         }
         let (proposal, ailment) = self.select(ask, report, now)?;
         let run = self.run(ask, proposal, ailment, report, now);
@@ -392,8 +396,9 @@ impl Engine {
                 "may be set back: {writer}"
             );
         }
-        self.record(&run, now)
+        self.record(&run, Step::Announced, now)
             .map_err(|error| Refusal::Journal(format!("{error:#}")))?;
+        journal::forget(&mut self.runs);
         self.runs.push(run);
         let index = self.runs.len() - 1;
         match self.write(index) {
@@ -446,48 +451,17 @@ impl Engine {
         }
     }
 
-    /// What an earlier agent has left.
-    fn recover(&mut self, now: Now) {
-        for index in self.active() {
-            let run = &self.runs[index];
-            if run.boot != self.boot {
-                let why = "the machine has booted since";
-                self.close(index, RunState::Rebooted, Ending::Reboot, why, now);
-            } else if run.state == RunState::Intended {
-                let why = "the agent was killed while it wrote";
-                self.end(index, RunState::Undone, Ending::Interrupted, why, now);
-            } else if run.ends <= now.boot_seconds {
-                self.end(
-                    index,
-                    RunState::Undone,
-                    Ending::Expired,
-                    "its time is over",
-                    now,
-                );
-            } else {
-                info!(id = run.id, treatment = run.treatment, "goes on");
-                self.expect_ended(index);
-            }
-        }
-    }
-
-    /// What the earlier agent did itself has ended with it. Nobody has set that back, so
-    /// it begins again without being counted as such.
-    fn expect_ended(&mut self, index: usize) {
-        for change in &mut self.runs[index].changes {
-            change.absent |= self.writer.ends_with_agent(&change.key);
-        }
-    }
-
     /// Called with each report: watches what is active, and begins what the
     /// configuration allows the agent itself.
     pub fn step(&mut self, report: &NodeReport, now: Now) {
         let findings = report.ailments.iter().flat_map(|it| &it.findings);
         self.found
             .extend(findings.map(|it| (it.kind.clone(), now.boot_seconds)));
+        self.record_late(now);
         for index in self.active() {
             self.watch(index, report, now);
         }
+        journal::forget(&mut self.runs);
         self.observe(report);
         let ailments: BTreeSet<_> = self
             .treatments
@@ -616,7 +590,7 @@ impl Engine {
         }
         self.runs[index].changes[i].absent = false;
         self.runs[index].changes[i].from = found;
-        if let Err(error) = self.record(&self.runs[index].clone(), now) {
+        if let Err(error) = self.record(&self.runs[index].clone(), Step::Announced, now) {
             return self.give_up_on_journal(index, &error, now);
         }
         match self.put(&change, change.to) {
@@ -630,13 +604,6 @@ impl Engine {
             Err(error) => warn!(id = self.runs[index].id, "{error}"),
         }
         true
-    }
-
-    /// What is not on record is not left in force.
-    fn give_up_on_journal(&mut self, index: usize, error: &anyhow::Error, now: Now) -> bool {
-        let why = format!("{error:#}");
-        self.end(index, RunState::Undone, Ending::Refused, &why, now);
-        false
     }
 
     /// New network namespaces have what the others had.
@@ -661,7 +628,7 @@ impl Engine {
         }
         let before = self.runs[index].changes.len();
         self.runs[index].changes.extend(new);
-        if let Err(error) = self.record(&self.runs[index].clone(), now) {
+        if let Err(error) = self.record(&self.runs[index].clone(), Step::Announced, now) {
             self.runs[index].changes.truncate(before);
             warn!(id = self.runs[index].id, "not extended: {error:#}");
             return;
@@ -717,14 +684,15 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When there is no such run, or it has ended; or the journal cannot be read.
+    /// When there is no such run, or it has ended; or the journal cannot be read. One that cannot
+    /// be written keeps nothing from being undone.
     pub fn undo(&mut self, id: Option<u64>, ending: Ending, now: Now) -> Result<Vec<Run>, Refusal> {
-        if let Err(why) = &self.journal {
-            return Err(Refusal::Journal(why.clone()));
-        }
         let chosen = self.active().into_iter();
         let chosen = chosen.filter(|index| id.is_none_or(|id| self.runs[*index].id == id));
         let chosen: Vec<_> = chosen.collect();
+        if let Some(refusal) = self.damage().filter(|_| chosen.is_empty()) {
+            return Err(refusal);
+        }
         if let (Some(id), true) = (id, chosen.is_empty()) {
             return Err(Refusal::Unknown(format!("no treatment {id} is active")));
         }
@@ -737,7 +705,9 @@ impl Engine {
             self.end(*index, RunState::Undone, ending, why, now);
         }
         let undone = chosen.into_iter().map(|index| self.runs[index].clone());
-        Ok(undone.collect())
+        let undone = undone.collect();
+        journal::forget(&mut self.runs);
+        Ok(undone)
     }
 
     /// The agent ends. What is asked for from now on, by a request or a report that was
@@ -806,18 +776,13 @@ impl Engine {
         self.counts
             .outcome(&run.treatment, run.trigger.name(), run.outcome());
         tell(&run);
-        if let Err(error) = self.record(&run, now) {
+        if let Err(error) = self.record(&run, Step::Holds, now) {
             error!(id = run.id, "{error:#}");
             if run.is_active() {
                 self.give_up_on_journal(index, &error, now);
+            } else {
+                self.tell_unrecorded(index, &error);
             }
-        }
-    }
-
-    fn record(&mut self, run: &Run, now: Now) -> anyhow::Result<()> {
-        match &mut self.journal {
-            Ok(journal) => journal.append(run, now.unix_seconds),
-            Err(why) => Err(anyhow::anyhow!("{why}")),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The engine among its users: the tick, the command line, alerts.
 
 use std::{
-    fs, io,
+    io,
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::{Ask, AskOutcome, Engine, Now, Policy, Refusal, SysctlsAndSwitches};
 use crate::{
+    durable::Directory,
     kernel::sysctl,
     model::{Ending, NodeReport, Registry, Reports, Resolution, Run, TreatmentCounts},
     time::{since_boot, unix_seconds},
@@ -290,13 +291,15 @@ fn still_found(run: &Run, beside: &str, report: &NodeReport) -> Option<String> {
 /// doubt they are.
 pub fn is_paused(directory: &Path) -> bool {
     let file = directory.join(PAUSED);
-    file.try_exists().unwrap_or_else(|error| {
-        error!(
-            "look for {}: {error}; treatments are paused",
-            file.display()
-        );
-        true
-    })
+    match file.symlink_metadata() {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => {
+            let file = file.display();
+            error!("look for {file}: {error}; treatments are paused");
+            true
+        }
+    }
 }
 
 /// Makes the file, or removes it.
@@ -304,17 +307,14 @@ pub fn is_paused(directory: &Path) -> bool {
 /// # Errors
 ///
 /// When that is not possible.
-pub fn pause(directory: &Path, paused: bool) -> anyhow::Result<()> {
-    let file = directory.join(PAUSED);
+pub fn pause(directory: &Directory, paused: bool) -> anyhow::Result<()> {
+    let file = directory.path(PAUSED);
     if paused {
-        return fs::write(&file, "").with_context(|| format!("make {}", file.display()));
+        let made = directory.touch(PAUSED);
+        return made.with_context(|| format!("make {}", file.display()));
     }
-    match fs::remove_file(&file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", file.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    let removed = directory.remove(PAUSED);
+    removed.with_context(|| format!("remove {}", file.display()))
 }
 
 /// What time it is.

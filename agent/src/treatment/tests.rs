@@ -8,14 +8,17 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::{engine::permitted, journal::Step, *};
 use crate::{
+    durable::fake::FakeDisk,
     identity::Identity,
     model::{
         AilmentReport, Bound, Change, Coverage, Ending, Finding, NodeReport, Proposal, Run,
         RunState, Severity, Treatment, Trigger, Verdict,
     },
 };
+
+mod disk;
 
 const KEY: &str = "net.test.events";
 const NETNS: u32 = 7;
@@ -46,6 +49,8 @@ struct Sysctl {
     deaf: bool,
     /// It is the agent itself that does what the key is for.
     ends_with_agent: bool,
+    /// The disk on which it is marked that a value is set.
+    marked_on: Option<FakeDisk>,
 }
 
 impl FakeKernel {
@@ -83,6 +88,9 @@ impl SysctlWriter for FakeKernel {
         if sysctl.read_only {
             return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
         }
+        if let Some(disk) = &sysctl.marked_on {
+            disk.mark(value);
+        }
         if !sysctl.deaf {
             sysctl
                 .values
@@ -100,6 +108,7 @@ impl SysctlWriter for FakeKernel {
 pub(crate) struct TestEngine {
     pub(crate) kernel: FakeKernel,
     folder: tempfile::TempDir,
+    disk: FakeDisk,
     policy: Policy,
     now: Now,
     boot: &'static str,
@@ -114,6 +123,7 @@ impl TestEngine {
         Self {
             kernel: FakeKernel::new(120),
             folder: tempfile::tempdir().unwrap(),
+            disk: FakeDisk::new(),
             policy,
             now: Now {
                 boot_seconds: 1_000.0,
@@ -124,11 +134,18 @@ impl TestEngine {
     }
 
     fn engine(&self) -> Engine {
-        Engine::open(
-            vec![("rate", &SLOW_DOWN)],
+        let treatments = vec![("rate", &SLOW_DOWN)];
+        let disk = self.disk.clone();
+        let journal = Journal::open_on(
+            self.folder.path(),
+            |run| permitted(&treatments, run, self.boot),
+            Box::new(move |file| disk.storage(file)),
+        );
+        Engine::with(
+            journal,
+            treatments,
             self.policy.clone(),
             Box::new(self.kernel.clone()),
-            self.folder.path(),
             self.boot.to_owned(),
             self.now,
         )
@@ -613,8 +630,8 @@ fn after_a_kill_at_any_step_the_next_agent_puts_all_back() {
         engine.step(&sick(), node.now);
         let mut run = last(&engine).clone();
         run.state = RunState::Intended;
-        let (mut journal, _) = Journal::open(node.folder.path()).unwrap();
-        journal.append(&run, 0.0).unwrap();
+        let (mut journal, _) = Journal::open(node.folder.path(), |_| Ok(())).unwrap();
+        journal.append(&run, &[], Step::Holds, 0.0).unwrap();
     };
     // Killed before the write, and after it.
     for value in [120, 60] {
@@ -827,12 +844,15 @@ fn a_journal_of_a_newer_agent_is_left_and_nothing_is_treated() {
 #[test]
 fn a_full_disk_lets_nothing_begin() {
     let node = TestEngine::new(Mode::Auto);
-    let new = node.folder.path().join("journal.new");
-    std::os::unix::fs::symlink("/dev/full", new).unwrap();
+    node.disk.disk().free = 0;
     let mut engine = node.engine();
     let refused = engine.ask(&by_hand(), &sick(), node.now).unwrap_err();
-    assert!(refused.to_string().contains("No space left"), "{refused}");
+    assert!(refused.to_string().contains("storage space"), "{refused}");
     assert_eq!(node.kernel.value(), Some(120));
+    assert!(engine.trouble().is_some());
+    node.disk.disk().free = 1 << 20;
+    assert!(engine.ask(&by_hand(), &sick(), node.now).is_ok());
+    assert_eq!(engine.trouble(), None);
 }
 
 #[test]
