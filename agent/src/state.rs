@@ -6,20 +6,15 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
-    thread::sleep,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rustix::{fs::OFlags, process::geteuid};
 
 use crate::durable::Directory;
 
 /// The name of the lock in the directory.
 const LOCK: &str = "lock";
-
-/// How often a lock is tried that another process holds.
-const AGAIN: Duration = Duration::from_millis(50);
 
 /// The lock, held until it is dropped or the process ends, however that happens.
 #[derive(Debug)]
@@ -35,32 +30,23 @@ pub fn directory(configured: &Path) -> PathBuf {
 }
 
 impl Lock {
-    /// Makes the directory if need be and takes the lock in it. An empty path
+    /// Makes the directory if need be and takes the lock in it; else who has it. An empty path
     /// stands for the usual directory.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made or trusted, or another agent has the lock; which one.
-    pub fn take(configured: &Path) -> anyhow::Result<Self> {
-        Self::take_within(configured, Duration::ZERO)
+    /// When the directory cannot be made or trusted, or the lock in it cannot be opened.
+    pub fn take(configured: &Path) -> anyhow::Result<Result<Self, Held>> {
+        lock(&make(configured)?)
     }
+}
 
-    /// The same, where the process that has the lock may be about to end: it is waited for.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::take`], when it still has the lock after this time.
-    pub fn take_within(configured: &Path, patience: Duration) -> anyhow::Result<Self> {
-        let started = Instant::now();
-        let directory = make(configured)?;
-        loop {
-            match lock(&directory)? {
-                Ok(lock) => return Ok(lock),
-                Err(_) if started.elapsed() < patience => sleep(AGAIN),
-                Err(holder) => bail!("{} is locked by {holder}", directory.path(LOCK).display()),
-            }
-        }
-    }
+/// Another process has the lock; the lock and the process.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is locked by {holder}", lock.display())]
+pub struct Held {
+    lock: PathBuf,
+    holder: String,
 }
 
 fn usual_directory() -> PathBuf {
@@ -88,14 +74,16 @@ pub fn make(configured: &Path) -> anyhow::Result<Directory> {
     })
 }
 
-/// The lock, or who has it.
-fn lock(directory: &Directory) -> anyhow::Result<Result<Lock, String>> {
-    let path = directory.path(LOCK);
-    let path = path.display();
+fn lock(directory: &Directory) -> anyhow::Result<Result<Lock, Held>> {
+    let lock = directory.path(LOCK);
+    let path = lock.display();
     let mut file = open(directory).with_context(|| format!("open {path}"))?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(Err(holder(file))),
+        Err(TryLockError::WouldBlock) => {
+            let holder = holder(file);
+            return Ok(Err(Held { lock, holder }));
+        }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("lock {path}"));
         }
@@ -145,11 +133,11 @@ mod tests {
     fn a_second_lock_is_refused_and_names_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("a/b");
-        let first = Lock::take(&state).unwrap();
-        let error = Lock::take(&state).unwrap_err().to_string();
+        let first = Lock::take(&state).unwrap().unwrap();
+        let error = Lock::take(&state).unwrap().unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         drop(first);
-        Lock::take(&state).unwrap();
+        Lock::take(&state).unwrap().unwrap();
     }
 
     #[test]
@@ -159,18 +147,6 @@ mod tests {
         fs::write(&file, "").unwrap();
         let error = Lock::take(&file.join("state")).unwrap_err().to_string();
         assert!(error.contains("file/state"), "{error}");
-    }
-
-    #[test]
-    fn a_holder_that_ends_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Lock::take(folder.path()).unwrap();
-        let ends = std::thread::spawn(move || {
-            sleep(Duration::from_millis(200));
-            drop(first);
-        });
-        Lock::take_within(folder.path(), Duration::from_secs(60)).unwrap();
-        ends.join().unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `nodemedic run`
 
-use std::{convert::Infallible, os::fd::OwnedFd, sync::Arc};
+use std::{convert::Infallible, io, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
@@ -21,10 +21,12 @@ use crate::{
     http::{Gate, Server},
     identity::Identity,
     metrics::Page,
+    model::Reports,
     monitor::Monitor,
     node::{Directory, Node},
     pages::Pages,
     state::{self, Lock},
+    treatment::TreatmentService,
     webhook::{self, Listener, Webhook},
 };
 
@@ -76,11 +78,11 @@ impl Run {
 /// one that comes while the probes are being attached finds the way out too.
 async fn agent(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::take()?;
-    let _lock = Lock::take(&config.agent.state_dir)?;
+    let _lock = Lock::take(&config.agent.state_dir)??;
     let state = state::directory(&config.agent.state_dir);
     let keys = "--listen or [agent] listen";
     let server = Server::bind(config.agent.listen, None, keys).await?;
-    let control = Control::bind(&state)?;
+    let control = control(&state)?;
     let directory = Directory::start(&config.node)?;
     let kernel = Arc::new(config.kernel().with(directory));
     let service = Arc::new(treatment_service(&config, &state));
@@ -122,7 +124,7 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let signal = tokio::select! {
         never = monitor.run() => match never {},
         never = server.serve(pages) => match never {},
-        never = control.serve(Arc::clone(&service), reports) => match never {},
+        never = commands(control.as_ref(), Arc::clone(&service), reports) => match never {},
         never = serve(alerts.as_ref()) => match never {},
         signal = signals.next() => signal,
     };
@@ -143,6 +145,40 @@ async fn agent(config: Config) -> anyhow::Result<()> {
 async fn serve(alerts: Option<&Listener>) -> Infallible {
     match alerts {
         Some(alerts) => alerts.serve().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A full or read-only disk keeps no agent from observing, and from undoing what is active.
+fn control(state: &Path) -> anyhow::Result<Option<Control>> {
+    let of_disk = |error: &anyhow::Error| {
+        let kind = error.downcast_ref().map(io::Error::kind);
+        matches!(
+            kind,
+            Some(
+                io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+            )
+        )
+    };
+    match Control::bind(state) {
+        Ok(control) => Ok(Some(control)),
+        Err(error) if of_disk(&error) => {
+            warn!("no command reaches this agent: {error:#}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn commands(
+    control: Option<&Control>,
+    service: Arc<TreatmentService>,
+    reports: Reports,
+) -> Infallible {
+    match control {
+        Some(control) => control.serve(service, reports).await,
         None => std::future::pending().await,
     }
 }

@@ -11,13 +11,13 @@ use super::{Node, exit::Exit, signals::Signals, treatment_service};
 use crate::{
     ailments,
     config::Config,
-    control::{self, Answer, Request},
+    control::{self, Answer, Asked, Request},
     identity::Identity,
     logging,
     model::{AilmentReport, Ending, Reports, Run, RunState},
     monitor::Monitor,
     render::{Terminal, complain, print, run_as_text},
-    state::{self, Lock},
+    state,
     treatment::{Policy, TreatmentService},
 };
 
@@ -68,9 +68,9 @@ impl Treat {
             force: self.force,
         };
         let directory = state::directory(&config.agent.state_dir);
-        match control::call(&directory, &request)? {
-            Some(answer) => show(answer),
-            None => self.without_an_agent(config, directory, request),
+        match control::call_or_lock(&config.agent.state_dir, &request)? {
+            Asked::Answered(answer) => show(*answer),
+            Asked::Alone(_lock) => self.without_an_agent(config, directory, request),
         }
     }
 
@@ -98,7 +98,6 @@ impl Treat {
         request: Request,
     ) -> anyhow::Result<Exit> {
         let mut signals = Signals::take()?;
-        let _lock = Lock::take(&config.agent.state_dir)?;
         let kernel = Arc::new(config.kernel());
         let service = Arc::new(treatment_service(&config, &directory));
         let identity = Identity::of_this_node(&config.agent.node_name);

@@ -4,10 +4,10 @@ use clap::Args;
 
 use super::{Node, exit::Exit, treat::show, treatment_service};
 use crate::{
-    control::{Answer, Request, call},
+    control::{Answer, Asked, Request, call_or_lock},
     logging,
     model::Ending,
-    state::{self, Lock},
+    state,
 };
 
 /// Works without a running agent: it reads the journal then.
@@ -25,10 +25,9 @@ impl Undo {
         let config = self.node.load()?;
         let directory = state::directory(&config.agent.state_dir);
         let request = Request::Undo { id: self.id };
-        let answer = match call(&directory, &request)? {
-            Some(answer) => answer,
-            None => {
-                let _lock = Lock::take(&config.agent.state_dir)?;
+        let answer = match call_or_lock(&config.agent.state_dir, &request)? {
+            Asked::Answered(answer) => *answer,
+            Asked::Alone(_lock) => {
                 let service = treatment_service(&config, &directory);
                 match service.undo(self.id, Ending::Requested) {
                     Ok(runs) => Answer::Undone { runs },

@@ -76,6 +76,16 @@ impl Agent {
         Self::spawn(command, state)
     }
 
+    /// With another umask than the tests have.
+    pub(crate) fn start_with_umask(umask: u32) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("umask {umask:03o}; exec \"$@\"");
+        shell.args(["-c", &script, "sh", PROGRAM]);
+        shell.args(run(Path::new(PROGRAM), state.path(), &[]).get_args());
+        Self::spawn(shell, state)
+    }
+
     /// With a state directory in which there is something.
     pub(crate) fn start_in(state: tempfile::TempDir, arguments: &[&str]) -> Self {
         let command = run(Path::new(PROGRAM), state.path(), arguments);

@@ -10,4 +10,5 @@ mod life;
 mod names;
 mod pages;
 mod scrape;
+mod state;
 mod webhook;
