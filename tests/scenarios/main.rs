@@ -79,6 +79,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("treatment::others_are_respected", treatment::others_are_respected).limit(240).kernels(OLDEST_AND_NEWEST),
     Scenario::new("treatment::another_writer_is_named_and_not_overruled", treatment::another_writer_is_named_and_not_overruled).limit(400).kernels(OLDEST_AND_NEWEST),
     Scenario::new("treatment::a_killed_agent_leaves_nothing_in_force", treatment::a_killed_agent_leaves_nothing_in_force).limit(240).kernels(OLDEST_AND_NEWEST),
+    Scenario::new("treatment::a_full_disk_keeps_nothing_in_force", treatment::a_full_disk_keeps_nothing_in_force).limit(300),
     Scenario::new("treatment::a_container_that_is_not_privileged_treats", treatment::a_container_that_is_not_privileged_treats),
     Scenario::new("treatment::an_observer_cannot_write", treatment::an_observer_cannot_write),
     Scenario::new("treatment::without_an_agent_it_stays_until_it_is_told_to_end", treatment::without_an_agent_it_stays_until_it_is_told_to_end).limit(240).kernels(OLDEST_AND_NEWEST),

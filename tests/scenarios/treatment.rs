@@ -1,6 +1,8 @@
 //! Treatments on real sysctls: what they change, who else may, and what is left when the agent is
 //! killed.
 
+mod disk;
+
 use std::fs;
 use std::process::Command;
 
@@ -13,6 +15,8 @@ use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
 use crate::agent::{Agent, SOON, verb};
+
+pub(crate) use disk::a_full_disk_keeps_nothing_in_force;
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 const UDP_TIMEOUT: &str = "net.netfilter.nf_conntrack_udp_timeout";

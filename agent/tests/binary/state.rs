@@ -22,15 +22,8 @@ fn a_directory_that_others_may_write_to_is_refused_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     mode(folder.path(), 0o777);
     let state = folder.path().to_str().unwrap();
-    let run = [
-        "run",
-        "--listen",
-        "127.0.0.1:0",
-        "--log-format",
-        "json",
-        "--state-dir",
-        state,
-    ];
+    // An address that is not this machine's: an agent that takes the directory ends too.
+    let run = ["run", "--listen", "0.0.0.1:1", "--state-dir", state];
     for verb in [
         &run[..],
         &["undo", "--state-dir", state],
