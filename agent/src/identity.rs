@@ -93,6 +93,7 @@ impl Identity {
             ailments,
             names: None,
             treatments: Vec::new(),
+            treatment_trouble: None,
             treatment_counts: TreatmentCounts::default(),
             series_dropped,
         }

@@ -153,10 +153,11 @@ impl Monitor {
         let mut report = Arc::new(report);
         let seen = Arc::clone(&report);
         match spawn_blocking(move || service.step(&seen)).await {
-            Ok((treatments, counts)) => {
+            Ok(stepped) => {
                 let report = Arc::make_mut(&mut report);
-                report.treatments = treatments;
-                report.treatment_counts = counts;
+                report.treatments = stepped.runs;
+                report.treatment_trouble = stepped.trouble;
+                report.treatment_counts = stepped.counts;
             }
             Err(error) => error!("treatments: {error}"),
         }

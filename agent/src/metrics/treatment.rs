@@ -15,6 +15,8 @@ metrics! {
     TOTAL: Counter = "nodemedic_treatment_transitions_total" ["treatment", "trigger", "outcome"];
     /// Values that another program changed while the treatment was active.
     DRIFT: Counter = "nodemedic_treatment_drift_total" ["treatment"];
+    /// 1 while the agent can write its journal of treatments, else 0: it then begins none.
+    JOURNAL: Gauge = "nodemedic_treatment_journal_writable" [];
     /// Requests for a treatment that the agent refused, by reason.
     REFUSALS: Counter = "nodemedic_treatment_refusals_total" ["reason"];
 }
@@ -31,6 +33,12 @@ pub(super) fn samples(report: &NodeReport, ailments: &[About]) -> Vec<Sample> {
         let drifts = counts.drifts.get(name).copied().unwrap_or(0);
         samples.push(Sample::number(&DRIFT, [name], drifts as f64));
     }
+    let writable = report.treatment_trouble.is_none();
+    samples.push(Sample::number(
+        &JOURNAL,
+        [""; 0],
+        f64::from(u8::from(writable)),
+    ));
     for it in &counts.outcomes {
         let labels = [&it.treatment, &it.trigger, &it.outcome];
         samples.push(Sample::number(&TOTAL, labels, it.times as f64));

@@ -38,6 +38,9 @@ pub struct NodeReport {
     /// The treatments that are active, and the last that have ended, oldest first.
     #[serde(default)]
     pub treatments: Vec<Run>,
+    /// Why no treatment can be recorded, and so none is begun, if so; what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub treatment_trouble: Option<String>,
     /// What was decided about treatments since the agent started.
     #[serde(default)]
     pub treatment_counts: TreatmentCounts,
@@ -244,6 +247,7 @@ mod tests {
             kernel: String::new(),
             ailments: ailments.iter().map(ailment).collect(),
             treatments: Vec::new(),
+            treatment_trouble: None,
             treatment_counts: TreatmentCounts::default(),
             names: None,
             series_dropped: 0,

@@ -229,6 +229,14 @@ impl Journal {
         Ok(())
     }
 
+    /// Opens what could not be written before: the disk may have room again.
+    pub(super) fn try_again(&mut self, known: &[Run]) {
+        if matches!(self.log, Err(Closed::Unwritable(_))) {
+            // Why it still cannot be written is known.
+            let _ = self.rewrite(known);
+        }
+    }
+
     /// Opens what could not be written before, and drops all but the last lines of what is long.
     fn open_or_shorten(&mut self, known: &[Run]) -> anyhow::Result<()> {
         match &self.log {

@@ -36,6 +36,17 @@ pub struct TreatmentService {
 /// All runs as they are now, for those who cannot wait for a disk.
 pub type Runs = watch::Receiver<Vec<Run>>;
 
+/// How treatments are after a report.
+#[derive(Debug)]
+pub struct Stepped {
+    /// Those that are active, and the last that have ended, oldest first.
+    pub runs: Vec<Run>,
+    /// Why none can be recorded, if so.
+    pub trouble: Option<String>,
+    /// What was decided since the agent started.
+    pub counts: TreatmentCounts,
+}
+
 /// What came of something that is done once at most.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Once {
@@ -110,10 +121,14 @@ impl TreatmentService {
     }
 
     /// Watches, begins and ends what the report calls for. What there is then.
-    pub fn step(&self, report: &NodeReport) -> (Vec<Run>, TreatmentCounts) {
+    pub fn step(&self, report: &NodeReport) -> Stepped {
         let mut engine = self.engine();
         engine.step(report, now());
-        (engine.runs().to_vec(), engine.counts().clone())
+        Stepped {
+            runs: engine.runs().to_vec(),
+            trouble: engine.journal_trouble(),
+            counts: engine.counts().clone(),
+        }
     }
 
     /// Does what is asked for, given the last report.

@@ -11,11 +11,16 @@ use crate::{
 impl Engine {
     /// Why nothing can be begun, if so.
     pub fn trouble(&self) -> Option<String> {
-        let journal = match &self.journal {
+        let paused = || self.paused.then(|| Refusal::Paused.to_string());
+        self.journal_trouble().or_else(paused)
+    }
+
+    /// Why nothing can be recorded, if so.
+    pub fn journal_trouble(&self) -> Option<String> {
+        match &self.journal {
             Err(why) => Some(why.clone()),
             Ok(journal) => journal.trouble().map(str::to_owned),
-        };
-        journal.or_else(|| self.paused.then(|| Refusal::Paused.to_string()))
+        }
     }
 
     /// Why the journal must be left as it is, if so.
@@ -75,6 +80,9 @@ impl Engine {
 
     /// Records what could not be recorded when it happened.
     pub(super) fn record_late(&mut self, now: Now) {
+        if let Ok(journal) = &mut self.journal {
+            journal.try_again(&self.runs);
+        }
         for (id, why) in self.unrecorded.clone() {
             if let Some(index) = self.runs.iter().position(|run| run.id == id) {
                 let run = Run {

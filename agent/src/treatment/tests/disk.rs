@@ -88,16 +88,21 @@ fn a_journal_that_can_only_be_read_is_undone_all_the_same() {
     drop(treated(&node));
     node.disk.disk().is_read_only = true;
     let mut engine = node.engine();
-    assert!(engine.trouble().unwrap().contains("read-only"));
+    assert!(engine.journal_trouble().unwrap().contains("read-only"));
     assert!(last(&engine).is_active());
     engine.undo(None, Ending::Requested, node.now).unwrap();
     assert_eq!(node.kernel.value(), Some(120));
     // So is one that has expired when the agent starts.
     node.kernel.set(Some(60));
     node.pass(4_000.0);
-    let engine = node.engine();
+    let mut engine = node.engine();
     assert_eq!(last(&engine).ending, Some(Ending::Expired));
     assert_eq!(node.kernel.value(), Some(120));
+    // With the disk it recovers by itself.
+    node.disk.disk().is_read_only = false;
+    engine.step(&well(), node.now);
+    assert_eq!(engine.journal_trouble(), None);
+    assert_eq!(node.journal()[0].ending, Some(Ending::Expired));
 }
 
 /// Half a line behind a failed append was the end of the journal: the next line stood behind it.
