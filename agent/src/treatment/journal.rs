@@ -410,8 +410,7 @@ fn end_of_lines(bytes: &[u8]) -> usize {
 pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
     name: "journal",
     read: |bytes| {
-        let text = String::from_utf8_lossy(bytes);
-        let _ = parse(&text);
+        let _ = parse(bytes);
     },
     seeds: &[
         br#"{"nodemedic_journal":1}

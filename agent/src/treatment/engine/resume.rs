@@ -6,7 +6,10 @@ use tracing::{info, warn};
 use super::{Engine, Now, target};
 use crate::{
     model::{Change, Ending, Run, RunState, Trigger},
-    treatment::policy::{Mode, Policy},
+    treatment::{
+        journal::Step,
+        policy::{Mode, Policy},
+    },
 };
 
 impl Engine {
@@ -87,7 +90,7 @@ impl Engine {
         run.watched_until += now.boot_seconds - ended;
         let was_watched = before.watched_until <= ended;
         "it was undone when the agent was stopped, and goes on".clone_into(&mut run.why);
-        if let Err(error) = self.record(&self.runs[index].clone(), now) {
+        if let Err(error) = self.record(&self.runs[index].clone(), Step::Announced, now) {
             warn!(id = before.id, "not resumed: {error:#}");
             self.runs[index] = before;
             return;
