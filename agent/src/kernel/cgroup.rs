@@ -1,11 +1,12 @@
 //! Control groups: where their trees are mounted, and what the second version's files
 //! say (Documentation/admin-guide/cgroup-v2.rst).
 
+mod files;
 mod names;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::{OsStr, OsString},
+    collections::BTreeMap,
+    ffi::OsStr,
     fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
@@ -14,11 +15,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::names::{place, shown, unescape};
-use super::{
-    machine::{cpu_list, pairs},
-    mounts,
+pub use self::{
+    files::{Buffers, Files, Folder, children},
+    names::{place, shown, unescape},
 };
+use super::{machine::pairs, mounts};
 
 /// The cgroups of a process, as paths in their trees: one of version 2, and one of each
 /// hierarchy of version 1.
@@ -189,43 +190,6 @@ pub struct MemoryStat {
     pub dirty: u64,
 }
 
-impl MemoryStat {
-    fn read(cgroup: &Path) -> io::Result<Self> {
-        let file = |name: &str| fs::read_to_string(cgroup.join(name));
-        let mut stat = Self::default();
-        for (name, value) in pairs(&file("memory.stat")?) {
-            match name {
-                "pgfault" => stat.faults = value,
-                "pgsteal" => stat.reclaimed = value,
-                "pgscan" => stat.scanned = value,
-                "inactive_file" => stat.inactive_file = Some(value),
-                "file_dirty" | "file_writeback" => stat.dirty += value,
-                _ if name.starts_with("workingset_refault") => stat.refaults += value,
-                _ => {}
-            }
-        }
-        // The root has neither of these.
-        stat.current = number(&file("memory.current").unwrap_or_default()).unwrap_or(0);
-        stat.high = number(&file("memory.high").unwrap_or_default());
-        stat.max = number(&file("memory.max").unwrap_or_default());
-        for (name, value) in pairs(&file("memory.events.local").unwrap_or_default()) {
-            match name {
-                "high" => stat.high_events = value,
-                "max" => stat.max_events = value,
-                "oom" => stat.oom_events = value,
-                _ => {}
-            }
-        }
-        Ok(stat)
-    }
-}
-
-/// The CPUs that tasks of a cgroup may use; `None` where it has no set of its own.
-pub fn allowed_cpus(cgroup: &Path) -> Option<BTreeSet<u32>> {
-    let list = fs::read_to_string(cgroup.join("cpuset.cpus.effective")).ok()?;
-    cpu_list(&list).filter(|cpus| !cpus.is_empty())
-}
-
 /// `max` is no number.
 fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
@@ -288,79 +252,6 @@ fn devices<T>(
         Some((device.to_owned(), parse(&value)?))
     };
     text.lines().filter_map(device).collect()
-}
-
-/// Reads `cpu.stat` of a cgroup, and in version 1 `cpuacct.usage` beside it, where that controller
-/// is mounted with it.
-///
-/// # Errors
-///
-/// The kernel's: `NotFound` or `ENODEV` where the cgroup has gone.
-pub fn cpu(cgroup: &Path) -> io::Result<CpuStat> {
-    let text = fs::read_to_string(cgroup.join("cpu.stat"))?;
-    let mut stat = CpuStat::parse(&text);
-    if !text.contains("usage_usec") {
-        let usage = fs::read_to_string(cgroup.join("cpuacct.usage"));
-        stat.usage = Duration::from_nanos(number(&usage.unwrap_or_default()).unwrap_or(0));
-    }
-    Ok(stat)
-}
-
-/// The CPUs that a cgroup's quota is worth, of either version; `None` without one.
-pub fn quota(cgroup: &Path) -> Option<f64> {
-    let file = |name: &str| fs::read_to_string(cgroup.join(name)).ok();
-    let (quota, period) = match file("cpu.max") {
-        Some(text) => {
-            let (quota, period) = text.trim().split_once(' ')?;
-            (number(quota)?, number(period)?)
-        }
-        // Without a quota it is -1.
-        None => (
-            number(&file("cpu.cfs_quota_us")?)?,
-            number(&file("cpu.cfs_period_us")?)?,
-        ),
-    };
-    (period > 0).then_some(quota as f64 / period as f64)
-}
-
-/// Reads the files of the memory controller.
-///
-/// # Errors
-///
-/// As [`cpu`], and where the controller is not enabled for the cgroup.
-pub fn memory(cgroup: &Path) -> io::Result<MemoryStat> {
-    MemoryStat::read(cgroup)
-}
-
-/// Reads `io.stat`.
-///
-/// # Errors
-///
-/// As [`memory`].
-pub fn io(cgroup: &Path) -> io::Result<IoStat> {
-    fs::read_to_string(cgroup.join("io.stat")).map(|text| parse_io(&text))
-}
-
-/// Reads `io.max`; empty without a limit.
-pub fn io_max(cgroup: &Path) -> IoMax {
-    let text = fs::read_to_string(cgroup.join("io.max"));
-    parse_io_max(&text.unwrap_or_default())
-}
-
-/// The names of the cgroups right below one.
-///
-/// # Errors
-///
-/// The kernel's: `NotFound` where the cgroup has gone.
-pub fn children(cgroup: &Path) -> io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(cgroup)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            names.push(entry.file_name());
-        }
-    }
-    Ok(names)
 }
 
 /// Whether this is what reading a cgroup gives that has gone in between
@@ -467,71 +358,6 @@ mod tests {
         };
         assert_eq!(max, IoMax::from([("253:0".to_owned(), transfer)]));
         assert_eq!(parse_io_max("\n253:0\n\0"), IoMax::new());
-    }
-
-    #[test]
-    fn memory_has_its_own_limits_events_and_not_those_of_cgroups_below() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| {
-            fs::write(folder.path().join(name), text).expect("written");
-        };
-        assert!(memory(folder.path()).is_err_and(|error| has_gone(&error)));
-        write(
-            "memory.stat",
-            "file_dirty 4096\nfile_writeback 4096\npgfault 7\npgsteal 3\npgsteal_direct 99\n\
-             workingset_refault_anon 1\nworkingset_refault_file 2\n",
-        );
-        write("memory.high", "1048576\n");
-        write("memory.max", "max\n");
-        write(
-            "memory.events.local",
-            "low 0\nhigh 5\nmax 6\noom 1\noom_kill 0\n",
-        );
-        write("memory.events", "high 999\n");
-        let stat = memory(folder.path()).expect("it is there");
-        assert_eq!((stat.high, stat.max), (Some(1 << 20), None));
-        assert_eq!(
-            (stat.high_events, stat.max_events, stat.oom_events),
-            (5, 6, 1)
-        );
-        assert_eq!((stat.faults, stat.refaults, stat.reclaimed), (7, 3, 3));
-        assert_eq!(stat.dirty, 8192);
-    }
-
-    #[test]
-    fn a_quota_is_in_cpus_and_max_is_none() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let quota_of = |text: &str| {
-            fs::write(folder.path().join("cpu.max"), text).expect("written");
-            quota(folder.path())
-        };
-        assert_eq!(quota_of("20000 100000\n"), Some(0.2));
-        assert_eq!(quota_of("max 100000\n"), None);
-        assert_eq!(quota_of("5 0\n"), None);
-        assert_eq!(quota_of("garbage\n"), None);
-    }
-
-    /// Debian 12 with systemd.unified_cgroup_hierarchy=0.
-    #[test]
-    fn version_1_has_the_same_in_other_files() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| {
-            fs::write(folder.path().join(name), text).expect("written");
-        };
-        write(
-            "cpu.stat",
-            "nr_periods 9\nnr_throttled 4\nthrottled_time 500000000\n",
-        );
-        write("cpuacct.usage", "2000000000\n");
-        write("cpu.cfs_quota_us", "20000\n");
-        write("cpu.cfs_period_us", "100000\n");
-        let stat = cpu(folder.path()).expect("it is there");
-        assert_eq!((stat.periods, stat.throttled_periods), (9, 4));
-        assert_eq!(stat.throttled, Duration::from_millis(500));
-        assert_eq!(stat.usage, Duration::from_secs(2));
-        assert_eq!(quota(folder.path()), Some(0.2));
-        write("cpu.cfs_quota_us", "-1\n");
-        assert_eq!(quota(folder.path()), None);
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl AsFd for Trigger {
 
 /// Totals are in microseconds. Up to 5.12 the CPU's has no line `full`, and the
 /// interrupts' never has `some`.
-fn parse(text: &str) -> Option<Stall> {
+pub(super) fn parse(text: &str) -> Option<Stall> {
     let total = |kind: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
         let total = line.split(' ').find_map(|it| it.strip_prefix("total="))?;

@@ -59,8 +59,34 @@ pub(super) fn notes(reading: &Reading, settings: &Settings) -> Vec<String> {
             reading.impossible.join(", ")
         )
     });
-    let notes = starting.into_iter().chain(impossible);
+    let older = older(reading);
+    let notes = starting.into_iter().chain(impossible).chain(older);
     notes.chain(idle_io_uring).collect()
+}
+
+/// The cgroups with older figures, the oldest first.
+fn older(reading: &Reading) -> Option<String> {
+    let older = reading.cgroups.iter();
+    let mut older: Vec<_> = older
+        .filter_map(|it| Some((it.window_seconds?, &it.path)))
+        .collect();
+    older.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let named = older.iter().take(NAMED);
+    let named: Vec<_> = named
+        .map(|(seconds, path)| format!("{path} ({seconds:.0} s)"))
+        .collect();
+    (!older.is_empty()).then(|| {
+        format!(
+            "this reading judges nobody by the figures of {}, which are of a longer time than its \
+             own: {}{}. The next scan reads these cgroups first",
+            match older.len() {
+                1 => "1 cgroup".to_owned(),
+                count => format!("{count} cgroups"),
+            },
+            named.join(", "),
+            if older.len() > NAMED { ", ..." } else { "" }
+        )
+    })
 }
 
 /// What a reading without findings cannot have shown.
@@ -82,12 +108,16 @@ pub(super) fn unknown(reading: &Reading, settings: &Settings) -> Vec<String> {
          can be read, and the pressure of the node does not show each"
             .to_owned()
     });
-    let cut = reading.scan.filter(|scan| !scan.complete);
+    // Where the cgroups above the others hardly waited, these did not wait for too long.
+    let cut = reading.scan;
+    let cut = cut.filter(|scan| !scan.complete && scan.may_stall != Some(false));
     let cut = cut.map(|scan| {
         format!(
-            "cannot tell whether tasks of all cgroups wait: the scan of their tree ended early, \
-             after {} of {}. scan_timeout and max_cgroups in [ailments.psi_stall] limit it",
-            scan.visited, scan.known
+            "cannot tell whether tasks of all cgroups wait: the scan of their tree did not read {} \
+             of {} cgroups for this reading. The next scans do. scan_cpu_ratio, scan_timeout and \
+             max_cgroups in [ailments.psi_stall] limit it",
+            scan.unread.max(1),
+            scan.known
         )
     });
     let left_out = reading.impossible.iter();
@@ -152,8 +182,7 @@ impl<'r> Judge<'r> {
 
     /// The cgroups of which something holds that holds of none below them.
     fn lowest(self, holds: impl Fn(&CgroupReading) -> bool) -> Vec<&'r CgroupReading> {
-        let cgroups = &self.reading.cgroups;
-        let all: Vec<_> = cgroups.iter().filter(|it| holds(it)).collect();
+        let all: Vec<_> = self.cgroups().filter(|it| holds(it)).collect();
         let lowest = |it: &&CgroupReading| !all.iter().any(|other| is_below(other, it));
         all.iter().copied().filter(lowest).collect()
     }
@@ -177,7 +206,12 @@ impl<'r> Judge<'r> {
     }
 
     fn find(self, path: &str) -> Option<&'r CgroupReading> {
-        self.reading.cgroups.iter().find(|it| it.path == path)
+        self.cgroups().find(|it| it.path == path)
+    }
+
+    /// The cgroups of which it is known what they did in the window.
+    fn cgroups(self) -> impl Iterator<Item = &'r CgroupReading> {
+        self.reading.current()
     }
 
     /// How bad a stall is for who waits longest, or for the node.
@@ -209,8 +243,9 @@ impl<'r> Judge<'r> {
         Evidence {
             metric: format!(
                 "rate(nodemedic_psi_stall_seconds_total{{resource=\"{}\",stall=\"some\",\
-                 cgroup=\"{scope}\"}})",
-                resource.name()
+                 cgroup=\"{}\"}})",
+                resource.name(),
+                label_value(scope)
             ),
             value: self.share(seconds),
             limit: Some(self.limit(resource)),
@@ -266,6 +301,14 @@ impl<'r> Judge<'r> {
 
 /// The scope of the node as a whole, as labels have it.
 pub(super) const NODE: &str = "node";
+
+/// A label's value as a query has it between quotes. The name of a cgroup may have any of these.
+fn label_value(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
 
 /// What a resource is called in a sentence.
 const fn wanted(resource: Resource) -> &'static str {

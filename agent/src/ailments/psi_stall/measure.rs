@@ -3,6 +3,7 @@
 
 mod cgroup_triggers;
 mod look;
+mod named;
 mod names;
 mod node;
 mod probed;
@@ -10,7 +11,7 @@ mod tracer;
 mod tree;
 mod triggers;
 
-pub(super) use self::tree::ancestors;
+pub(super) use self::named::ancestors;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -311,6 +312,10 @@ pub struct Wait {
 pub struct CgroupReading {
     /// Path below the root of the tree: `/system.slice/ssh.service`.
     pub path: String,
+    /// What its figures are of where it was not read at the begin of the window: the time since,
+    /// seconds. Nobody is judged by these.
+    #[serde(default)]
+    pub window_seconds: Option<f64>,
     /// For how long its tasks waited.
     pub waits: Waits,
     /// CPU time, of all CPUs together, seconds.
@@ -386,13 +391,20 @@ pub struct MemoryWindow {
 pub struct ScanReading {
     /// Time it took, seconds.
     pub seconds: f64,
-    /// Cgroups that were looked at: branches in which nobody waits and nothing runs are
-    /// passed over.
+    /// Cgroups that were read: branches in which nobody waits and nothing runs are passed over.
     pub visited: u64,
     /// Cgroups that are known.
     pub known: u64,
     /// Whether it reached all that it should have.
     pub complete: bool,
+    /// Cgroups that may have waited or run, and were not read both at the begin and the end of the
+    /// window.
+    #[serde(default)]
+    pub unread: u64,
+    /// Whether one of these can have waited for as long as a finding takes, by what the cgroup
+    /// above it waited; `None` in readings of old versions.
+    #[serde(default)]
+    pub may_stall: Option<bool>,
 }
 
 impl Waits {
@@ -427,6 +439,11 @@ impl From<Stall> for Wait {
 }
 
 impl CgroupReading {
+    /// Whether its figures are of more than the window.
+    pub const fn is_older(&self) -> bool {
+        self.window_seconds.is_some()
+    }
+
     /// Times that its own limits made its tasks reclaim in the window.
     pub fn limit_events(&self) -> u64 {
         let window = self.memory.and_then(|memory| memory.window);
@@ -501,6 +518,11 @@ impl Reading {
             .filter_map(|path| Some((path.to_owned(), directory.of_cgroup(path)?)));
         self.names = named.collect();
         self.pod_labels = directory.labels().clone();
+    }
+
+    /// The cgroups with figures of the window.
+    pub(super) fn current(&self) -> impl Iterator<Item = &CgroupReading> {
+        self.cgroups.iter().filter(|it| !it.is_older())
     }
 
     /// The cgroups that have series of their own, in any metric.

@@ -33,7 +33,7 @@ const RUNNER: f64 = 0.05;
 pub(super) fn throttled(judge: Judge<'_>) -> Option<Finding> {
     let limit = judge.settings.cpu_ratio;
     let held = |it: &CgroupReading| judge.share(held_seconds(judge, it));
-    let cgroups = judge.reading.cgroups.iter();
+    let cgroups = judge.cgroups();
     let mut throttled: Vec<_> = cgroups.filter(|it| held(it) > limit).collect();
     throttled.sort_by(|a, b| held(b).total_cmp(&held(a)));
     let worst = *throttled.first()?;
@@ -493,8 +493,7 @@ pub(super) fn agent_is_starting(reading: &Reading) -> bool {
 
 fn any_throttled(judge: Judge<'_>) -> bool {
     let node = judge.node(Resource::Cpu).some;
-    let cgroups = judge.reading.cgroups.iter();
-    let held = cgroups.map(|it| most_seconds(judge, it));
+    let held = judge.cgroups().map(|it| most_seconds(judge, it));
     held.sum::<f64>() > BY_QUOTA * node
 }
 
@@ -525,8 +524,9 @@ fn busy(reading: &Reading) -> Option<Evidence> {
 
 /// CPU time of all cgroups, those on top of the tree with what is below them.
 fn in_cgroups(reading: &Reading) -> f64 {
-    let cgroups = reading.cgroups.iter();
-    let on_top = cgroups.filter(|it| it.path.matches('/').count() == 1);
+    let on_top = reading
+        .current()
+        .filter(|it| it.path.matches('/').count() == 1);
     on_top.map(|it| it.cpu_seconds).sum()
 }
 
@@ -553,9 +553,8 @@ fn runners(judge: Judge<'_>, victims: &[&CgroupReading]) -> Vec<Party> {
             .iter()
             .any(|victim| victim.path == it.path || is_below(it, victim))
     };
-    let mut runners: Vec<_> = reading
-        .cgroups
-        .iter()
+    let mut runners: Vec<_> = judge
+        .cgroups()
         .filter(|it| it.own_cpu_seconds > floor)
         .map(|it| (is_victim(it), Some(it), it.own_cpu_seconds))
         .collect();

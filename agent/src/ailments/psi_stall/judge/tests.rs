@@ -854,6 +854,64 @@ fn a_scan_that_was_cut_is_reported() {
 }
 
 #[test]
+fn cgroups_that_were_not_read_are_unknown_only_where_they_can_have_waited() {
+    let mut reading = healthy();
+    let scan = reading.scan.insert(ScanReading {
+        known: 20_000,
+        unread: 17,
+        may_stall: Some(true),
+        ..ScanReading::default()
+    });
+    scan.complete = false;
+    assert!(unknown_of(&reading)[0].contains("17 of 20000"));
+    let scan = reading.scan.as_mut().expect("it is there");
+    scan.may_stall = Some(false);
+    assert_eq!(unknown_of(&reading), Vec::<String>::new());
+}
+
+/// Who waited or ran before the window is neither a victim nor a culprit of it.
+#[test]
+fn an_older_figure_says_its_age_and_judges_nobody() {
+    let mut reading = healthy();
+    reading.node.busy_seconds = Some(19.0);
+    reading.node.cpu = cpu(1.0, 0.0);
+    wait(&mut reading, "/pods/idle", Resource::Cpu, 8.0);
+    let ran = at(&mut reading, "/pods/ran-before");
+    (ran.own_cpu_seconds, ran.cpu_seconds) = (40.0, 40.0);
+    ran.window_seconds = Some(55.0);
+    let contention = only(&reading);
+    assert!(!text_of(&contention.culprits).contains("ran-before"));
+    assert!(text_of(&contention.culprits).contains("/pods/works"));
+    let note = notes_of(&reading).join("; ");
+    assert!(note.contains("/pods/ran-before (55 s)"), "{note}");
+
+    let mut reading = healthy();
+    let waited = at(&mut reading, "/pods/waited-before");
+    waited.waits.cpu.some = 40.0;
+    waited.window_seconds = Some(55.0);
+    assert_eq!(kinds(&reading), Vec::<String>::new());
+    at(&mut reading, "/pods/waited-before").window_seconds = None;
+    assert_eq!(kinds(&reading), [CPU_CONTENTION]);
+}
+
+/// As systemd names a unit with a dash, and as a tenant may to end the quotes.
+#[test]
+fn a_query_has_the_name_of_a_cgroup_as_it_is() {
+    for (name, quoted) in [
+        (r"/a\x2db.slice", r#"cgroup="/a\\x2db.slice""#),
+        (r#"/a"} or up{x=""#, r#"cgroup="/a\"} or up{x=\"""#),
+        ("/a\nb", r#"cgroup="/a\nb""#),
+        ("/plain", r#"cgroup="/plain""#),
+    ] {
+        let mut reading = healthy();
+        wait(&mut reading, name, Resource::Cpu, 8.0);
+        let finding = only(&reading);
+        let queries: Vec<_> = finding.evidence.iter().map(|it| &it.metric).collect();
+        assert!(queries[0].contains(quoted), "{name}: {queries:?}");
+    }
+}
+
+#[test]
 fn a_window_of_no_length_is_no_panic() {
     let mut reading = limited(1);
     reading.window_seconds = 0.0;

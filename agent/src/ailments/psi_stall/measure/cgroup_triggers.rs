@@ -87,8 +87,9 @@ impl CgroupTriggers {
             *share *= kept;
         }
         for cgroup in cgroups {
+            let seconds = cgroup.window_seconds.unwrap_or(window.as_secs_f64());
             let shares = self.limits.iter().map(|(resource, limit)| {
-                let waited = cgroup.waits.of(*resource).some / window.as_secs_f64();
+                let waited = cgroup.waits.of(*resource).some / seconds;
                 waited / limit.max(f64::EPSILON)
             });
             let share = shares.fold(0.0, f64::max);

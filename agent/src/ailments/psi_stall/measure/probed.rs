@@ -389,7 +389,7 @@ fn is_throttled(path: Option<&str>, cgroups: &[CgroupReading]) -> bool {
     let Some(path) = path else {
         return false;
     };
-    let at = |path: &str| cgroups.iter().find(|it| it.path == path);
+    let at = |path: &str| cgroups.iter().find(|it| it.path == path && !it.is_older());
     let waited = at(path).map_or(0.0, |it| it.waits.cpu.some);
     let upwards = std::iter::once(path).chain(ancestors(path)).filter_map(at);
     let held = upwards.map(|it| it.throttled_seconds).fold(0.0, f64::max);

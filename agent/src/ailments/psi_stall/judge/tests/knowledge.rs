@@ -221,6 +221,7 @@ impl Counters {
     fn cgroup(&mut self, path: &str) -> CgroupReading {
         CgroupReading {
             path: path.to_owned(),
+            window_seconds: None,
             waits: self.waits(),
             cpu_seconds: self.seconds(),
             own_cpu_seconds: self.seconds(),
