@@ -69,6 +69,8 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("psi_stall::a_short_stall_is_counted", psi_stall::a_short_stall_is_counted).limit(240),
     Scenario::new("psi_stall::the_kernel_calls_when_tasks_wait", psi_stall::the_kernel_calls_when_tasks_wait).limit(240),
     Scenario::new("psi_stall::a_storm_of_cgroups_stops_nothing", psi_stall::a_storm_of_cgroups_stops_nothing).limit(240).kernels(OLDEST_AND_NEWEST),
+    Scenario::new("psi_stall::the_last_of_many_cgroups_is_named_although_a_scan_reads_few", psi_stall::cgroups::the_last_of_many_is_named_although_a_scan_reads_few).limit(400).kernels(OLDEST_AND_NEWEST),
+    Scenario::new("psi_stall::a_cgroup_below_a_quiet_one_has_not_waited", psi_stall::cgroups::one_below_a_quiet_one_has_not_waited).limit(240),
     Scenario::new("psi_stall::what_is_little_of_a_node_calls_by_its_cgroup", psi_stall::what_is_little_of_a_node_calls_by_its_cgroup).limit(240).shape(Shape::TwoCpus).kernels(OLDEST_AND_NEWEST),
     Scenario::new("psi_stall::waits_for_memory_agree_with_the_kernels_count", psi_stall::probed::waits_for_memory_agree_with_the_kernels_count).limit(240),
     Scenario::new("psi_stall::the_scheduler_is_watched_only_while_tasks_wait", psi_stall::probed::the_scheduler_is_watched_only_while_tasks_wait).limit(240).kernels(OLDEST_AND_NEWEST),
@@ -162,6 +164,7 @@ const APART: &[Scenario] = &[
     Scenario::new("bench::footprint", bench::memory_and_cpu).limit(600),
     Scenario::new("bench::scan", bench::scans).limit(3_600),
     Scenario::new("bench::psi_cgroups", bench::many_cgroups).limit(3_600),
+    Scenario::new("bench::psi_active_cgroups", bench::active_cgroups).limit(3_600),
     Scenario::new("bench::psi_switches", bench::switches_with_and_without_it).limit(900),
 ];
 

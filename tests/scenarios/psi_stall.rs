@@ -1,6 +1,7 @@
 //! `psi_stall`: tasks that really wait, and whether the agent names who waits and for what.
 
 pub(crate) mod causes;
+pub(crate) mod cgroups;
 pub(crate) mod probed;
 
 use std::sync::atomic::{AtomicBool, Ordering};

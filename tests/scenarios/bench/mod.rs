@@ -15,7 +15,7 @@ mod sizes;
 mod subject;
 mod switches;
 
-pub(crate) use self::cgroups::many_cgroups;
+pub(crate) use self::cgroups::{active_cgroups, many_cgroups};
 pub(crate) use self::connections::connections_with_and_without_it;
 pub(crate) use self::dns::queries_with_and_without_it;
 pub(crate) use self::footprint::memory_and_cpu;

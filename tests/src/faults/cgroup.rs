@@ -14,7 +14,8 @@ use crate::guest::{Guest, Process};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-const CONTROLLERS: &str = "+cpu +memory +io";
+/// What cgroups have by themselves.
+pub const CONTROLLERS: &str = "+cpu +memory +io";
 
 /// Spins for ever.
 pub const SPIN: &str = "while :; do :; done";
@@ -24,14 +25,14 @@ pub const HUNGRY: &str =
     "while :; do dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; done";
 
 /// Cgroups as a kubelet with the driver cgroupfs has them: so many burstable pods, each with so many
-/// containers. Those that are there already stay.
-pub fn make_pods(pods: u32, containers: u32) -> Result<()> {
+/// containers, with these controllers. Those that are there already stay.
+pub fn make_pods(pods: u32, containers: u32, controllers: &str) -> Result<()> {
     for parent in ["", "/kubepods", "/kubepods/burstable"] {
-        make(parent)?;
+        make(parent, controllers)?;
     }
     for pod in 0..pods {
         let path = format!("/kubepods/burstable/pod00000000-0000-4000-8000-{pod:012x}");
-        make(&path)?;
+        make(&path, controllers)?;
         for container in 0..containers {
             let folder = format!("{ROOT}{path}/{:064x}", pod * containers + container);
             fs::create_dir_all(&folder).with_context(|| format!("make {folder}"))?;
@@ -40,11 +41,52 @@ pub fn make_pods(pods: u32, containers: u32) -> Result<()> {
     Ok(())
 }
 
+/// Cgroups right below one: so many, with names of one length, so that their order is that of the
+/// numbers.
+pub fn make_many(parent: &Cgroup, count: u32) -> Result<()> {
+    for i in 0..count {
+        let folder = format!("{ROOT}{}/{i:08}", parent.path);
+        fs::create_dir(&folder).with_context(|| format!("make {folder}"))?;
+    }
+    Ok(())
+}
+
+/// Removes them again, once they have no tasks.
+pub fn remove_many(parent: &Cgroup, count: u32) -> Result<()> {
+    for i in 0..count {
+        let folder = format!("{ROOT}{}/{i:08}", parent.path);
+        eventually(Duration::from_secs(30), "the cgroup is removed", || {
+            fs::remove_dir(&folder).with_context(|| format!("remove {folder}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Two tasks that go through every `step`th container of such pods again and again, and make each
+/// other wait: so many cgroups are active, and the node is not idle.
+pub fn wander(guest: &Guest, pods: u32, containers: u32, step: u32) -> Result<Vec<Process>> {
+    let folder = |number: u32| {
+        let pod = number / containers;
+        format!("{ROOT}/kubepods/burstable/pod00000000-0000-4000-8000-{pod:012x}/{number:064x}")
+    };
+    let numbers = (0..pods * containers).step_by(step as usize);
+    let places: Vec<_> = numbers.map(folder).collect();
+    let list = "/tmp/places";
+    fs::write(list, places.join("\n")).with_context(|| format!("write {list}"))?;
+    let round = format!(
+        "while :; do while read -r place; do echo $$ > $place/cgroup.procs; i=0; while [ $i -lt 30 ]; \
+         do i=$((i+1)); done; done < {list}; sleep 1; done"
+    );
+    (0..2)
+        .map(|_| guest.start("wanderer", Command::new("/bin/sh").args(["-c", &round])))
+        .collect()
+}
+
 /// One whose children have controllers.
-fn make(path: &str) -> Result<()> {
+fn make(path: &str, controllers: &str) -> Result<()> {
     let folder = format!("{ROOT}{path}");
     fs::create_dir_all(&folder).with_context(|| format!("make {folder}"))?;
-    write(&format!("{path}/cgroup.subtree_control"), CONTROLLERS)
+    write(&format!("{path}/cgroup.subtree_control"), controllers)
 }
 
 /// A cgroup; it goes when the guest is cleaned up.

@@ -651,9 +651,15 @@ impl Measurement {
         self.triggers.follow(&scanned, window);
         let called = self.triggers.has_called() || self.stalls(&node, window);
         let probed = match &mut self.probed {
-            Ok(probed) => probed.read(&scanned, called)?,
+            Ok(probed) => probed.read(&scanned, self.tree.as_ref(), called)?,
             Err(_) => None,
         };
+        // Who waited or ran by the probes may be among the cgroups that the scan did not reach.
+        if let Some((tree, probed)) = self.tree.as_mut().zip(probed.as_ref()) {
+            let waiters = probed.waiters.iter().map(|it| &it.path);
+            let tasks = waiters.chain(probed.runners.iter().map(|it| &it.path));
+            tree.prefer(tasks.filter_map(Option::as_deref));
+        }
         if self.needs_sleepers(&node, window) {
             self.look.put_into(&mut node);
         }

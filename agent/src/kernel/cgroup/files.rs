@@ -64,12 +64,13 @@ impl Folder {
             .and_then(|links| links.checked_sub(2)))
     }
 
-    /// Calls this for each cgroup right below.
+    /// Calls this for each cgroup right below, with the number of its folder, which is the id of the
+    /// cgroup (fs/kernfs/dir.c, `kernfs_fop_readdir`).
     ///
     /// # Errors
     ///
     /// As [`Self::below`].
-    pub fn each(&self, buffers: &mut Buffers, mut f: impl FnMut(&OsStr)) -> io::Result<()> {
+    pub fn each(&self, buffers: &mut Buffers, mut f: impl FnMut(&OsStr, u64)) -> io::Result<()> {
         // A descriptor of its own: a folder is read from where the last reading of it ended.
         let fd = openat(&self.0, c".", FOLDER, Mode::empty())?;
         buffers.text.clear();
@@ -89,7 +90,7 @@ impl Folder {
                 _ => false,
             };
             if is_folder {
-                f(name);
+                f(name, entry.ino());
             }
         }
         Ok(())
@@ -124,7 +125,7 @@ impl Default for Buffers {
 /// The kernel's: `NotFound` where the cgroup has gone.
 pub fn children(cgroup: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
-    let add = |name: &OsStr| names.push(OsString::from_vec(name.as_bytes().to_vec()));
+    let add = |name: &OsStr, _| names.push(OsString::from_vec(name.as_bytes().to_vec()));
     Folder::open(cgroup)?.each(&mut Buffers::default(), add)?;
     Ok(names)
 }

@@ -29,11 +29,12 @@ impl Names {
     }
 
     /// Learns the names of ids that are not known, out of cgroups that may have them:
-    /// who waits for something is in a cgroup that has.
+    /// who waits for something is in a cgroup that has. `find` knows those of others.
     pub(super) fn learn<'p>(
         &mut self,
         ids: impl Iterator<Item = u64>,
         candidates: impl Iterator<Item = &'p str>,
+        find: impl FnOnce(&[u64]) -> Vec<(u64, String)>,
     ) {
         let Some(root) = &self.root else {
             return;
@@ -56,6 +57,7 @@ impl Names {
                 self.known.insert(id, path.to_owned());
             }
         }
+        self.known.extend(find(&unknown));
     }
 
     /// The path of a cgroup below the root of the tree, `/` for the root itself.
@@ -83,20 +85,28 @@ mod tests {
         let (a, top) = (of("/pods/a"), of("/"));
         let mut names = Names::new(Some(root.path().to_owned()));
         let candidates = ["/gone", "/pods/a"];
-        names.learn([a, top, u64::MAX].into_iter(), candidates.into_iter());
+        names.learn(
+            [a, top, u64::MAX].into_iter(),
+            candidates.into_iter(),
+            |_| Vec::new(),
+        );
         assert_eq!(names.path(a), Some("/pods/a"));
         assert_eq!(names.path(top), Some("/"));
         assert_eq!(names.path(u64::MAX), None);
+        // A scan may not have read it, and the tree knows it all the same.
+        let find = |ids: &[u64]| ids.iter().map(|id| (*id, "/unread".to_owned())).collect();
+        names.learn([u64::MAX].into_iter(), candidates.into_iter(), find);
+        assert_eq!(names.path(u64::MAX), Some("/unread"));
         // It keeps its name while somebody still asks for it.
         fs::remove_dir_all(root.path().join("pods")).expect("removed");
-        names.learn([a].into_iter(), candidates.into_iter());
+        names.learn([a].into_iter(), candidates.into_iter(), |_| Vec::new());
         assert_eq!(names.path(a), Some("/pods/a"));
     }
 
     #[test]
     fn without_a_tree_nothing_has_a_name() {
         let mut names = Names::new(None);
-        names.learn([1].into_iter(), ["/a"].into_iter());
+        names.learn([1].into_iter(), ["/a"].into_iter(), |_| Vec::new());
         assert_eq!(names.path(1), None);
     }
 }

@@ -14,7 +14,10 @@ use ebpf::psi_stall::{COMMAND, Doing, Loss, Stall, Sum, Task, Totals, Waiter};
 
 use super::{
     CauseReading, CgroupReading, ProbedReading, RunnerReading, Settings, TaskWaits, WaiterReading,
-    ancestors, names::Names, tracer::TaskTracer, tree::Scanned,
+    ancestors,
+    names::Names,
+    tracer::TaskTracer,
+    tree::{Scanned, Tree},
 };
 use crate::{
     ailments::{
@@ -142,12 +145,13 @@ impl Probed {
     pub(super) fn read(
         &mut self,
         scanned: &Scanned,
+        tree: Option<&Tree>,
         called: bool,
     ) -> anyhow::Result<Option<ProbedReading>> {
         let Some(running) = &mut self.running else {
             return Ok(None);
         };
-        let mut reading = running.read(scanned, &self.rare.stats())?;
+        let mut reading = running.read(scanned, tree, &self.rare.stats())?;
         reading.memory_causes = self.rare.has(MEMORY.name);
         running.trace(called)?;
         Ok(Some(reading))
@@ -207,12 +211,18 @@ impl Running {
         })
     }
 
-    fn read(&mut self, scanned: &Scanned, rare: &[ProgramStats]) -> anyhow::Result<ProbedReading> {
+    fn read(
+        &mut self,
+        scanned: &Scanned,
+        tree: Option<&Tree>,
+        rare: &[ProgramStats],
+    ) -> anyhow::Result<ProbedReading> {
         let traced = self.trace.is_on();
         let (waits, doings) = (self.waits()?, self.doings()?);
         let ids = waits.keys().map(|(cgroup, ..)| *cgroup);
         let ids = ids.chain(doings.iter().map(|(task, _)| task.cgroup));
-        self.names.learn(ids, scanned.paths());
+        let find = |ids: &[u64]| tree.map(|tree| tree.find(ids)).unwrap_or_default();
+        self.names.learn(ids, scanned.paths(), find);
         let mut waiters = Vec::new();
         for ((cgroup, command, cause), sum) in waits {
             let path = self.names.path(cgroup).map(str::to_owned);

@@ -90,6 +90,8 @@ struct Bounds {
 #[derive(Debug, Default)]
 struct Branch {
     children: BTreeMap<OsString, Self>,
+    /// By which the kernel's programs know it.
+    id: u64,
     /// It was made after this time.
     born: Option<Duration>,
     /// When all its children were known, with the number of the scan: one that appears later is
@@ -310,6 +312,20 @@ impl Tree {
         found
     }
 
+    /// Has the next scan read these first.
+    pub(super) fn prefer<'p>(&mut self, paths: impl Iterator<Item = &'p str>) {
+        self.first.name(self.scans, paths);
+    }
+
+    /// The paths of the cgroups with these ids, as far as they are known.
+    pub(super) fn find(&self, ids: &[u64]) -> Vec<(u64, String)> {
+        let mut found = Vec::new();
+        if !ids.is_empty() {
+            self.top.find(ids, "", &mut found);
+        }
+        found
+    }
+
     /// What is missing because somebody has switched it off.
     pub(super) fn switched_off(&self) -> Option<Missing> {
         let first = self.off.first()?;
@@ -360,9 +376,10 @@ fn thread_time() -> Duration {
 impl Branch {
     /// One that appeared in this scan; where it is known since when it can be there, its counters
     /// began at zero then.
-    fn new(born: Option<Duration>, listing: u64) -> Self {
+    fn new(id: u64, born: Option<Duration>, listing: u64) -> Self {
         let zero = |at| Counted::new(Stall::default(), at);
         Self {
+            id,
             born,
             listing,
             stalls: [born.map(zero); RESOURCES.len()],
@@ -370,6 +387,20 @@ impl Branch {
             memory: born.map(|at| Counted::new(MemoryStat::default(), at)),
             io: born.map(|at| Counted::new(IoStat::default(), at)),
             ..Self::default()
+        }
+    }
+
+    fn find(&self, ids: &[u64], path: &str, found: &mut Vec<(u64, String)>) {
+        for (name, child) in &self.children {
+            let is_wanted = ids.contains(&child.id);
+            if !is_wanted && child.children.is_empty() {
+                continue;
+            }
+            let path = format!("{path}/{}", cgroup::shown(name));
+            child.find(ids, &path, found);
+            if is_wanted {
+                found.push((child.id, path));
+            }
         }
     }
 

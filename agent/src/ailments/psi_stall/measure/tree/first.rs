@@ -22,7 +22,7 @@ pub(super) struct First {
 }
 
 impl First {
-    /// Names those of this scan, what matters most first.
+    /// Names some in a scan, what matters most first.
     pub(super) fn name<'p>(&mut self, scan: u64, paths: impl Iterator<Item = &'p str>) {
         let named: Vec<_> = paths.take(MOST).map(|it| (it.to_owned(), scan)).collect();
         self.paths

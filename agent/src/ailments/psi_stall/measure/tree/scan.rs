@@ -312,12 +312,13 @@ impl Scan<'_> {
         let mut there = 0;
         let children = &mut branch.children;
         // A cgroup that has gone in between has no children any more.
-        let _ = folder.each(self.buffers, |name| match children.get_mut(name) {
+        let _ = folder.each(self.buffers, |name, id| match children.get_mut(name) {
             Some(child) => {
                 child.listing = self.number;
+                child.id = id;
                 there += 1;
             }
-            None => new.push(name.to_owned()),
+            None => new.push((name.to_owned(), id)),
         });
         if there < children.len() {
             let gone = children.extract_if(.., |_, child| child.listing != self.number);
@@ -326,7 +327,7 @@ impl Scan<'_> {
         }
         let born = branch.listed.map(|(at, _)| at).or(branch.born);
         branch.listed = Some((self.now, self.number));
-        for name in new {
+        for (name, id) in new {
             if self.known >= self.most {
                 // Nobody knows who is born when some have no place.
                 branch.listed = None;
@@ -334,7 +335,9 @@ impl Scan<'_> {
                 break;
             }
             self.known += 1;
-            branch.children.insert(name, Branch::new(born, self.number));
+            branch
+                .children
+                .insert(name, Branch::new(id, born, self.number));
         }
     }
 

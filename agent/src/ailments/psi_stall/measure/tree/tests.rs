@@ -251,3 +251,26 @@ fn a_scan_that_is_cut_says_so() {
     assert!(!scanned.reading.complete);
     assert_eq!(scanned.reading.known, 20);
 }
+
+#[test]
+fn a_cgroup_is_known_by_its_id_though_no_scan_reads_it() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let tree = Fake::new();
+    tree.set("pods", ZERO, ZERO);
+    tree.set("pods/a", ZERO, ZERO);
+    let scanner = tree.begin();
+    let id = |path: &str| {
+        let folder = tree.folder.path().join(path);
+        fs::metadata(folder).expect("it is there").ino()
+    };
+    let mut found = scanner.find(&[id("pods/a"), id("pods"), u64::MAX]);
+    found.sort();
+    let mut ids = [
+        (id("pods"), "/pods".to_owned()),
+        (id("pods/a"), "/pods/a".to_owned()),
+    ];
+    ids.sort();
+    assert_eq!(found, ids);
+    assert_eq!(scanner.find(&[]), []);
+}

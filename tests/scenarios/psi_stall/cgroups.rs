@@ -1,0 +1,169 @@
+//! Many cgroups, of which a scan may read few.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nodemedic_tests::eventually::eventually;
+use nodemedic_tests::faults::cgroup::{self, Cgroup, SPIN};
+use nodemedic_tests::guest::Guest;
+use nodemedic_tests::scenario::Verdict;
+use serde_json::Value;
+
+use super::{AILMENT, healthy};
+use crate::agent::{Agent, SOON};
+
+const MANY: u32 = 2_000;
+
+/// No trace and no trigger helps. On an emulated CPU a scan ends long before it has read all, by
+/// its time as by its share.
+const FEW: &str =
+    "triggers = false\ntrace_duration = \"0s\"\nscan_timeout = \"200ms\"\nscan_cpu_ratio = 0.1";
+
+/// The last two of the alphabet stall. The agent used to begin each scan at the first.
+pub(crate) fn the_last_of_many_is_named_although_a_scan_reads_few(
+    guest: &Guest,
+) -> Result<Verdict> {
+    let many = Cgroup::create("/many")?;
+    cgroup::make_many(&many, MANY)?;
+    let meek = Cgroup::create("/many/meek")?;
+    meek.set("cpu.weight", "5")?;
+    let loud = Cgroup::create("/many/loud")?;
+    let agent = Agent::start_for(guest, AILMENT, FEW)?;
+    healthy(&agent)?;
+    ensure!(
+        scan(&agent)?["known"].as_u64() >= Some(u64::from(MANY)),
+        "not all are known"
+    );
+    let nobody = agent.report()?["reading"]["cgroups"].to_string();
+    ensure!(
+        !nobody.contains("/many/meek"),
+        "it has not waited: {nobody}"
+    );
+
+    let work = [
+        meek.start(guest, "meek", SPIN)?,
+        loud.start(guest, "loud", SPIN)?,
+    ];
+    let from = reading(&agent)?;
+    let mut readings = Vec::new();
+    // The first reading after their start has little of them.
+    let finding = loop {
+        let at = reading(&agent)?;
+        if at != from && !readings.contains(&at) {
+            readings.push(at);
+            let report = agent.report()?;
+            let found = report["findings"].as_array().into_iter().flatten();
+            let finding = found.into_iter().find(|it| it["kind"] == "cpu_contention");
+            let names = |finding: &Value| {
+                let who = |parties: &str| finding[parties][0]["who"].to_string();
+                who("victims").contains("/many/meek") && who("culprits").contains("/many/loud")
+            };
+            if let Some(finding) = finding.filter(|it| names(it)) {
+                break finding.clone();
+            }
+            ensure!(
+                readings.len() <= 4,
+                "nobody is named in 3 readings: {report}"
+            );
+        }
+        sleep(Duration::from_millis(200));
+    };
+    eprintln!(
+        "named in reading {} of the stall: {finding}",
+        readings.len()
+    );
+    let scan = scan(&agent)?;
+    eprintln!("the scan: {scan}");
+    drop(work);
+    meek.empties()?;
+    loud.empties()?;
+    eventually(2 * SOON, "nobody is named", || {
+        let findings = agent.report()?["findings"].to_string();
+        ensure!(!findings.contains("/many"), "{findings}");
+        Ok(())
+    })?;
+    drop(agent);
+    cgroup::remove_many(&many, MANY)?;
+    Ok(Verdict::Passed)
+}
+
+fn reading(agent: &Agent) -> Result<Value> {
+    Ok(agent.report()?["reading_unix_seconds"].clone())
+}
+
+fn scan(agent: &Agent) -> Result<Value> {
+    let scan = agent.report()?["reading"]["scan"].clone();
+    ensure!(scan.is_object(), "there is no scan");
+    Ok(scan)
+}
+
+/// What a scan rests on: where the total of a cgroup has not moved, none below it has.
+pub(crate) fn one_below_a_quiet_one_has_not_waited(guest: &Guest) -> Result<Verdict> {
+    let quiet = Cgroup::create("/quiet")?;
+    let below = Cgroup::create("/quiet/below")?;
+    let busy = Cgroup::create("/busy")?;
+    let meek = Cgroup::create("/busy/meek")?;
+    let _work = [
+        busy_task(guest, &meek, "one")?,
+        busy_task(guest, &meek, "two")?,
+        // It runs now and then, and hardly waits.
+        below.start(guest, "sleeper", "while :; do sleep 0.05; done")?,
+    ];
+    let (mut moved, mut still) = (0, 0);
+    let mut before = totals()?;
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100));
+        // A total is brought up to date when it is read: those below first.
+        let now = totals()?;
+        for (above, below) in [("/busy", "/busy/meek"), ("/quiet", "/quiet/below")] {
+            let of = |all: &[(&str, u64)], path: &str| {
+                let it = all.iter().find(|(it, _)| *it == path);
+                it.map(|(_, total)| *total).context("it is not there")
+            };
+            let above_moved = of(&now, above)? - of(&before, above)?;
+            let below_moved = of(&now, below)? - of(&before, below)?;
+            // On one CPU nobody waits longer than those above; a microsecond is rounded.
+            ensure!(
+                below_moved <= above_moved + 2,
+                "{below} has waited for {below_moved} us, and {above} for {above_moved} us"
+            );
+            moved += u32::from(above_moved > 0);
+            still += u32::from(above_moved == 0);
+        }
+        before = now;
+    }
+    ensure!(moved >= 40, "/busy has not waited: {moved}, {still}");
+    let stat = fs::metadata("/sys/fs/cgroup/quiet/below").context("look at a leaf")?;
+    let links = std::os::unix::fs::MetadataExt::nlink(&stat);
+    ensure!(links == 2, "a leaf has {links} links");
+    drop(quiet);
+    drop(busy);
+    Ok(Verdict::Passed)
+}
+
+fn busy_task(
+    guest: &Guest,
+    cgroup: &Cgroup,
+    name: &str,
+) -> Result<nodemedic_tests::guest::Process> {
+    cgroup.start(guest, name, SPIN)
+}
+
+/// What tasks have waited for a CPU so far, microseconds; those below are read before those above.
+fn totals() -> Result<Vec<(&'static str, u64)>> {
+    let paths = ["/busy/meek", "/busy", "/quiet/below", "/quiet"];
+    paths
+        .into_iter()
+        .map(|path| {
+            let file = format!("/sys/fs/cgroup{path}/cpu.pressure");
+            let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+            let some = text.lines().find_map(|line| line.strip_prefix("some "));
+            let Some((_, total)) = some.and_then(|line| line.rsplit_once("total=")) else {
+                bail!("{file} has {text:?}");
+            };
+            Ok((path, total.trim().parse()?))
+        })
+        .collect()
+}
