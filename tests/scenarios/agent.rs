@@ -62,6 +62,20 @@ impl Agent {
         launch.start(guest)
     }
 
+    /// As [`Agent::start_for`], with readings so far apart.
+    pub(crate) fn start_every(
+        guest: &Guest,
+        interval: &str,
+        ailment: &'static str,
+        settings: &str,
+    ) -> Result<Self> {
+        let launch = Launch {
+            interval,
+            ..Launch::of(ailment, settings)
+        };
+        launch.start(guest)
+    }
+
     /// As [`Agent::start_for`], with all ailments, as users have it.
     pub(crate) fn start_whole(
         guest: &Guest,

@@ -47,6 +47,8 @@ pub struct Body {
     rate: AtomicU64,
     attached: AtomicU64,
     asked: AtomicU64,
+    /// Of the last measurement, microseconds.
+    window: AtomicU64,
     behaviour: Mutex<Behaviour>,
     behaviour_changed: Condvar,
 }
@@ -59,6 +61,7 @@ enum Behaviour {
     FailingAttach(String),
     FailingMeasure(String),
     Panicking(String),
+    Slow(Duration),
     Hanging,
 }
 
@@ -124,6 +127,15 @@ impl FakeHost {
 
     pub fn fail_measure(&self, why: &str) {
         self.set(Behaviour::FailingMeasure(why.to_owned()));
+    }
+
+    pub fn measure_slowly(&self, time: Duration) {
+        self.set(Behaviour::Slow(time));
+    }
+
+    /// The window of the last measurement.
+    pub fn window(&self) -> Duration {
+        Duration::from_micros(self.body.window.load(SeqCst))
     }
 
     pub fn panic_in_measure(&self, why: &str) {
@@ -348,8 +360,14 @@ impl Ailment for Fake {
         }]
     }
 
-    fn measure(probe: &mut Self::Probe, _: Duration) -> anyhow::Result<Self::Reading> {
-        match probe.0.behaviour() {
+    fn measure(probe: &mut Self::Probe, window: Duration) -> anyhow::Result<Self::Reading> {
+        let window = u64::try_from(window.as_micros())?;
+        probe.0.window.store(window, SeqCst);
+        let behaviour = probe.0.behaviour();
+        if let Behaviour::Slow(time) = behaviour {
+            std::thread::sleep(time);
+        }
+        match behaviour {
             Behaviour::FailingMeasure(why) => bail!(why),
             Behaviour::Panicking(why) => panic!("{why}"),
             _ => Ok(Reading {

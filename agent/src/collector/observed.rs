@@ -49,7 +49,7 @@ struct Attached<A: Ailment> {
     probe: A::Probe,
     /// What the probe said of itself last.
     probes: Vec<ProbeReport>,
-    /// When it was attached, then when it was read.
+    /// When it was attached, then when its last reading began.
     since: Instant,
 }
 
@@ -215,8 +215,11 @@ impl<A: Ailment> Observed<A> {
         attached: &mut Attached<A>,
         host: &dyn Host,
     ) -> anyhow::Result<AilmentReport> {
-        let mut reading = A::measure(&mut attached.probe, attached.since.elapsed())?;
-        attached.since = Instant::now();
+        // Counters are read at the begin: how long all of it takes is of the next window.
+        let began = Instant::now();
+        let window = began.saturating_duration_since(attached.since);
+        let mut reading = A::measure(&mut attached.probe, window)?;
+        attached.since = began;
         A::identify(&mut reading, host.directory());
         attached.probes = A::probes(&attached.probe);
         let mut report = attached.report();
@@ -366,6 +369,18 @@ mod tests {
         assert_eq!(second.verdict, Verdict::Healthy);
         assert!(second.reading_unix_seconds.is_some());
         assert!(!second.samples.is_empty());
+    }
+
+    /// A counter over a window that is too short is more than there was time for.
+    #[test]
+    fn a_window_lasts_from_one_reading_to_the_next_however_long_these_take() {
+        let host = FakeHost::default();
+        let mut collector = attached(&host);
+        let slow = Duration::from_millis(50);
+        host.measure_slowly(slow);
+        collector.tick(&host);
+        collector.tick(&host);
+        assert!(host.window() >= slow, "{:?}", host.window());
     }
 
     #[test]
