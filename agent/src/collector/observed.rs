@@ -340,6 +340,8 @@ fn worst(findings: &[Finding], unknown: &[String]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{
         super::{
             fake::{Fake, FakeHost},

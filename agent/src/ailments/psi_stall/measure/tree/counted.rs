@@ -25,7 +25,9 @@ impl<T> Counted<T> {
 
 /// The time in which a counter of a cgroup hardly moved, so that those of the cgroups below it did
 /// not either: who waits in a cgroup waits in each above it, and who runs there runs in each
-/// (kernel/sched/psi.c, `psi_task_change`; kernel/cgroup/rstat.c).
+/// (kernel/sched/psi.c, `psi_task_change`; kernel/cgroup/rstat.c). The kernel leaves out parts of a
+/// jiffy each time that it adds up the CPUs of a cgroup (`collect_percpu_times`): by less than that,
+/// each two seconds and at each reading, one below can have moved more than the one above.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quiet {
     from: Duration,

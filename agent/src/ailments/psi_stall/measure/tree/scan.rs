@@ -482,6 +482,11 @@ impl Scan<'_> {
             read.visit.used = None;
         }
         let visit = &mut read.visit;
+        if !visit.reading.is_older() && self.is_over(&visit.new) && !self.is_over(&visit.stalls) {
+            // It waited for long, but perhaps before the window.
+            self.unread += 1;
+            self.may_stall = true;
+        }
         let waits = visit.within.iter().any(|stall| stall.some > self.trace);
         visit.descends = self.is_first() || waits || visit.moved[CPU];
         match visit.used {

@@ -274,3 +274,27 @@ fn a_cgroup_is_known_by_its_id_though_no_scan_reads_it() {
     assert_eq!(found, ids);
     assert_eq!(scanner.find(&[]), []);
 }
+
+/// What was hidden by small waits above adds up: a wait that may be of before the window is no
+/// finding, and is not healthy either.
+#[test]
+fn a_wait_that_may_be_of_before_the_window_is_unknown() {
+    let tree = Fake::new();
+    tree.set("pods", ZERO, ZERO);
+    tree.set("pods/a", ZERO, ZERO);
+    let mut scanner = tree.begin();
+    for i in 1..=100 {
+        // Less than the trace that a wait of the floor leaves.
+        tree.set("pods", Duration::from_micros(900 * i), ZERO);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(2)), None);
+        assert_eq!(scanned.reading.visited, 1);
+        assert!(scanned.reading.complete);
+    }
+    for (i, known) in [(1, false), (2, true)] {
+        tree.set("pods", MS(90 + i * 6_000), ZERO);
+        tree.set("pods/a", MS(i * 6_000), ZERO);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(6_000)), None);
+        let found = waits(&scanned).contains(&("/pods/a", 6.0));
+        assert_eq!((found, scanned.reading.may_stall), (known, Some(!known)));
+    }
+}
