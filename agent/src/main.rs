@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod dispatch;
 pub mod durable;
+pub mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod http;

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{Config, Log},
     dispatch::{self, Pages, Router},
-    http::{Gate, Server, Tls},
+    http::{Gate, Misconfigured, Server, Tls},
     metrics::Page,
     webhook::Intake,
 };
@@ -95,10 +95,10 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
 
 /// All that can be wrong before anything listens.
 fn open(config: &dispatch::Dispatch) -> anyhow::Result<(Gate, Option<Tls>, Router)> {
-    ensure!(
-        !config.agents.is_empty() || !config.service.is_empty(),
-        "no agent is known: [dispatch] agents lists them, or service names them"
-    );
+    if config.agents.is_empty() && config.service.is_empty() {
+        let why = "no agent is known: [dispatch] agents lists them, or service names them";
+        return Err(Misconfigured::because(anyhow!(why)).into());
+    }
     let (gate, tls) = Gate::open(&config.gate())?;
     Ok((gate, tls, Router::open(config)?))
 }

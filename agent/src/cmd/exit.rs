@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{config, model::Verdict, render::complain};
+use crate::{config, http::Misconfigured, model::Verdict, render::complain};
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl From<Exit> for ExitCode {
 pub fn code(outcome: anyhow::Result<Exit>) -> ExitCode {
     let exit = outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));
-        if error.is::<config::Error>() {
+        if error.is::<config::Error>() || error.is::<Misconfigured>() {
             Exit::Usage
         } else {
             Exit::Unknown

@@ -1,7 +1,7 @@
 //! Reads a file, holds all of it against the lists of keys, and only then makes
 //! values of it: so every fault is reported at once, each at its place.
 
-use std::{fs, ops::Range, path::Path};
+use std::{io, ops::Range, path::Path};
 
 use toml::{
     Spanned,
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     collector::Configured,
+    files,
     keys::{Key, Table},
 };
 
@@ -26,7 +27,10 @@ pub fn load(file: Option<&Path>) -> Result<Config, Error> {
     let Some(file) = file else {
         return Ok(Config::default());
     };
-    let text = fs::read_to_string(file).map_err(|cause| Error::Unreadable {
+    let text = files::read(file).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    });
+    let text = text.map_err(|cause| Error::Unreadable {
         file: file.to_owned(),
         cause,
     })?;

@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{TlsClient, Token, Url, body};
+use super::{Misconfigured, TlsClient, Token, Url, body};
 
 /// What is answered.
 #[derive(Clone, Debug)]
@@ -75,6 +75,10 @@ impl Client {
     ///
     /// When a file cannot be used, or is missing where another is set.
     pub fn open(config: &ClientConfig) -> anyhow::Result<Self> {
+        Self::of(config).map_err(|why| Misconfigured::because(why).into())
+    }
+
+    fn of(config: &ClientConfig) -> anyhow::Result<Self> {
         let named = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
         let key = |name: &str| format!("[{}] {}_{name}", config.table, config.whom);
         let token = named(&config.token_file).map(|file| Token::open(&file));

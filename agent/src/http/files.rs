@@ -1,16 +1,15 @@
 //! Files of secrets and certificates, which others renew while we run.
 
 use std::{
-    fs::{self, File, Metadata},
-    io::Read as _,
+    fs::{self, Metadata},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use anyhow::{Context as _, ensure};
+use rustix::process::geteuid;
 
-/// Larger ones are none of what is read here.
-const LARGEST: u64 = 1 << 20;
+use crate::files;
 
 /// What is different after any change of a file, one of its permissions too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +42,13 @@ impl From<&Metadata> for Stamp {
 
 /// The content of a file that anybody may know.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let file = open(path)?;
-    content(file).with_context(|| format!("read {}", path.display()))
+    files::read(path).with_context(|| format!("read {}", path.display()))
 }
 
-/// The content of a file that nobody but its owner may read.
+/// The content of a file that nobody but its owner may read, and nobody but root and this user
+/// may write.
 pub(super) fn read_secret(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let file = open(path)?;
+    let file = files::open(path).with_context(|| format!("open {}", path.display()))?;
     let found = file
         .metadata()
         .with_context(|| format!("look at {}", path.display()))?;
@@ -60,19 +59,12 @@ pub(super) fn read_secret(path: &Path) -> anyhow::Result<Vec<u8>> {
          the secret if another user may have read it",
         path.display()
     );
-    content(file).with_context(|| format!("read {}", path.display()))
-}
-
-fn open(path: &Path) -> anyhow::Result<File> {
-    File::open(path).with_context(|| format!("open {}", path.display()))
-}
-
-fn content(file: File) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    let (owner, own) = (found.uid(), geteuid().as_raw());
     ensure!(
-        bytes.len() as u64 <= LARGEST,
-        "it is larger than {LARGEST} bytes"
+        [0, own].contains(&owner),
+        "{} belongs to user {owner}, who can replace the secret: chown it to root or to user {own}, \
+         who runs nodemedic",
+        path.display()
     );
-    Ok(bytes)
+    files::up_to(file, files::LARGEST).with_context(|| format!("read {}", path.display()))
 }

@@ -16,7 +16,7 @@ use hyper::{
 use tracing::warn;
 
 use super::{
-    Tls, Token,
+    Misconfigured, Tls, Token,
     answer::{Answer, not_allowed, text},
     body::{self, NoBody},
     rate::Rate,
@@ -57,6 +57,10 @@ impl Gate {
     ///
     /// When a file cannot be used, or anybody on the network could come in.
     pub fn open(config: &GateConfig) -> anyhow::Result<(Self, Option<Tls>)> {
+        Self::of(config).map_err(|why| Misconfigured::because(why).into())
+    }
+
+    fn of(config: &GateConfig) -> anyhow::Result<(Self, Option<Tls>)> {
         let table = config.table;
         let token = named(&config.token_file).map(Token::open).transpose();
         let token = token.with_context(|| format!("[{table}] token_file"))?;

@@ -6,6 +6,7 @@ mod command_line;
 mod configuration;
 mod dispatch;
 mod exposition;
+mod files;
 mod life;
 mod names;
 mod pages;

@@ -60,7 +60,7 @@ fn what_cannot_be_right_is_said_before_anything_is_done() {
         for more in [&[][..], &["--check-config"]] {
             let arguments = ["dispatch", "--config", &config];
             let output = nodemedic(&[&arguments[..], more].concat());
-            assert_refused(&output, 2, &[why]);
+            assert_refused(&output, 64, &[why]);
         }
     }
     for (lines, why) in [

@@ -63,6 +63,7 @@ fn a_port_in_use_is_said_with_the_key() {
         &setup,
         &config,
         &[],
+        2,
         &["[webhook] listen", "Address already in use"],
     );
 }

@@ -197,8 +197,8 @@ pub(crate) fn payload(alerts: &[Value]) -> Value {
     })
 }
 
-/// `nodemedic run` with a configuration, which ends at once.
-pub(crate) fn refuses(setup: &Setup, config: &Path, more: &[&str], texts: &[&str]) {
+/// `nodemedic run` with a configuration, which ends at once with this code.
+pub(crate) fn refuses(setup: &Setup, config: &Path, more: &[&str], exit: i32, texts: &[&str]) {
     let (config, state) = (shown(config), shown(setup.folder.path()));
     let arguments = [
         "run",
@@ -209,7 +209,7 @@ pub(crate) fn refuses(setup: &Setup, config: &Path, more: &[&str], texts: &[&str
         "--config",
         &config,
     ];
-    assert_refused(&nodemedic(&[&arguments[..], more].concat()), 2, texts);
+    assert_refused(&nodemedic(&[&arguments[..], more].concat()), exit, texts);
 }
 
 /// What was decided of each alert.

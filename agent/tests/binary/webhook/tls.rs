@@ -187,6 +187,6 @@ fn a_web_configuration_that_cannot_be_used_is_said_with_the_reason() {
         let file = setup.file("web.yaml", text, 0o644);
         let config = shown(&setup.config(&format!("web_config = {file:?}")));
         let output = nodemedic(&["run", "--check-config", "--config", &config]);
-        assert_refused(&output, 2, &["[webhook] web_config", why]);
+        assert_refused(&output, 64, &["[webhook] web_config", why]);
     }
 }

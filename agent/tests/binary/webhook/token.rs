@@ -55,7 +55,7 @@ fn a_token_that_others_can_read_is_none() {
 fn refusal(setup: &Setup, webhook: &str, texts: &[&str]) {
     let config = setup.config(webhook);
     for more in [&[][..], &["--check-config"]] {
-        refuses(setup, &config, more, texts);
+        refuses(setup, &config, more, 64, texts);
     }
 }
 
@@ -84,5 +84,5 @@ fn where_others_can_come_there_has_to_be_a_token_or_a_certificate() {
         0o644,
     );
     let texts = ["0.0.0.0:0", "token_file", "RequireAndVerifyClientCert"];
-    refuses(&setup, &config, &[], &texts);
+    refuses(&setup, &config, &[], 64, &texts);
 }
