@@ -84,6 +84,8 @@ struct Probe {
 
 #[derive(Debug, Deserialize)]
 struct HttpGet {
+    /// The pod, where there is none.
+    host: Option<String>,
     path: String,
     port: String,
 }
@@ -118,22 +120,40 @@ fn the_manifest_calls_the_agent_as_it_wants() -> Result<Verdict> {
             listen.is_some_and(|it| it.ends_with(&ends)),
             "the agent listens at {listen:?}"
         );
-        container.probes(["/healthz", "/readyz"])?;
+        container.probes(Some("127.0.0.1"))?;
+        // The kubelet asks on the loopback of the node, which is that of the pod.
+        let host_network = &object(&objects, "DaemonSet", "nodemedic")?["spec"]["template"]["spec"];
+        ensure!(
+            host_network["hostNetwork"] == true,
+            "the loopback is another"
+        );
+        let health = arguments
+            .iter()
+            .find_map(|it| it.strip_prefix("--health-listen="));
+        let wanted = format!("127.0.0.1:{}", container.port("health")?);
+        ensure!(
+            health == Some(&wanted),
+            "the health checks are at {health:?}, not {wanted}"
+        );
         Ok(Verdict::Passed)
     })
 }
 
 impl Container {
-    /// Liveness and readiness are asked for at these paths of the port `metrics`.
-    pub(crate) fn probes(&self, paths: [&str; 2]) -> Result<()> {
-        for (probe, path) in [&self.liveness_probe, &self.readiness_probe]
-            .into_iter()
-            .zip(paths)
-        {
-            let HttpGet { path: asked, port } = &probe.http_get;
+    /// Liveness and readiness have a listener of their own, which no flood of another reaches.
+    pub(crate) fn probes(&self, at: Option<&str>) -> Result<()> {
+        for (probe, path) in [
+            (&self.liveness_probe, "/healthz"),
+            (&self.readiness_probe, "/readyz"),
+        ] {
+            let HttpGet {
+                host,
+                path: asked,
+                port,
+            } = &probe.http_get;
             ensure!(
-                asked == path && port == "metrics",
-                "a probe asks {port}{asked}, not {path}"
+                asked == path && port == "health" && host.as_deref() == at,
+                "a probe asks {host:?} {port}{asked}, not {path}"
             );
         }
         Ok(())

@@ -83,7 +83,7 @@ fn the_manifest_calls_the_dispatcher_as_it_wants() -> Result<Verdict> {
         let (_folder, arguments) = mounted(&objects, "nodemedic-dispatch", &container.args)?;
         takes(&program, &arguments)?;
         secrets_are_private(deployment)?;
-        container.probes(["/healthz", "/healthz"])?;
+        container.probes(None)?;
         ensure!(
             deployment["spec"]["replicas"] == 1
                 && deployment["spec"]["strategy"]["type"] == "Recreate",
@@ -144,7 +144,11 @@ fn the_dispatcher_finds_the_agents_and_alertmanager_the_dispatcher() -> Result<V
             "{port} of the agents is not {usual}"
         );
     }
-    for (key, port) in [("listen", "webhook"), ("http_listen", "metrics")] {
+    for (key, port) in [
+        ("listen", "webhook"),
+        ("http_listen", "metrics"),
+        ("health_listen", "health"),
+    ] {
         let listens = config[key].as_str().unwrap_or_default();
         let ends = format!(":{}", dispatcher.port(port)?);
         ensure!(

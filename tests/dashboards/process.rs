@@ -72,6 +72,7 @@ impl Agent {
         let state = tempfile::tempdir().context("make a folder")?;
         let mut command = Command::new(program);
         command.args(["run", "--listen=127.0.0.1:0", "--log-format=json"]);
+        command.arg("--health-listen=127.0.0.1:0");
         command.arg("--state-dir").arg(state.path()).args(arguments);
         Self::of(&mut command, state)
     }
@@ -82,6 +83,7 @@ impl Agent {
             "dispatch",
             "--listen=127.0.0.1:0",
             "--http-listen=127.0.0.1:0",
+            "--health-listen=127.0.0.1:0",
         ]);
         command.arg("--log-format=json").args(arguments);
         Self::of(&mut command, tempfile::tempdir().context("make a folder")?)

@@ -1,6 +1,6 @@
 //! What the verbs have in common that stay until they are told to end.
 
-use std::time::Duration;
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{ConfigFile, exit::Exit, flags::Flags, signals::Signals};
 use crate::{
     config::{self, Config, Log},
+    http::{Limits, Refusals, Server, Service},
     logging,
     render::print,
 };
@@ -44,6 +45,36 @@ impl Daemon {
         opens()?;
         print("the configuration is valid\n")?;
         Ok(Some(Exit::Healthy))
+    }
+}
+
+/// The listener of the health checks, where one is wanted.
+#[derive(Debug)]
+pub(super) struct HealthListener(Option<Server>);
+
+impl HealthListener {
+    /// Starts to listen.
+    pub(super) async fn bind(address: Option<SocketAddr>, table: &str) -> anyhow::Result<Self> {
+        let Some(address) = address else {
+            return Ok(Self(None));
+        };
+        let keys = format!("--health-listen or [{table}] health_listen");
+        let server = Server::bind(address, None, &keys, Limits::HEALTH).await?;
+        info!(health = %server.address(), "health checks are answered");
+        Ok(Self(Some(server)))
+    }
+
+    /// What it refuses; nothing where there is none.
+    pub(super) fn refusals(&self) -> Refusals {
+        self.0.as_ref().map(Server::refusals).unwrap_or_default()
+    }
+
+    /// Answers until it is dropped.
+    pub(super) async fn serve<S: Service>(&self, service: Arc<S>) -> Infallible {
+        match &self.0 {
+            Some(server) => server.serve(service).await,
+            None => pending().await,
+        }
     }
 }
 

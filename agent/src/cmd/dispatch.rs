@@ -8,16 +8,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
 use super::{
-    daemon::{Daemon, finish, stay},
+    daemon::{Daemon, HealthListener, finish, stay},
     exit::Exit,
     flags::{Flag, Flags, TakesKeys},
     signals::Signals,
 };
 use crate::{
     config::{Config, Log},
-    dispatch::{self, Pages, Router},
-    http::{Gate, Misconfigured, Server, Tls},
-    metrics::Page,
+    dispatch::{self, Health, Pages, Router},
+    http::{Gate, Limits, Misconfigured, Refusals, Server, Tls},
+    metrics::{Page, connections},
     webhook::Intake,
 };
 
@@ -58,21 +58,20 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
     let config = config.dispatch;
     let (gate, tls, router) = open(&config)?;
     let router = Arc::new(router);
-    let (counts, gauges) = router.counted();
-    let page = Page::of_the_process()
-        .and_then(|page| {
-            page.with(dispatch::METRICS, move || {
-                [counts.samples(), gauges.samples()].concat()
-            })
-        })
-        .context("define the metrics")?;
-    let server = Server::bind(config.listen, tls, "--listen or [dispatch] listen").await?;
-    let pages = Server::bind(
-        config.http_listen,
-        None,
-        "--http-listen or [dispatch] http_listen",
+    let keys = "--listen or [dispatch] listen";
+    let server = Server::bind(config.listen, tls, keys, Limits::WORK).await?;
+    let keys = "--http-listen or [dispatch] http_listen";
+    let pages = Server::bind(config.http_listen, None, keys, Limits::WORK).await?;
+    let health_listener = HealthListener::bind(config.health_listen, "dispatch").await?;
+    let page = page(
+        &router,
+        &[
+            ("dispatch", server.refusals()),
+            ("pages", pages.refusals()),
+            ("health", health_listener.refusals()),
+        ],
     )
-    .await?;
+    .context("define the metrics")?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         address = %pages.address(),
@@ -81,9 +80,11 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
     );
 
     let intake = Arc::new(Intake::new(gate, Arc::clone(&router)));
+    let health = Health;
     let signal = tokio::select! {
         never = server.serve(intake) => match never {},
-        never = pages.serve(Arc::new(Pages(page))) => match never {},
+        never = pages.serve(Arc::new(Pages(page, health))) => match never {},
+        never = health_listener.serve(Arc::new(health)) => match never {},
         never = look_around(&router, config.resolve_every) => match never {},
         signal = signals.next() => signal,
     };
@@ -91,6 +92,19 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
     let done = async { tokio::join!(server.drain(), pages.drain()) };
     finish(done, drain, &mut signals).await;
     Ok(())
+}
+
+fn page(router: &Router, refusals: &[(&'static str, Refusals)]) -> anyhow::Result<Page> {
+    let (counts, gauges) = router.counted();
+    let refusals = refusals.to_vec();
+    let page = Page::of_the_process()?
+        .with(dispatch::METRICS, move || {
+            [counts.samples(), gauges.samples()].concat()
+        })?
+        .with(connections::METRICS, move || {
+            connections::samples(&refusals)
+        })?;
+    Ok(page)
 }
 
 /// All that can be wrong before anything listens.

@@ -42,6 +42,11 @@ impl Metrics {
 fn sections(ailments: &[About]) -> Vec<Section> {
     let mut sections = metrics::of_reports(ailments);
     sections.push(Section {
+        name: "http",
+        about: "what the listeners of the agent and of `nodemedic dispatch` refuse",
+        metrics: metrics::connections::METRICS,
+    });
+    sections.push(Section {
         name: "webhook",
         about: "what alerts ask for, while webhook.enabled is on",
         metrics: webhook::METRICS,

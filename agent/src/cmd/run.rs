@@ -9,7 +9,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    daemon::{Daemon, finish, stay},
+    daemon::{Daemon, HealthListener, finish, stay},
     exit::Exit,
     flags::{Flag, Flags, TakesKeys},
     signals::Signals,
@@ -18,13 +18,13 @@ use super::{
 use crate::{
     config::{Agent, Config, Log, Metrics},
     control::Control,
-    http::{Gate, Server},
+    http::{Gate, Limits, Server},
     identity::Identity,
-    metrics::Page,
+    metrics::{Page, connections},
     model::Reports,
     monitor::Monitor,
     node::{Directory, Node},
-    pages::Pages,
+    pages::{Health, Hosts, Pages},
     state::{self, Lock},
     treatment::TreatmentService,
     webhook::{self, Listener, Webhook},
@@ -81,7 +81,12 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let _lock = Lock::take(&config.agent.state_dir)??;
     let state = state::directory(&config.agent.state_dir);
     let keys = "--listen or [agent] listen";
-    let server = Server::bind(config.agent.listen, None, keys).await?;
+    let server = Server::bind(config.agent.listen, None, keys, Limits::WORK).await?;
+    let health_listener = HealthListener::bind(config.agent.health_listen, "agent").await?;
+    let mut refusals = vec![
+        ("pages", server.refusals()),
+        ("health", health_listener.refusals()),
+    ];
     let control = control(&state)?;
     let directory = Directory::start(&config.node)?;
     let kernel = Arc::new(config.kernel().with(directory));
@@ -107,23 +112,30 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         let (service, reports) = (Arc::clone(&service), reports.clone());
         let listener = Listener::bind(&config.webhook, &identity, service, reports).await?;
         let counts = listener.counts();
+        refusals.push(("webhook", listener.refusals()));
         metrics = metrics
             .with(webhook::METRICS, move || counts.samples())
             .context("define the metrics")?;
         info!(webhook = %listener.address(), "alerts are received");
         alerts = Some(listener);
     }
-    let pages = Arc::new(Pages::new(
-        monitor.reports(),
-        metrics,
-        interval,
-        service.runs(),
-    ));
+    metrics = metrics
+        .with(connections::METRICS, move || {
+            connections::samples(&refusals)
+        })
+        .context("define the metrics")?;
+    let health = Health::new(monitor.reports(), interval);
+    let hosts = Hosts::new(identity, config.agent.allowed_hosts);
+    let runs = service.runs();
+    let reports_of_pages = monitor.reports();
+    let pages = Pages::new(reports_of_pages, metrics, health.clone(), hosts, runs);
+    let pages = Arc::new(pages);
     info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
 
     let signal = tokio::select! {
         never = monitor.run() => match never {},
         never = server.serve(pages) => match never {},
+        never = health_listener.serve(Arc::new(health)) => match never {},
         never = commands(control.as_ref(), Arc::clone(&service), reports) => match never {},
         never = serve(alerts.as_ref()) => match never {},
         signal = signals.next() => signal,

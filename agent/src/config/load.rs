@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(
             faults("[agent]\n  intervall = '5s'\n"),
             ["2:3: unknown key `intervall`, allowed are: \
-                 listen, interval, node_name, shutdown_timeout, state_dir"]
+                 listen, health_listen, allowed_hosts, interval, node_name, shutdown_timeout, state_dir"]
         );
     }
 

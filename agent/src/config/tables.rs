@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::keys::{HOUR, SECOND, count, loopback, settings, time, words};
+use crate::keys::{HOUR, SECOND, count, loopback, settings, shared_help, time, words};
 
 settings! {
     /// The agent itself.
@@ -11,6 +11,12 @@ settings! {
         /// pages show addresses of the node's clients: restrict who can reach them before you
         /// listen beyond the loopback.
         listen: SocketAddr = loopback(19_110), flag "--listen ADDR:PORT";
+        #[doc = shared_help!(health_listen)]
+        health_listen: Option<SocketAddr> = Some(loopback(19_114)),
+            flag "--health-listen ADDR:PORT";
+        /// List further host names by which browsers and others reach / and /report. Addresses, names
+        /// without a dot, and the node's own names always do; /metrics takes any name.
+        allowed_hosts: Vec<String> = Vec::new();
         /// Set the time between two readings of all ailments. A scrape shows the last reading and
         /// never starts one.
         interval: Duration = Duration::from_secs(5), in time(SECOND..=HOUR), flag "--interval TIME";

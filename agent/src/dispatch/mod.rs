@@ -24,7 +24,7 @@ mod settings;
 pub use address::AgentAddress;
 pub use agents::Agents;
 pub use counts::{METRICS, NodeGauges};
-pub use pages::Pages;
+pub use pages::{Health, Pages};
 pub use poll::AgentPoll;
 pub use router::Router;
 pub use settings::Dispatch;

@@ -1,4 +1,4 @@
-//! `/metrics` and `/healthz` of the dispatcher.
+//! `/metrics`, `/healthz` and `/readyz` of the dispatcher.
 
 use hyper::{Method, Request, StatusCode, body::Incoming};
 
@@ -11,19 +11,50 @@ const READING: [Method; 2] = [Method::GET, Method::HEAD];
 
 /// All pages.
 #[derive(Debug)]
-pub struct Pages(pub Page);
+pub struct Pages(pub Page, pub Health);
+
+/// The pages of the health checks alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Health;
+
+impl Health {
+    fn page(self, path: &str) -> Option<Answer> {
+        ["/healthz", "/readyz"]
+            .contains(&path)
+            .then(|| text(StatusCode::OK, "ok\n"))
+    }
+}
 
 impl Service for Pages {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let is_reading = READING.contains(request.method());
-        match request.uri().path() {
-            "/metrics" | "/healthz" if !is_reading => not_allowed(&READING),
-            "/metrics" => self.0.answer(),
-            "/healthz" => text(StatusCode::OK, "ok\n"),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "no such page; there are /metrics and /healthz\n",
-            ),
-        }
+        answer(
+            &request,
+            "/metrics, /healthz and /readyz",
+            |path| match path {
+                "/metrics" => Some(self.0.answer()),
+                path => self.1.page(path),
+            },
+        )
+    }
+}
+
+impl Service for Health {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        answer(&request, "/healthz and /readyz", |path| self.page(path))
+    }
+}
+
+fn answer(
+    request: &Request<Incoming>,
+    known: &str,
+    page: impl Fn(&str) -> Option<Answer>,
+) -> Answer {
+    match page(request.uri().path()) {
+        Some(_) if !READING.contains(request.method()) => not_allowed(&READING),
+        Some(page) => page,
+        None => text(
+            StatusCode::NOT_FOUND,
+            format!("no such page; there are {known}\n"),
+        ),
     }
 }

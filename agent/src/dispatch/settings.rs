@@ -27,8 +27,11 @@ settings! {
         max_body_bytes: usize = 4 << 20, in keys::BODY;
         #[doc = shared_help!(max_requests_per_minute)]
         max_requests_per_minute: u32 = 120, in keys::REQUESTS;
-        /// Set the address of /metrics and /healthz. Both answer without authentication.
+        /// Set the address of /metrics, /healthz and /readyz. They answer without authentication.
         http_listen: SocketAddr = loopback(19_113), flag "--http-listen ADDR:PORT";
+        #[doc = shared_help!(health_listen)]
+        health_listen: Option<SocketAddr> = Some(loopback(19_115)),
+            flag "--health-listen ADDR:PORT";
         #[doc = shared_help!(node_labels)]
         node_labels: Vec<String> = keys::node_labels();
         /// List agents, each as "NODE REPORT WEBHOOK": the name of the node, the URL of the agent's

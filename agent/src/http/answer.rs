@@ -1,10 +1,12 @@
 //! What goes back to whoever asked.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
 use serde::Serialize;
 use tracing::error;
@@ -38,6 +40,15 @@ pub fn not_allowed(methods: &[Method]) -> Answer {
     if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
         answer.headers_mut().insert(ALLOW, names);
     }
+    answer
+}
+
+/// A 503 after which the same request is welcome again.
+pub(super) fn later(why: &str, wait: Duration) -> Answer {
+    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+    let sentence = format!("{why}; try again in {seconds} s\n");
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, sentence);
+    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     answer
 }
 

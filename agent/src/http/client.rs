@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -9,7 +10,8 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Method, Request, StatusCode,
+    Method, Request, Response, StatusCode,
+    body::{Body as _, Incoming},
     client::conn::http1,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
@@ -18,18 +20,23 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
 use super::{Misconfigured, TlsClient, Token, Url, body};
 
-/// What is answered.
-#[derive(Clone, Debug)]
+/// Memory for all answers that a client has at a time, KiB. Further ones wait for it.
+const ANSWERS: usize = 32 << 10;
+
+/// What is answered. Its memory counts until it is dropped.
+#[derive(Debug)]
 pub struct Reply {
     /// The status code.
     pub code: StatusCode,
     /// All of it.
     pub body: Bytes,
+    _room: OwnedSemaphorePermit,
 }
 
 /// How others are asked: keys of a table of the configuration.
@@ -65,6 +72,7 @@ pub struct Client {
     server_name: Option<ServerName<'static>>,
     within: Duration,
     largest: usize,
+    room: Arc<Semaphore>,
     ca_key: String,
 }
 
@@ -109,6 +117,7 @@ impl Client {
                 .with_context(|| format!("{} is no name", key("server_name")))?,
             within: config.within,
             largest: config.largest,
+            room: Arc::new(Semaphore::new(ANSWERS)),
             ca_key: key("ca_file"),
         })
     }
@@ -196,6 +205,19 @@ impl Client {
         self.talk(stream.context("handshake")?, request).await
     }
 
+    /// Waits until there is memory for an answer: as much as it announces, else as it may have.
+    async fn room_for(&self, answer: &Response<Incoming>) -> anyhow::Result<OwnedSemaphorePermit> {
+        let announced = answer.body().size_hint().exact();
+        let size = announced.map_or(self.largest, |size| size.try_into().unwrap_or(usize::MAX));
+        ensure!(
+            size <= self.largest,
+            "its answer has {size} bytes, and may have {}",
+            self.largest
+        );
+        let kibibytes = size.div_ceil(1 << 10).clamp(1, ANSWERS).try_into()?;
+        Ok(Arc::clone(&self.room).acquire_many_owned(kibibytes).await?)
+    }
+
     async fn talk(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -205,9 +227,14 @@ impl Client {
         let talk = async {
             let answer = sender.send_request(request).await?;
             let code = answer.status();
+            let room = self.room_for(&answer).await?;
             let body = body::read(answer.into_body(), self.largest, self.within).await;
             let body = body.map_err(|why| anyhow::anyhow!("its answer: {why}"))?;
-            Ok(Reply { code, body })
+            Ok(Reply {
+                code,
+                body,
+                _room: room,
+            })
         };
         tokio::pin!(talk);
         tokio::pin!(connection);

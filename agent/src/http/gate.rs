@@ -3,27 +3,38 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
-use bytes::Bytes;
 use hyper::{
-    Method, Request, StatusCode,
+    HeaderMap, Method, Request, StatusCode,
     body::Incoming,
-    header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
 };
 use tracing::warn;
 
 use super::{
     Misconfigured, Tls, Token,
-    answer::{Answer, not_allowed, text},
-    body::{self, NoBody},
+    answer::{Answer, later, not_allowed, text},
+    body::{self, Memory, NoBody, Received},
+    peer::Peer,
     rate::Rate,
 };
 
 /// From the end of the headers to the end of the body.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a refused client may go on sending before it has to read the answer.
+const DISCARDED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Memory for all bodies at a time, bytes; where two of the largest take more, as much as they do.
+const BODIES: usize = 16 << 20;
+
+/// What a browser adds to requests that a page makes (fetch.spec.whatwg.org, 3.1; w3c/
+/// webappsec-fetch-metadata).
+const OF_A_BROWSER: [&str; 2] = ["origin", "sec-fetch-site"];
 
 /// A gate as the configuration has it.
 #[derive(Clone, Debug)]
@@ -46,8 +57,11 @@ pub struct GateConfig {
 #[derive(Debug)]
 pub struct Gate {
     token: Option<Token>,
+    /// Whether neither a token nor a certificate says who a client is.
+    is_open: bool,
     rate: Rate,
     max_body_bytes: usize,
+    memory: Arc<Memory>,
 }
 
 impl Gate {
@@ -67,42 +81,70 @@ impl Gate {
         let tls = named(&config.web_config).map(Tls::open).transpose();
         let tls = tls.with_context(|| format!("[{table}] web_config"))?;
         let is_local = config.listen.ip().is_loopback();
+        let is_open = token.is_none() && !tls.as_ref().is_some_and(Tls::identifies_clients);
         ensure!(
-            is_local || token.is_some() || tls.as_ref().is_some_and(Tls::identifies_clients),
+            is_local || !is_open,
             "[{table}] listen is {}, which others can reach without authentication: set \
              token_file, or web_config with client_auth_type RequireAndVerifyClientCert, or \
              listen on 127.0.0.1",
             config.listen
         );
+        if is_open {
+            warn!(
+                "[{table}] has no token_file: every process of this node can post to {}",
+                config.listen
+            );
+        }
         if !is_local && tls.is_none() {
             warn!("[{table}] has no web_config: the token crosses the network in clear text");
         }
         let gate = Self {
             token,
+            is_open,
             rate: Rate::new(config.max_requests_per_minute, Instant::now()),
             max_body_bytes: config.max_body_bytes,
+            memory: Arc::new(Memory::new(
+                BODIES.max(config.max_body_bytes.saturating_mul(2)),
+            )),
         };
         Ok((gate, tls))
     }
 
-    /// The body of a POST of this path. Who somebody is goes first, so that strangers
-    /// learn nothing and use up nobody's turn.
+    /// The body of a POST of this path. Who somebody is goes first, so that strangers learn
+    /// nothing, use up nobody's turn, and take no memory.
     ///
     /// # Errors
     ///
     /// The answer to a request that does not get in.
-    pub async fn post(&self, path: &str, request: Request<Incoming>) -> Result<Bytes, Answer> {
+    pub async fn post(&self, path: &str, request: Request<Incoming>) -> Result<Received, Answer> {
+        let peer = request.extensions().get::<Peer>().copied();
         let refused = self.refuses(path, &request);
-        let body = body::read(request.into_body(), self.max_body_bytes, BODY_WITHIN).await;
-        // Who is refused would not see why while it is still sending.
-        if let Some(refused) = refused {
-            return Err(refused);
+        let body = request.into_body();
+        match (refused, peer) {
+            (Some(refused), _) => {
+                // Who is refused would not see why while it is still sending.
+                body::discard(body, self.max_body_bytes, DISCARDED_WITHIN).await;
+                Err(refused)
+            }
+            (None, None) => Err(later(
+                "nobody knows from where this request comes",
+                BODY_WITHIN,
+            )),
+            (None, Some(peer)) => {
+                let (most, memory) = (self.max_body_bytes, &self.memory);
+                let body = body::receive(body, most, BODY_WITHIN, memory, peer).await;
+                body.map_err(|why| self.no_body(why))
+            }
         }
-        body.map_err(|why| self.no_body(why))
     }
 
     fn refuses(&self, path: &str, request: &Request<Incoming>) -> Option<Answer> {
         self.stranger(request.headers().get(AUTHORIZATION))
+            .or_else(|| {
+                self.is_open
+                    .then(|| of_a_browser(request.headers()))
+                    .flatten()
+            })
             .or_else(|| self.too_often())
             .or_else(|| {
                 let there = text(
@@ -148,6 +190,7 @@ impl Gate {
                     self.max_body_bytes
                 ),
             ),
+            NoBody::NoRoom => later(&NoBody::NoRoom.to_string(), Duration::from_secs(1)),
             NoBody::Late => text(
                 StatusCode::REQUEST_TIMEOUT,
                 format!("the body was not here within {} s\n", BODY_WITHIN.as_secs()),
@@ -160,13 +203,23 @@ impl Gate {
     }
 }
 
-/// An answer after which the same request is welcome again.
-fn later(why: &str, wait: Duration) -> Answer {
-    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-    let sentence = format!("{why}; try again in {seconds} s\n");
-    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, sentence);
-    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
-    answer
+/// The answer to a request that a page in a browser can have made: where there is no token, the
+/// browser of a user of this machine must not become the sender. A page cannot send JSON to another
+/// origin unless that allows it, and every POST of it has an `Origin`.
+fn of_a_browser(headers: &HeaderMap) -> Option<Answer> {
+    if let Some(header) = OF_A_BROWSER.iter().find(|it| headers.contains_key(**it)) {
+        let why = format!(
+            "a request with the header {header} comes from a browser; without token_file, browsers \
+             are refused\n"
+        );
+        return Some(text(StatusCode::FORBIDDEN, why));
+    }
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes().split(|byte| *byte == b';').next();
+        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
+    });
+    let why = "send it as `Content-Type: application/json`, or set token_file and send the token\n";
+    (!is_json).then(|| text(StatusCode::UNSUPPORTED_MEDIA_TYPE, why))
 }
 
 /// A path that is set.

@@ -2,11 +2,12 @@
 //! in ([`Gate`]).
 
 mod answer;
-pub(crate) mod body;
+mod body;
 mod client;
 mod files;
 mod gate;
 mod misconfigured;
+mod peer;
 mod rate;
 mod renewed;
 mod server;
@@ -16,10 +17,12 @@ mod url;
 mod web_config;
 
 pub use answer::{Answer, HTML, answer, failed, json, not_allowed, text};
+pub use body::Received;
 pub use client::{Client, ClientConfig, Reply};
+
 pub use gate::{Gate, GateConfig};
 pub use misconfigured::Misconfigured;
-pub use server::{Server, Service};
+pub use server::{Limits, Refusals, Server, Service};
 pub use tls::{Tls, TlsClient};
 pub use token::Token;
 pub use url::Url;

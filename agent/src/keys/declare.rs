@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde::{Deserialize as _, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use toml::de::ValueDeserializer;
 
 use super::key::{Allowed, Key};
@@ -152,6 +152,10 @@ macro_rules! shared_help {
     (token_file) => {
         "Require the bearer token in this file. No one but the owner may have access to the file. \
          nodemedic reads the file again when it changes. Empty: no token."
+    };
+    (health_listen) => {
+        "Set the address of /healthz and /readyz alone, for the kubelet: a flood of the other \
+         listeners does not reach it. Empty: only the pages answer them."
     };
     (max_body_bytes) => {
         "Limit the size of a request body, bytes. An alert has about 1,000 bytes."
@@ -321,6 +325,22 @@ impl Value for Duration {
 
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         humantime_serde::deserialize(deserializer)
+    }
+}
+
+/// Empty where there is none.
+impl Value for Option<SocketAddr> {
+    const ALLOWED: Option<Allowed> = Some(Allowed::AddressOrNone);
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.map(|address| address.to_string());
+        serializer.serialize_str(&text.unwrap_or_default())
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let address = (!text.is_empty()).then(|| text.parse());
+        address.transpose().map_err(serde::de::Error::custom)
     }
 }
 

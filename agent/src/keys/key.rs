@@ -28,6 +28,8 @@ pub enum Allowed {
     Text,
     /// An IP address with a port.
     Address,
+    /// An IP address with a port, or the empty text for none.
+    AddressOrNone,
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// A list of some of these words, each once at most.
@@ -70,6 +72,8 @@ impl Allowed {
             Self::Switch => value.is_bool(),
             Self::Text => value.is_str(),
             Self::Address => text(value).is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
+            Self::AddressOrNone => text(value)
+                .is_some_and(|text| text.is_empty() || text.parse::<SocketAddr>().is_ok()),
             Self::OneOf(words) => text(value).is_some_and(|text| words.contains(&text)),
             Self::SomeOf(words) => list(value).is_some_and(|list| {
                 let known = list.iter().all(|word| words.contains(word));
@@ -106,6 +110,9 @@ impl fmt::Display for Allowed {
             Self::Switch => f.write_str("true or false"),
             Self::Text => f.write_str("text in quotes"),
             Self::Address => f.write_str("an IP address with a port, such as \"127.0.0.1:80\""),
+            Self::AddressOrNone => {
+                f.write_str("an IP address with a port, such as \"127.0.0.1:80\", or \"\"")
+            }
             Self::OneOf(words) => write!(f, "one of {}", quoted(words)),
             Self::SomeOf(words) => write!(f, "a list of some of {}, each once", quoted(words)),
             Self::Texts => f.write_str("a list of texts, each in quotes"),
@@ -181,6 +188,8 @@ mod tests {
             (Allowed::Switch, "true"),
             (Allowed::Text, "''"),
             (Allowed::Address, "'[::1]:0'"),
+            (Allowed::AddressOrNone, "'[::1]:0'"),
+            (Allowed::AddressOrNone, "''"),
             (Allowed::OneOf(&["text", "json"]), "'json'"),
             (Allowed::Count { min: 1, max: 16 }, "0x10"),
             (Allowed::Texts, "[]"),
@@ -209,6 +218,16 @@ mod tests {
                 Allowed::Address,
                 "'localhost:80'",
                 r#""localhost:80" is not an IP address with a port, such as "127.0.0.1:80""#,
+            ),
+            (
+                Allowed::Address,
+                "''",
+                r#""" is not an IP address with a port, such as "127.0.0.1:80""#,
+            ),
+            (
+                Allowed::AddressOrNone,
+                "'80'",
+                r#""80" is not an IP address with a port, such as "127.0.0.1:80", or """#,
             ),
             (
                 Allowed::OneOf(&["text", "json"]),

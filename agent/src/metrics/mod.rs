@@ -2,6 +2,7 @@
 
 mod agent;
 mod cap;
+pub mod connections;
 mod page;
 mod process;
 mod treatment;

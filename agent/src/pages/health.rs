@@ -1,11 +1,68 @@
-//! What `/healthz` and `/readyz` say.
+//! What `/healthz` and `/readyz` say, and the listener that has nothing else.
 
 use std::time::{Duration, Instant};
 
-use crate::model::{Coverage, NodeReport};
+use hyper::{Request, StatusCode, body::Incoming};
+
+use crate::{
+    http::{Answer, Service, not_allowed, text},
+    model::{Coverage, NodeReport, Reports},
+};
+
+use super::READING;
 
 /// Attaching on a slow machine takes this long before anything is amiss.
 const SLOWEST_START: Duration = Duration::from_secs(60);
+
+/// How the agent is, as its reports tell.
+#[derive(Clone, Debug)]
+pub struct Health {
+    reports: Reports,
+    /// Time between two reports.
+    interval: Duration,
+}
+
+impl Health {
+    /// Of these reports, which come at this interval.
+    pub fn new(reports: Reports, interval: Duration) -> Self {
+        Self { reports, interval }
+    }
+
+    /// `/healthz`
+    pub(super) fn alive(&self) -> Answer {
+        let last = self.reports.borrow().as_ref().map(|last| last.taken);
+        state(alive(last, Instant::now(), self.interval))
+    }
+
+    /// `/readyz`
+    pub(super) fn ready(&self) -> Answer {
+        let last = self.reports.borrow().clone();
+        state(ready(last.as_ref().map(|snapshot| &*snapshot.report)))
+    }
+}
+
+impl Service for Health {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let is_reading = READING.contains(request.method());
+        match request.uri().path() {
+            "/healthz" | "/readyz" if !is_reading => not_allowed(&READING),
+            "/healthz" => self.alive(),
+            "/readyz" => self.ready(),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "no such page; there are /healthz and /readyz\n",
+            ),
+        }
+    }
+}
+
+/// 200, or 503 with what is wrong.
+fn state(state: Result<(), String>) -> Answer {
+    match state {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
 
 /// Whether reports keep coming. The error is for whoever restarts the agent.
 pub(super) fn alive(last: Option<Instant>, now: Instant, interval: Duration) -> Result<(), String> {

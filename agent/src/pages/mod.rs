@@ -8,11 +8,14 @@
 //! - `/healthz`: 200 while the agent ticks, else 503
 //! - `/readyz`: 200 once every ailment is attached or has said why not, until then 503
 //!
-//! Each takes GET and HEAD.
+//! Each takes GET and HEAD. `/` and `/report` show addresses of the node's clients, and answer only
+//! to names of the node ([`Hosts`]): else a web page could have a browser read them.
 
 mod health;
+mod hosts;
 
-use std::time::{Duration, Instant};
+pub use health::Health;
+pub use hosts::Hosts;
 
 use hyper::{
     Method, Request, StatusCode,
@@ -36,19 +39,20 @@ const READING: [Method; 2] = [Method::GET, Method::HEAD];
 pub struct Pages {
     reports: Reports,
     metrics: Page,
-    /// Time between two reports.
-    interval: Duration,
+    health: Health,
+    hosts: Hosts,
     /// Treatments as they are now, which may be newer than the report.
     runs: Runs,
 }
 
 impl Pages {
-    /// Pages of these reports, which come at this interval.
-    pub fn new(reports: Reports, metrics: Page, interval: Duration, runs: Runs) -> Self {
+    /// Pages of these reports, for clients that name one of these hosts.
+    pub fn new(reports: Reports, metrics: Page, health: Health, hosts: Hosts, runs: Runs) -> Self {
         Self {
             reports,
             metrics,
-            interval,
+            health,
+            hosts,
             runs,
         }
     }
@@ -68,6 +72,10 @@ impl Pages {
                 );
             }
         };
+        let shows_addresses = ["/", "/report"].contains(&request.uri().path());
+        if shows_addresses && let Some(refused) = self.hosts.refuse(request) {
+            return refused;
+        }
         if READING.contains(request.method()) {
             page(self)
         } else {
@@ -100,27 +108,15 @@ impl Pages {
     }
 
     fn health(&self) -> Answer {
-        let last = self.last().map(|snapshot| snapshot.taken);
-        state(health::alive(last, Instant::now(), self.interval))
+        self.health.alive()
     }
 
     fn readiness(&self) -> Answer {
-        let last = self.last();
-        state(health::ready(
-            last.as_ref().map(|snapshot| &*snapshot.report),
-        ))
+        self.health.ready()
     }
 
     fn last(&self) -> Option<Snapshot> {
         self.reports.borrow().clone()
-    }
-}
-
-/// 200, or 503 with what is wrong.
-fn state(state: Result<(), String>) -> Answer {
-    match state {
-        Ok(()) => text(StatusCode::OK, "ok\n"),
-        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
@@ -132,7 +128,10 @@ impl Service for Pages {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
     use http_body_util::BodyExt as _;
     use hyper::{body::Body as _, header::ALLOW};
@@ -151,8 +150,9 @@ mod tests {
         let (sender, reports) = watch::channel(Some(snapshot));
         let metrics = Page::new(reports.clone(), vec![fake::collector().about()]).unwrap();
         let (_, runs) = watch::channel(Vec::new());
-        let interval = Duration::from_secs(5);
-        (Pages::new(reports, metrics, interval, runs), sender)
+        let health = Health::new(reports.clone(), Duration::from_secs(5));
+        let hosts = Hosts::new(Identity::fake(), Vec::new());
+        (Pages::new(reports, metrics, health, hosts, runs), sender)
     }
 
     fn ask(method: Method, path: &str) -> Answer {

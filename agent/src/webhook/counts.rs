@@ -43,7 +43,7 @@ pub static OF_WEBHOOK: Counted = Counted {
 };
 
 /// The status codes that there can be.
-const CODES: [u16; 9] = [200, 400, 401, 404, 405, 408, 413, 500, 503];
+const CODES: [u16; 11] = [200, 400, 401, 403, 404, 405, 408, 413, 415, 500, 503];
 
 /// Counts since the process began.
 #[derive(Debug)]

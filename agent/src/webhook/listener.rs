@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use super::{AlertHandler, Counts, Intake, Names, OF_WEBHOOK, Webhook};
 use crate::{
-    http::{Gate, Server},
+    http::{Gate, Limits, Refusals, Server},
     identity::Identity,
     model::Reports,
     treatment::TreatmentService,
@@ -31,7 +31,8 @@ impl Listener {
         reports: Reports,
     ) -> anyhow::Result<Self> {
         let (gate, tls) = Gate::open(&config.gate())?;
-        let server = Server::bind(config.listen, tls, "--webhook or [webhook] listen").await?;
+        let keys = "--webhook or [webhook] listen";
+        let server = Server::bind(config.listen, tls, keys, Limits::WORK).await?;
         let names = Names {
             labels: config.node_labels.clone(),
             own: config.node_names.clone(),
@@ -61,6 +62,11 @@ impl Listener {
     /// What it counts.
     pub fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
+    }
+
+    /// What it refuses before it reads anything.
+    pub fn refusals(&self) -> Refusals {
+        self.server.refusals()
     }
 
     /// Answers until it is dropped.

@@ -94,12 +94,26 @@ impl Agent {
 
     /// `nodemedic dispatch` on free ports; the address is that of its pages.
     pub(crate) fn dispatcher(arguments: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
+        Self::dispatch(Command::new(PROGRAM), arguments)
+    }
+
+    /// The same in a mount namespace of its own, in which this file is `/etc/hosts`.
+    pub(crate) fn dispatcher_with_hosts(hosts: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"");
+        command.arg(hosts).arg(PROGRAM);
+        Self::dispatch(command, arguments)
+    }
+
+    fn dispatch(mut command: Command, arguments: &[&str]) -> Self {
         command.args([
             "dispatch",
             "--listen",
             "127.0.0.1:0",
             "--http-listen",
+            "127.0.0.1:0",
+            "--health-listen",
             "127.0.0.1:0",
         ]);
         command.args(["--log-format", "json"]).args(arguments);
@@ -183,6 +197,17 @@ impl Agent {
         client
     }
 
+    /// Where a listener is, as the log says: `webhook` or `health`.
+    pub(crate) fn listener(&self, name: &str) -> SocketAddr {
+        self.until_log(&format!("\"{name}\":"));
+        let log = self.log();
+        let records = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut addresses = records.filter_map(|record| record[name].as_str()?.parse().ok());
+        addresses.next().unwrap()
+    }
+
     /// Waits until the log holds a text.
     pub(crate) fn until_log(&self, text: &str) {
         eventually(LIMIT, text, || {
@@ -228,6 +253,9 @@ fn run(program: &Path, state: &Path, arguments: &[&str]) -> Command {
         ])
         .arg(state)
         .args(arguments);
+    if !arguments.contains(&"--health-listen") {
+        command.args(["--health-listen", "127.0.0.1:0"]);
+    }
     command
 }
 

@@ -7,6 +7,7 @@ mod configuration;
 mod dispatch;
 mod exposition;
 mod files;
+mod flood;
 mod life;
 mod names;
 mod pages;

@@ -66,7 +66,7 @@ fn a_client_that_sends_no_headers_is_left() {
 fn more_clients_than_are_taken_at_once_are_all_answered() {
     let agent = Agent::start(&[]);
     let connect = |_| TcpStream::connect(agent.address).unwrap();
-    let mut clients: Vec<_> = (0..100).map(connect).collect();
+    let mut clients: Vec<_> = (0..60).map(connect).collect();
     for client in &mut clients {
         client
             .write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -75,4 +75,39 @@ fn more_clients_than_are_taken_at_once_are_all_answered() {
     for client in &mut clients {
         assert!(rest(client).starts_with("HTTP/1.1 200 OK"));
     }
+}
+
+/// A page on the internet that gives its own name the address of the node is not shown what is on it.
+#[test]
+fn pages_with_addresses_answer_to_names_of_the_node_alone() {
+    let agent = Agent::start(&["--node-name", "node-7.example.com"]);
+    agent.until_ready();
+    let status = |path: &str, host: &str| {
+        let answer = raw(
+            &agent,
+            &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+        );
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for path in ["/", "/report"] {
+        for host in ["127.0.0.1:19110", "localhost", "node-7.example.com:80", "a"] {
+            assert_eq!(status(path, host), "200", "{path} {host}");
+        }
+        assert_eq!(status(path, "rebind.example.net"), "421", "{path}");
+    }
+    // Prometheus may come by the name of a service.
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(status(path, "nodemedic.monitoring.svc"), "200", "{path}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(
+        &config,
+        "[agent]\nallowed_hosts = [\"pages.example.net\"]\n",
+    )
+    .unwrap();
+    let agent = Agent::start(&["--config", config.to_str().unwrap()]);
+    agent.until_ready();
+    let request = "GET /report HTTP/1.1\r\nHost: pages.example.net:19110\r\n\r\n";
+    assert!(raw(&agent, request).starts_with("HTTP/1.1 200 "));
 }

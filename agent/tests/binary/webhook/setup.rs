@@ -80,13 +80,7 @@ impl Setup {
 
 /// The log says where.
 pub(crate) fn webhook_address(agent: &Agent) -> SocketAddr {
-    agent.until_log("\"webhook\":");
-    let log = agent.log();
-    let records = log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut addresses = records.filter_map(|record| record["webhook"].as_str()?.parse().ok());
-    addresses.next().unwrap()
+    agent.listener("webhook")
 }
 
 /// A running agent.
@@ -203,6 +197,8 @@ pub(crate) fn refuses(setup: &Setup, config: &Path, more: &[&str], exit: i32, te
     let arguments = [
         "run",
         "--listen",
+        "127.0.0.1:0",
+        "--health-listen",
         "127.0.0.1:0",
         "--state-dir",
         &state,

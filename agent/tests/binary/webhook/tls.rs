@@ -1,8 +1,11 @@
 //! TLS, and clients that have to show a certificate.
 
-use std::{fs, io::Read as _};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+};
 
-use nodemedic_tests::http::Response;
+use nodemedic_tests::http::{Response, get};
 
 use super::{
     certificates::{Authority, Identity, post},
@@ -189,4 +192,24 @@ fn a_web_configuration_that_cannot_be_used_is_said_with_the_reason() {
         let output = nodemedic(&["run", "--check-config", "--config", &config]);
         assert_refused(&output, 64, &["[webhook] web_config", why]);
     }
+}
+
+#[test]
+fn half_handshakes_reach_neither_the_health_checks_nor_another_host() {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let agent = mutual(&servers, &clients);
+    let begin = |_| {
+        let mut stream = agent.connect();
+        // The head of a message of 512 bytes that never comes.
+        let _ = stream.write_all(&[22, 3, 1, 2, 0]);
+        stream
+    };
+    let _flood: Vec<_> = (0..128).map(begin).collect();
+    let health = agent.agent.listener("health");
+    assert_eq!(get(health, "/healthz").unwrap(), "ok\n");
+    let client = clients.vouch("alertmanager", LONG);
+    let request = request("POST", "/alertmanager", None, &payload(&[]).to_string());
+    let stream = crate::flood::from("127.0.0.2", agent.address);
+    let answer = post(stream, &servers, Some(&client), &request);
+    assert_eq!(answer.unwrap().status, 200);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::setup::{Setup, TOKEN, payload, refuses, shown};
+use super::setup::{Setup, TOKEN, exchange, payload, refuses, shown};
 
 #[test]
 fn without_the_token_nobody_learns_or_does_anything() {
@@ -85,4 +85,43 @@ fn where_others_can_come_there_has_to_be_a_token_or_a_certificate() {
     );
     let texts = ["0.0.0.0:0", "token_file", "RequireAndVerifyClientCert"];
     refuses(&setup, &config, &[], 64, &texts);
+}
+
+/// A page in a browser on the node must not be the sender.
+#[test]
+fn without_a_token_what_a_browser_can_send_is_refused() {
+    let open = Setup::new().start("");
+    open.agent.until_log("every process of this node can post");
+    let guarded = Setup::new().guarded("");
+    let body = payload(&[]).to_string();
+    let length = body.len();
+    let post = |agent: &super::setup::Collector, headers: &str| {
+        let request = format!(
+            "POST /alertmanager HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        exchange(agent.connect(), &request).status
+    };
+    let json = "Content-Type: application/json\r\n";
+    for (headers, status) in [
+        (json.to_owned(), 200),
+        (
+            "content-type: Application/JSON; charset=utf-8\r\n".to_owned(),
+            200,
+        ),
+        (String::new(), 415),
+        ("Content-Type: text/plain\r\n".to_owned(), 415),
+        (
+            "Content-Type: application/x-www-form-urlencoded\r\n".to_owned(),
+            415,
+        ),
+        (format!("{json}Origin: http://evil.example\r\n"), 403),
+        (format!("{json}Origin: null\r\n"), 403),
+        (format!("{json}Sec-Fetch-Site: same-origin\r\n"), 403),
+    ] {
+        assert_eq!(post(&open, &headers), status, "{headers}");
+        assert_eq!(post(&guarded, &headers), 200, "with a token: {headers}");
+    }
+    let refused = "nodemedic_webhook_requests_total{code=\"415\"} ";
+    assert_eq!(open.metric(refused), 3.0);
 }
