@@ -90,6 +90,8 @@ impl Identity {
             also_called: self.also_called(),
             unix_seconds: unix_seconds(SystemTime::now()),
             kernel: self.kernel.clone(),
+            instance: None,
+            routing: None,
             ailments,
             names: None,
             treatments: Vec::new(),

@@ -80,10 +80,10 @@ async fn dispatcher(config: Config) -> anyhow::Result<()> {
     );
 
     let intake = Arc::new(Intake::new(gate, Arc::clone(&router)));
-    let health = Health;
+    let health = Health(Arc::clone(&router));
     let signal = tokio::select! {
         never = server.serve(intake) => match never {},
-        never = pages.serve(Arc::new(Pages(page, health))) => match never {},
+        never = pages.serve(Arc::new(Pages(page, health.clone()))) => match never {},
         never = health_listener.serve(Arc::new(health)) => match never {},
         never = look_around(&router, config.resolve_every) => match never {},
         signal = signals.next() => signal,

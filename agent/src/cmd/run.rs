@@ -127,8 +127,11 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let health = Health::new(monitor.reports(), interval);
     let hosts = Hosts::new(identity, config.agent.allowed_hosts);
     let runs = service.runs();
-    let reports_of_pages = monitor.reports();
-    let pages = Pages::new(reports_of_pages, metrics, health.clone(), hosts, runs);
+    let mut pages = Pages::new(monitor.reports(), metrics, health.clone(), hosts, runs);
+    if let Some(alerts) = &alerts {
+        let claimed = alerts.claimed();
+        pages = pages.with_routing(move || claimed.routing());
+    }
     let pages = Arc::new(pages);
     info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
 

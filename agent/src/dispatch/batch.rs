@@ -1,10 +1,13 @@
 //! What goes to which agent.
 
+use std::collections::HashMap;
+
 use super::{
     AgentAddress, AgentPoll,
-    poll::{Agent, AgentState, Found, listed},
+    agent::{Agent, AgentState, listed},
+    poll::Found,
 };
-use crate::webhook::{Alert, AlertOutcome, Decision, NodeLabel, Status, node};
+use crate::webhook::{Alert, AlertOutcome, Decision, MOST_ALERTS, NodeLabel, Status, node};
 
 /// The alerts of one agent.
 #[derive(Clone, Debug)]
@@ -19,11 +22,13 @@ pub(super) struct Batch {
 impl Batch {
     /// Whether its node may be one more that is under treatment.
     pub(super) fn may_begin(&self) -> bool {
-        !self.treats
-            && self
-                .alerts
-                .iter()
-                .any(|alert| alert.status == Status::Firing)
+        !self.treats && self.fires()
+    }
+
+    /// Whether it asks for anything to be begun.
+    pub(super) fn fires(&self) -> bool {
+        let firing = |alert: &Alert| alert.status == Status::Firing;
+        self.alerts.iter().any(firing)
     }
 
     /// The alerts that begin nothing, and those that are left.
@@ -33,6 +38,17 @@ impl Batch {
         self.alerts = harmless;
         let batch = (!self.alerts.is_empty()).then_some(self);
         (batch, left)
+    }
+
+    /// As many alerts as the agent decides on, those that are resolved first as there, and the outcomes
+    /// on the others.
+    fn cut(&mut self) -> Vec<AlertOutcome> {
+        self.alerts.sort_by_key(|alert| alert.status);
+        let rest = self.alerts.split_off(self.alerts.len().min(MOST_ALERTS));
+        let why = format!("of one payload, {MOST_ALERTS} alerts of a node are decided on");
+        let rest = rest.iter();
+        rest.map(|alert| on(alert, &self.node, Decision::TooMany, &why))
+            .collect()
     }
 
     /// One outcome on each of its alerts.
@@ -54,24 +70,31 @@ pub(super) fn on(alert: &Alert, node: &str, decision: Decision, why: &str) -> Al
 
 /// Sorts alerts by their nodes, and rules on those that go nowhere.
 pub(super) fn sort(
-    alerts: &[Alert],
+    alerts: Vec<Alert>,
     labels: &[String],
     poll: &AgentPoll,
 ) -> (Vec<Batch>, Vec<AlertOutcome>) {
     let (mut batches, mut outcomes) = (Vec::<Batch>::new(), Vec::new());
+    let mut places = HashMap::new();
     for alert in alerts {
-        match address(alert, labels, poll) {
-            Ok((address, node, treats)) => match batches.iter_mut().find(|it| it.node == node) {
-                Some(batch) => batch.alerts.push(alert.clone()),
-                None => batches.push(Batch {
-                    node: node.to_owned(),
-                    address: address.clone(),
-                    alerts: vec![alert.clone()],
-                    treats,
-                }),
-            },
+        match address(&alert, labels, poll) {
+            Ok((address, node, treats)) => {
+                let place = *places.entry(node).or_insert_with(|| {
+                    batches.push(Batch {
+                        node: node.to_owned(),
+                        address: address.clone(),
+                        alerts: Vec::new(),
+                        treats,
+                    });
+                    batches.len() - 1
+                });
+                batches[place].alerts.push(alert);
+            }
             Err(outcome) => outcomes.push(*outcome),
         }
+    }
+    for batch in &mut batches {
+        outcomes.extend(batch.cut());
     }
     (batches, outcomes)
 }
@@ -102,6 +125,9 @@ fn address<'c>(
                 "its label {label} is {value:?}, and no agent that answers has this name or \
                  address"
             );
+            if let Some(doubt) = &poll.doubt {
+                return rule(Decision::Unreachable, &format!("{why}; {doubt}"));
+            }
             return match poll.nameless() {
                 Some(Agent { address, .. }) => rule(
                     Decision::Unreachable,
@@ -115,7 +141,9 @@ fn address<'c>(
         }
     };
     match &agent.state {
-        AgentState::Reachable { node, treats, .. } => Ok((&agent.address, node, *treats)),
+        AgentState::Reachable { node, .. } => {
+            Ok((&agent.address, node, agent.counts_as_treating()))
+        }
         AgentState::Unreachable { why } => rule(Decision::Unreachable, why),
     }
 }
@@ -140,7 +168,7 @@ mod tests {
 
     fn sorted(alerts: &[Alert], agents: Vec<Agent>) -> (Vec<Batch>, Vec<Decision>) {
         let labels = ["node".to_owned()];
-        let (batches, outcomes) = sort(alerts, &labels, &AgentPoll::of(agents));
+        let (batches, outcomes) = sort(alerts.to_vec(), &labels, &AgentPoll::of(agents));
         (
             batches,
             outcomes.iter().map(|outcome| outcome.decision).collect(),
@@ -199,7 +227,7 @@ mod tests {
         ];
         let alerts = ["b", "a"].map(|node| alert(Status::Firing, node));
         let labels = ["node".to_owned()];
-        let (batches, outcomes) = sort(&alerts, &labels, &AgentPoll::of(agents));
+        let (batches, outcomes) = sort(alerts.into(), &labels, &AgentPoll::of(agents));
         assert!(batches.is_empty());
         for (outcome, label) in outcomes
             .iter()
@@ -213,6 +241,42 @@ mod tests {
                 outcome.why
             );
         }
+    }
+
+    /// The agents of a name that nobody could look up may be those.
+    #[test]
+    fn while_the_agents_are_not_known_nothing_is_of_an_unknown_node() {
+        let alerts = ["a", "b", ""].map(|node| alert(Status::Resolved, node));
+        let labels = ["node".to_owned()];
+        let mut poll = AgentPoll::of(vec![agent(None, there("a", false))]);
+        poll.doubt = Some("look up agents: no such host".to_owned());
+        let (batches, outcomes) = sort(alerts.into(), &labels, &poll);
+        assert_eq!(batches.len(), 1);
+        let decisions: Vec<_> = outcomes.iter().map(|it| it.decision).collect();
+        assert_eq!(decisions, [Decision::Unreachable, Decision::NoNode]);
+        assert!(outcomes[0].why.contains("no such host"), "{outcomes:?}");
+    }
+
+    #[test]
+    fn of_60_000_alerts_each_has_an_outcome() {
+        let agents = (0..1_000).map(|i| agent(None, there(&format!("node-{i}"), false)));
+        let alerts: Vec<_> = (0..60_000)
+            .map(|i| alert(Status::Firing, &format!("node-{}", i / 2)))
+            .collect();
+        let (batches, outcomes) = sorted(&alerts, agents.collect());
+        assert_eq!(batches.len(), 1_000);
+        assert!(batches.iter().all(|batch| batch.alerts.len() == 2));
+        assert_eq!(outcomes.len(), 58_000);
+    }
+
+    #[test]
+    fn an_agent_gets_as_many_alerts_as_it_decides_on() {
+        let mut alerts = vec![alert(Status::Firing, "a"); 60_000];
+        alerts.push(alert(Status::Resolved, "a"));
+        let (batches, outcomes) = sorted(&alerts, vec![agent(None, there("a", false))]);
+        assert_eq!(batches[0].alerts.len(), MOST_ALERTS);
+        assert_eq!(batches[0].alerts[0].status, Status::Resolved);
+        assert_eq!(outcomes, vec![Decision::TooMany; 59_901]);
     }
 
     #[test]

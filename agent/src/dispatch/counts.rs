@@ -20,7 +20,8 @@ metrics! {
     TRUNCATED: Counter = "nodemedic_dispatch_truncated_alerts_total" [];
     /// Agents at the last poll: idle, treating, unreachable.
     AGENTS: Gauge = "nodemedic_dispatch_agents" ["state"];
-    /// Nodes that may be under treatment at the same time. Unreachable nodes count.
+    /// Nodes that may be under treatment at the same time. Unreachable nodes count, and so do those
+    /// that have not answered to an alert or take no claim of this dispatcher.
     LIMIT: Gauge = "nodemedic_dispatch_treating_limit" [];
 }
 

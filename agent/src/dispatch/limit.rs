@@ -1,6 +1,6 @@
 //! How many nodes may be under treatment at once.
 
-use super::{AgentPoll, Dispatch};
+use super::{AgentPoll, Dispatch, reserved::Reserved};
 
 /// The limit, as one poll sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,11 +12,13 @@ pub(super) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// An agent that does not answer may be treating.
-    pub(super) fn of(config: &Dispatch, poll: &AgentPoll) -> Self {
+    /// An agent that does not answer may be treating, and so may those that were sent something and
+    /// have not answered to it.
+    pub(super) fn of(config: &Dispatch, poll: &AgentPoll, reserved: &Reserved) -> Self {
+        let unanswered = poll.idle().filter(|node| reserved.contains(node)).count();
         Self {
             most: most(config, poll.known()),
-            used: poll.treating() + poll.unreachable(),
+            used: poll.treating() + poll.unreachable() + unanswered,
         }
     }
 
@@ -52,6 +54,26 @@ mod tests {
     }
 
     #[test]
+    fn who_was_sent_something_and_has_not_answered_counts_as_treating() {
+        let config = Dispatch {
+            max_nodes: 1,
+            ..Dispatch::default()
+        };
+        let poll = |treats| AgentPoll::of(vec![agent(None, there("a", treats))]);
+        let used = |poll: &AgentPoll, reserved: &Reserved| {
+            ConcurrencyLimit::of(&config, poll, reserved).used
+        };
+        let reserved = Reserved::default();
+        assert_eq!(used(&poll(false), &reserved), 0);
+        reserved.sent("a");
+        assert_eq!(used(&poll(false), &reserved), 1);
+        // What is in its report is not counted twice.
+        assert_eq!(used(&poll(true), &reserved), 1);
+        reserved.answered("a");
+        assert_eq!(used(&poll(false), &reserved), 0);
+    }
+
+    #[test]
     fn who_does_not_answer_counts_as_treating() {
         let config = Dispatch {
             max_nodes: 3,
@@ -60,7 +82,7 @@ mod tests {
         };
         let free = |standings: [_; 4]| {
             let agents = standings.into_iter().map(|it| agent(None, it)).collect();
-            ConcurrencyLimit::of(&config, &AgentPoll::of(agents)).free()
+            ConcurrencyLimit::of(&config, &AgentPoll::of(agents), &Reserved::default()).free()
         };
         let idle = |node| there(node, false);
         assert_eq!(free([idle("a"), idle("b"), idle("c"), idle("d")]), 3);

@@ -1,7 +1,10 @@
 //! `/metrics`, `/healthz` and `/readyz` of the dispatcher.
 
+use std::sync::Arc;
+
 use hyper::{Method, Request, StatusCode, body::Incoming};
 
+use super::Router;
 use crate::{
     http::{Answer, Service, not_allowed, text},
     metrics::Page,
@@ -14,14 +17,19 @@ const READING: [Method; 2] = [Method::GET, Method::HEAD];
 pub struct Pages(pub Page, pub Health);
 
 /// The pages of the health checks alone.
-#[derive(Clone, Copy, Debug)]
-pub struct Health;
+#[derive(Clone, Debug)]
+pub struct Health(pub Arc<Router>);
 
 impl Health {
-    fn page(self, path: &str) -> Option<Answer> {
-        ["/healthz", "/readyz"]
-            .contains(&path)
-            .then(|| text(StatusCode::OK, "ok\n"))
+    fn page(&self, path: &str) -> Option<Answer> {
+        match path {
+            "/healthz" => Some(text(StatusCode::OK, "ok\n")),
+            "/readyz" => Some(match self.0.unknown_agents() {
+                None => text(StatusCode::OK, "ok\n"),
+                Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+            }),
+            _ => None,
+        }
     }
 }
 

@@ -1,17 +1,21 @@
 //! How all agents are.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
-use hyper::StatusCode;
-use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
 
-use super::AgentAddress;
+use super::{
+    agent::{Agent, AgentState, listed},
+    agents::AgentSet,
+    ask::ask,
+    claim::Claim,
+};
 use crate::{
     http::Client,
-    model::RunState,
     webhook::{Fit, Host, fit},
 };
 
@@ -24,18 +28,19 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 /// What the agents say at one time.
 #[derive(Clone, Debug, Default)]
 pub struct AgentPoll {
-    /// One of each node.
+    /// One of each process.
     agents: Vec<Agent>,
-}
-
-/// One agent.
-#[derive(Clone, Debug)]
-pub(super) struct Agent {
-    pub(super) address: AgentAddress,
-    /// All that it is known by: what its report says, what the configuration calls it, and the
-    /// addresses at which it is asked.
-    known_by: Vec<Host>,
-    pub(super) state: AgentState,
+    /// The agents with a name or an address, and those with a name that begins so.
+    whole: HashMap<Host, Vec<usize>>,
+    first: HashMap<String, Vec<usize>>,
+    /// What the first few are called, for messages.
+    names: String,
+    /// One of which nobody knows what node it is.
+    nameless: Option<usize>,
+    /// Why there may be agents beside these.
+    pub(super) doubt: Option<String>,
+    /// Whether nobody could say yet which agents there are.
+    pub(super) is_unknown: bool,
 }
 
 /// The agent of a node that an alert names.
@@ -49,72 +54,59 @@ pub(super) enum Found<'a> {
     None,
 }
 
-/// How an agent is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum AgentState {
-    /// It answers.
-    Reachable {
-        /// What its report calls the node.
-        node: String,
-        /// The names and addresses that its report has beside that.
-        also_called: Vec<String>,
-        /// Whether a treatment is active.
-        treats: bool,
-    },
-    /// It does not.
-    Unreachable {
-        /// Why.
-        why: String,
-    },
-}
-
-/// As much of a report as counts.
-#[derive(Deserialize)]
-struct Report {
-    node: String,
-    #[serde(default)]
-    also_called: Vec<String>,
-    treatments: Vec<Run>,
-}
-
-#[derive(Deserialize)]
-struct Run {
-    state: RunState,
-}
-
 impl AgentPoll {
-    /// Asks all. Those who do not come to answer in time count as those who do not.
-    pub(super) async fn take(client: &Client, addresses: Vec<AgentAddress>) -> Self {
+    /// Asks all, and claims each for the dispatcher of this number. Those who do not come to answer in
+    /// time count as those who do not.
+    pub(super) async fn take(client: &Client, set: AgentSet, number: u64) -> Self {
         let until = Instant::now() + TAKEN_WITHIN;
-        let asked = addresses.into_iter().map(|address| async move {
-            let state = timeout_at(until, ask(client, &address)).await;
+        let asked = set.addresses.into_iter().map(|address| async move {
+            let state = timeout_at(until, ask(client, &address, number)).await;
             let state = state.unwrap_or_else(|_| AgentState::Unreachable {
                 why: "there are too many agents that do not answer".to_owned(),
             });
             Agent::new(address, state)
         });
         let agents: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
-        Self::of(agents)
+        Self {
+            doubt: set.doubt,
+            is_unknown: set.is_unknown,
+            ..Self::of(agents)
+        }
     }
 
-    /// An agent that has two addresses is one, and known by both.
+    /// An agent that has two addresses is one, and known by both. Two agents that give one name are
+    /// two.
     pub(super) fn of(agents: Vec<Agent>) -> Self {
         let mut kept: Vec<Agent> = Vec::new();
         let mut places = HashMap::new();
         for agent in agents {
-            let node = agent.node().map(str::to_owned);
-            match node.as_ref().and_then(|node| places.get(node)) {
+            let process = agent.process();
+            match process.as_ref().and_then(|process| places.get(process)) {
                 Some(&first) => {
                     let first: &mut Agent = &mut kept[first];
-                    first.known_by.extend(agent.known_by);
+                    first.merge(agent);
                 }
                 None => {
-                    places.extend(node.map(|node| (node, kept.len())));
+                    places.extend(process.map(|process| (process, kept.len())));
                     kept.push(agent);
                 }
             }
         }
-        Self { agents: kept }
+        let mut poll = Self {
+            names: listed(&kept.iter().collect::<Vec<_>>()),
+            nameless: kept.iter().position(Agent::is_nameless),
+            agents: kept,
+            ..Self::default()
+        };
+        for (index, agent) in poll.agents.iter().enumerate() {
+            for host in &agent.known_by {
+                if let Some(first) = host.first() {
+                    poll.first.entry(first.to_owned()).or_default().push(index);
+                }
+                poll.whole.entry(host.clone()).or_default().push(index);
+            }
+        }
+        poll
     }
 
     /// How many agents there are.
@@ -122,30 +114,59 @@ impl AgentPoll {
         self.agents.len()
     }
 
+    /// For whom the agents that answer have something begun.
+    pub(super) fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.agents.iter().filter_map(|agent| match &agent.state {
+            AgentState::Reachable { claim, .. } => Some(claim),
+            AgentState::Unreachable { .. } => None,
+        })
+    }
+
+    /// The nodes that neither treat nor are unreachable.
+    pub(super) fn idle(&self) -> impl Iterator<Item = &str> {
+        self.agents.iter().filter_map(|agent| match &agent.state {
+            AgentState::Reachable { node, .. } if !agent.counts_as_treating() => Some(&**node),
+            AgentState::Reachable { .. } | AgentState::Unreachable { .. } => None,
+        })
+    }
+
     /// Those with an active treatment.
     pub fn treating(&self) -> usize {
-        self.count(|state| matches!(state, AgentState::Reachable { treats: true, .. }))
+        self.agents.iter().filter(|agent| agent.treats()).count()
     }
 
-    /// Those that do not answer.
+    /// Those that do not answer, or take no alerts of this dispatcher.
     pub fn unreachable(&self) -> usize {
-        self.count(|state| matches!(state, AgentState::Unreachable { .. }))
-    }
-
-    fn count(&self, is: impl Fn(&AgentState) -> bool) -> usize {
-        self.agents.iter().filter(|agent| is(&agent.state)).count()
+        let is_away = |agent: &&Agent| !agent.treats() && agent.counts_as_treating();
+        self.agents.iter().filter(is_away).count()
     }
 
     /// The agent of a node, as an alert names it: the one that it fits best.
     pub(super) fn find(&self, label: &str) -> Found<'_> {
         let host = Host::of(label);
-        let fits = |agent: &'_ Agent| host.fit(&agent.known_by);
-        let best = self.agents.iter().map(fits).max().unwrap_or(Fit::No);
+        let first = host.first().and_then(|first| self.first.get(first));
+        let indices: BTreeSet<_> = self
+            .whole
+            .get(&host)
+            .into_iter()
+            .chain(first)
+            .flatten()
+            .collect();
+        let candidates = indices.into_iter().map(|index| {
+            let agent = &self.agents[*index];
+            (agent, host.fit(&agent.known_by))
+        });
+        let candidates: Vec<_> = candidates.collect();
+        let best = candidates
+            .iter()
+            .map(|(_, fit)| *fit)
+            .max()
+            .unwrap_or(Fit::No);
         if best == Fit::No {
             return Found::None;
         }
-        let of_best = self.agents.iter().filter(|agent| fits(agent) == best);
-        let mut of_best: Vec<_> = of_best.collect();
+        let of_best = candidates.into_iter().filter(|(_, fit)| *fit == best);
+        let mut of_best: Vec<_> = of_best.map(|(agent, _)| agent).collect();
         // What an agent says of itself is worth more than what the configuration calls another.
         let by_itself =
             |agent: &&Agent| agent.node().is_some_and(|node| fit(label, &[node]) == best);
@@ -159,136 +180,19 @@ impl AgentPoll {
     }
 
     /// What the first few agents are called, for a message.
-    pub(super) fn names(&self) -> String {
-        listed(&self.agents.iter().collect::<Vec<_>>())
+    pub(super) fn names(&self) -> &str {
+        &self.names
     }
 
     /// An agent of which nobody knows what node it is.
     pub(super) fn nameless(&self) -> Option<&Agent> {
-        let nameless = |agent: &&Agent| {
-            agent.address.node.is_none() && matches!(agent.state, AgentState::Unreachable { .. })
-        };
-        self.agents.iter().find(nameless)
+        self.nameless.map(|index| &self.agents[index])
     }
-}
-
-/// What agents are called, for a message.
-pub(super) fn listed(agents: &[&Agent]) -> String {
-    const LISTED: usize = 5;
-    let name = |agent: &&Agent| match agent.node() {
-        Some(node) => node.to_owned(),
-        None => agent.address.name(),
-    };
-    let mut names: Vec<_> = agents.iter().take(LISTED).map(name).collect();
-    if agents.len() > LISTED {
-        names.push(format!("{} more", agents.len() - LISTED));
-    }
-    match names.is_empty() {
-        true => "none".to_owned(),
-        false => names.join(", "),
-    }
-}
-
-impl Agent {
-    pub(super) fn new(address: AgentAddress, state: AgentState) -> Self {
-        let mut agent = Self {
-            address,
-            known_by: Vec::new(),
-            state,
-        };
-        agent.known_by = agent.called().into_iter().map(Host::of).collect();
-        agent
-    }
-
-    /// What its report calls its node.
-    fn node(&self) -> Option<&str> {
-        match &self.state {
-            AgentState::Reachable { node, .. } => Some(node),
-            AgentState::Unreachable { .. } => None,
-        }
-    }
-
-    /// Where it is asked. By a loopback address the node is not meant: each has one.
-    fn hosts(&self) -> impl Iterator<Item = &str> {
-        let AgentAddress {
-            report, webhook, ..
-        } = &self.address;
-        let hosts = [&report.host, &webhook.host].map(String::as_str);
-        let is_own = |host: &&str| match host.parse::<IpAddr>() {
-            Ok(address) => !address.is_loopback(),
-            Err(_) => !host.eq_ignore_ascii_case("localhost"),
-        };
-        hosts.into_iter().filter(is_own)
-    }
-
-    /// All its names and addresses.
-    fn called(&self) -> Vec<&str> {
-        let reported: &[String] = match &self.state {
-            AgentState::Reachable { also_called, .. } => also_called,
-            AgentState::Unreachable { .. } => &[],
-        };
-        let named = self.node().into_iter().chain(self.address.node.as_deref());
-        let reported = reported.iter().map(String::as_str);
-        let all = named.chain(reported).chain(self.hosts());
-        all.filter(|name| !name.is_empty()).collect()
-    }
-}
-
-async fn ask(client: &Client, address: &AgentAddress) -> AgentState {
-    match report(client, address).await {
-        Ok(Report {
-            node,
-            also_called,
-            treatments,
-        }) => {
-            let active = |it: &Run| {
-                matches!(
-                    it.state,
-                    RunState::Intended | RunState::Applied | RunState::Confirmed
-                )
-            };
-            let treats = treatments.iter().any(active);
-            if address
-                .node
-                .as_ref()
-                .is_some_and(|named| fit(named, &[&node]) == Fit::No)
-            {
-                warn!(
-                    named = address.node,
-                    node, "an agent calls itself otherwise"
-                );
-            }
-            AgentState::Reachable {
-                node,
-                also_called,
-                treats,
-            }
-        }
-        Err(why) => {
-            debug!(agent = address.name(), "unreachable: {why}");
-            AgentState::Unreachable { why }
-        }
-    }
-}
-
-async fn report(client: &Client, address: &AgentAddress) -> Result<Report, String> {
-    let answer = client.get(&address.report, "/report").await?;
-    if answer.code != StatusCode::OK {
-        let body = String::from_utf8_lossy(&answer.body);
-        return Err(format!(
-            "{}/report: {}: {}",
-            address.report,
-            answer.code,
-            body.trim()
-        ));
-    }
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| format!("{}/report is no report: {error}", address.report))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
+    use super::{super::AgentAddress, *};
 
     pub(crate) fn agent(named: Option<&str>, state: AgentState) -> Agent {
         let text = format!("{} http://a:1 http://a:2", named.unwrap_or("x"));
@@ -305,7 +209,20 @@ pub(super) mod tests {
         AgentState::Reachable {
             node: node.to_owned(),
             also_called: also_called.iter().map(|it| (*it).to_owned()).collect(),
+            instance: None,
             treats,
+            claim: Claim::Unsupported,
+        }
+    }
+
+    /// One that says which process it is.
+    pub(crate) fn process(node: &str, instance: &str, treats: bool) -> AgentState {
+        AgentState::Reachable {
+            node: node.to_owned(),
+            also_called: Vec::new(),
+            instance: Some(instance.to_owned()),
+            treats,
+            claim: Claim::Own,
         }
     }
 
@@ -384,6 +301,31 @@ pub(super) mod tests {
             (poll.known(), poll.treating(), poll.unreachable()),
             (3, 1, 1)
         );
+    }
+
+    #[test]
+    fn two_agents_that_give_one_name_are_two_and_both_count() {
+        let poll = AgentPoll::of(vec![
+            at("192.0.2.1", None, process("a", "x", false)),
+            at("192.0.2.2", None, process("a", "y", true)),
+            at("[2001:db8::2]", None, process("a", "y", true)),
+        ]);
+        assert_eq!((poll.known(), poll.treating()), (2, 1));
+        let Found::Many(agents) = poll.find("a") else {
+            panic!("{poll:?}");
+        };
+        let listed = listed(&agents);
+        assert!(listed.contains("a at http://192.0.2.1:19110"), "{listed}");
+        assert!(listed.contains("a at http://192.0.2.2:19110"), "{listed}");
+    }
+
+    #[test]
+    fn one_that_began_between_two_readings_treats() {
+        for [first, second] in [[false, true], [true, false]] {
+            let twice = [first, second].map(|treats| agent(None, process("a", "x", treats)));
+            let poll = AgentPoll::of(twice.into());
+            assert_eq!((poll.known(), poll.treating()), (1, 1));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Decides which agents get what, one payload after the other.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,13 +14,19 @@ use tokio::sync::Mutex;
 
 use super::{
     AgentPoll, Agents, Dispatch, NodeGauges,
+    ask::excerpt,
     batch::{Batch, on, sort},
+    claim::{Claim, Standing},
     counts::OF_DISPATCH,
     limit::ConcurrencyLimit,
+    reserved::Reserved,
 };
 use crate::{
     http::Client,
-    webhook::{Alert, AlertOutcome, Counts, Decision, PATH, Payload, Receipt, Receiver},
+    webhook::{
+        Alert, AlertOutcome, Counts, DISPATCHER, Decision, PATH, Payload, Receipt, Receiver,
+        tell_all,
+    },
 };
 
 /// Agents that are written to at a time.
@@ -39,6 +46,8 @@ struct Inner {
     config: Dispatch,
     agents: Agents,
     client: Client,
+    standing: Standing,
+    reserved: Reserved,
     counts: Arc<Counts>,
     gauges: Arc<NodeGauges>,
 }
@@ -63,6 +72,8 @@ impl Router {
         let inner = Inner {
             agents: Agents::new(config),
             client: Client::open(&config.client())?,
+            standing: Standing::new(),
+            reserved: Reserved::default(),
             config: config.clone(),
             counts: Arc::new(Counts::new(&OF_DISPATCH)),
             gauges: Arc::default(),
@@ -79,6 +90,11 @@ impl Router {
         (Arc::clone(counts), Arc::clone(gauges))
     }
 
+    /// Why the agents are not known; `None` once they were.
+    pub fn unknown_agents(&self) -> Option<String> {
+        self.inner.agents.unknown()
+    }
+
     /// Asks all agents how they are, for those who only look at the numbers.
     pub async fn look_around(&self) {
         self.inner.poll().await;
@@ -90,7 +106,7 @@ impl Receiver for Router {
 
     /// What was begun is led to its end, though the sender may have gone: else the next
     /// payload would be decided on while an agent has the last one under way.
-    async fn receive(&self, payload: Payload) -> Receipt<AlertOutcome> {
+    async fn receive(&self, payload: Payload, _: Option<u64>) -> Receipt<AlertOutcome> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let inner = Arc::clone(&self.inner);
         let decided = tokio::spawn(async move {
@@ -108,9 +124,14 @@ impl Receiver for Router {
 
 impl Inner {
     async fn poll(&self) -> (AgentPoll, ConcurrencyLimit) {
-        let addresses = self.agents.addresses().await;
-        let poll = AgentPoll::take(&self.client, addresses).await;
-        let limit = ConcurrencyLimit::of(&self.config, &poll);
+        let set = self.agents.current().await;
+        let ask = |number| AgentPoll::take(&self.client, set.clone(), number);
+        let mut poll = ask(self.standing.number()).await;
+        if self.standing.note(&poll) {
+            poll = ask(self.standing.number()).await;
+            self.standing.note(&poll);
+        }
+        let limit = ConcurrencyLimit::of(&self.config, &poll, &self.reserved);
         self.gauges.set(&poll, limit);
         (poll, limit)
     }
@@ -118,29 +139,26 @@ impl Inner {
     async fn dispatch(&self, payload: Payload) -> Receipt<AlertOutcome> {
         let until = Instant::now() + BEGUN_WITHIN;
         let (poll, limit) = self.poll().await;
-        let (batches, mut outcomes) = sort(&payload.alerts, &self.config.node_labels, &poll);
-        outcomes.extend(
-            self.deliver(&payload.group_key, batches, limit, until)
-                .await,
-        );
+        let (batches, undelivered) = sort(payload.alerts, &self.config.node_labels, &poll);
+        let wave = Wave {
+            group: &payload.group_key,
+            held: held(&poll),
+            refusal: refusal(&poll),
+        };
+        let mut outcomes = self.deliver(&wave, batches, limit, until).await;
+        outcomes.extend(undelivered);
         for outcome in &outcomes {
             self.counts.alert(outcome.decision);
-            if let Some(alert) = payload.alerts.iter().find(|alert| outcome.is_on(alert)) {
-                outcome.tell(alert);
-            }
         }
-        let again = outcomes.iter().any(|it| it.decision.is_passing());
-        Receipt {
-            alerts: outcomes,
-            again,
-        }
+        tell_all(&outcomes, |_| true);
+        Receipt::of(outcomes)
     }
 
     /// Batches that can begin nothing go at once; of the others as many at a time as may
     /// begin something, until so many have or there are no more.
     async fn deliver(
         &self,
-        group: &str,
+        wave: &Wave<'_>,
         batches: Vec<Batch>,
         mut limit: ConcurrencyLimit,
         until: Instant,
@@ -150,7 +168,7 @@ impl Inner {
         let mut outcomes = Vec::new();
         loop {
             let is_late = Instant::now() >= until;
-            let next = if is_late {
+            let next = if is_late || wave.held.is_some() {
                 0
             } else {
                 waiting.len().min(limit.free())
@@ -159,15 +177,16 @@ impl Inner {
             if now.is_empty() {
                 break;
             }
-            for (batch, decided) in self.send(group, std::mem::take(&mut now)).await {
-                if batch.may_begin() && decided.iter().any(may_have_begun) {
+            for (batch, decided) in self.send(wave.group, std::mem::take(&mut now)).await {
+                let has_begun = decided.iter().any(|it| it.decision == Decision::Begun);
+                if batch.may_begin() && (has_begun || self.reserved.contains(&batch.node)) {
                     limit.used += 1;
                 }
                 outcomes.extend(decided);
             }
         }
         for batch in waiting {
-            outcomes.extend(self.hold_back(group, batch, limit).await);
+            outcomes.extend(self.hold_back(wave, batch, limit).await);
         }
         outcomes
     }
@@ -175,16 +194,18 @@ impl Inner {
     /// What is resolved is never rate_limited.
     async fn hold_back(
         &self,
-        group: &str,
+        wave: &Wave<'_>,
         batch: Batch,
         limit: ConcurrencyLimit,
     ) -> Vec<AlertOutcome> {
         let node = batch.node.clone();
         let (harmless, held_back) = batch.split();
-        let (decision, why) = if limit.free() == 0 {
+        let (decision, why) = if let Some(why) = &wave.held {
+            (Decision::RateLimited, why.clone())
+        } else if limit.free() == 0 {
             let why = format!(
-                "{} nodes are under treatment or do not answer, and {} may be",
-                limit.used, limit.most
+                "{} nodes are under treatment or do not answer, and {} may be{}",
+                limit.used, limit.most, wave.refusal
             );
             (Decision::RateLimited, why)
         } else {
@@ -195,7 +216,7 @@ impl Inner {
         let mut outcomes: Vec<_> = held_back
             .map(|alert| on(alert, &node, decision, &why))
             .collect();
-        for (_, decided) in self.send(group, harmless.into_iter().collect()).await {
+        for (_, decided) in self.send(wave.group, harmless.into_iter().collect()).await {
             outcomes.extend(decided);
         }
         outcomes
@@ -216,19 +237,35 @@ impl Inner {
             Err(error) => return batch.all(Decision::Rejected, &error.to_string()),
         };
         let webhook = &batch.address.webhook;
-        let answer = match self.client.post(webhook, PATH, json).await {
+        let header = (DISPATCHER, self.standing.number().into());
+        if batch.fires() {
+            self.reserved.sent(&batch.node);
+        }
+        let answer = match self.client.post(webhook, PATH, json, header).await {
             Ok(answer) => answer,
             Err(why) => return batch.all(Decision::Unreachable, &why),
         };
         match serde_json::from_slice::<AlertsResponse>(&answer.body) {
-            Ok(AlertsResponse { alerts }) => batch
-                .alerts
-                .iter()
-                .map(|alert| passed_on(alert, &batch.node, &alerts))
-                .collect(),
+            Ok(AlertsResponse { alerts }) => {
+                let decided: HashMap<_, _> = alerts.iter().map(|it| (it.id(), it)).collect();
+                let is_whole = |alert: &Alert| decided.contains_key(&alert.id());
+                if batch.alerts.iter().all(is_whole) {
+                    self.reserved.answered(&batch.node);
+                }
+                let alerts = batch.alerts.iter();
+                alerts
+                    .map(|alert| passed_on(alert, &batch.node, decided.get(&alert.id()).copied()))
+                    .collect()
+            }
             Err(_) => {
-                let body = String::from_utf8_lossy(&answer.body);
-                let why = format!("{webhook} answers {}: {}", answer.code, body.trim());
+                // Its gate has refused it, unless a proxy has lost the answer.
+                let is_of_a_gateway =
+                    answer.code.is_server_error() && answer.code != StatusCode::SERVICE_UNAVAILABLE;
+                if !is_of_a_gateway {
+                    self.reserved.answered(&batch.node);
+                }
+                let body = excerpt(&answer.body);
+                let why = format!("{webhook} answers {}: {body}", answer.code);
                 let decision = if answer.code == StatusCode::SERVICE_UNAVAILABLE {
                     Decision::Unreachable
                 } else {
@@ -241,10 +278,11 @@ impl Inner {
 }
 
 /// What the agent says of an alert.
-fn passed_on(alert: &Alert, node: &str, decided: &[AlertOutcome]) -> AlertOutcome {
-    match decided.iter().find(|outcome| outcome.is_on(alert)) {
+fn passed_on(alert: &Alert, node: &str, decided: Option<&AlertOutcome>) -> AlertOutcome {
+    match decided {
         Some(outcome) => AlertOutcome {
             node: Some(node.to_owned()),
+            ailment: alert.ailment().map(str::to_owned),
             ..outcome.clone()
         },
         None => on(
@@ -256,7 +294,36 @@ fn passed_on(alert: &Alert, node: &str, decided: &[AlertOutcome]) -> AlertOutcom
     }
 }
 
-/// An agent that did not answer in time may have begun all the same.
-fn may_have_begun(outcome: &AlertOutcome) -> bool {
-    matches!(outcome.decision, Decision::Begun | Decision::Unreachable)
+/// What the batches of a payload have in common.
+struct Wave<'a> {
+    group: &'a str,
+    /// Why nothing may begin, whatever the limit says.
+    held: Option<String>,
+    /// Why an agent counts that answers; empty for none.
+    refusal: String,
+}
+
+/// Why nothing may begin: what is not known cannot be counted, and two dispatchers must not both
+/// count.
+fn held(poll: &AgentPoll) -> Option<String> {
+    if poll.is_unknown {
+        let why = poll.doubt.as_deref().unwrap_or_default();
+        return Some(format!("not all agents are known: {why}"));
+    }
+    poll.claims().find_map(|claim| match claim {
+        Claim::Other(by) => Some(format!(
+            "another dispatcher (number {by}) routes alerts to the agents: run one dispatcher"
+        )),
+        Claim::Own | Claim::Wanted | Claim::Unsupported | Claim::Refused { .. } => None,
+    })
+}
+
+fn refusal(poll: &AgentPoll) -> String {
+    let refused = poll.claims().find_map(|claim| match claim {
+        Claim::Refused { why } => Some(format!(
+            "; an agent takes no alerts of this dispatcher: {why}"
+        )),
+        Claim::Own | Claim::Wanted | Claim::Unsupported | Claim::Other(_) => None,
+    });
+    refused.unwrap_or_default()
 }

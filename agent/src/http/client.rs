@@ -143,15 +143,22 @@ impl Client {
         self.ask(at, request).await
     }
 
-    /// Posts something, with the token.
+    /// Posts something, with the token and one more header.
     ///
     /// # Errors
     ///
     /// Why there is no answer. It may have arrived all the same.
-    pub async fn post(&self, at: &Url, path: &str, json: Bytes) -> Result<Reply, String> {
+    pub async fn post(
+        &self,
+        at: &Url,
+        path: &str,
+        json: Bytes,
+        (name, value): (&'static str, HeaderValue),
+    ) -> Result<Reply, String> {
         let mut request = self.request(Method::POST, at, path, json)?;
         let json = HeaderValue::from_static("application/json");
         request.headers_mut().insert(CONTENT_TYPE, json);
+        request.headers_mut().insert(name, value);
         self.sign(&mut request)?;
         self.ask(at, request).await
     }

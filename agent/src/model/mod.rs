@@ -23,6 +23,8 @@ pub use metric::{MetricDef, MetricKind, MetricValue, Sample, Section};
 pub use names::DirectoryReport;
 pub use needs::{Function, KernelObject, MemberPath, Needs};
 pub use probe::{Missing, ProbeReport, ProgramStats, missing_by_probe};
-pub use report::{AilmentReport, Coverage, Errors, NodeReport, Reports, Snapshot, VERSION};
+pub use report::{
+    AilmentReport, Coverage, Errors, NodeReport, Reports, Routing, Snapshot, VERSION,
+};
 pub use run::{Change, Ending, Resolution, Run, RunState, Trigger};
 pub use treatment::{Bound, LONGEST, Proposal, Registry, Switch, Treatment};

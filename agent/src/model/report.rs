@@ -30,6 +30,12 @@ pub struct NodeReport {
     pub unix_seconds: f64,
     /// Release of the running kernel, as `uname -r` has it.
     pub kernel: String,
+    /// Which process this is: another one has another, though it may have the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Who routes alerts to the node; absent where the agent takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
     /// One entry an ailment, in the order of the list of ailments.
     pub ailments: Vec<AilmentReport>,
     /// How well the names of pods are known; absent where nobody is asked.
@@ -47,6 +53,21 @@ pub struct NodeReport {
     /// Series that the cap on a scrape has cut since the agent started, each
     /// counted once a tick.
     pub series_dropped: u64,
+}
+
+/// Who routes alerts to a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routing {
+    /// The number of the dispatcher that may have something begun: the time at which it started,
+    /// microseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatcher: Option<u64>,
+    /// Since it last said so.
+    #[serde(default)]
+    pub claim_age_seconds: u64,
+    /// Payloads that are being decided on.
+    #[serde(default)]
+    pub deciding: usize,
 }
 
 /// What one ailment's tick gave.
@@ -245,6 +266,8 @@ mod tests {
             also_called: Vec::new(),
             unix_seconds: 0.0,
             kernel: String::new(),
+            instance: None,
+            routing: None,
             ailments: ailments.iter().map(ailment).collect(),
             treatments: Vec::new(),
             treatment_trouble: None,

@@ -17,6 +17,11 @@ mod hosts;
 pub use health::Health;
 pub use hosts::Hosts;
 
+use std::{
+    fmt,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+};
+
 use hyper::{
     Method, Request, StatusCode,
     body::Incoming,
@@ -26,7 +31,7 @@ use hyper::{
 use crate::{
     http::{Answer, HTML, Service, answer, json, not_allowed, text},
     metrics::Page,
-    model::{NodeReport, Reports, Snapshot},
+    model::{NodeReport, Reports, Routing, Snapshot},
     render,
     treatment::Runs,
 };
@@ -35,12 +40,15 @@ use crate::{
 const READING: [Method; 2] = [Method::GET, Method::HEAD];
 
 /// All pages.
-#[derive(Debug)]
 pub struct Pages {
     reports: Reports,
     metrics: Page,
     health: Health,
     hosts: Hosts,
+    /// Which process this is.
+    instance: String,
+    /// Who routes alerts to it, where it takes any.
+    routing: Option<Box<dyn Fn() -> Routing + Send + Sync>>,
     /// Treatments as they are now, which may be newer than the report.
     runs: Runs,
 }
@@ -53,8 +61,17 @@ impl Pages {
             metrics,
             health,
             hosts,
+            // The standard library seeds each process with numbers of the kernel's.
+            instance: format!("{:016x}", RandomState::new().build_hasher().finish()),
+            routing: None,
             runs,
         }
+    }
+
+    /// With who routes alerts to the node in the report.
+    pub fn with_routing(mut self, routing: impl Fn() -> Routing + Send + Sync + 'static) -> Self {
+        self.routing = Some(Box::new(routing));
+        self
     }
 
     /// Answers a request. Its body is never read.
@@ -103,6 +120,9 @@ impl Pages {
         // Whoever asks right after a treatment was begun, as a dispatcher that counts, has
         // to see it.
         let mut report = NodeReport::clone(&snapshot.report);
+        report.instance = Some(self.instance.clone());
+        // Before the runs: what is no longer being decided on is among those.
+        report.routing = self.routing.as_ref().map(|routing| routing());
         report.treatments.clone_from(&self.runs.borrow());
         json(StatusCode::OK, &report)
     }
@@ -117,6 +137,12 @@ impl Pages {
 
     fn last(&self) -> Option<Snapshot> {
         self.reports.borrow().clone()
+    }
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
+use std::collections::BTreeMap;
+
 use super::Alert;
 
 /// What was decided of an alert, in a word.
@@ -73,6 +75,11 @@ impl Decision {
         matches!(self, Self::NotYet | Self::Unreachable | Self::RateLimited)
     }
 
+    /// Whether a treatment has begun or ended, or should have.
+    const fn is_of_a_run(self) -> bool {
+        matches!(self, Self::Begun | Self::Failed | Self::Undone)
+    }
+
     /// What labels, logs and answers call it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -118,16 +125,19 @@ pub struct AlertOutcome {
     pub treatment: Option<String>,
     /// Why.
     pub why: String,
+    /// The ailment that the alert is of, for the log.
+    #[serde(skip)]
+    pub ailment: Option<String>,
 }
 
 impl AlertOutcome {
-    /// Whether it is on this alert.
-    pub fn is_on(&self, alert: &Alert) -> bool {
-        self.fingerprint == alert.fingerprint && self.starts_at == alert.starts_at
+    /// Which alert it is on.
+    pub fn id(&self) -> (&str, &str) {
+        (&self.fingerprint, &self.starts_at)
     }
 
     /// The line of the log that tells one that comes with every payload of a cluster.
-    pub fn whisper(&self) {
+    fn whisper(&self) {
         let Self {
             alertname,
             fingerprint,
@@ -144,7 +154,7 @@ impl AlertOutcome {
     }
 
     /// The line of the log that tells it.
-    pub fn tell(&self, alert: &Alert) {
+    fn tell(&self, others: Option<usize>) {
         let Self {
             alertname,
             fingerprint,
@@ -154,9 +164,11 @@ impl AlertOutcome {
             run,
             treatment,
             why,
+            ailment,
         } = self;
-        let (decision, ailment) = (decision.name(), alert.ailment());
+        let decision = decision.name();
         let (node, treatment) = (node.as_deref(), treatment.as_deref());
+        let ailment = ailment.as_deref();
         match self.decision {
             Decision::Failed
             | Decision::OtherNode
@@ -168,7 +180,7 @@ impl AlertOutcome {
             | Decision::RateLimited => {
                 warn!(
                     alertname,
-                    fingerprint, starts_at, node, ailment, "alert: {decision}: {why}"
+                    fingerprint, starts_at, node, ailment, others, "alert: {decision}: {why}"
                 );
             }
             Decision::Begun
@@ -187,6 +199,7 @@ impl AlertOutcome {
                     ailment,
                     treatment,
                     run,
+                    others,
                     "alert: {decision}: {why}"
                 );
             }
@@ -204,7 +217,30 @@ impl AlertOutcome {
             run: None,
             treatment: None,
             why: why.into(),
+            ailment: alert.ailment().map(str::to_owned),
         }
+    }
+}
+
+/// Tells the log what was decided of a payload. What concerns a run has a line each. Of the rest, the
+/// first of each decision has one, with the number of the others: a group may have thousands.
+/// `is_news` is asked about alerts of other nodes, which come with every payload of a cluster.
+pub fn tell_all(outcomes: &[AlertOutcome], mut is_news: impl FnMut(&AlertOutcome) -> bool) {
+    let mut firsts = BTreeMap::<Decision, (&AlertOutcome, usize)>::new();
+    for outcome in outcomes {
+        if outcome.decision == Decision::OtherNode && !is_news(outcome) {
+            outcome.whisper();
+        } else if outcome.decision.is_of_a_run() {
+            outcome.tell(None);
+        } else {
+            let first = firsts.entry(outcome.decision);
+            first
+                .and_modify(|(_, others)| *others += 1)
+                .or_insert((outcome, 0));
+        }
+    }
+    for (outcome, others) in firsts.into_values() {
+        outcome.tell((others > 0).then_some(others));
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 use tokio::{sync::Mutex, task::spawn_blocking};
 
 use super::{
-    Alert, AlertOutcome, AlertTarget, Counts, Decision, Names, NodeLabel, Payload, Receipt,
-    Receiver, Status,
+    Alert, AlertOutcome, AlertTarget, Claimed, Claims, Counts, Decision, Names, NodeLabel, Payload,
+    Receipt, Receiver, Status, tell_all,
 };
 use crate::{
     identity::Identity,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Alerts of this node in one payload that are decided on. It has some ten rules.
-const MOST_ALERTS: usize = 100;
+pub const MOST_ALERTS: usize = 100;
 
 /// A receiver may send the alerts of a whole cluster to each agent: that one is of another node
 /// is warned about once in this time for each node, and no more often.
@@ -33,6 +33,7 @@ const MOST_NODES: usize = 1_000;
 #[derive(Debug)]
 pub struct AlertHandler {
     decider: Arc<Mutex<Decider>>,
+    claims: Claims,
     counts: Arc<Counts>,
 }
 
@@ -70,17 +71,30 @@ impl AlertHandler {
         };
         Self {
             decider: Arc::new(Mutex::new(decider)),
+            claims: Claims::new(),
             counts,
         }
+    }
+
+    /// Which dispatcher may have something begun.
+    pub fn claimed(&self) -> Claimed {
+        self.claims.claimed()
     }
 }
 
 impl Receiver for AlertHandler {
     type AlertOutcome = AlertOutcome;
 
-    async fn receive(&self, payload: Payload) -> Receipt<AlertOutcome> {
+    async fn receive(&self, payload: Payload, from: Option<u64>) -> Receipt<AlertOutcome> {
+        let deciding = self.claims.begin(from);
         let decider = Arc::clone(&self.decider).lock_owned().await;
-        Receipt::of_task(spawn_blocking(move || decider.decide(payload.alerts)).await)
+        let decide = move || {
+            let receipt = decider.decide(payload.alerts, deciding.superseded_by);
+            // What was begun is in the report by now.
+            drop(deciding);
+            receipt
+        };
+        Receipt::of_task(spawn_blocking(decide).await)
     }
 
     fn count(&self, code: u16, truncated: u64) {
@@ -90,33 +104,32 @@ impl Receiver for AlertHandler {
 
 impl Decider {
     /// Those that are resolved go first, as they make room for others.
-    fn decide(&self, mut alerts: Vec<Alert>) -> Receipt<AlertOutcome> {
+    fn decide(&self, mut alerts: Vec<Alert>, by: Option<u64>) -> Receipt<AlertOutcome> {
         alerts.sort_by_key(|alert| alert.status);
         let mut ours = 0;
         let names = self.names.or_called(|| self.identity.called());
         let outcomes: Vec<_> = alerts
             .iter()
             .map(|alert| {
-                let outcome = self.rule(alert, &names, &mut ours);
+                let outcome = self.rule(alert, &names, &mut ours, by);
                 self.counts.alert(outcome.decision);
-                match outcome.decision == Decision::OtherNode && !self.is_news(&outcome) {
-                    true => outcome.whisper(),
-                    false => outcome.tell(alert),
-                }
                 outcome
             })
             .collect();
-        let again = outcomes.iter().any(|it| it.decision.is_passing());
-        Receipt {
-            alerts: outcomes,
-            again,
-        }
+        self.forget_warnings();
+        tell_all(&outcomes, |outcome| self.is_news(outcome));
+        Receipt::of(outcomes)
+    }
+
+    /// Called once a payload.
+    fn forget_warnings(&self) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.retain(|_, at| at.elapsed() < WARNED_EVERY);
     }
 
     /// Whether an alert of another node is the first of that node for a while.
     fn is_news(&self, outcome: &AlertOutcome) -> bool {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        warned.retain(|_, at| at.elapsed() < WARNED_EVERY);
         let is_news = warned.len() < MOST_NODES && !warned.contains_key(&outcome.why);
         if is_news {
             warned.insert(outcome.why.clone(), Instant::now());
@@ -124,7 +137,13 @@ impl Decider {
         is_news
     }
 
-    fn rule(&self, alert: &Alert, names: &Names, ours: &mut usize) -> AlertOutcome {
+    fn rule(
+        &self,
+        alert: &Alert,
+        names: &Names,
+        ours: &mut usize,
+        by: Option<u64>,
+    ) -> AlertOutcome {
         match names.target(&alert.labels) {
             AlertTarget::ThisNode => {}
             AlertTarget::OtherNode(NodeLabel { label, value }) => {
@@ -146,9 +165,15 @@ impl Decider {
             let why = format!("of one payload, {MOST_ALERTS} alerts of a node are decided on");
             return AlertOutcome::on(alert, Decision::TooMany, why);
         }
-        match alert.status {
-            Status::Firing => self.treat(alert),
-            Status::Resolved => self.resolve(alert),
+        match (alert.status, by) {
+            (Status::Firing, Some(by)) => {
+                let why = format!(
+                    "another dispatcher (number {by}) routes alerts to this node: run one dispatcher"
+                );
+                AlertOutcome::on(alert, Decision::NotYet, why)
+            }
+            (Status::Firing, None) => self.treat(alert),
+            (Status::Resolved, _) => self.resolve(alert),
         }
     }
 

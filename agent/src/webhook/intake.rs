@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use hyper::{Request, StatusCode, body::Incoming};
+use hyper::{Request, StatusCode, body::Incoming, header::RETRY_AFTER};
 use serde::Serialize;
-use tokio::task::JoinError;
+use tokio::{sync::Mutex, task::JoinError};
 use tracing::{error, warn};
 
-use super::Payload;
+use super::{AlertOutcome, DISPATCHER, Payload};
 use crate::http::{Answer, Gate, Service, json, text};
 
 /// Where alerts are posted.
@@ -18,9 +18,12 @@ pub trait Receiver: Send + Sync + 'static {
     /// What is told of each alert.
     type AlertOutcome: Serialize + Send;
 
-    /// Called with each payload that was let in.
-    fn receive(&self, payload: Payload)
-    -> impl Future<Output = Receipt<Self::AlertOutcome>> + Send;
+    /// Called with each payload that was let in, and the number of the dispatcher that sends it.
+    fn receive(
+        &self,
+        payload: Payload,
+        from: Option<u64>,
+    ) -> impl Future<Output = Receipt<Self::AlertOutcome>> + Send;
 
     /// Called with the code of each answer, and how many alerts the payload lacked.
     fn count(&self, code: u16, truncated: u64);
@@ -29,11 +32,38 @@ pub trait Receiver: Send + Sync + 'static {
 /// What was decided of all alerts of a payload.
 #[derive(Clone, Debug, Serialize)]
 pub struct Receipt<R> {
-    /// Of each alert.
+    /// Of each alert, up to [`MOST_LISTED`].
     pub alerts: Vec<R>,
+    /// How many are not listed.
+    #[serde(rename = "unlistedAlerts", skip_serializing_if = "is_zero")]
+    pub unlisted: usize,
     /// Whether all of it is to be sent again.
     #[serde(skip)]
     pub again: bool,
+}
+
+/// Of a group with thousands of alerts nobody reads them all.
+const MOST_LISTED: usize = 1_000;
+
+/// After a 503, when the sender may try again: at the speed of the agents' ticks.
+const AGAIN_AFTER_SECONDS: u64 = 5;
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Receipt<AlertOutcome> {
+    /// With all outcomes.
+    pub fn of(mut outcomes: Vec<AlertOutcome>) -> Self {
+        let again = outcomes.iter().any(|it| it.decision.is_passing());
+        let unlisted = outcomes.len().saturating_sub(MOST_LISTED);
+        outcomes.truncate(MOST_LISTED);
+        Self {
+            alerts: outcomes,
+            unlisted,
+            again,
+        }
+    }
 }
 
 impl<R> Receipt<R> {
@@ -43,6 +73,7 @@ impl<R> Receipt<R> {
             error!("a payload could not be decided on: {error}");
             Self {
                 alerts: Vec::new(),
+                unlisted: 0,
                 again: true,
             }
         })
@@ -53,6 +84,9 @@ impl<R> Receipt<R> {
 #[derive(Debug)]
 pub struct Intake<R> {
     gate: Gate,
+    /// Payloads are read one at a time: as text they are bounded, and what is made of them takes
+    /// several times as much.
+    turn: Mutex<()>,
     receiver: Arc<R>,
 }
 
@@ -70,16 +104,25 @@ struct AlertsResponse<R> {
 impl<R: Receiver> Intake<R> {
     /// Has a receiver decide on what comes through a gate.
     pub fn new(gate: Gate, receiver: Arc<R>) -> Self {
-        Self { gate, receiver }
+        Self {
+            gate,
+            turn: Mutex::default(),
+            receiver,
+        }
     }
 
     /// The answer, and how many alerts the payload lacked.
     async fn take(&self, request: Request<Incoming>) -> (Answer, u64) {
+        let from = request.headers().get(DISPATCHER);
+        let from = from.and_then(|it| it.to_str().ok()?.parse().ok());
         let body = match self.gate.post(PATH, request).await {
             Ok(body) => body,
             Err(refused) => return (refused, 0),
         };
-        let payload = match Payload::parse(&body) {
+        let _turn = self.turn.lock().await;
+        let parsed = Payload::parse(&body);
+        drop(body);
+        let payload = match parsed {
             Ok(payload) => payload,
             Err(why) => {
                 warn!("a payload is refused: {why}");
@@ -91,7 +134,7 @@ impl<R: Receiver> Intake<R> {
         if let Some(warning) = &warning {
             warn!(group = payload.group_key, "{warning}");
         }
-        let receipt = self.receiver.receive(payload).await;
+        let receipt = self.receiver.receive(payload, from).await;
         let code = if receipt.again {
             StatusCode::SERVICE_UNAVAILABLE
         } else {
@@ -102,7 +145,13 @@ impl<R: Receiver> Intake<R> {
             truncated,
             warning,
         };
-        (json(code, &response), truncated)
+        let mut answer = json(code, &response);
+        if response.receipt.again {
+            answer
+                .headers_mut()
+                .insert(RETRY_AFTER, AGAIN_AFTER_SECONDS.into());
+        }
+        (answer, truncated)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use super::{AlertHandler, Counts, Intake, Names, OF_WEBHOOK, Webhook};
+use super::{AlertHandler, Claimed, Counts, Intake, Names, OF_WEBHOOK, Webhook};
 use crate::{
     http::{Gate, Limits, Refusals, Server},
     identity::Identity,
@@ -15,6 +15,7 @@ use crate::{
 pub struct Listener {
     server: Server,
     intake: Arc<Intake<AlertHandler>>,
+    claimed: Claimed,
     counts: Arc<Counts>,
 }
 
@@ -49,6 +50,7 @@ impl Listener {
         );
         Ok(Self {
             server,
+            claimed: handler.claimed(),
             intake: Arc::new(Intake::new(gate, Arc::new(handler))),
             counts,
         })
@@ -62,6 +64,11 @@ impl Listener {
     /// What it counts.
     pub fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
+    }
+
+    /// Which dispatcher may have something begun.
+    pub fn claimed(&self) -> Claimed {
+        self.claimed.clone()
     }
 
     /// What it refuses before it reads anything.

@@ -12,7 +12,10 @@
 //!
 //! The answer is 200 with what was decided of each alert, and 503 where Alertmanager is to
 //! send all of it again: what was done already is then a duplicate.
+//!
+//! Payloads of [`nodemedic dispatch`](crate::dispatch) carry its number ([`Claims`]).
 
+mod claim;
 mod counts;
 mod decision;
 mod handler;
@@ -23,9 +26,10 @@ mod names;
 mod payload;
 mod settings;
 
+pub use claim::{CLAIMED_FOR, Claimed, Claims, DISPATCHER};
 pub use counts::{Counted, Counts, METRICS, OF_WEBHOOK};
-pub use decision::{AlertOutcome, Decision};
-pub use handler::AlertHandler;
+pub use decision::{AlertOutcome, Decision, tell_all};
+pub use handler::{AlertHandler, MOST_ALERTS};
 pub use intake::{Intake, PATH, Receipt, Receiver};
 pub use listener::Listener;
 #[cfg(any(test, fuzzing))]

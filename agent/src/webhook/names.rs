@@ -84,7 +84,7 @@ pub fn fit<S: AsRef<str>>(label: &str, own: &[S]) -> Fit {
 }
 
 /// What names a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// `10.0.0.7` and `::ffff:10.0.0.7` are the same.
     Address(IpAddr),
@@ -105,6 +105,14 @@ impl Host {
         match address(host) {
             Some(address) => Self::Address(address),
             None => Self::Name(host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()),
+        }
+    }
+
+    /// The part of a name before its domain.
+    pub fn first(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(first(name)),
+            Self::Address(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::model::{Resolution, Trigger};
 
@@ -16,6 +16,10 @@ const OF_GRAFANA: &str = "1";
 /// Alerts of Grafana for a rule that it could not evaluate. They have the rule's labels, and say
 /// nothing about the node.
 const NOT_EVALUATED: [&str; 2] = ["DatasourceNoData", "DatasourceError"];
+
+/// What is taken for true of `truncatedAlerts`. Whoever sends more has a broken counter, which must
+/// not break ours.
+const MOST_TRUNCATED: u64 = 1_000_000;
 
 /// Fingerprints are 16 characters, times some 30; both end up in the journal.
 const LONGEST_NAME: usize = 64;
@@ -42,14 +46,14 @@ pub struct Payload {
 /// A payload before its alerts are looked at.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
+struct Raw<'a> {
     #[serde(default)]
     group_key: String,
     #[serde(default)]
     truncated_alerts: u64,
     /// `null` is how Go writes that there are none.
-    #[serde(deserialize_with = "required")]
-    alerts: Option<Vec<Value>>,
+    #[serde(borrow, deserialize_with = "required")]
+    alerts: Option<Vec<&'a RawValue>>,
 }
 
 /// One alert.
@@ -107,7 +111,7 @@ impl Payload {
                 version.map_or("none".to_owned(), |version| format!("{version:?}"))
             ));
         }
-        let raw: Raw = serde_json::from_slice(body).map_err(not_read)?;
+        let raw: Raw<'_> = serde_json::from_slice(body).map_err(not_read)?;
         let alerts = raw.alerts.unwrap_or_default();
         let count = alerts.len();
         let alert = |(index, value)| {
@@ -117,7 +121,7 @@ impl Payload {
         Ok(Self {
             version: VERSION,
             group_key: raw.group_key,
-            truncated_alerts: raw.truncated_alerts,
+            truncated_alerts: raw.truncated_alerts.min(MOST_TRUNCATED),
             alerts: alerts
                 .into_iter()
                 .enumerate()
@@ -138,22 +142,11 @@ impl Payload {
 }
 
 impl Alert {
-    fn parse(value: Value) -> Result<Self, String> {
-        if let Some(Value::Object(labels)) = value.get("labels")
-            && let Some((name, value)) = labels.iter().find(|(_, value)| !value.is_string())
-        {
-            return Err(format!(
-                "its label {name} is {value}, and a label must be a string"
-            ));
-        }
-        if let Some(status) = value.get("status")
-            && Status::deserialize(status).is_err()
-        {
-            return Err(format!(
-                "its status is {status}, and must be \"firing\" or \"resolved\""
-            ));
-        }
-        let mut alert: Self = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    fn parse(text: &RawValue) -> Result<Self, String> {
+        let mut alert: Self = match serde_json::from_str(text.get()) {
+            Ok(alert) => alert,
+            Err(error) => return Err(Self::fault(text).unwrap_or_else(|| error.to_string())),
+        };
         if alert.fingerprint.is_empty() {
             alert.fingerprint = fingerprint(&alert.labels);
         }
@@ -169,6 +162,27 @@ impl Alert {
                 alert.fingerprint, alert.starts_at
             )),
         }
+    }
+
+    /// What is wrong with one that cannot be read, where the parser alone does not say it well.
+    fn fault(text: &RawValue) -> Option<String> {
+        let value: Value = serde_json::from_str(text.get()).ok()?;
+        if let Some(Value::Object(labels)) = value.get("labels")
+            && let Some((name, value)) = labels.iter().find(|(_, value)| !value.is_string())
+        {
+            return Some(format!(
+                "its label {name} is {value}, and a label must be a string"
+            ));
+        }
+        let status = value.get("status")?;
+        Status::deserialize(status)
+            .is_err()
+            .then(|| format!("its status is {status}, and must be \"firing\" or \"resolved\""))
+    }
+
+    /// Which one it is.
+    pub fn id(&self) -> (&str, &str) {
+        (&self.fingerprint, &self.starts_at)
     }
 
     /// Its name.
@@ -221,7 +235,7 @@ impl Alert {
 }
 
 /// A field that may be `null`, and must be there.
-fn required<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<Value>>, D::Error> {
+fn required<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<&'de RawValue>>, D::Error> {
     Option::deserialize(field)
 }
 

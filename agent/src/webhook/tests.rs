@@ -61,7 +61,7 @@ fn with_engine(engine: TestEngine, undo_resolved: bool) -> Setup {
 
 impl Setup {
     async fn receive(&self, alerts: Vec<Alert>) -> Receipt<AlertOutcome> {
-        self.handler.receive(Payload::of("", alerts)).await
+        self.handler.receive(Payload::of("", alerts), None).await
     }
 
     /// What is decided of one alert.
@@ -102,6 +102,26 @@ fn firing() -> Alert {
 
 fn resolved() -> Alert {
     alert(Status::Resolved, "a", &[])
+}
+
+#[tokio::test]
+async fn only_the_latest_dispatcher_has_something_begun() {
+    let setup = setup(Mode::Alert);
+    let send = async |alert, from| {
+        let payload = Payload::of("", vec![alert]);
+        let receipt = setup.handler.receive(payload, Some(from)).await;
+        (receipt.alerts[0].decision, receipt.again)
+    };
+    let claim = Payload::of("", Vec::new());
+    setup.handler.receive(claim, Some(7)).await;
+    assert_eq!(setup.handler.claimed().routing().dispatcher, Some(7));
+    // What an earlier one has sent before it was killed begins nothing, and is sent again.
+    assert_eq!(send(firing(), 6).await, (Decision::NotYet, true));
+    assert_eq!(setup.value(), Some(RACING));
+    assert_eq!(send(firing(), 7).await, (Decision::Begun, false));
+    // Undoing is allowed to anybody.
+    assert_eq!(send(resolved(), 6).await, (Decision::Undone, false));
+    assert_eq!(setup.handler.claimed().routing().deciding, 0);
 }
 
 #[tokio::test]
@@ -379,5 +399,6 @@ async fn the_work_that_one_payload_makes_is_bounded() {
             .count()
     };
     assert_eq!(count(Decision::Refused), 100);
-    assert_eq!(count(Decision::TooMany), 9_900);
+    assert_eq!(count(Decision::TooMany), 900);
+    assert_eq!(receipt.unlisted, 9_000);
 }

@@ -2,7 +2,11 @@
 
 use std::thread;
 
+use anyhow::ensure;
+use nodemedic_tests::eventually::eventually;
+
 use super::setup::{Fake, Node, Station, alert, nobody, of_nodes, page, post};
+use crate::agent::LIMIT;
 
 const RATE_LIMITED: &str = "alert: rate_limited";
 
@@ -79,6 +83,88 @@ fn a_restart_forgets_nothing() {
     let answer = station.post(&[alert("firing", "node-2")]);
     assert_eq!(of_nodes(&answer, &["node-2"]), ["begun"]);
     assert!(second.treats() && !first.treats());
+}
+
+/// What a dispatcher that was killed has sent is still being decided on.
+#[test]
+fn a_node_that_is_deciding_counts_after_the_dispatcher_was_killed() {
+    let (first, second) = (Fake::sick("node-1"), Fake::sick("node-2"));
+    first.set_slow(true);
+    let station = Station::of(&[first.place(), second.place()], "max_nodes = 1");
+    let address = station.address;
+    let sender = thread::spawn(move || {
+        let body = crate::webhook::setup::payload(&[alert("firing", "node-1")]).to_string();
+        let token = Some(crate::webhook::setup::TOKEN);
+        let request = crate::webhook::setup::request("POST", "/alertmanager", token, &body);
+        let mut stream = crate::webhook::setup::connect(address);
+        let _ = std::io::Write::write_all(&mut stream, request.as_bytes());
+        // It ends with the dispatcher.
+        let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+    });
+    eventually(LIMIT, "a decision under way", || {
+        ensure!(first.is_deciding());
+        Ok(())
+    })
+    .unwrap();
+    let station = station.again();
+    sender.join().unwrap();
+    let answer = station.post(&[alert("firing", "node-2")]);
+    assert_eq!(of_nodes(&answer, &["node-2"]), ["rate_limited"]);
+    first.set_slow(false);
+    eventually(LIMIT, "the decision", || {
+        ensure!(first.treats());
+        Ok(())
+    })
+    .unwrap();
+    let answer = station.post(&[alert("firing", "node-2")]);
+    assert_eq!(of_nodes(&answer, &["node-2"]), ["rate_limited"]);
+    assert!(!second.treats());
+}
+
+/// Real agents, which hold to the claim.
+#[test]
+fn of_two_dispatchers_the_later_one_has_something_begun() {
+    let node = Node::start("node-1");
+    let station = || Station::of(&[node.place()], "");
+    let firing = [alert("firing", "node-1")];
+    let first = station();
+    assert!(!first.post(&firing).body.contains("dispatcher"));
+    let second = station();
+    assert!(!second.post(&firing).body.contains("dispatcher"));
+    let answer = first.post(&firing);
+    assert_eq!(of_nodes(&answer, &["node-1"]), ["rate_limited"]);
+    assert!(answer.body.contains("another dispatcher"), "{answer:?}");
+    assert_eq!(answer.status, 503);
+    first.dispatcher.until_log("run one dispatcher");
+    // What is resolved goes through, and the later one is not disturbed.
+    let answer = first.post(&[alert("resolved", "node-1")]);
+    assert_eq!(of_nodes(&answer, &["node-1"]), ["nothing_to_undo"]);
+    assert!(!second.post(&firing).body.contains("dispatcher"));
+    // The next one takes over from a killed one at once.
+    let third = second.again();
+    assert!(!third.post(&firing).body.contains("dispatcher"));
+}
+
+#[test]
+fn two_agents_that_give_one_name_both_count_and_neither_is_meant() {
+    let (idle, treating) = (Node::start("node-1"), Node::treating("node-1"));
+    let other = Node::start("node-2");
+    let places = [idle.place(), treating.place(), other.place()];
+    let station = Station::of(&places, "max_nodes = 1");
+    let answer = station.post(&[alert("firing", "node-1"), alert("firing", "node-2")]);
+    assert_eq!(
+        of_nodes(&answer, &["node-1", "node-2"]),
+        ["unknown_node", "rate_limited"]
+    );
+    for agent in [&idle, &treating] {
+        let named = format!("node-1 at http://{}", agent.agent.address);
+        assert!(answer.body.contains(&named), "{answer:?}");
+    }
+    let page = page(&station.dispatcher);
+    for line in ["{state=\"treating\"} 1", "{state=\"idle\"} 2"] {
+        let line = format!("nodemedic_dispatch_agents{line}");
+        assert!(page.lines().any(|it| it == line), "no {line} in {page}");
+    }
 }
 
 #[test]

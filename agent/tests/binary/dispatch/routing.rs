@@ -8,7 +8,8 @@ use crate::webhook::{
     setup::{NODE, Setup, TOKEN, connect, exchange, metric, payload, request, webhook_address},
 };
 
-const ANSWERED: &str = "nodemedic_webhook_requests_total{code=\"200\"} ";
+const UNDONE: &str = "nodemedic_webhook_alerts_total{decision=\"nothing_to_undo\"} ";
+const REFUSED: &str = "nodemedic_webhook_alerts_total{decision=\"refused\"} ";
 
 #[test]
 fn an_alert_goes_to_the_agent_of_its_node_and_no_other() {
@@ -19,19 +20,22 @@ fn an_alert_goes_to_the_agent_of_its_node_and_no_other() {
     let reply: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(reply["alerts"][0]["decision"], "nothing_to_undo");
     assert_eq!(reply["alerts"][0]["node"], "node-1");
-    assert_eq!(metric(&first.agent, ANSWERED), 1.0);
-    assert_eq!(metric(&second.agent, ANSWERED), 0.0);
+    assert_eq!(metric(&first.agent, UNDONE), 1.0);
+    assert_eq!(metric(&second.agent, UNDONE), 0.0);
     // A group may have several nodes: one payload an agent.
     let mut other = alert("firing", "node-2");
     other["fingerprint"] = "another".into();
+    other["labels"]["ailment"] = "other".into();
     let both = [
         alert("resolved", "node-1"),
         alert("resolved", "node-2"),
         other,
     ];
     assert_eq!(station.post(&both).status, 200);
-    assert_eq!(metric(&first.agent, ANSWERED), 2.0);
-    assert_eq!(metric(&second.agent, ANSWERED), 1.0);
+    assert_eq!(metric(&first.agent, UNDONE), 2.0);
+    assert_eq!(metric(&second.agent, UNDONE), 1.0);
+    assert_eq!(metric(&first.agent, REFUSED), 0.0);
+    assert_eq!(metric(&second.agent, REFUSED), 1.0);
     let undone = "nodemedic_dispatch_alerts_total{decision=\"nothing_to_undo\"} ";
     assert_eq!(metric(&station.dispatcher, undone), 3.0);
     let idle = "nodemedic_dispatch_agents{state=\"idle\"} ";
@@ -152,4 +156,51 @@ fn who_comes_in_is_asked_for_the_token() {
     assert_eq!(exchange(connect(station.address), &request).status, 400);
     let refused = "nodemedic_dispatch_requests_total{code=\"401\"} ";
     assert_eq!(metric(&station.dispatcher, refused), 2.0);
+}
+
+/// While a name cannot be looked up, an alert of any node may be of an agent that has it.
+#[test]
+fn while_the_agents_are_not_known_alerts_are_to_come_again() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let node = Node::start("node-1");
+    let (report, webhook) = (node.agent.address.port(), node.webhook.port());
+    let setup = Setup::new();
+    let hosts = setup.file("hosts", "127.0.0.1 localhost\n", 0o644);
+    let lines = format!(
+        "service = \"agents.invalid\"\nreport_port = {report}\nwebhook_port = {webhook}\n\
+         resolve_every = \"1s\""
+    );
+    let station = Station::start_with_hosts(setup, &lines, &hosts);
+    let both = [alert("resolved", "node-1"), alert("firing", "node-9")];
+    let answer = station.post(&both);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.headers.contains("retry-after: "), "{answer:?}");
+    assert_eq!(
+        of_nodes(&answer, &["node-1", "node-9"]),
+        ["unreachable", "unreachable"]
+    );
+    assert!(answer.body.contains("look up agents.invalid"), "{answer:?}");
+    let health = station.dispatcher.listener("health");
+    assert_eq!(request_of(health, "/readyz").status, 503);
+    assert_eq!(request_of(health, "/healthz").status, 200);
+    // And once it can be, as before.
+    let text = "127.0.0.1 localhost agents.invalid\n";
+    std::fs::write(&hosts, text).unwrap();
+    let answer = nodemedic_tests::eventually::eventually(crate::agent::LIMIT, "agents", || {
+        let answer = station.post(&both);
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        Ok(answer)
+    });
+    let answer = answer.unwrap();
+    assert_eq!(
+        of_nodes(&answer, &["node-1", "node-9"]),
+        ["nothing_to_undo", "unknown_node"]
+    );
+    assert_eq!(request_of(health, "/readyz").status, 200);
+}
+
+fn request_of(address: std::net::SocketAddr, path: &str) -> nodemedic_tests::http::Response {
+    nodemedic_tests::http::request("GET", address, path, "").unwrap()
 }

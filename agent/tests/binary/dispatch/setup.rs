@@ -4,9 +4,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{Arc, Mutex},
     thread,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use nodemedic_tests::http::{Response, get};
@@ -37,6 +38,21 @@ impl Station {
     fn of_bed(setup: Setup) -> Self {
         let config = shown(&setup.path("dispatch.toml"));
         let dispatcher = Agent::dispatcher(&["--config", &config]);
+        let address = webhook_address(&dispatcher);
+        Self {
+            setup,
+            dispatcher,
+            address,
+        }
+    }
+
+    /// The same, with a table of host names of its own in the place of `/etc/hosts`.
+    pub(crate) fn start_with_hosts(setup: Setup, lines: &str, hosts: &Path) -> Self {
+        let token = setup.secret("token", TOKEN);
+        let text =
+            format!("[dispatch]\ntoken_file = {token:?}\nagent_token_file = {token:?}\n{lines}\n");
+        let config = shown(&setup.file("dispatch.toml", &text, 0o644));
+        let dispatcher = Agent::dispatcher_with_hosts(hosts, &["--config", &config]);
         let address = webhook_address(&dispatcher);
         Self {
             setup,
@@ -154,6 +170,11 @@ struct Seen {
     treats: bool,
     healthy: bool,
     posts: usize,
+    /// The dispatcher that has claimed it.
+    dispatcher: Option<u64>,
+    /// Alerts that are being decided on, and whether that takes until somebody says so.
+    deciding: usize,
+    is_slow: bool,
 }
 
 impl Fake {
@@ -177,7 +198,8 @@ impl Fake {
         // It ends with the test.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                answer(stream, &name, &shared);
+                let (name, shared) = (name.clone(), Arc::clone(&shared));
+                thread::spawn(move || answer(stream, &name, &shared));
             }
         });
         Self {
@@ -193,6 +215,15 @@ impl Fake {
 
     pub(crate) fn treats(&self) -> bool {
         self.seen.lock().unwrap().treats
+    }
+
+    /// Decides on nothing until it is told to.
+    pub(crate) fn set_slow(&self, is_slow: bool) {
+        self.seen.lock().unwrap().is_slow = is_slow;
+    }
+
+    pub(crate) fn is_deciding(&self) -> bool {
+        self.seen.lock().unwrap().deciding > 0
     }
 
     pub(crate) fn posts(&self) -> usize {
@@ -213,14 +244,17 @@ fn answer(mut stream: TcpStream, node: &str, seen: &Mutex<Seen>) {
     let _ = reader.read_exact(&mut body);
     let reply = if head.starts_with("post") {
         let payload: Value = serde_json::from_slice(&body).unwrap();
-        rule(&payload, &mut seen.lock().unwrap())
+        let number = head.split("nodemedic-dispatcher: ").nth(1);
+        let number = number.and_then(|rest| rest.lines().next()?.trim().parse().ok());
+        seen.lock().unwrap().dispatcher = number;
+        decide(&payload, seen)
     } else {
-        let state = if seen.lock().unwrap().treats {
-            "applied"
-        } else {
-            "undone"
-        };
-        json!({"node": node, "treatments": [{"state": state}]})
+        let seen = seen.lock().unwrap();
+        let state = if seen.treats { "applied" } else { "undone" };
+        let routing = json!({"dispatcher": seen.dispatcher, "deciding": seen.deciding});
+        json!({
+            "node": node, "instance": node, "routing": routing, "treatments": [{"state": state}],
+        })
     };
     let reply = reply.to_string();
     let _ = write!(
@@ -230,8 +264,20 @@ fn answer(mut stream: TcpStream, node: &str, seen: &Mutex<Seen>) {
     );
 }
 
+/// At once, or when it is no longer slow.
+fn decide(payload: &Value, seen: &Mutex<Seen>) -> Value {
+    let fires = !payload["alerts"].as_array().unwrap().is_empty();
+    seen.lock().unwrap().deciding += 1;
+    while fires && seen.lock().unwrap().is_slow {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut seen = seen.lock().unwrap();
+    seen.deciding -= 1;
+    rule(payload, &mut seen)
+}
+
 fn rule(payload: &Value, seen: &mut Seen) -> Value {
-    seen.posts += 1;
+    seen.posts += usize::from(!payload["alerts"].as_array().unwrap().is_empty());
     let rulings = payload["alerts"].as_array().unwrap().iter().map(|alert| {
         let resolved = alert["status"] == "resolved";
         let decision = match (resolved, seen.healthy) {

@@ -215,9 +215,28 @@ fn ten_thousand_alerts_at_once_are_bounded_work() {
     assert_eq!(answer.status, 200);
     let decided = decisions(&answer);
     let refused = decided.iter().filter(|it| *it == "refused").count();
-    assert_eq!((decided.len(), refused), (10_000, 100));
+    assert_eq!((decided.len(), refused), (1_000, 100));
+    assert!(answer.body.contains("\"unlistedAlerts\":9000"));
+    let log = agent.agent.log();
+    assert_eq!(log.matches("alert: too_many").count(), 1, "{log}");
+    assert!(log.contains("\"others\":9899"), "{log}");
     // And it is still there.
     assert_eq!(agent.post(&payload(&[]).to_string()).status, 200);
+}
+
+#[test]
+fn a_count_of_truncated_alerts_that_cannot_be_is_not_added_up() {
+    let agent = Setup::new().guarded("");
+    let mut truncated = payload(&[]);
+    truncated["truncatedAlerts"] = json!(u64::MAX);
+    for _ in 0..2 {
+        assert_eq!(agent.post(&truncated.to_string()).status, 200);
+    }
+    let series = "nodemedic_webhook_truncated_alerts_total ";
+    assert_eq!(agent.metric(series), 2e6);
+    truncated["truncatedAlerts"] = json!(3);
+    assert_eq!(agent.post(&truncated.to_string()).status, 200);
+    assert_eq!(agent.metric(series), 2_000_003.0);
 }
 
 #[test]
