@@ -230,8 +230,7 @@ fn json(report: &NodeReport) -> anyhow::Result<String> {
 pub const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
     name: "report",
     read: |bytes| {
-        let text = String::from_utf8_lossy(bytes);
-        if let Ok(report) = parse(&text) {
+        if let Ok(report) = parse(bytes) {
             let _ = report_as_text(&report, Terminal::of_stdout());
         }
     },

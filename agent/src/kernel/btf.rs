@@ -221,7 +221,7 @@ fn member(types: View<'_>, path: &str) -> Result<Member, String> {
         .ok_or_else(|| format!("no structure {structure} in BTF"))?;
     let mut offset = 0_u32;
     for name in names {
-        let (bits, next) = find(types, at, name, DEPTH)
+        let (bits, next) = find(types, at, name, DEPTH, &mut BTreeSet::new())
             .ok_or_else(|| format!("structure {structure} has no member {name} (in {path})"))?;
         offset = offset
             .checked_add(bits)
@@ -239,17 +239,24 @@ fn member(types: View<'_>, path: &str) -> Result<Member, String> {
 }
 
 /// A member of a structure, union or array of them, by its name: its distance in
-/// bits and its type without qualifiers. Looks into anonymous members.
-fn find<'t>(types: View<'t>, within: Type<'t>, name: &str, depth: u32) -> Option<(u32, Type<'t>)> {
+/// bits and its type without qualifiers. Looks into anonymous members, but in vain into no type
+/// twice: damaged ones may refer to each other.
+fn find<'t>(
+    types: View<'t>,
+    within: Type<'t>,
+    name: &str,
+    depth: u32,
+    seen: &mut BTreeSet<u32>,
+) -> Option<(u32, Type<'t>)> {
     let depth = depth.checked_sub(1)?;
     if let Some((element, _)) = within.elements() {
-        return find(types, plain(types, element)?, name, depth);
+        return find(types, plain(types, element)?, name, depth, seen);
     }
     within.members().find_map(|member| {
         let found = plain(types, member.type_id);
         match types.name(member.name) {
-            "" => {
-                let (bits, found) = find(types, found?, name, depth)?;
+            "" if seen.insert(member.type_id) => {
+                let (bits, found) = find(types, found?, name, depth, seen)?;
                 Some((member.bit_offset.checked_add(bits)?, found))
             }
             found_name if found_name == name => Some((member.bit_offset, found?)),
@@ -425,6 +432,15 @@ mod tests {
         ] {
             why(types.member(path, VMLINUX));
         }
+    }
+
+    /// Without a look at what was seen, it would take more steps than there are.
+    #[test]
+    fn a_structure_with_many_anonymous_members_of_itself_ends() {
+        let mut blob = Blob::new();
+        blob.add_struct(STRUCT, "outer", 4, &[("", 1, 0); 200]);
+        let types = types(&blob, &blob.module(), &["outer"]);
+        why(types.member("outer.x", VMLINUX));
     }
 
     #[test]
