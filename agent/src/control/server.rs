@@ -44,8 +44,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Makes the socket in the state directory, of which the caller has the lock: one
-    /// that is there already was left by an agent that was killed.
+    /// Makes the socket in the state directory. The caller has the lock, so an agent that was
+    /// killed has left a socket that is there already.
     ///
     /// # Errors
     ///

@@ -122,7 +122,7 @@ pub enum Ending {
     Resolved,
     /// The agent was told to end.
     AgentEnded,
-    /// The agent was killed while it wrote.
+    /// The agent was killed while it wrote, or the values were restored while no agent ran.
     Interrupted,
     /// It did not help in time.
     Ineffective,

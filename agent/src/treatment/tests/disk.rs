@@ -219,7 +219,7 @@ fn after_a_power_failure_what_was_set_is_known() {
     assert!(synced.iter().all(|run| run.state == RunState::Undone));
 }
 
-/// Whether runs are the earlier ones, of which some may be further, and new ones.
+/// Whether all earlier runs are there, each as far as it was or further.
 fn is_after(later: &[Run], earlier: &[Run]) -> bool {
     earlier.iter().all(|early| {
         let mut same = later.iter().filter(|late| late.id == early.id);
@@ -271,7 +271,7 @@ fn a_kill_while_the_journal_is_rewritten_loses_nothing() {
     }
 }
 
-/// A journal whose active run is changed so.
+/// A journal with an active run that is changed so.
 fn changed(change: impl Fn(&mut Run)) -> (TestEngine, Engine, String) {
     let node = TestEngine::new(Mode::Manual);
     let mut engine = treated(&node);
