@@ -45,7 +45,8 @@ pub(super) fn judge(reading: &Reading, settings: &Settings) -> Vec<Finding> {
 /// What a reading without findings does not rule out.
 pub(super) fn unknown(reading: &Reading) -> Vec<String> {
     let mut namespaces = reading.namespaces.iter();
-    let has_services = namespaces.any(|it| it.scan.services > 0);
+    // Destinations without a service cannot be, and are no reason to say less.
+    let has_services = namespaces.any(|it| it.scan.services > 0 || drained_of_syns(it) > 0);
     let syns = (has_services && reading.probed.is_none()).then(|| {
         "cannot tell whether IPVS drops SYNs on reused client ports: no probe counts them, and the \
          kernel does not"

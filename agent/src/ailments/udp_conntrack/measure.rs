@@ -145,9 +145,16 @@ impl Drops {
     /// nf_conntrack_core.c). Those of a chain that is too long count as `insert_failed` alone
     /// (`__nf_conntrack_confirm`). `None` where there is no such column.
     pub fn clash_lost(&self) -> Option<u64> {
-        let chain_too_long = self.chain_too_long.unwrap_or(0);
+        let chain_too_long = self.refused_by_length().unwrap_or(0);
         self.insert_failed
             .map(|failed| failed.saturating_sub(chain_too_long))
+    }
+
+    /// Packets that found their chain too long. Each counts as `insert_failed` too, so there are
+    /// not more of them than of those. `None` where there is no such column.
+    pub fn refused_by_length(&self) -> Option<u64> {
+        let most = self.insert_failed.unwrap_or(u64::MAX);
+        self.chain_too_long.map(|count| count.min(most))
     }
 
     /// Packets dropped because no entry could be made; `None` where there is no such column.

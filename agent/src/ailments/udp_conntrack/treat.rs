@@ -169,7 +169,7 @@ fn more_buckets(reading: &Reading) -> Proposal {
     let full = reading
         .limit
         .is_some_and(|limit| limit > 0 && reading.entries >= limit);
-    let refused = reading.window_drops.chain_too_long.unwrap_or(0);
+    let refused = reading.window_drops.refused_by_length().unwrap_or(0);
     let objection = match reading.memory {
         None => Some("the amount of memory is unknown".to_owned()),
         Some(memory) if to * BUCKET_BYTES > memory / MEMORY_SHARE => Some(format!(

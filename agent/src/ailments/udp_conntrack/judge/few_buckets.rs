@@ -60,7 +60,7 @@ pub(super) fn few_buckets(reading: &Reading, settings: &Settings) -> Option<Find
 /// The probe cannot tell chains that are too long from entries that were deleted before their
 /// insertion, so the length of chains must explain it.
 fn refusals(reading: &Reading, length: Option<f64>) -> Refused {
-    let counter = reading.window_drops.chain_too_long;
+    let counter = reading.window_drops.refused_by_length();
     let mut refused = Refused::of(reading, Refusal::NotInserted, Some(counter.unwrap_or(0)));
     if counter.is_none() || length.is_none_or(|length| length < LONG_CHAIN) {
         refused.elsewhere.clear();
