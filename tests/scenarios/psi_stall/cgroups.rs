@@ -15,12 +15,12 @@ use serde_json::Value;
 use super::{AILMENT, healthy};
 use crate::agent::{Agent, SOON};
 
-const MANY: u32 = 2_000;
+const MANY: u32 = 1_000;
 
 /// No trace and no trigger helps. On an emulated CPU, and beside two tasks that want it all, a scan
-/// reads about half of them in a second.
+/// reads about half of them.
 const FEW: &str =
-    "triggers = false\ntrace_duration = \"0s\"\nscan_timeout = \"1s\"\nscan_cpu_ratio = 0.1";
+    "triggers = false\ntrace_duration = \"0s\"\nscan_timeout = \"500ms\"\nscan_cpu_ratio = 0.1";
 
 /// The last two of the alphabet stall. The agent used to begin each scan at the first.
 pub(crate) fn the_last_of_many_is_named_although_a_scan_reads_few(
@@ -49,12 +49,21 @@ pub(crate) fn the_last_of_many_is_named_although_a_scan_reads_few(
     ];
     let from = reading(&agent)?;
     let mut readings = Vec::new();
+    let mut history = Vec::new();
     // The first reading after their start has little of them.
     let finding = loop {
         let at = reading(&agent)?;
         if at != from && !readings.contains(&at) {
             readings.push(at);
             let report = agent.report()?;
+            let read = &report["reading"];
+            let cgroups = read["cgroups"].as_array().into_iter().flatten();
+            let ages = cgroups.map(|it| format!("{} {}", it["path"], it["window_seconds"]));
+            let ages = ages.collect::<Vec<_>>().join(", ");
+            history.push(format!(
+                "{}, {ages}, {}",
+                read["scan"], read["node"]["window"]["cpu"]
+            ));
             let found = report["findings"].as_array().into_iter().flatten();
             let finding = found.into_iter().find(|it| it["kind"] == "cpu_contention");
             let names = |finding: &Value| {
@@ -66,7 +75,7 @@ pub(crate) fn the_last_of_many_is_named_although_a_scan_reads_few(
             }
             ensure!(
                 readings.len() <= 4,
-                "nobody is named in 3 readings: {report}"
+                "nobody is named in 3 readings: {history:#?}, {report}"
             );
         }
         sleep(Duration::from_millis(200));

@@ -348,7 +348,7 @@ impl Scan<'_> {
 
     /// Whether the time for this scan is used up.
     fn is_late(&mut self) -> bool {
-        if self.looks % BETWEEN_LOOKS == 0 {
+        if self.looks.is_multiple_of(BETWEEN_LOOKS) {
             self.late = (self.clock)() >= self.until || Instant::now() >= self.deadline;
         }
         if !self.late {
