@@ -35,7 +35,7 @@ pub(crate) fn many_cgroups(guest: &Guest) -> Result<Verdict> {
     })
 }
 
-/// A tenth of them is active: with the agent's share of CPU time, and as if it might take all.
+/// A tenth of them is active: as if scans might take all of a CPU, and at the defaults.
 pub(crate) fn active_cgroups(guest: &Guest) -> Result<Verdict> {
     let mut figures = Vec::new();
     for pods in MANY_PODS {
