@@ -70,6 +70,8 @@ pub(super) struct Tree {
     now: Duration,
     /// How long the first took: the first window is as much longer for some cgroups.
     first_took: Duration,
+    /// Whether all cgroups have been read once.
+    begun: bool,
     /// Where the last scan ended, if that was before its end.
     cut: Vec<OsString>,
     first: First,
@@ -205,6 +207,7 @@ impl Tree {
             scans: 0,
             now: Duration::ZERO,
             first_took: Duration::ZERO,
+            begun: false,
             cut: Vec::new(),
             first: First::default(),
             off: BTreeSet::new(),
@@ -238,6 +241,7 @@ impl Tree {
         let limits = self.limits.map(|limit| window.mul_f64(limit));
         let mut scan = Scan {
             number: self.scans,
+            all: !self.begun,
             now: self.now,
             previous,
             window,
@@ -283,6 +287,7 @@ impl Tree {
                     cut = scan.sweep(&mut self.top, &folder, 0, Part::Until(&from), 0);
                 }
                 self.cut = cut.unwrap_or_default();
+                self.begun |= self.cut.is_empty();
                 scan.settle(&mut self.top, 0);
             }
             Err(_) => scan.lose_one(),

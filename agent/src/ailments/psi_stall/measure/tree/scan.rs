@@ -31,6 +31,8 @@ const LISTED_FOR: u64 = 3;
 /// A scan under way.
 pub(super) struct Scan<'t> {
     pub(super) number: u64,
+    /// Whether not all cgroups have been read once: then each has to be, whatever those above it did.
+    pub(super) all: bool,
     /// Now and at the scan before: times of readings.
     pub(super) now: Duration,
     pub(super) previous: Duration,
@@ -369,7 +371,7 @@ impl Scan<'_> {
     /// CPU time adds up.
     fn needs(&self, at: usize) -> bool {
         let within = &self.visits[at].within;
-        self.is_first()
+        self.all
             || RESOURCES
                 .iter()
                 .any(|resource| within[*resource as usize].some > self.trace)
@@ -429,7 +431,7 @@ impl Scan<'_> {
             .any(|resource| above[resource as usize].some > self.floor);
         let unexplained = self.unexplained(parent);
         let waits_for_cpu = read.visit.stalls[Resource::Cpu as usize].some > self.floor;
-        let unknown = self.is_first() || self.version_1 || !read.has_files;
+        let unknown = self.all || self.version_1 || !read.has_files;
         let is_vague = branch.cpu.is_none_or(|it| it.slack > self.window / 10);
         if unknown || pressed || waits_for_cpu || is_vague || unexplained > self.floor {
             self.cpu(&mut read, branch, quiet, folder, name)?;
@@ -488,7 +490,7 @@ impl Scan<'_> {
             self.may_stall = true;
         }
         let waits = visit.within.iter().any(|stall| stall.some > self.trace);
-        visit.descends = self.is_first() || waits || visit.moved[CPU];
+        visit.descends = self.all || waits || visit.moved[CPU];
         match visit.used {
             Some(used) => {
                 let above = &mut self.visits[parent];
@@ -515,7 +517,7 @@ impl Scan<'_> {
         let mut asked = false;
         for (i, resource) in RESOURCES.into_iter().enumerate() {
             let place = resource as usize;
-            if !self.is_first() && above[place].some <= self.trace {
+            if !self.all && above[place].some <= self.trace {
                 continue;
             }
             asked = true;

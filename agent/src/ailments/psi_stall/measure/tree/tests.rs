@@ -298,3 +298,24 @@ fn a_wait_that_may_be_of_before_the_window_is_unknown() {
         assert_eq!((found, scanned.reading.may_stall), (known, Some(!known)));
     }
 }
+
+/// Without a first reading of its own a cgroup could not be judged in the first window of a stall.
+#[test]
+fn what_the_first_scan_did_not_reach_is_read_while_all_is_quiet() {
+    let tree = Fake::new();
+    tree.set("pods", MS(50_000), ZERO);
+    tree.set("pods/a", MS(50_000), ZERO);
+    let settings = Settings {
+        scan_timeout: ZERO,
+        scan_cpu_ratio: 1.0,
+        ..Settings::default()
+    };
+    let mut scanner = Tree::begin(tree.folder.path().to_owned(), &settings);
+    scanner.bounds.time = Duration::from_secs(300);
+    scanner.scan(WINDOW, 1, &waited(ZERO), None);
+    tree.set("pods", MS(58_000), ZERO);
+    tree.set("pods/a", MS(58_000), ZERO);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(8_000)), None);
+    assert_eq!(waits(&scanned), [("/pods", 8.0), ("/pods/a", 8.0)]);
+    assert!(scanned.reading.complete);
+}
