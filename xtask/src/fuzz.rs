@@ -170,9 +170,9 @@ fn fuzz(program: &Path, name: &str, seeds: Option<&Vec<Vec<u8>>>, seconds: u64) 
     let log = String::from_utf8_lossy(&output.stderr);
     let last = |key: &str| {
         let words = log.split_whitespace().collect::<Vec<_>>();
-        let values = words.windows(2).filter(|pair| pair[0] == key);
+        let mut values = words.windows(2).filter(|pair| pair[0] == key);
         values
-            .last()
+            .next_back()
             .and_then(|pair| pair[1].split('/').next()?.parse().ok())
     };
     let failure = (!output.status.success()).then(|| {

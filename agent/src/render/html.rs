@@ -59,6 +59,9 @@ fn node(report: &NodeReport) -> Markup {
         @if let Some(names) = names::of(report) {
             p { small { (names) } }
         }
+        @if let Some(trouble) = &report.treatment_trouble {
+            p class=(Verdict::Warning.name()) { "No treatment can begin: " (trouble) }
+        }
         @for it in &report.ailments { (ailment(it)) }
     }
 }
@@ -130,6 +133,18 @@ mod tests {
         ] {
             assert!(page.contains(text), "{text} is not in {page}");
         }
+    }
+
+    #[test]
+    fn trouble_with_the_journal_is_on_the_page() {
+        let mut report = Identity::fake().report(vec![fake::report(120)], 0);
+        assert!(!page().contains("No treatment can begin"));
+        report.treatment_trouble = Some("the disk is full".to_owned());
+        let page = status_page(Some(&report));
+        assert!(
+            page.contains("No treatment can begin: the disk is full"),
+            "{page}"
+        );
     }
 
     #[test]

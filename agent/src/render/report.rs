@@ -55,6 +55,9 @@ impl Text {
         if let Some(names) = names::of(report) {
             self.hanging(0, "", 2, &names);
         }
+        if let Some(trouble) = &report.treatment_trouble {
+            self.hanging(0, "no treatment can begin: ", 2, trouble);
+        }
     }
 
     fn ailment(&mut self, ailment: &AilmentReport) {

@@ -152,7 +152,6 @@ pub(crate) fn one_below_a_quiet_one_has_not_waited(guest: &Guest) -> Result<Verd
     ensure!(counts == (3, 2), "the links are {counts:?}");
     drop(work);
     meek.empties()?;
-    drop((below, quiet, meek, busy));
     Ok(Verdict::Passed)
 }
 
