@@ -113,9 +113,9 @@ fn scan(agent: &Agent) -> Result<Value> {
 /// the kernel leaves out each time that it adds up (here each two seconds, and at each reading).
 pub(crate) fn one_below_a_quiet_one_has_not_waited(guest: &Guest) -> Result<Verdict> {
     const JIFFIES: u64 = 4 * 10_000;
-    let quiet = Cgroup::create("/quiet")?;
-    let below = Cgroup::create("/quiet/below")?;
-    let busy = Cgroup::create("/busy")?;
+    Cgroup::create("/quiet")?;
+    Cgroup::create("/quiet/below")?;
+    Cgroup::create("/busy")?;
     let meek = Cgroup::create("/busy/meek")?;
     let work = [
         busy_task(guest, &meek, "one")?,
