@@ -26,8 +26,10 @@ pub(super) enum AgentState {
         also_called: Vec<String>,
         /// Which process it is; none where the agent is older than that.
         instance: Option<String>,
-        /// Whether a treatment is active, or is being decided on.
+        /// Whether a treatment is active.
         treats: bool,
+        /// Whether alerts are being decided on, so that one may become active.
+        decides: bool,
         /// Whether it takes alerts of this dispatcher.
         claim: Claim,
     },
@@ -62,15 +64,22 @@ impl Agent {
     pub(super) fn merge(&mut self, other: Self) {
         self.known_by.extend(other.known_by);
         if let (
-            AgentState::Reachable { treats, claim, .. },
+            AgentState::Reachable {
+                treats,
+                decides,
+                claim,
+                ..
+            },
             AgentState::Reachable {
                 treats: also,
+                decides: also_decides,
                 claim: other,
                 ..
             },
         ) = (&mut self.state, other.state)
         {
             *treats |= also;
+            *decides |= also_decides;
             if *claim == Claim::Own {
                 *claim = other;
             }
@@ -81,17 +90,23 @@ impl Agent {
         self.address.node.is_none() && self.node().is_none()
     }
 
-    /// Whether its report has a treatment that is active, or being decided on.
+    /// Whether its report has a treatment that is active: one more is no more nodes.
     pub(super) fn treats(&self) -> bool {
         matches!(self.state, AgentState::Reachable { treats: true, .. })
+    }
+
+    /// Whether its report has a treatment that is active, or may become so by what it decides on now.
+    pub(super) fn treats_or_decides(&self) -> bool {
+        let decides = matches!(self.state, AgentState::Reachable { decides: true, .. });
+        decides || self.treats()
     }
 
     /// Whether it treats for all that is known. Where another may have something begun there, that is
     /// not known.
     pub(super) fn counts_as_treating(&self) -> bool {
         match &self.state {
-            AgentState::Reachable { treats, claim, .. } => {
-                *treats || matches!(claim, Claim::Refused { .. })
+            AgentState::Reachable { claim, .. } => {
+                self.treats_or_decides() || matches!(claim, Claim::Refused { .. })
             }
             AgentState::Unreachable { .. } => true,
         }

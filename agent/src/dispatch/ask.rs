@@ -53,7 +53,7 @@ pub(super) async fn ask(client: &Client, address: &AgentAddress, number: u64) ->
                 )
             };
             let is_deciding = routing.is_some_and(|routing| routing.deciding > 0);
-            let treats = is_deciding || treatments.iter().any(active);
+            let treats = treatments.iter().any(active);
             if address
                 .node
                 .as_ref()
@@ -69,6 +69,7 @@ pub(super) async fn ask(client: &Client, address: &AgentAddress, number: u64) ->
                 also_called,
                 instance,
                 treats,
+                decides: is_deciding,
                 claim,
             }
         }

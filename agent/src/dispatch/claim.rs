@@ -145,6 +145,7 @@ mod tests {
             also_called: Vec::new(),
             instance: Some("x".to_owned()),
             treats: false,
+            decides: false,
             claim,
         };
         AgentPoll::of(vec![agent(None, state)])

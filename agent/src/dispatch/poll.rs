@@ -130,14 +130,15 @@ impl AgentPoll {
         })
     }
 
-    /// Those with an active treatment.
+    /// Those with an active treatment, or that are deciding on one.
     pub fn treating(&self) -> usize {
-        self.agents.iter().filter(|agent| agent.treats()).count()
+        let agents = self.agents.iter();
+        agents.filter(|agent| agent.treats_or_decides()).count()
     }
 
     /// Those that do not answer, or take no alerts of this dispatcher.
     pub fn unreachable(&self) -> usize {
-        let is_away = |agent: &&Agent| !agent.treats() && agent.counts_as_treating();
+        let is_away = |agent: &&Agent| !agent.treats_or_decides() && agent.counts_as_treating();
         self.agents.iter().filter(is_away).count()
     }
 
@@ -211,6 +212,7 @@ pub(super) mod tests {
             also_called: also_called.iter().map(|it| (*it).to_owned()).collect(),
             instance: None,
             treats,
+            decides: false,
             claim: Claim::Unsupported,
         }
     }
@@ -222,6 +224,7 @@ pub(super) mod tests {
             also_called: Vec::new(),
             instance: Some(instance.to_owned()),
             treats,
+            decides: false,
             claim: Claim::Own,
         }
     }
@@ -317,6 +320,19 @@ pub(super) mod tests {
         let listed = listed(&agents);
         assert!(listed.contains("a at http://192.0.2.1:19110"), "{listed}");
         assert!(listed.contains("a at http://192.0.2.2:19110"), "{listed}");
+    }
+
+    /// What it decides on may be another alert: one more there may be one more node.
+    #[test]
+    fn one_that_decides_counts_and_is_not_yet_treating() {
+        let mut state = there("a", false);
+        if let AgentState::Reachable { decides, .. } = &mut state {
+            *decides = true;
+        }
+        let poll = AgentPoll::of(vec![agent(None, state)]);
+        assert_eq!((poll.treating(), poll.unreachable()), (1, 0));
+        assert_eq!(poll.idle().count(), 0);
+        assert!(!poll.agents[0].treats());
     }
 
     #[test]

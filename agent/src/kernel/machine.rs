@@ -151,6 +151,17 @@ pub struct CpuTimes {
     pub each: BTreeMap<u32, CpuTime>,
 }
 
+impl CpuTimes {
+    /// The part of its time for which each CPU was idle.
+    pub fn idle_shares(&self) -> BTreeMap<u32, f64> {
+        let share = |(cpu, time): (&u32, &CpuTime)| {
+            let total = time.total().as_secs_f64();
+            (total > 0.0).then(|| (*cpu, time.idle.as_secs_f64() / total))
+        };
+        self.each.iter().filter_map(share).collect()
+    }
+}
+
 impl CpuTime {
     /// `USER_HZ`, which is 100 on every machine that Linux's user space knows.
     const TICK_MS: u64 = 10;

@@ -37,6 +37,8 @@ struct Claim {
 #[derive(Debug)]
 pub(super) struct Deciding {
     claims: watch::Sender<Claim>,
+    /// Whether it counts: to take a claim alone is no decision.
+    counts: bool,
     /// The dispatcher that has the claim, where it is not the sender.
     pub(super) superseded_by: Option<u64>,
 }
@@ -52,16 +54,16 @@ impl Claims {
         Claimed(self.0.subscribe())
     }
 
-    /// Called with the number of the sender before its payload is decided on. One without a number is
-    /// no dispatcher, and counts nothing.
-    pub(super) fn begin(&self, from: Option<u64>) -> Deciding {
-        self.begin_at(from, Instant::now())
+    /// Called with the number of the sender before its payload is decided on, and whether that has
+    /// alerts. One without a number is no dispatcher, and counts nothing.
+    pub(super) fn begin(&self, from: Option<u64>, has_alerts: bool) -> Deciding {
+        self.begin_at(from, has_alerts, Instant::now())
     }
 
-    fn begin_at(&self, from: Option<u64>, now: Instant) -> Deciding {
+    fn begin_at(&self, from: Option<u64>, has_alerts: bool, now: Instant) -> Deciding {
         let mut superseded_by = None;
         self.0.send_modify(|claim| {
-            claim.deciding += 1;
+            claim.deciding += usize::from(has_alerts);
             let Some(from) = from else { return };
             match claim.current(now) {
                 Some((by, _)) if by > from => superseded_by = Some(by),
@@ -70,6 +72,7 @@ impl Claims {
         });
         Deciding {
             claims: self.0.clone(),
+            counts: has_alerts,
             superseded_by,
         }
     }
@@ -104,7 +107,8 @@ impl Claimed {
 
 impl Drop for Deciding {
     fn drop(&mut self) {
-        self.claims.send_modify(|claim| claim.deciding -= 1);
+        let own = usize::from(self.counts);
+        self.claims.send_modify(|claim| claim.deciding -= own);
     }
 }
 
@@ -115,7 +119,7 @@ mod tests {
     #[test]
     fn the_later_dispatcher_has_the_claim_and_the_earlier_is_refused() {
         let (claims, now) = (Claims::new(), Instant::now());
-        let superseded = |from, at| claims.begin_at(from, at).superseded_by;
+        let superseded = |from, at| claims.begin_at(from, true, at).superseded_by;
         assert_eq!(superseded(Some(5), now), None);
         assert_eq!(superseded(Some(5), now), None);
         assert_eq!(superseded(Some(7), now), None);
@@ -132,7 +136,10 @@ mod tests {
     fn what_is_being_decided_on_is_counted() {
         let claims = Claims::new();
         let claimed = claims.claimed();
-        let (first, second) = (claims.begin(Some(1)), claims.begin(None));
+        // A claim alone is no decision: another poll of the same dispatcher may see it under way.
+        let _claim = claims.begin(Some(1), false);
+        assert_eq!(claimed.routing().deciding, 0);
+        let (first, second) = (claims.begin(Some(1), true), claims.begin(None, true));
         assert_eq!(claimed.routing().deciding, 2);
         drop(first);
         assert_eq!(claimed.routing().deciding, 1);

@@ -86,7 +86,7 @@ impl Receiver for AlertHandler {
     type AlertOutcome = AlertOutcome;
 
     async fn receive(&self, payload: Payload, from: Option<u64>) -> Receipt<AlertOutcome> {
-        let deciding = self.claims.begin(from);
+        let deciding = self.claims.begin(from, !payload.alerts.is_empty());
         let decider = Arc::clone(&self.decider).lock_owned().await;
         let decide = move || {
             let receipt = decider.decide(payload.alerts, deciding.superseded_by);

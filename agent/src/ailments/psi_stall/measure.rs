@@ -25,7 +25,7 @@ use self::{
     node::Node,
     probed::Probed,
     tracer::TraceReading,
-    tree::{Scanned, Tree},
+    tree::{CpuSets, Scanned, Tree},
     triggers::PsiTriggers,
 };
 use super::support::Plan;
@@ -340,6 +340,10 @@ pub struct CgroupReading {
     /// Those of them that the kernel does not balance tasks over; `None` where it does not tell.
     #[serde(default)]
     pub isolated_cpus: Option<u32>,
+    /// The part of the window for which they were idle, on average; `None` where /proc/stat does not
+    /// tell.
+    #[serde(default)]
+    pub allowed_idle: Option<f64>,
     /// What the memory controller says; read only while somebody waits for memory or I/O.
     pub memory: Option<MemoryReading>,
     /// What it read and wrote, by `major:minor`; as for memory.
@@ -635,7 +639,11 @@ impl Measurement {
         let cpus = online.as_ref().map_or(self.cpus, machine::count).max(1);
         let isolated = machine::cpus("isolated").ok();
         node.isolated_cpus = isolated.as_ref().map(machine::count);
-        let scan = |tree: &mut Tree| tree.scan(window, cpus, &stalls, isolated.as_ref());
+        let sets = CpuSets {
+            isolated: isolated.as_ref(),
+            idle: Some(self.node.idle()),
+        };
+        let scan = |tree: &mut Tree| tree.scan(window, cpus, &stalls, sets);
         let scanned = self.tree.as_mut().map(scan);
         let of_version_1 = self.cpu_v1.as_mut().map(scan);
         let pressure_v1 = self.cpu_v1.as_ref().is_some_and(Tree::has_pressure);

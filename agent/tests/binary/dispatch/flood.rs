@@ -70,6 +70,7 @@ fn a_group_of_thousands_has_one_line_in_the_log_and_each_is_counted() {
     let answer = station.post(&many);
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("\"unlistedAlerts\":19000"));
+    station.dispatcher.until_log("alert: unknown_node");
     let log = station.dispatcher.log();
     assert_eq!(log.matches("alert: unknown_node").count(), 1, "{log}");
     assert!(log.contains("\"others\":19999"), "{log}");

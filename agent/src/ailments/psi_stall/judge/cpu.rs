@@ -206,7 +206,11 @@ pub(super) fn contention(judge: Judge<'_>) -> Option<Finding> {
             ),
             vec![Party {
                 who: format!("cpuset.cpus of {}", judge.who(&cgroup.path)),
-                share: format!("{allowed} of {} CPUs", judge.reading.cpus),
+                share: format!(
+                    "{allowed} of {} CPUs{}",
+                    judge.reading.cpus,
+                    busy_set(cgroup)
+                ),
             }],
             advice::for_cpu_set(&cgroup.path),
         ),
@@ -268,7 +272,15 @@ fn ruled_out(judge: Judge<'_>, idle: Option<f64>) -> String {
     } else {
         ", no quota was used up"
     };
-    format!("{cpus}, no CPU set of a cgroup is smaller than the node{quotas}")
+    format!("{cpus}, no CPU set of a cgroup explains it{quotas}")
+}
+
+/// How busy the CPUs of a set were, where that is known.
+fn busy_set(cgroup: &CgroupReading) -> String {
+    let busy = cgroup.allowed_idle.map(|idle| 100.0 * (1.0 - idle));
+    busy.map_or_else(String::new, |busy| {
+        format!(", busy for {busy:.0} % of the time")
+    })
 }
 
 /// Why tasks wait for a CPU, as far as numbers explain it.
@@ -315,7 +327,10 @@ fn why<'r>(judge: Judge<'r>, victims: &[&'r CgroupReading], pressure: f64) -> Wh
         };
         let smaller = |it: &'r CgroupReading| {
             let allowed = it.allowed_cpus.filter(|allowed| *allowed < reading.cpus)?;
-            Some(Why::CpuSet(it, allowed))
+            // Nor can the CPUs of the set have been busy for as long as tasks waited.
+            let busy = it.allowed_idle.map(|idle| 1.0 - idle);
+            let explains = busy.is_none_or(|busy| pressure - busy <= SURELY_IDLE);
+            explains.then_some(Why::CpuSet(it, allowed))
         };
         let mut why = sets().into_iter().flatten().filter_map(isolated);
         let mut sets = sets().into_iter().flatten().filter_map(smaller);

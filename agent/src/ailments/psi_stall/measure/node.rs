@@ -41,6 +41,8 @@ pub(super) struct Node {
     irq: bool,
     /// Why not, else.
     cpu: Result<CpuTimes, String>,
+    /// The part of the last window for which each CPU was idle, where that is known.
+    idle: BTreeMap<u32, f64>,
     softirqs: Option<Softirqs>,
     events: MemoryEvents,
     /// `None` where none is shown although there are some: lxcfs has an empty file.
@@ -58,6 +60,7 @@ impl Node {
             stalls,
             irq,
             cpu: machine::cpu_times().map_err(|error| error.to_string()),
+            idle: BTreeMap::new(),
             softirqs: machine::softirqs().ok(),
             events: machine::memory_events()?,
             disks: machine::disks()
@@ -77,6 +80,7 @@ impl Node {
         let before = std::mem::replace(self, Self::begin()?);
         let cpu = self.cpu_since(&before, length, online);
         let known = cpu.as_ref().ok();
+        self.idle = known.map(CpuTimes::idle_shares).unwrap_or_default();
         let disks = self.disks_since(&before, length);
         let moved = disks.iter().flatten().filter(|(_, it)| it.completed > 0);
         self.active = moved.map(|(name, _)| name.clone()).collect();
@@ -110,6 +114,11 @@ impl Node {
 }
 
 impl Node {
+    /// The part of the last window for which each CPU was idle, where that is known.
+    pub(super) fn idle(&self) -> &BTreeMap<u32, f64> {
+        &self.idle
+    }
+
     /// What the CPUs did, or why that is not known.
     fn cpu_since(
         &self,

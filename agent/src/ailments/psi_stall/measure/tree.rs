@@ -50,6 +50,24 @@ const TOLD: usize = 5;
 /// Deeper than any tree in use; the scan goes down by recursion.
 const DEEPEST: usize = 64;
 
+/// What is known of the CPUs that a cgroup may use.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CpuSets<'t> {
+    /// CPUs that the kernel does not balance tasks over, where it tells.
+    pub(super) isolated: Option<&'t BTreeSet<u32>>,
+    /// The part of the window for which each CPU was idle, where that is known.
+    pub(super) idle: Option<&'t BTreeMap<u32, f64>>,
+}
+
+impl CpuSets<'_> {
+    /// The part of the window for which these CPUs were idle, on average.
+    fn idle_of(&self, cpus: &BTreeSet<u32>) -> Option<f64> {
+        let all = self.idle?;
+        let each: Vec<_> = cpus.iter().filter_map(|cpu| all.get(cpu)).collect();
+        (!each.is_empty()).then(|| each.iter().copied().sum::<f64>() / each.len() as f64)
+    }
+}
+
 /// What is known of all cgroups.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -215,7 +233,7 @@ impl Tree {
             buffers: Buffers::default(),
         };
         let began = Instant::now();
-        tree.scan(Duration::ZERO, 1, &Stalls::default(), None);
+        tree.scan(Duration::ZERO, 1, &Stalls::default(), CpuSets::default());
         tree.first_took = began.elapsed();
         tree
     }
@@ -227,7 +245,7 @@ impl Tree {
         window: Duration,
         cpus: u32,
         node: &Stalls,
-        isolated: Option<&BTreeSet<u32>>,
+        sets: CpuSets<'_>,
     ) -> Scanned {
         self.scans += 1;
         let (began, cpu_began) = (Instant::now(), (self.clock)());
@@ -257,7 +275,7 @@ impl Tree {
             trace: window.mul_f64(self.floor * self.floor / f64::from(cpus.max(1))),
             limits,
             off: &mut self.off,
-            isolated,
+            sets,
             version_1: self.version_1,
             buffers: &mut self.buffers,
             visits: Vec::new(),

@@ -232,6 +232,7 @@ impl Counters {
             quota_cpus: self.maybe(Self::seconds),
             allowed_cpus: self.maybe(|it| (it.next() % 5) as u32),
             isolated_cpus: self.maybe(|it| (it.next() % 5) as u32),
+            allowed_idle: self.maybe(|it| (it.next() % 101) as f64 / 100.0),
             memory: self.maybe(Self::memory),
             io: wrote(self.next()),
             io_max: [(

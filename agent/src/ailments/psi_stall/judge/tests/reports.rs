@@ -144,6 +144,36 @@ fn isolated_cpus_are_told_from_a_small_set() {
     }
 }
 
+/// A set that is smaller than the node explains a wait only where its CPUs were busy meanwhile.
+#[test]
+fn a_set_with_idle_cpus_is_not_blamed() {
+    let mut reading = healthy();
+    reading.cpus = 40;
+    reading.node.cpu = Some(CpuReading {
+        tasks: 20.0,
+        idle: 380.0,
+        ..CpuReading::default()
+    });
+    wait(&mut reading, "/pods/set", Resource::Cpu, 9.7);
+    let mut judged = |idle| {
+        let set = at(&mut reading, "/pods/set");
+        (set.allowed_cpus, set.allowed_idle) = (Some(2), Some(idle));
+        only(&reading)
+    };
+    let busy = judged(0.01);
+    assert!(busy.summary.contains("has 2 of 40 CPUs"), "{busy:?}");
+    assert_eq!(
+        busy.culprits[0].share,
+        "2 of 40 CPUs, busy for 99 % of the time"
+    );
+    let idle = judged(0.9);
+    assert!(
+        idle.summary.contains("no CPU set of a cgroup explains it"),
+        "{idle:?}"
+    );
+    assert_eq!((idle.severity, idle.culprits.len()), (Severity::Warning, 0));
+}
+
 /// kubernetes#139628: two thirds of all CPUs, on a kernel without pressure of interrupts.
 #[test]
 fn softirqs_on_all_cpus_are_found_and_no_spreading_is_advised() {

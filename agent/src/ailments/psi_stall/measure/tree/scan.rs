@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Branch, CPU, DEEPEST, RESOURCES, Scanned, TOLD, at_most,
+    Branch, CPU, CpuSets, DEEPEST, RESOURCES, Scanned, TOLD, at_most,
     counted::{Counted, Quiet},
     first::Names,
 };
@@ -59,7 +59,7 @@ pub(super) struct Scan<'t> {
     /// From which on a wait is a finding, in this window.
     pub(super) limits: [Duration; RESOURCES.len()],
     pub(super) off: &'t mut BTreeSet<String>,
-    pub(super) isolated: Option<&'t BTreeSet<u32>>,
+    pub(super) sets: CpuSets<'t>,
     pub(super) version_1: bool,
     pub(super) buffers: &'t mut Buffers,
     /// What was read, the root first, each after the cgroup above.
@@ -462,8 +462,9 @@ impl Scan<'_> {
         }
         if waits_for_cpu {
             let allowed = files.allowed_cpus();
-            let isolated = allowed.as_ref().zip(self.isolated);
+            let isolated = allowed.as_ref().zip(self.sets.isolated);
             reading.isolated_cpus = isolated.map(|(own, all)| machine::count(&(own & all)));
+            reading.allowed_idle = allowed.as_ref().and_then(|own| self.sets.idle_of(own));
             reading.allowed_cpus = allowed.as_ref().map(machine::count);
         }
         let is_idle = branch.is_idle && !read.visit.moved.contains(&true);

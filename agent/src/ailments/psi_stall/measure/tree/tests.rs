@@ -85,7 +85,7 @@ fn who_waits_is_found_with_those_above_and_who_does_not_is_left_out() {
     let mut scanner = tree.begin();
     tree.set("pods", MS(2_100), ZERO);
     tree.set("pods/a", MS(2_100), ZERO);
-    let scanned = scanner.scan(WINDOW, 2, &waited(MS(2_000)), None);
+    let scanned = scanner.scan(WINDOW, 2, &waited(MS(2_000)), CpuSets::default());
     assert_eq!(waits(&scanned), [("/pods", 2.0), ("/pods/a", 2.0)]);
     assert_eq!(scanned.reading.known, 3);
     assert!(scanned.reading.complete);
@@ -99,11 +99,11 @@ fn a_quiet_branch_is_passed_over_and_loses_nothing() {
         tree.set(&format!("quiet/{i}"), ZERO, ZERO);
     }
     let mut scanner = tree.begin();
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)), CpuSets::default());
     assert_eq!(scanned.reading.visited, 1);
     tree.set("quiet", MS(300), ZERO);
     tree.set("quiet/7", MS(300), ZERO);
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(500)), CpuSets::default());
     assert_eq!(scanned.reading.visited, 51);
     assert_eq!(waits(&scanned), [("/quiet", 0.3), ("/quiet/7", 0.3)]);
 }
@@ -114,7 +114,7 @@ fn a_cgroup_that_is_new_counts_from_its_birth_and_one_that_was_not_reached_does_
     tree.set("old", MS(5_000), ZERO);
     let mut scanner = tree.begin();
     tree.set("young", MS(400), ZERO);
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)), CpuSets::default());
     assert_eq!(waits(&scanned), [("/young", 0.4)]);
 
     let settings = Settings {
@@ -125,7 +125,7 @@ fn a_cgroup_that_is_new_counts_from_its_birth_and_one_that_was_not_reached_does_
     let mut scanner = tree.begin_with(&settings);
     assert_eq!(scanner.known, 1);
     scanner.bounds.cgroups = 10;
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(400)), CpuSets::default());
     assert_eq!(waits(&scanned), [], "nobody knows when zebra has waited");
 }
 
@@ -137,7 +137,7 @@ fn cpu_time_is_that_of_the_cgroup_below() {
     let mut scanner = tree.begin();
     tree.set("pods", ZERO, MS(3_000));
     tree.set("pods/a", ZERO, MS(2_000));
-    let scanned = scanner.scan(WINDOW, 1, &waited(ZERO), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(ZERO), CpuSets::default());
     let own: Vec<_> = scanned
         .cgroups
         .iter()
@@ -153,11 +153,11 @@ fn cgroups_that_vanish_are_forgotten() {
     tree.set("pods/a", ZERO, ZERO);
     let mut scanner = tree.begin();
     fs::remove_dir_all(tree.folder.path().join("pods")).expect("removed");
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), CpuSets::default());
     assert_eq!(scanned.reading.known, 0);
     // In the middle of being removed: the folder is there, its files are not.
     fs::create_dir(tree.folder.path().join("ghost")).expect("made");
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), CpuSets::default());
     assert_eq!((scanned.reading.known, waits(&scanned)), (0, Vec::new()));
 }
 
@@ -170,7 +170,7 @@ fn garbage_is_no_stall_and_no_panic() {
         let path = tree.folder.path().join("bad").join(file);
         fs::write(path, [0xff, 0, b'\n', b'x']).expect("written");
     }
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(900)), CpuSets::default());
     assert_eq!(waits(&scanned), []);
 }
 
@@ -189,7 +189,7 @@ fn a_cgroup_of_which_the_name_is_no_text_is_found_too() {
         fs::rename(from, made.join(file)).expect("renamed");
     }
     fs::remove_dir_all(tree.folder.path().join("text")).expect("removed");
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(700)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(700)), CpuSets::default());
     assert_eq!(waits(&scanned), [(r"/caf\xe9\x1b", 0.7)]);
     assert_eq!(scanner.known, 1);
 }
@@ -213,10 +213,10 @@ fn a_cgroup_without_pressure_is_told_with_its_remedy_until_it_has_some() {
     );
     // What waits below is found all the same.
     tree.set("off/below", MS(800), ZERO);
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)), CpuSets::default());
     assert_eq!(waits(&scanned), [("/off", 0.0), ("/off/below", 0.8)]);
     tree.set("off", MS(800), ZERO);
-    scanner.scan(WINDOW, 1, &waited(MS(800)), None);
+    scanner.scan(WINDOW, 1, &waited(MS(800)), CpuSets::default());
     assert_eq!(scanner.switched_off(), None);
 }
 
@@ -229,12 +229,12 @@ fn more_stall_than_there_was_time_is_left_out() {
     tree.set("born", MS(4_295), MS(100));
     tree.set("old", MS(1_300), ZERO);
     // On one of two CPUs a cgroup waits for much longer than the node.
-    let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)), None);
+    let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)), CpuSets::default());
     assert_eq!(waits(&scanned), [("/old", 1.3)]);
     assert_eq!(scanned.impossible, ["/born"]);
     // From now on it counts.
     tree.set("born", MS(4_795), MS(100));
-    let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)), None);
+    let scanned = scanner.scan(WINDOW, 2, &waited(MS(100)), CpuSets::default());
     assert_eq!(waits(&scanned), [("/born", 0.5)]);
     assert!(scanned.impossible.is_empty());
 }
@@ -247,7 +247,7 @@ fn a_scan_that_is_cut_says_so() {
     }
     let mut scanner = tree.begin();
     scanner.bounds.time = ZERO;
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(800)), CpuSets::default());
     assert!(!scanned.reading.complete);
     assert_eq!(scanned.reading.known, 20);
 }
@@ -286,14 +286,14 @@ fn a_wait_that_may_be_of_before_the_window_is_unknown() {
     for i in 1..=100 {
         // Less than the trace that a wait of the floor leaves.
         tree.set("pods", Duration::from_micros(900 * i), ZERO);
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(2)), None);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(2)), CpuSets::default());
         assert_eq!(scanned.reading.visited, 1);
         assert!(scanned.reading.complete);
     }
     for (i, known) in [(1, false), (2, true)] {
         tree.set("pods", MS(90 + i * 6_000), ZERO);
         tree.set("pods/a", MS(i * 6_000), ZERO);
-        let scanned = scanner.scan(WINDOW, 1, &waited(MS(6_000)), None);
+        let scanned = scanner.scan(WINDOW, 1, &waited(MS(6_000)), CpuSets::default());
         let found = waits(&scanned).contains(&("/pods/a", 6.0));
         assert_eq!((found, scanned.reading.may_stall), (known, Some(!known)));
     }
@@ -312,10 +312,10 @@ fn what_the_first_scan_did_not_reach_is_read_while_all_is_quiet() {
     };
     let mut scanner = Tree::begin(tree.folder.path().to_owned(), &settings);
     scanner.bounds.time = Duration::from_secs(300);
-    scanner.scan(WINDOW, 1, &waited(ZERO), None);
+    scanner.scan(WINDOW, 1, &waited(ZERO), CpuSets::default());
     tree.set("pods", MS(58_000), ZERO);
     tree.set("pods/a", MS(58_000), ZERO);
-    let scanned = scanner.scan(WINDOW, 1, &waited(MS(8_000)), None);
+    let scanned = scanner.scan(WINDOW, 1, &waited(MS(8_000)), CpuSets::default());
     assert_eq!(waits(&scanned), [("/pods", 8.0), ("/pods/a", 8.0)]);
     assert!(scanned.reading.complete);
 }

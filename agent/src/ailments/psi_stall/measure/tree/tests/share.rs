@@ -51,7 +51,7 @@ fn current<'s>(scanned: &'s Scanned, path: &str) -> Option<&'s CgroupReading> {
 /// Small waits everywhere, until nothing is saved.
 fn use_up(tree: &mut Tree) {
     for _ in 0..20 {
-        tree.scan(WINDOW, 1, &waited(MS(200)), None);
+        tree.scan(WINDOW, 1, &waited(MS(200)), CpuSets::default());
     }
 }
 
@@ -64,14 +64,14 @@ fn the_last_of_many_is_found_within_three_readings() {
     for _ in 0..20 {
         pods += 200;
         fake.set("pods", MS(pods), MS(pods));
-        tree.scan(WINDOW, 1, &waited(MS(200)), None);
+        tree.scan(WINDOW, 1, &waited(MS(200)), CpuSets::default());
     }
     let mut found = Vec::new();
     for i in 1..=3 {
         pods += 8_000;
         fake.set("pods", MS(pods), MS(pods));
         fake.set("pods/01999", MS(700 + i * 8_000), MS(700 + i * 8_000));
-        let scanned = tree.scan(WINDOW, 1, &waited(MS(8_000)), None);
+        let scanned = tree.scan(WINDOW, 1, &waited(MS(8_000)), CpuSets::default());
         let culprit = current(&scanned, "/pods/01999");
         found.extend(culprit.map(|it| (it.waits.cpu.some, it.own_cpu_seconds)));
         // Until it is, nobody knows that all is well, and nobody else is named in its place.
@@ -92,7 +92,7 @@ fn where_nobody_can_have_waited_long_nobody_is_named_and_that_is_known() {
     for _ in 0..40 {
         pods += 100;
         fake.set("pods", MS(pods), MS(pods));
-        let scanned = tree.scan(WINDOW, 1, &waited(MS(100)), None);
+        let scanned = tree.scan(WINDOW, 1, &waited(MS(100)), CpuSets::default());
         assert_eq!(scanned.reading.may_stall, Some(false));
         assert!(scanned.cgroups.iter().all(|it| it.path == "/pods"));
         unread += scanned.reading.unread;
@@ -110,7 +110,7 @@ fn who_was_named_last_is_read_first_each_time() {
         let waited_now = MS(50_000 + i * 8_000);
         fake.set("pods", waited_now, ZERO);
         fake.set("pods/00399", MS(700 + i * 8_000), ZERO);
-        let scanned = tree.scan(WINDOW, 1, &waited(MS(8_000)), None);
+        let scanned = tree.scan(WINDOW, 1, &waited(MS(8_000)), CpuSets::default());
         match current(&scanned, "/pods/00399") {
             Some(it) => {
                 assert_eq!(it.waits.cpu.some, 8.0);
@@ -137,7 +137,7 @@ fn a_figure_of_more_than_the_window_says_so() {
             // It stalls in one window, and is read some windows later.
             fake.set("pods/00390", MS(700 + 6_000), ZERO);
         }
-        let scanned = tree.scan(WINDOW, 1, &waited(MS(200)), None);
+        let scanned = tree.scan(WINDOW, 1, &waited(MS(200)), CpuSets::default());
         let mut found = scanned.cgroups.into_iter();
         let found = found.find(|it| it.path == "/pods/00390");
         older = older.or(found);
@@ -160,7 +160,7 @@ fn a_minute_of_scans_takes_no_more_than_its_share() {
         pods += 900;
         fake.set("pods", MS(pods), MS(pods));
         let second = Duration::from_secs(1);
-        tree.scan(second, 1, &waited(MS(900)), None);
+        tree.scan(second, 1, &waited(MS(900)), CpuSets::default());
     }
     let took = CLOCK.get() - began;
     let share = Duration::from_secs(60).mul_f64(settings.scan_cpu_ratio);
@@ -234,7 +234,7 @@ proptest! {
             set(&now);
             COST.set(MS(step.cost));
             let node = step.waits.iter().max().copied().unwrap_or_default();
-            let scanned = tree.scan(WINDOW, 1, &waited(MS(node)), None);
+            let scanned = tree.scan(WINDOW, 1, &waited(MS(node)), CpuSets::default());
             // By the windows that a figure is of, the last first.
             let since = |windows: usize| totals(&steps[..(i + 1).saturating_sub(windows)]);
             for it in &scanned.cgroups {
