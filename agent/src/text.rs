@@ -1,5 +1,5 @@
 //! Text that came from outside: names of processes, cgroups and pods, values of labels, answers of
-//! other programs, files. Whoever may run a process or make a cgroup on the node chooses some of it.
+//! other programs, files. Users who may run a process or make a cgroup on the node choose some of it.
 //! Here it becomes text that a terminal, a log and a page show as it is, and that a shell takes as
 //! one word.
 

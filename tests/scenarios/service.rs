@@ -75,7 +75,7 @@ impl<'g> Manager<'g> {
         Ok(manager)
     }
 
-    /// systemd listens to those alone whose process IDs it can see.
+    /// systemd listens only to processes of its own PID namespace.
     fn systemctl(&self, what: &str) -> Result<String> {
         let children = format!("/proc/{0}/task/{0}/children", self.process.id());
         let init = fs::read_to_string(&children).with_context(|| format!("read {children}"))?;

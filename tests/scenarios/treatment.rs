@@ -28,6 +28,10 @@ const DRIFT: &str = "nodemedic_treatment_drift_total";
 const STATE: &str = "/run/nodemedic";
 const JOURNAL: &str = "/run/nodemedic/journal";
 
+/// Settings with which the load of these scenarios fills the table.
+const FILLS: &str = "table_filling_ratio = 0.55\ntable_filling_within = \"1s\"\n\
+                     idle_entries_usage_ratio = 0.55\nscan_interval = \"1s\"\n";
+
 /// For one that does not have to help: the node is healthy.
 const SHORTER: [&str; 6] = [
     "treat",
@@ -86,10 +90,9 @@ pub(crate) fn entries_fall_to_half_and_the_agents_end_undoes(guest: &Guest) -> R
     guest.set_sysctl(MAX, "1050")?;
     // A scan of the table has the kernel drop what has expired, which it does seldom by itself.
     guest.modprobe("nf_conntrack_netlink")?;
-    let settings = "table_filling_ratio = 0.55\ntable_filling_within = \"1s\"\nidle_entries_usage_ratio = 0.55\n\
-                    scan_interval = \"1s\"\n\
-                    [treatment_policy]\nwatch = \"35s\"\n\
-                    [treatments]\nudp_timeout = \"auto\"";
+    let settings = &format!(
+        "{FILLS}[treatment_policy]\nwatch = \"35s\"\n[treatments]\nudp_timeout = \"auto\""
+    );
     forget()?;
     let mut agent = Agent::start_whole(guest, "udp_conntrack", settings)?;
     measured(&agent)?;
@@ -153,10 +156,10 @@ pub(crate) fn another_writer_is_named_and_not_overruled(guest: &Guest) -> Result
     guest.set_sysctl(UDP_TIMEOUT, "20")?;
     guest.set_sysctl(MAX, "1050")?;
     guest.modprobe("nf_conntrack_netlink")?;
-    let settings = "table_filling_ratio = 0.55\ntable_filling_within = \"1s\"\nidle_entries_usage_ratio = 0.55\n\
-                    scan_interval = \"1s\"\n\
-                    [treatment_policy]\ncooldown = \"0s\"";
-    let agent = start(guest, settings)?;
+    let agent = start(
+        guest,
+        &format!("{FILLS}[treatment_policy]\ncooldown = \"0s\""),
+    )?;
     let treat = |how: &[&str]| verb(guest, &[&SHORTER[..4], how].concat());
     site.while_asking(40, || {
         let dry_run = eventually(3 * SOON, "it would be treated", || {

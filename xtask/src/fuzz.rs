@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{cargo, paths};
+use crate::{build_dir, cargo, paths};
 
 /// What libFuzzer goes by: each edge and each comparison is counted. A stable compiler has them.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
@@ -89,15 +89,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
     tell(outcomes.into_inner().unwrap_or_default())
 }
 
+/// In a folder of its own: nothing else is built with these flags.
 fn build() -> Result<PathBuf> {
-    let mut build = cargo::cargo_static("build");
-    // Each clone compiles the dependencies for itself: the flags are its own.
     let folder = paths::target_dir().join("fuzz");
-    build
-        .env("CARGO_TARGET_DIR", &folder)
-        .env("CARGO_BUILD_BUILD_DIR", &folder);
+    let mut build = Command::new(cargo::program());
+    build.current_dir(paths::root()).arg("build");
+    build.arg("--target-dir").arg(&folder);
+    build.env(build_dir::VARIABLE, &folder);
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     build.env("RUSTFLAGS", format!("{flags} {COVERAGE}"));
+    // Named although it is the host's: only then do the flags spare build scripts.
+    build.args(["--target", cargo::TARGET]);
     build.args(["--profile=fuzz", "--package=nodemedic", "--bin=nodemedic"]);
     cargo::run(&mut build)
         .context("build for libFuzzer: it takes a C++ compiler (apt install g++)")?;
@@ -115,27 +117,21 @@ fn names(program: &Path) -> Result<Vec<String>> {
 fn cases() -> Result<BTreeMap<&'static str, Vec<Vec<u8>>>> {
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let folder = paths::root().join("tests/cases");
-    for case in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
-        for name in ["before.txtar", "after.txtar"] {
-            let Ok(text) = fs::read_to_string(
-                case.as_ref()
-                    .map(|it| it.path().join(name))
-                    .unwrap_or_default(),
-            ) else {
+    let cases = fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
+    for case in cases {
+        let case = case.context("list the cases")?.path();
+        // Not each case has both.
+        let texts = ["before.txtar", "after.txtar"].map(|name| fs::read_to_string(case.join(name)));
+        for section in texts.iter().flatten().flat_map(|text| text.split("\n-- ")) {
+            let section = section.trim_start_matches("-- ").split_once(" --\n");
+            let Some((path, content)) = section else {
                 continue;
             };
-            for section in text.split("\n-- ") {
-                let Some((path, content)) = section.trim_start_matches("-- ").split_once(" --\n")
-                else {
-                    continue;
-                };
-                let parser = CASES.iter().find(|(part, _)| path.contains(part));
-                if let Some((_, parser)) = parser {
-                    found
-                        .entry(*parser)
-                        .or_default()
-                        .push(content.as_bytes().to_vec());
-                }
+            if let Some((_, parser)) = CASES.iter().find(|(part, _)| path.contains(part)) {
+                found
+                    .entry(*parser)
+                    .or_default()
+                    .push(content.as_bytes().to_vec());
             }
         }
     }

@@ -71,10 +71,15 @@ impl HealthListener {
 
     /// Answers until it is dropped.
     pub(super) async fn serve<S: Service>(&self, service: Arc<S>) -> Infallible {
-        match &self.0 {
-            Some(server) => server.serve(service).await,
-            None => pending().await,
-        }
+        or_never(self.0.as_ref().map(|server| server.serve(service))).await
+    }
+}
+
+/// What never ends, where it is there; else nothing happens, for ever.
+pub(super) async fn or_never(work: Option<impl Future<Output = Infallible>>) -> Infallible {
+    match work {
+        Some(work) => work.await,
+        None => pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `nodemedic run`
 
-use std::{convert::Infallible, io, os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{io, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
@@ -9,7 +9,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    daemon::{Daemon, HealthListener, finish, stay},
+    daemon::{Daemon, HealthListener, finish, or_never, stay},
     exit::Exit,
     flags::{Flag, Flags, TakesKeys},
     signals::Signals,
@@ -21,12 +21,10 @@ use crate::{
     http::{Gate, Limits, Server},
     identity::Identity,
     metrics::{Page, connections},
-    model::Reports,
     monitor::Monitor,
     node::{Directory, Node},
     pages::{Health, Hosts, Pages},
     state::{self, Lock},
-    treatment::TreatmentService,
     webhook::{self, Listener, Webhook},
 };
 
@@ -135,12 +133,15 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let pages = Arc::new(pages);
     info!(version = env!("CARGO_PKG_VERSION"), address = %server.address(), "listening");
 
+    let commands = control
+        .as_ref()
+        .map(|it| it.serve(Arc::clone(&service), reports));
     let signal = tokio::select! {
         never = monitor.run() => match never {},
         never = server.serve(pages) => match never {},
         never = health_listener.serve(Arc::new(health)) => match never {},
-        never = commands(control.as_ref(), Arc::clone(&service), reports) => match never {},
-        never = serve(alerts.as_ref()) => match never {},
+        never = or_never(commands) => match never {},
+        never = or_never(alerts.as_ref().map(Listener::serve)) => match never {},
         signal = signals.next() => signal,
     };
     info!("{signal}: undoing treatments, detaching the probes, finishing the answers under way");
@@ -155,13 +156,6 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let done = async { tokio::join!(leave, server.drain(), monitor.stop()) };
     finish(done, drain, &mut signals).await;
     Ok(())
-}
-
-async fn serve(alerts: Option<&Listener>) -> Infallible {
-    match alerts {
-        Some(alerts) => alerts.serve().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// A full or read-only disk keeps no agent from observing, and from undoing what is active.
@@ -184,17 +178,6 @@ fn control(state: &Path) -> anyhow::Result<Option<Control>> {
             Ok(None)
         }
         Err(error) => Err(error),
-    }
-}
-
-async fn commands(
-    control: Option<&Control>,
-    service: Arc<TreatmentService>,
-    reports: Reports,
-) -> Infallible {
-    match control {
-        Some(control) => control.serve(service, reports).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -66,7 +66,7 @@ pub fn call_or_lock(configured: &Path, request: &Request) -> anyhow::Result<Aske
         match attempt(&directory, request)? {
             Attempt::Answered(answer) => return Ok(Asked::Answered(answer)),
             Attempt::Ended(error) if is_over => return Err(error),
-            // Whoever has the lock may not listen yet, or not any more.
+            // The process that has the lock may not listen yet, or not any more.
             Attempt::Nobody => match Lock::take(configured)? {
                 Ok(lock) => return Ok(Asked::Alone(lock)),
                 Err(held) if is_over => bail!("{held}"),
@@ -83,7 +83,7 @@ enum Attempt {
     Answered(Box<Answer>),
     /// Nobody listens.
     Nobody,
-    /// Whoever listened has ended before it answered.
+    /// The agent that listened has ended before it answered.
     Ended(anyhow::Error),
 }
 

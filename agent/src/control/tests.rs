@@ -124,7 +124,7 @@ fn an_agent_that_has_the_lock_and_does_not_listen_yet_is_waited_for() {
         thread::sleep(Duration::from_millis(200));
         let listener = UnixListener::bind(path.join(SOCKET)).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        // Whoever closes a socket with something unread resets it.
+        // To close a socket with something unread resets it.
         BufReader::new(&peer).read_line(&mut String::new()).unwrap();
         let answer = line_of(&Answer::Undone { runs: Vec::new() }).unwrap();
         peer.write_all(answer.as_bytes()).unwrap();

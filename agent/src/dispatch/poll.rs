@@ -35,7 +35,7 @@ pub struct AgentPoll {
     first: HashMap<String, Vec<usize>>,
     /// What the first few are called, for messages.
     names: String,
-    /// One of which nobody knows what node it is.
+    /// An agent that does not say its node.
     nameless: Option<usize>,
     /// Why there may be agents beside these.
     pub(super) doubt: Option<String>,
@@ -185,7 +185,7 @@ impl AgentPoll {
         &self.names
     }
 
-    /// An agent of which nobody knows what node it is.
+    /// An agent that does not say its node, if there is one.
     pub(super) fn nameless(&self) -> Option<&Agent> {
         self.nameless.map(|index| &self.agents[index])
     }

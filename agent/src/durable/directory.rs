@@ -52,24 +52,22 @@ impl Directory {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
         let link = fs::symlink_metadata(path).with_context(|| format!("open {name}"))?;
+        let foreign = |uid| {
+            format!(
+                "{name} belongs to the user with id {uid}, so nothing in it can be trusted: select \
+                 another directory"
+            )
+        };
         // Such a link could lead to any directory of this user.
-        ensure!(
-            [geteuid().as_raw(), 0].contains(&link.uid()),
-            "{name} belongs to the user with id {}, so nothing in it can be trusted: select \
-             another directory",
-            link.uid()
-        );
+        let may_link = [geteuid().as_raw(), 0].contains(&link.uid());
+        ensure!(may_link, foreign(link.uid()));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = rustix::fs::open(path, flags, Mode::empty())
             .map_err(io::Error::from)
             .with_context(|| format!("open {name}"))?;
         let status = fstat(&descriptor).map_err(io::Error::from)?;
-        ensure!(
-            status.st_uid == geteuid().as_raw(),
-            "{name} belongs to the user with id {}, so nothing in it can be trusted: select \
-             another directory",
-            status.st_uid
-        );
+        let is_own = status.st_uid == geteuid().as_raw();
+        ensure!(is_own, foreign(status.st_uid));
         ensure!(
             status.st_mode & OTHERS_WRITE == 0,
             "others may write to {name} (mode {:o}), so nothing in it can be trusted: check its \

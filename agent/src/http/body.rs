@@ -176,7 +176,7 @@ where
             }
         }
     };
-    // Whoever sends slower finds the connection closed.
+    // A client that sends slower finds the connection closed.
     let _ = timeout(within, rest).await;
 }
 

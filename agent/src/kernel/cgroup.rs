@@ -81,7 +81,7 @@ impl Hierarchies {
         }
     }
 
-    fn parse(mountinfo: &str) -> Self {
+    pub(super) fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
         let (mut best, mut best_v1) = (0, 0);
         for line in mounts::lines(mountinfo) {
@@ -278,12 +278,6 @@ pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
         b"12:cpu,cpuacct:/a\n0::/kubepods.slice/a\\x2db.scope\n",
     ],
 };
-
-/// For fuzzing.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read_hierarchies(mountinfo: &str) -> Hierarchies {
-    Hierarchies::parse(mountinfo)
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use std::{
 
 use flate2::bufread::GzDecoder;
 
-use super::facts::Fact;
+use super::{facts::Fact, mounts::NODE_ROOT};
 
 /// The switches that remedies name.
 pub(super) const SWITCHES: [&str; 9] = [
@@ -43,8 +43,8 @@ fn places(release: &str) -> [String; 5] {
         "/proc/config.gz".to_owned(),
         format!("/boot/config-{release}"),
         format!("/lib/modules/{release}/config"),
-        format!("/proc/1/root/boot/config-{release}"),
-        format!("/proc/1/root/lib/modules/{release}/config"),
+        format!("{NODE_ROOT}/boot/config-{release}"),
+        format!("{NODE_ROOT}/lib/modules/{release}/config"),
     ]
 }
 

@@ -138,9 +138,7 @@ pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
     name: "mountinfo",
     read: |bytes| {
         let text = String::from_utf8_lossy(bytes);
-        let mounts = parse(&text);
-        let _ = super::cgroup::read_hierarchies(&text);
-        drop(mounts);
+        let _ = (parse(&text), super::cgroup::Hierarchies::parse(&text));
     },
     seeds: &[
         b"22 1 0:21 / / rw - ext4 /dev/vda rw\n31 22 0:27 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw\n40 22 0:40 / /mnt/a\\040b rw - nfs4 server:/export rw\n33 22 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n",

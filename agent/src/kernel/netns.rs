@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::mounts::NODE_ROOT;
+
 /// Looking at every process of a node costs milliseconds, so it is not done at
 /// each tick.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
@@ -68,7 +70,7 @@ pub fn of_file(path: &Path) -> Option<u32> {
     if !path.is_absolute() {
         return None;
     }
-    let on_node = PathBuf::from(format!("/proc/1/root{}", path.display()));
+    let on_node = PathBuf::from(format!("{NODE_ROOT}{}", path.display()));
     [path, &on_node].into_iter().find_map(|path| {
         let is_namespace = rustix::fs::statfs(path).is_ok_and(|it| it.f_type == NSFS);
         let inode = is_namespace.then(|| fs::metadata(path))?.ok()?.ino();

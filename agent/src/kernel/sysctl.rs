@@ -13,7 +13,9 @@ const ROOT: &str = "/proc/sys";
 /// The same as the first process of the node sees it. A container's own is mounted read-only unless
 /// the container is privileged; which network namespace a key is of depends on the thread alone.
 /// Outside of a container it is read-only because an administrator said so, and stays so.
-const ROOT_OF_INIT: &str = "/proc/1/root/proc/sys";
+fn root_of_init() -> String {
+    format!("{}{ROOT}", mounts::NODE_ROOT)
+}
 
 /// Reads a sysctl, in the network namespace of the calling thread for `net.*`.
 /// `None` where the kernel has no such key.
@@ -66,7 +68,7 @@ pub fn write(key: &str, value: u64) -> io::Result<()> {
             if error.kind() == io::ErrorKind::ReadOnlyFilesystem
                 && mounts::sees_nodes_root() != Some(true) =>
         {
-            write_below(ROOT_OF_INIT, key, value).map_err(|_| error)
+            write_below(&root_of_init(), key, value).map_err(|_| error)
         }
         done => done,
     }

@@ -401,13 +401,7 @@ impl Engine {
         journal::forget(&mut self.runs);
         self.runs.push(run);
         let index = self.runs.len() - 1;
-        match self.write(index) {
-            Ok(()) => self.turn(index, RunState::Applied, now),
-            Err(error) => {
-                let why = format!("it could not be written: {error}");
-                self.end(index, RunState::Failed, Ending::Refused, &why, now);
-            }
-        }
+        self.write_or_end(index, RunState::Applied, now);
         Ok(self.runs[index].clone())
     }
 
@@ -422,6 +416,17 @@ impl Engine {
         }
         changes.retain(|change| change.from != change.to);
         Ok(())
+    }
+
+    /// Writes what is recorded, and records how far the run is then.
+    fn write_or_end(&mut self, index: usize, state: RunState, now: Now) {
+        match self.write(index) {
+            Ok(()) => self.turn(index, state, now),
+            Err(error) => {
+                let why = format!("it could not be written: {error}");
+                self.end(index, RunState::Failed, Ending::Refused, &why, now);
+            }
+        }
     }
 
     fn write(&mut self, index: usize) -> Result<(), String> {

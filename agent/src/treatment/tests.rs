@@ -693,7 +693,7 @@ fn the_agents_end_undoes_or_keeps() {
     }
 }
 
-/// A node whose agent has treated it and was stopped ten seconds ago.
+/// A node after its agent has treated it and was stopped ten seconds ago.
 fn stopped(mode: Mode) -> TestEngine {
     let mut node = TestEngine::new(mode);
     let mut engine = node.engine();

@@ -17,8 +17,8 @@ const OF_GRAFANA: &str = "1";
 /// nothing about the node.
 const NOT_EVALUATED: [&str; 2] = ["DatasourceNoData", "DatasourceError"];
 
-/// What is taken for true of `truncatedAlerts`. Whoever sends more has a broken counter, which must
-/// not break ours.
+/// What is taken for true of `truncatedAlerts`. A sender of more has a broken counter, which must not
+/// break ours.
 const MOST_TRUNCATED: u64 = 1_000_000;
 
 /// Fingerprints are 16 characters, times some 30; both end up in the journal.

@@ -131,7 +131,7 @@ fn what_is_no_report_is_refused_by_name() {
     assert_refused(&output, 2, &["absent.json"]);
 }
 
-/// Appends to every text that is free: whoever names a cgroup, a process or a node chooses it.
+/// Appends to every text that is free: those who name a cgroup, a process or a node choose it.
 fn taint(value: &mut Value, with: &str) {
     const FREE: [&str; 13] = [
         "node", "kernel", "agent", "what", "why", "remedy", "place", "error", "path", "name",

@@ -1,4 +1,4 @@
-//! Many cgroups, of which a scan may read few.
+//! Many cgroups; a scan may read few of them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -209,7 +209,7 @@ impl<'r> Judge<'r> {
         self.cgroups().find(|it| it.path == path)
     }
 
-    /// The cgroups of which it is known what they did in the window.
+    /// The cgroups with figures of the window itself.
     fn cgroups(self) -> impl Iterator<Item = &'r CgroupReading> {
         self.reading.current()
     }

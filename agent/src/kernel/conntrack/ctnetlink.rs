@@ -288,9 +288,8 @@ fn tuple_of(parts: &[Tuple]) -> Option<TcpTuple> {
     })
 }
 
-/// For fuzzing: one message of an answer or an event.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read(bytes: &[u8]) -> io::Result<TcpEntry> {
+/// The entry that an event tells of.
+pub(super) fn read_entry(bytes: &[u8]) -> io::Result<TcpEntry> {
     match read_message(bytes)?.payload {
         NetlinkPayload::InnerMessage(message) => entry(&message),
         other => Err(invalid(format!("{other:?}"))),

@@ -17,7 +17,7 @@ use netlink_sys::Socket;
 use rustix::{io::Errno, net::sockopt};
 
 use super::{
-    ctnetlink::{entry, invalid, open, read_message},
+    ctnetlink::{open, read_entry},
     tcp::{TcpEntry, TcpState},
 };
 
@@ -94,12 +94,7 @@ impl Resets {
             }
             Err(error) => return Err(error),
         }
-        match read_message(&self.buffer)?.payload {
-            netlink_packet_core::NetlinkPayload::InnerMessage(message) => {
-                entry(&message).map(|entry| Some(Event::Reset(entry)))
-            }
-            other => Err(invalid(format!("{other:?}"))),
-        }
+        read_entry(&self.buffer).map(|entry| Some(Event::Reset(entry)))
     }
 }
 

@@ -247,7 +247,7 @@ pub(in crate::kernel) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
     name: "netlink",
     read: |bytes| {
         let _ = Count::default().messages(bytes);
-        let _ = super::ctnetlink::read(bytes);
+        let _ = super::ctnetlink::read_entry(bytes);
     },
     seeds: &[
         b"\x5c\0\0\0\0\x01\x02\0\0\0\0\0\0\0\0\0\x02\0\0\0\x34\0\x01\x80\x14\0\x01\x80\x08\0\x01\0\x0a\x01\x02\x03\x08\0\x02\0\x0a\x60\0\x0a\x1c\0\x02\x80\x05\0\x01\0\x11\0\0\0\x06\0\x02\0\x80\0\0\0\x06\0\x03\0\0\x35\0\0\x08\0\x03\0\0\0\0\x08\x08\0\x07\0\0\0\0\x1e",

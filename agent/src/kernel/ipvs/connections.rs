@@ -85,7 +85,7 @@ pub fn connections(
     read_list(process, "ip_vs_conn", parse).map(Option::unwrap_or_default)
 }
 
-fn list(
+pub(super) fn list(
     mut lines: impl BufRead,
     protocol: Protocol,
     until: Option<Instant>,
@@ -162,13 +162,6 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
 
 pub(super) fn port(text: &str) -> Option<u16> {
     u16::from_str_radix(text, 16).ok()
-}
-
-/// For fuzzing: of each protocol.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read_all(bytes: &[u8]) -> io::Result<()> {
-    list(bytes, Protocol::Tcp, None, |_| true)?;
-    list(bytes, Protocol::Udp, None, |_| true)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Services {
     }
 }
 
-fn parse(lines: impl BufRead) -> io::Result<Services> {
+pub(super) fn parse(lines: impl BufRead) -> io::Result<Services> {
     let mut all = Services::default();
     let mut service = None;
     for line in lines.lines().skip(HEADER_LINES) {
@@ -68,12 +68,6 @@ pub(super) fn end(text: &str) -> Option<SocketAddr> {
     let (ip, number) = text.split_ascii_whitespace().next()?.rsplit_once(':')?;
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     Some(SocketAddr::new(address(ip)?, port(number)?))
-}
-
-/// For fuzzing.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read_services(lines: impl BufRead) -> io::Result<Services> {
-    parse(lines)
 }
 
 #[cfg(test)]

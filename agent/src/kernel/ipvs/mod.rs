@@ -207,9 +207,11 @@ pub(super) const FUZZ: crate::fuzz::Parser = crate::fuzz::Parser {
     read: |bytes| {
         let soon = Instant::now() + Duration::from_secs(60);
         let _ = count(bytes, soon);
-        let _ = drained::read_services(bytes);
-        let _ = udp::read_services(bytes, soon);
-        let _ = connections::read_all(bytes);
+        let _ = drained::parse(bytes);
+        let _ = udp::parse(bytes, soon);
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let _ = connections::list(bytes, protocol, None, |_| true);
+        }
     },
     seeds: &[
         b"IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port Forward Weight ActiveConn InActConn\nTCP  0A600000:0050 rr\n  -> 0A000000:0050      Masq    1      0          0\nUDP  [fd00:0000:0000:0000:0000:0000:0000:0001]:0035 wrr ops\n  -> [fd00:0000:0000:0000:0000:0000:0000:0002]:0035      Masq    0      3          1\nFWM  00000001 rr\n",

@@ -68,7 +68,7 @@ impl UdpServices {
     }
 }
 
-fn parse(lines: impl BufRead, until: Instant) -> io::Result<UdpServices> {
+pub(super) fn parse(lines: impl BufRead, until: Instant) -> io::Result<UdpServices> {
     let mut all = UdpServices::default();
     let mut service = None;
     for (number, line) in lines.lines().enumerate().skip(HEADER_LINES) {
@@ -104,12 +104,6 @@ fn fate_of(destination: &str) -> Fate {
     } else {
         Fate::Serving
     }
-}
-
-/// For fuzzing.
-#[cfg(any(test, fuzzing))]
-pub(super) fn read_services(lines: impl BufRead, until: Instant) -> io::Result<UdpServices> {
-    parse(lines, until)
 }
 
 #[cfg(test)]

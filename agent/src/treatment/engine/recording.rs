@@ -58,7 +58,7 @@ impl Engine {
         false
     }
 
-    /// Whoever has asked for the end of a run is told that only this agent knows of it.
+    /// The run says that only this agent knows of its end, for the one who has asked for it.
     pub(super) fn tell_unrecorded(&mut self, index: usize, error: &anyhow::Error) {
         let run = &self.runs[index];
         let mut changes = run.changes.iter();

@@ -95,13 +95,10 @@ impl Engine {
             self.runs[index] = before;
             return;
         }
-        match self.write(index) {
-            Ok(()) if was_watched => self.turn(index, RunState::Confirmed, now),
-            Ok(()) => self.turn(index, RunState::Applied, now),
-            Err(error) => {
-                let why = format!("it could not be written: {error}");
-                self.end(index, RunState::Failed, Ending::Refused, &why, now);
-            }
-        }
+        let state = match was_watched {
+            true => RunState::Confirmed,
+            false => RunState::Applied,
+        };
+        self.write_or_end(index, state, now);
     }
 }

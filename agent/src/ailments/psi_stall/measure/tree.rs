@@ -36,6 +36,7 @@ use crate::{
         pressure::{Resource, Stall},
     },
     model::Missing,
+    text::shell_word,
 };
 
 /// What cgroups are asked for: nobody could do anything about the interrupts of one.
@@ -359,7 +360,7 @@ impl Tree {
             Missing {
                 what,
                 why: "it has no pressure files, because PSI is switched off there".to_owned(),
-                remedy: format!("echo 1 > {}", switch.display()),
+                remedy: format!("echo 1 > {}", shell_word(&switch.display().to_string())),
             }
         } else {
             Missing {

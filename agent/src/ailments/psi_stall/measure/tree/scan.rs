@@ -49,8 +49,8 @@ pub(super) struct Scan<'t> {
     pub(super) known: usize,
     /// Below this a cgroup does not take part in a report.
     pub(super) floor: Duration,
-    /// Who waits for the floor on one CPU leaves at least this in the cgroups above,
-    /// whose pressure is the mean of all CPUs, each by the part of the time in which it
+    /// Who waits for the floor on one CPU leaves at least this in the cgroups above.
+    /// Their pressure is the mean of all CPUs, each by the part of the time in which it
     /// was not idle (kernel/sched/psi.c, `collect_percpu_times`): the floor on one of
     /// them, the others busy all the time.
     pub(super) trace: Duration,
@@ -135,6 +135,26 @@ impl<'p> Part<'p> {
     }
 }
 
+/// Where a cgroup is.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    /// The cgroup above: its place in the visits, the quiet of its counters, and its folder.
+    parent: usize,
+    quiet: &'p [Quiet; CPU + 1],
+    folder: &'p Folder,
+    name: &'p OsStr,
+}
+
+impl<'p> Place<'p> {
+    fn files(self, buffers: &'p mut Buffers) -> Files<'p> {
+        Files {
+            above: self.folder,
+            name: self.name,
+            buffers,
+        }
+    }
+}
+
 /// Where a sweep ended before its end: the path of the first that it did not read.
 type Cut = Vec<OsString>;
 
@@ -150,8 +170,8 @@ impl Scan<'_> {
         self.number == 1
     }
 
-    /// Begins with the root, whose tasks are those of the node; whether these waited for as long as
-    /// a finding takes.
+    /// Begins with the root. Its tasks are those of the node; whether these waited for as long as a
+    /// finding takes.
     pub(super) fn begin(&mut self, top: &mut Branch, node: &Stalls) -> bool {
         let mut moved = [true; CPU + 1];
         for (i, resource) in RESOURCES.into_iter().enumerate() {
@@ -179,7 +199,7 @@ impl Scan<'_> {
         self.late = false;
     }
 
-    /// Counts a cgroup of which nothing is known.
+    /// Counts a cgroup that nothing is known about.
     pub(super) const fn lose_one(&mut self) {
         self.unread += 1;
         self.may_stall = true;
@@ -204,7 +224,13 @@ impl Scan<'_> {
             if child.scan != self.number && self.is_late() {
                 return;
             }
-            let Some(visit) = self.visit_once(child, &quiet, folder, &name, at) else {
+            let place = Place {
+                parent: at,
+                quiet: &quiet,
+                folder,
+                name: &name,
+            };
+            let Some(visit) = self.visit_once(child, place) else {
                 let gone = branch.children.remove(&name);
                 self.forget(gone);
                 continue;
@@ -239,7 +265,13 @@ impl Scan<'_> {
             if !self.needs(at) {
                 break;
             }
-            match self.step(child, &quiet, folder, name, at, part.below(name), depth) {
+            let place = Place {
+                parent: at,
+                quiet: &quiet,
+                folder,
+                name,
+            };
+            match self.step(child, place, part.below(name), depth) {
                 Step::Done => {}
                 Step::Gone => gone.push(name.clone()),
                 Step::Cut(path) => {
@@ -255,32 +287,28 @@ impl Scan<'_> {
         cut
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of a recursion")]
     fn step(
         &mut self,
         child: &mut Branch,
-        quiet: &[Quiet; CPU + 1],
-        folder: &Folder,
-        name: &OsStr,
-        at: usize,
+        place: Place<'_>,
         part: Option<Part<'_>>,
         depth: usize,
     ) -> Step {
         if child.scan != self.number && self.is_late() {
-            return Step::Cut(vec![name.to_owned()]);
+            return Step::Cut(vec![place.name.to_owned()]);
         }
-        let Some(visit) = self.visit_once(child, quiet, folder, name, at) else {
+        let Some(visit) = self.visit_once(child, place) else {
             return Step::Gone;
         };
         let Some(part) = part.filter(|_| self.visits[visit].descends) else {
             return Step::Done;
         };
-        let Some(own) = self.enter(child, folder, name) else {
+        let Some(own) = self.enter(child, place.folder, place.name) else {
             return Step::Done;
         };
         match self.sweep(child, &own, visit, part, depth + 1) {
             Some(mut path) => {
-                path.insert(0, name.to_owned());
+                path.insert(0, place.name.to_owned());
                 Step::Cut(path)
             }
             None => Step::Done,
@@ -385,30 +413,22 @@ impl Scan<'_> {
         current.any(|it| self.is_over(&it.stalls))
     }
 
-    fn visit_once(
-        &mut self,
-        branch: &mut Branch,
-        quiet: &[Quiet; CPU + 1],
-        folder: &Folder,
-        name: &OsStr,
-        parent: usize,
-    ) -> Option<usize> {
+    fn visit_once(&mut self, branch: &mut Branch, place: Place<'_>) -> Option<usize> {
         if branch.scan != self.number {
-            branch.visit = self.visit(branch, quiet, folder, name, parent)?;
+            branch.visit = self.visit(branch, place)?;
             branch.scan = self.number;
         }
         Some(branch.visit)
     }
 
     /// Reads a cgroup; `None` if it has gone.
-    fn visit(
-        &mut self,
-        branch: &mut Branch,
-        quiet: &[Quiet; CPU + 1],
-        folder: &Folder,
-        name: &OsStr,
-        parent: usize,
-    ) -> Option<usize> {
+    fn visit(&mut self, branch: &mut Branch, place: Place<'_>) -> Option<usize> {
+        let Place {
+            parent,
+            quiet,
+            name,
+            ..
+        } = place;
         let path = format!(
             "{}/{}",
             self.visits[parent].reading.path,
@@ -425,7 +445,7 @@ impl Scan<'_> {
             has_files: true,
             has_begun: true,
         };
-        self.stalls(&mut read, branch, quiet, folder, name, &path);
+        self.stalls(&mut read, branch, place, &path);
         let pressed = [Resource::Memory, Resource::Io]
             .into_iter()
             .any(|resource| above[resource as usize].some > self.floor);
@@ -434,7 +454,7 @@ impl Scan<'_> {
         let unknown = self.all || self.version_1 || !read.has_files;
         let is_vague = branch.cpu.is_none_or(|it| it.slack > self.window / 10);
         if unknown || pressed || waits_for_cpu || is_vague || unexplained > self.floor {
-            self.cpu(&mut read, branch, quiet, folder, name)?;
+            self.cpu(&mut read, branch, place)?;
         } else {
             branch.take_as_read(quiet, self.previous, self.now, unexplained);
         }
@@ -451,11 +471,7 @@ impl Scan<'_> {
             self.may_stall |= self.could_stall(&above);
         }
         let is_first = self.is_first();
-        let mut files = Files {
-            above: folder,
-            name,
-            buffers: self.buffers,
-        };
+        let mut files = place.files(self.buffers);
         let reading = &mut read.visit.reading;
         if reading.throttled_periods > 0 {
             reading.quota_cpus = files.quota();
@@ -505,28 +521,16 @@ impl Scan<'_> {
     }
 
     /// The stalls since the last look, of what the cgroup above has waited for.
-    fn stalls(
-        &mut self,
-        read: &mut Read,
-        branch: &mut Branch,
-        quiet: &[Quiet; CPU + 1],
-        folder: &Folder,
-        name: &OsStr,
-        path: &str,
-    ) {
+    fn stalls(&mut self, read: &mut Read, branch: &mut Branch, place: Place<'_>, path: &str) {
         let above = self.visits[read.visit.parent].within;
         let mut asked = false;
         for (i, resource) in RESOURCES.into_iter().enumerate() {
-            let place = resource as usize;
-            if !self.all && above[place].some <= self.trace {
+            let of = resource as usize;
+            if !self.all && above[of].some <= self.trace {
                 continue;
             }
             asked = true;
-            let mut files = Files {
-                above: folder,
-                name,
-                buffers: self.buffers,
-            };
+            let mut files = place.files(self.buffers);
             // It may have gone as well; then its CPU time has, too.
             let Ok(now) = files.pressure(resource) else {
                 read.has_files = false;
@@ -539,7 +543,7 @@ impl Scan<'_> {
                 continue;
             };
             let at = before.at;
-            quiet[i].carry(&mut before);
+            place.quiet[i].carry(&mut before);
             let new = now.since(before.value);
             let own = Stall {
                 some: new.some.saturating_sub(before.slack),
@@ -548,13 +552,13 @@ impl Scan<'_> {
             let longest = if before.at < self.previous {
                 with_tolerance(self.now.saturating_sub(before.at))
             } else {
-                self.longest[place]
+                self.longest[of]
             };
             branch.quiet[i].follow(at, &before);
-            read.visit.within[place] = new;
+            read.visit.within[of] = new;
             if own.some <= longest {
-                read.visit.stalls[place] = own;
-                read.visit.new[place] = new;
+                read.visit.stalls[of] = own;
+                read.visit.new[of] = new;
             } else if !self.impossible.iter().any(|it| it == path) {
                 self.impossible.push(path.to_owned());
             }
@@ -572,19 +576,8 @@ impl Scan<'_> {
     }
 
     /// What it used of CPUs, and how its quota held it; `None` if it has gone.
-    fn cpu(
-        &mut self,
-        read: &mut Read,
-        branch: &mut Branch,
-        quiet: &[Quiet; CPU + 1],
-        folder: &Folder,
-        name: &OsStr,
-    ) -> Option<()> {
-        let mut files = Files {
-            above: folder,
-            name,
-            buffers: self.buffers,
-        };
+    fn cpu(&mut self, read: &mut Read, branch: &mut Branch, place: Place<'_>) -> Option<()> {
+        let mut files = place.files(self.buffers);
         let now = match files.cpu() {
             Ok(now) => now,
             Err(error) if cgroup::has_gone(&error) => return None,
@@ -599,7 +592,7 @@ impl Scan<'_> {
             return Some(());
         };
         let at = before.at;
-        quiet[CPU].carry(&mut before);
+        place.quiet[CPU].carry(&mut before);
         branch.quiet[CPU].follow(at, &before);
         let new = now.usage.saturating_sub(before.value.usage);
         let used = new.saturating_sub(before.slack);
@@ -706,7 +699,7 @@ impl Scan<'_> {
 /// What is known of a cgroup while its files are read.
 struct Read {
     visit: Visit,
-    /// Its new CPU time, some of which may be of before the window.
+    /// Its new CPU time; some may be of before the window.
     used_at_most: Duration,
     /// Since when its counters count.
     since: Duration,
