@@ -1,12 +1,12 @@
 //! The side of Prometheus and Alertmanager.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nodemedic_tests::alerting::{Alerting, Node, Programs, free_address};
+use nodemedic_tests::alerting::{Alerting, Node, Programs};
 use nodemedic_tests::beside;
+use nodemedic_tests::port::Port;
 
 use super::Arranged;
 use crate::REGISTRY;
@@ -58,10 +58,10 @@ pub(crate) fn it_has_memory_ready() -> Result<()> {
 fn close_the_loop(case: &Case) -> Result<()> {
     let scenario = REGISTRY.find(case.scenario).context("no such scenario")?;
     let programs = Programs::fetch()?;
-    let (metrics, webhook) = (free_address()?, free_address()?);
+    let (metrics, webhook) = (Port::reserve()?, Port::reserve()?);
     let arranged = Arranged {
-        pages: metrics.port(),
-        webhook: webhook.port(),
+        pages: metrics.number(),
+        webhook: webhook.number(),
         token: format!("{}-{}", std::process::id(), case.scenario),
         node: "node-7".to_owned(),
     };
@@ -71,15 +71,15 @@ fn close_the_loop(case: &Case) -> Result<()> {
         &programs,
         &Node {
             name: &arranged.node,
-            metrics,
-            webhook,
+            metrics: metrics.address(),
+            webhook: webhook.address(),
             token: &arranged.token,
             rules: &rules,
             interval: case.interval,
         },
     )?;
     let input = serde_json::to_value(&arranged).context("write the input as JSON")?;
-    let ports = [metrics, webhook].map(|address: SocketAddr| address.port());
+    let ports = [metrics.number(), webhook.number()];
     let figures =
         beside::run(case.kernel, scenario, input, &ports).with_context(|| alerting.logs())?;
     eprintln!("{}: {figures}", case.scenario);

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -10,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use nodemedic_tests::alerting::free_address;
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::http;
 use nodemedic_tests::metrics::Metrics;
+use nodemedic_tests::port::Port;
 
 /// A boot beside another VM and a build, and the first readings.
 const UP: Duration = Duration::from_secs(300);
@@ -80,17 +79,17 @@ fn stays_until_it_is_told_to_end(show: &Show) -> Result<()> {
 /// A lab as `cargo xtask lab` starts it. Dropping it kills it.
 struct Lab {
     child: Child,
-    pages: SocketAddr,
+    pages: Port,
     printed: tempfile::NamedTempFile,
 }
 
 impl Lab {
     fn start(show: &Show) -> Result<Self> {
-        let pages = free_address()?;
+        let pages = Port::reserve()?;
         let printed = tempfile::NamedTempFile::new().context("make a file for its output")?;
         let child = Command::new(env::current_exe().context("find the test binary")?)
             .env("NODEMEDIC_VM", "lab")
-            .env("NODEMEDIC_LAB_PORT", pages.port().to_string())
+            .env("NODEMEDIC_LAB_PORT", pages.number().to_string())
             .env("NODEMEDIC_LAB_AILMENT", show.ailment)
             .env("NODEMEDIC_LAB_SIZE", show.size.to_string())
             .stdin(Stdio::null())
@@ -106,7 +105,7 @@ impl Lab {
 
     /// What the agent has counted, once it is not 0.
     fn counted(&self, show: &Show) -> Result<f64> {
-        let metrics = Metrics::parse(&http::get(self.pages, "/metrics")?)?;
+        let metrics = Metrics::parse(&http::get(self.pages.address(), "/metrics")?)?;
         let counted = metrics.sum(show.counter, &[]);
         ensure!(counted > 0.0, "none yet");
         Ok(counted)
@@ -122,7 +121,7 @@ impl Lab {
 
     /// The command lines of the emulators that lead to its pages.
     fn machines(&self) -> Result<Vec<Vec<String>>> {
-        let forward = format!("hostfwd=tcp:127.0.0.1:{}-", self.pages.port());
+        let forward = format!("hostfwd=tcp:127.0.0.1:{}-", self.pages.number());
         let mut machines = Vec::new();
         for process in fs::read_dir("/proc").context("list /proc")? {
             let path = process.context("list /proc")?.path().join("cmdline");

@@ -2,7 +2,7 @@
 //! intervals of seconds.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::boot::die_with_us;
+use super::port::Port;
 use super::tools;
 
 /// What both need to know of one node.
@@ -35,6 +36,7 @@ pub struct Node<'a> {
 #[derive(Debug)]
 pub struct Alerting {
     _programs: [Program; 2],
+    _ports: [Port; 2],
     folder: TempDir,
 }
 
@@ -60,7 +62,8 @@ impl Alerting {
     /// Starts both. The node need not be there yet: both try again.
     pub fn start(programs: &Programs, node: &Node<'_>) -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for Prometheus")?;
-        let [prometheus_at, alertmanager_at] = [free_address()?, free_address()?];
+        let ports = [Port::reserve()?, Port::reserve()?];
+        let [prometheus_at, alertmanager_at] = [ports[0].address(), ports[1].address()];
         let path = |name: &str| folder.path().join(name);
 
         write(&path("token"), node.token)?;
@@ -90,6 +93,7 @@ impl Alerting {
                 Program::start(&mut alertmanager, &path("alertmanager.log"))?,
                 Program::start(&mut prometheus, &path("prometheus.log"))?,
             ],
+            _ports: ports,
             folder,
         })
     }
@@ -157,12 +161,6 @@ fn option(name: &str, value: impl std::fmt::Display) -> String {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
-}
-
-/// An address of the loopback that nobody listens on.
-pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    listener.local_addr().context("find a free port")
 }
 
 /// A program that ends when this is dropped, or with us.

@@ -46,6 +46,7 @@ mod machine;
 mod madt;
 mod modules;
 mod packages;
+pub mod port;
 mod qemu;
 mod record;
 mod report;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     sync::{Arc, Mutex},
     thread,
@@ -98,12 +98,9 @@ pub(crate) fn place(node: &str, report: SocketAddr, webhook: SocketAddr) -> Stri
     format!("{node} http://{report} http://{webhook}")
 }
 
-/// One that nobody answers for.
+/// One that nobody answers for: port 1 is not among those that the kernel gives to other tests.
 pub(crate) fn nobody(node: &str) -> String {
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     place(node, closed, closed)
 }
 
