@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Minutes for each parser.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
+    /// So many parsers at a time [default: one a CPU].
+    #[arg(long)]
+    jobs: Option<std::num::NonZero<usize>>,
     /// Only these parsers [default: all].
     parsers: Vec<String>,
 }
@@ -50,6 +53,21 @@ struct Outcome {
     coverage: u64,
     corpus: u64,
     failure: Option<String>,
+}
+
+impl Outcome {
+    /// Prints the figures as docs/reliability.md has them.
+    fn tell(self, name: &str) -> Option<String> {
+        let failed = u8::from(self.failure.is_some());
+        let Self {
+            executions,
+            coverage,
+            corpus,
+            failure,
+        } = self;
+        println!("| `{name}` | {executions} | {coverage} | {corpus} | {failed} |");
+        failure
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -70,23 +88,32 @@ pub(crate) fn run(args: Args) -> Result<()> {
     names.sort();
     let from_cases = cases()?;
     let seconds = (args.minutes * 60.0).max(1.0) as u64;
-    let outcomes = Mutex::new(BTreeMap::new());
     let todo = Mutex::new(names.into_iter());
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let next = || todo.lock().map(|mut todo| todo.next()).ok().flatten();
-    thread::scope(|scope| {
-        let work = || {
-            while let Some(name) = next() {
-                let outcome = fuzz(&program, &name, from_cases.get(name.as_str()), seconds);
-                if let Ok(mut outcomes) = outcomes.lock() {
-                    outcomes.insert(name, outcome);
-                }
+    let failures = Mutex::new(Vec::new());
+    let jobs = args.jobs.or_else(|| thread::available_parallelism().ok());
+    let next = || todo.lock().ok()?.next();
+    println!("| Parser | Executions | Edges | Inputs kept | Failures |");
+    println!("|---|---|---|---|---|");
+    let work = || {
+        while let Some(name) = next() {
+            let outcome = fuzz(&program, &name, from_cases.get(name.as_str()), seconds);
+            let failure = match outcome {
+                Ok(outcome) => outcome.tell(&name),
+                Err(error) => Some(format!("fuzz {name}: {error:#}")),
+            };
+            if let Ok(mut failures) = failures.lock() {
+                failures.extend(failure);
             }
-        };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().for_each(|thread| drop(thread.join()));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..jobs.map_or(1, usize::from) {
+            scope.spawn(work);
+        }
     });
-    tell(outcomes.into_inner().unwrap_or_default())
+    let failures = failures.into_inner().unwrap_or_default();
+    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+    Ok(())
 }
 
 /// In a folder of its own: nothing else is built with these flags.
@@ -185,25 +212,4 @@ fn fuzz(program: &Path, name: &str, seeds: Option<&Vec<Vec<u8>>>, seconds: u64) 
         corpus: last("corp:").unwrap_or_default(),
         failure,
     })
-}
-
-/// The figures as docs/reliability.md has them.
-fn tell(outcomes: BTreeMap<String, Result<Outcome>>) -> Result<()> {
-    println!("| Parser | Executions | Edges | Inputs kept | Failures |");
-    println!("|---|---|---|---|---|");
-    let mut failures = Vec::new();
-    for (name, outcome) in outcomes {
-        let outcome = outcome.with_context(|| format!("fuzz {name}"))?;
-        let failed = u8::from(outcome.failure.is_some());
-        let Outcome {
-            executions,
-            coverage,
-            corpus,
-            failure,
-        } = outcome;
-        println!("| `{name}` | {executions} | {coverage} | {corpus} | {failed} |");
-        failures.extend(failure);
-    }
-    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
-    Ok(())
 }
