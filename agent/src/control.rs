@@ -4,11 +4,12 @@
 mod client;
 mod server;
 
-use std::time::Duration;
+use std::{os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    durable::Directory,
     model::{Ending, Reports, Run, Trigger},
     treatment::{Ask, AskOutcome, Intent, Refusal, TreatmentService},
 };
@@ -18,6 +19,11 @@ pub use server::Control;
 
 /// Its name in the state directory.
 const SOCKET: &str = "control";
+
+/// Where the socket is when the state directory takes no new file, because its disk is full or can
+/// only be read: to undo a treatment must never need disk. It is in memory, on nodes and in
+/// containers.
+const MEMORY: &str = "/dev/shm";
 
 /// How long an answer may take: undoing takes no longer than a few writes to a disk.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -143,6 +149,14 @@ impl Answer {
             why: refusal.to_string(),
         }
     }
+}
+
+/// The directory in memory that stands for this one. The name says which: two agents of one node
+/// can have different state directories.
+fn stand_in(directory: &Directory) -> std::io::Result<PathBuf> {
+    let of = std::fs::metadata(directory.path(""))?;
+    let name = format!("nodemedic-{:x}-{:x}", of.dev(), of.ino());
+    Ok(PathBuf::from(MEMORY).join(name))
 }
 
 fn line_of<T: Serialize>(value: &T) -> serde_json::Result<String> {

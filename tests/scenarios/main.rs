@@ -82,6 +82,8 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("treatment::another_writer_is_named_and_not_overruled", treatment::another_writer_is_named_and_not_overruled).limit(400).kernels(OLDEST_AND_NEWEST),
     Scenario::new("treatment::a_killed_agent_leaves_nothing_in_force", treatment::a_killed_agent_leaves_nothing_in_force).limit(240).kernels(OLDEST_AND_NEWEST),
     Scenario::new("treatment::a_full_disk_keeps_nothing_in_force", treatment::a_full_disk_keeps_nothing_in_force).limit(300),
+    Scenario::new("treatment::other_file_systems_may_be_full_too", treatment::other_file_systems_may_be_full_too).limit(300).shape(Shape::Pods).kernels(&["6.12"]),
+    Scenario::new("treatment::what_was_announced_outlasts_a_power_failure", treatment::what_was_announced_outlasts_a_power_failure).limit(400).shape(Shape::Pods).kernels(&["6.12"]),
     Scenario::new("treatment::a_container_that_is_not_privileged_treats", treatment::a_container_that_is_not_privileged_treats),
     Scenario::new("treatment::an_observer_cannot_write", treatment::an_observer_cannot_write),
     Scenario::new("treatment::without_an_agent_it_stays_until_it_is_told_to_end", treatment::without_an_agent_it_stays_until_it_is_told_to_end).limit(240).kernels(OLDEST_AND_NEWEST),

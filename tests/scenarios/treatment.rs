@@ -2,6 +2,7 @@
 //! killed.
 
 mod disk;
+mod power;
 
 use std::fs;
 use std::process::Command;
@@ -16,7 +17,8 @@ use serde_json::Value;
 
 use crate::agent::{Agent, SOON, verb};
 
-pub(crate) use disk::a_full_disk_keeps_nothing_in_force;
+pub(crate) use disk::{a_full_disk_keeps_nothing_in_force, other_file_systems_may_be_full_too};
+pub(crate) use power::what_was_announced_outlasts_a_power_failure;
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 const UDP_TIMEOUT: &str = "net.netfilter.nf_conntrack_udp_timeout";

@@ -52,7 +52,8 @@ pub enum Shape {
     WithoutPsi,
     /// One CPU, and lockdown=confidentiality, as Talos boots.
     LockedDown,
-    /// Two CPUs, memory and programs for a container runtime with pods, and for systemd.
+    /// Two CPUs, memory and programs for a container runtime with pods, for systemd, and for file
+    /// systems.
     Pods,
     /// Two CPUs, and a hundred more that could be plugged in: what the kernel does once for each
     /// possible CPU takes long.

@@ -1,6 +1,6 @@
 //! `nodemedic run`
 
-use std::{io, os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use anyhow::Context as _;
 use aya::sys::{Stats, enable_stats};
@@ -85,7 +85,7 @@ async fn agent(config: Config) -> anyhow::Result<()> {
         ("pages", server.refusals()),
         ("health", health_listener.refusals()),
     ];
-    let control = control(&state)?;
+    let control = Control::bind(&state)?;
     let directory = Directory::start(&config.node)?;
     let kernel = Arc::new(config.kernel().with(directory));
     let service = Arc::new(treatment_service(&config, &state));
@@ -156,29 +156,6 @@ async fn agent(config: Config) -> anyhow::Result<()> {
     let done = async { tokio::join!(leave, server.drain(), monitor.stop()) };
     finish(done, drain, &mut signals).await;
     Ok(())
-}
-
-/// A full or read-only disk keeps no agent from observing, and from undoing what is active.
-fn control(state: &Path) -> anyhow::Result<Option<Control>> {
-    let of_disk = |error: &anyhow::Error| {
-        let kind = error.downcast_ref().map(io::Error::kind);
-        matches!(
-            kind,
-            Some(
-                io::ErrorKind::ReadOnlyFilesystem
-                    | io::ErrorKind::StorageFull
-                    | io::ErrorKind::QuotaExceeded
-            )
-        )
-    };
-    match Control::bind(state) {
-        Ok(control) => Ok(Some(control)),
-        Err(error) if of_disk(&error) => {
-            warn!("no command reaches this agent: {error:#}");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// The kernel counts and times BPF programs as long as the descriptor is open, so

@@ -1,6 +1,11 @@
 //! The agent's end: what commands ask it for.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use rustix::{
@@ -17,7 +22,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Answer, PATIENCE, Request, SOCKET, answer, line_of};
+use super::{Answer, PATIENCE, Request, SOCKET, answer, line_of, stand_in};
 use crate::{
     durable::Directory,
     model::{AilmentReport, Reports},
@@ -41,17 +46,42 @@ pub(super) const PEERS: usize = 32;
 pub struct Control {
     listener: UnixListener,
     directory: Directory,
+    /// Where the socket is in memory, if it is.
+    stand_in: Option<PathBuf>,
 }
 
 impl Control {
     /// Makes the socket in the state directory. The caller has the lock, so an agent that was
-    /// killed has left a socket that is there already.
+    /// killed has left a socket that is there already. Where the disk of the state directory takes
+    /// no new file, the socket is made in memory; `None` where that takes none either: a full disk
+    /// keeps no agent from observing, and from undoing what is active.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
-    pub fn bind(directory: &Path) -> anyhow::Result<Self> {
+    /// When it cannot be made for another reason.
+    pub fn bind(directory: &Path) -> anyhow::Result<Option<Self>> {
         let directory = Directory::open(directory)?;
+        let stand_in = stand_in(&directory)?;
+        match Self::bind_in(directory, None) {
+            Ok(control) => {
+                // Of an agent before, from when the disk was full.
+                remove(&stand_in);
+                Ok(Some(control))
+            }
+            Err(error) if is_of_disk(&error) => {
+                let place = stand_in.display();
+                warn!("commands reach this agent at {place}, because it cannot {error:#}");
+                let control = Directory::make(&stand_in)
+                    .and_then(|directory| Self::bind_in(directory, Some(stand_in.clone())));
+                Ok(control
+                    .inspect_err(|error| warn!("no command reaches this agent: {error:#}"))
+                    .ok())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn bind_in(directory: Directory, stand_in: Option<PathBuf>) -> anyhow::Result<Self> {
         let path = directory.path(SOCKET);
         let removed = directory.remove(SOCKET);
         removed.with_context(|| format!("remove {}", path.display()))?;
@@ -59,6 +89,7 @@ impl Control {
         Ok(Self {
             listener,
             directory,
+            stand_in,
         })
     }
 
@@ -109,6 +140,30 @@ impl Drop for Control {
     fn drop(&mut self) {
         // The next agent would do it.
         let _ = self.directory.remove(SOCKET);
+        if let Some(stand_in) = &self.stand_in {
+            remove(stand_in);
+        }
+    }
+}
+
+/// Whether it is the disk that takes no file.
+fn is_of_disk(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref().map(io::Error::kind);
+    matches!(
+        kind,
+        Some(
+            io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+        )
+    )
+}
+
+/// Removes what stood in for a state directory, if it is there and nobody else's.
+fn remove(stand_in: &Path) {
+    if let Ok(Some(directory)) = Directory::open_existing(stand_in) {
+        let _ = directory.remove(SOCKET);
+        let _ = std::fs::remove_dir(stand_in);
     }
 }
 

@@ -24,6 +24,16 @@ use crate::{
 /// Does something in a folder where an agent answers commands.
 fn with_agent(work: impl FnOnce(&Path) + Send + 'static) {
     let folder = tempfile::tempdir().unwrap();
+    let control = |path: &Path| Control::bind(path).unwrap().unwrap();
+    serve(folder.path(), control, work);
+}
+
+/// Does something while this control socket is served.
+fn serve(
+    path: &Path,
+    control: impl FnOnce(&Path) -> Control,
+    work: impl FnOnce(&Path) + Send + 'static,
+) {
     let service = Arc::new(TestEngine::new(Mode::Manual).service());
     let (_sender, reports) = watch::channel(None);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -31,8 +41,8 @@ fn with_agent(work: impl FnOnce(&Path) + Send + 'static) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let control = Control::bind(folder.path()).unwrap();
-        let path = folder.path().to_owned();
+        let control = control(path);
+        let path = path.to_owned();
         let work = tokio::task::spawn_blocking(move || work(&path));
         tokio::select! {
             never = control.serve(service, reports) => match never {},
@@ -132,4 +142,28 @@ fn an_agent_that_has_the_lock_and_does_not_listen_yet_is_waited_for() {
     let asked = call_or_lock(folder.path(), &Request::Undo { id: None }).unwrap();
     assert!(matches!(asked, Asked::Answered(_)), "{asked:?}");
     agent.join().unwrap();
+}
+
+#[test]
+fn where_the_disk_takes_no_socket_one_in_memory_stands_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let stand_in = stand_in(&Directory::open(folder.path()).unwrap()).unwrap();
+    let path = folder.path();
+    let control = |_: &Path| {
+        let made = Directory::make(&stand_in).unwrap();
+        Control::bind_in(made, Some(stand_in.clone())).unwrap()
+    };
+    serve(path, control, status);
+    assert!(!stand_in.exists(), "it is left at {}", stand_in.display());
+    assert_eq!(call(path, &Request::Status).unwrap(), None);
+
+    // Made by another user, or open to all.
+    std::fs::create_dir(&stand_in).unwrap();
+    let all = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(&stand_in, all).unwrap();
+    let other = UnixListener::bind(stand_in.join(SOCKET)).unwrap();
+    let outcome = call(path, &Request::Status);
+    drop(other);
+    std::fs::remove_dir_all(&stand_in).unwrap();
+    assert_eq!(outcome.unwrap(), None);
 }

@@ -16,7 +16,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, fsync, openat, renameat, statat, unlinkat},
+    fs::{
+        AtFlags, FileType, IFlags, Mode, OFlags, Stat, fstat, fsync, ioctl_getflags,
+        ioctl_setflags, openat, renameat, statat, unlinkat,
+    },
     io::Errno,
     process::geteuid,
 };
@@ -181,6 +184,7 @@ impl Directory {
         self.remove(&new)?;
         let made = (|| {
             let mut file = self.file(&new, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
+            write_in_place(&file);
             file.write_all(bytes)?;
             prepare(&file)?;
             file.sync_all()?;
@@ -243,6 +247,15 @@ fn check(status: &Stat) -> Result<(), String> {
         return Err("the file has a second name (hard link): remove it".to_owned());
     }
     Ok(())
+}
+
+/// Btrfs writes each block to another place, unless a file was marked while it was empty
+/// (fs/btrfs/ioctl.c, `btrfs_fileattr_set`); what is reserved for a file would not serve a second
+/// write. Other file systems have no such mark and need none.
+fn write_in_place(file: &File) {
+    if let Ok(flags) = ioctl_getflags(file) {
+        let _ = ioctl_setflags(file, flags | IFlags::NOCOW);
+    }
 }
 
 fn untrusted(why: &str) -> io::Error {

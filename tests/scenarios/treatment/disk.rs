@@ -30,6 +30,31 @@ pub(crate) fn a_full_disk_keeps_nothing_in_force(guest: &Guest) -> Result<Verdic
     Ok(Verdict::Passed)
 }
 
+/// Those of nodes: what is held in reserve must be enough where each write takes a new block, too.
+pub(crate) fn other_file_systems_may_be_full_too(guest: &Guest) -> Result<Verdict> {
+    let _site = Site::build(guest)?;
+    guest.modprobe("loop")?;
+    guest.sh("mkdir -p /tmp/full && mount -t tmpfs -o size=100% full /tmp/full")?;
+    for (name, mkfs, size) in [
+        ("ext4", "mke2fs -q -t ext4 -F", "16M"),
+        ("xfs", "mkfs.xfs -q -f", "320M"),
+        ("btrfs", "mkfs.btrfs -q -f", "128M"),
+    ] {
+        guest.modprobe(name)?;
+        guest.sh(&format!(
+            "rm -f /tmp/full/disk && truncate -s {size} /tmp/full/disk && {mkfs} /tmp/full/disk >&2"
+        ))?;
+        let mount = format!("mount -t {name} -o loop /tmp/full/disk");
+        on(guest, &mount, || {
+            guest.sh(&format!("chmod 700 {STATE}"))?;
+            is_undone_on_a_full_disk(guest)
+        })
+        .with_context(|| name.to_owned())?;
+    }
+    guest.sh("umount /tmp/full")?;
+    Ok(Verdict::Passed)
+}
+
 fn on(guest: &Guest, mount: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     forget()?;
     guest.sh(&format!("mkdir -p {STATE} && {mount} {STATE}"))?;
@@ -126,10 +151,21 @@ fn is_undone_on_a_read_only_disk(guest: &Guest) -> Result<()> {
     let mut agent = treated(guest)?;
     kill(&mut agent)?;
     guest.sh(&format!("mount -o remount,ro {STATE}"))?;
-    let undone = verb(guest, &["undo"])?.ok()?;
-    is_set(guest, UDP_TIMEOUT, USUAL)?;
-    let note = undone.split_whitespace().collect::<Vec<_>>().join(" ");
-    ensure!(note.contains("undone, but not recorded"), "{undone}");
+    let undo = || {
+        is_set(guest, UDP_TIMEOUT, SHORT)?;
+        let undone = verb(guest, &["undo"])?.ok()?;
+        is_set(guest, UDP_TIMEOUT, USUAL)?;
+        let note = undone.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(note.contains("undone, but not recorded"), "{undone}");
+        Ok(())
+    };
+    let mut agent = Agent::start(guest, "")?;
+    undo().context("through an agent that could make no socket there")?;
+    is_active(&agent, 0.0)?;
+    kill(&mut agent)?;
+    // The journal does not know of it.
+    guest.set_sysctl(UDP_TIMEOUT, SHORT)?;
+    undo().context("without an agent")?;
 
     let mut agent = Agent::start(guest, "")?;
     measured(&agent)?;

@@ -9,6 +9,7 @@ pub mod fuse;
 mod io_uring;
 pub mod ipvs;
 pub mod ping;
+pub mod power;
 pub mod reader;
 pub mod reuse;
 pub mod udp_flow;

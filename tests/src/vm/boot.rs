@@ -113,6 +113,12 @@ impl Vm {
         Ok(())
     }
 
+    /// Takes file systems along.
+    pub(crate) fn disks(&mut self, matrix: &Matrix) -> Result<()> {
+        self.archives.push(guest_root::prepare_disks(matrix)?);
+        Ok(())
+    }
+
     /// Starts it with its console in a file.
     pub(crate) fn start(&self, job: &Job) -> Result<Running> {
         let folder = RunFolder::create()?;

@@ -137,6 +137,17 @@ pub(crate) fn prepare_containers(matrix: &Matrix) -> Result<PathBuf> {
     })
 }
 
+/// Of those that make file systems and disks.
+const DISK_PROGRAMS: &[&str] = &["dmsetup", "losetup", "mke2fs", "mkfs.btrfs", "mkfs.xfs"];
+
+/// The archive of what only guests with several file systems take along.
+pub(crate) fn prepare_disks(matrix: &Matrix) -> Result<PathBuf> {
+    let inputs = (&matrix.disks, DISK_PROGRAMS);
+    archive("disks", inputs, &matrix.disks, |builder| {
+        builder.programs(DISK_PROGRAMS)
+    })
+}
+
 /// Where systemd is, in its package and in a guest.
 const SYSTEMD: &str = "lib/systemd";
 

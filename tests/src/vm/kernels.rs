@@ -19,6 +19,7 @@ pub(crate) struct Matrix {
     pub(crate) stress: Packages,
     pub(crate) containers: Packages,
     pub(crate) systemd: Packages,
+    pub(crate) disks: Packages,
 }
 
 #[derive(Debug, Clone, Hash, Deserialize)]

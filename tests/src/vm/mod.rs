@@ -160,6 +160,7 @@ fn vm(matrix: &Matrix, kernel: &Kernel, shape: Shape) -> Result<Vm> {
     if shape == Shape::Pods {
         vm.containers(matrix)?;
         vm.systemd(matrix)?;
+        vm.disks(matrix)?;
     }
     if env::var_os("NODEMEDIC_VM_BPFTRACE").is_some() {
         vm.bpftrace(matrix)?;
