@@ -177,7 +177,8 @@ impl CpuTime {
 
     /// All of it: of one CPU as long as the CPU was there.
     pub fn total(&self) -> Duration {
-        self.parts().into_iter().map(|(_, time)| time).sum()
+        let parts = self.parts().into_iter().map(|(_, time)| time);
+        parts.fold(Duration::ZERO, Duration::saturating_add)
     }
 
     const fn parts(&self) -> [(&'static str, Duration); 5] {
@@ -392,10 +393,10 @@ impl Softirqs {
                 let before = *before.get(cpu)?;
                 Some(
                     now.checked_sub(before)
-                        .unwrap_or((now + WRAPS).saturating_sub(before)),
+                        .unwrap_or(now.saturating_add(WRAPS).saturating_sub(before)),
                 )
             });
-            Some((kind.clone(), added.sum::<u64>()))
+            Some((kind.clone(), added.fold(0, u64::saturating_add)))
         };
         let mut kinds: Vec<_> = self.0.iter().filter_map(added).collect();
         kinds.retain(|(_, added)| *added > 0);

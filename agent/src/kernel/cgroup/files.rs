@@ -228,8 +228,10 @@ impl Files<'_> {
                 "pgsteal" => stat.reclaimed = value,
                 "pgscan" => stat.scanned = value,
                 "inactive_file" => stat.inactive_file = Some(value),
-                "file_dirty" | "file_writeback" => stat.dirty += value,
-                _ if name.starts_with("workingset_refault") => stat.refaults += value,
+                "file_dirty" | "file_writeback" => stat.dirty = stat.dirty.saturating_add(value),
+                _ if name.starts_with("workingset_refault") => {
+                    stat.refaults = stat.refaults.saturating_add(value);
+                }
                 _ => {}
             }
         }

@@ -189,10 +189,13 @@ fn hash_of(seed: u64, line: &str) -> u64 {
 }
 
 /// Active and inactive ones together; those of UDP are all inactive (`__ip_vs_update_dest`,
-/// ip_vs_ctl.c).
+/// ip_vs_ctl.c), and both are an `atomic_t`.
 fn connections_at(destination: &str) -> u64 {
-    let counts = destination.split_ascii_whitespace().skip(3);
-    counts.filter_map(|it| it.parse::<u64>().ok()).sum()
+    let counts = destination.split_ascii_whitespace().skip(3).take(2);
+    counts
+        .filter_map(|it| it.parse::<u32>().ok())
+        .map(u64::from)
+        .sum()
 }
 
 /// `address:port  forward  weight  active  inactive`
@@ -262,6 +265,10 @@ FWM  00000007 rr
         assert_eq!(flows(LIST), (0, 0));
         let drained = LIST.replace("Route   100    0          0", "Masq    0      0          7");
         assert_eq!(flows(&drained), (1, 7));
+        // No count of the kernel, and too many for a sum.
+        let damaged = "18446744073709551615 2 2 ".repeat(2);
+        let damaged = LIST.replace("Route   100    0          0", &format!("Masq 0 {damaged}"));
+        assert_eq!(flows(&damaged), (1, 2));
     }
 
     #[test]
