@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::guest::{Guest, Output, Process};
 use nodemedic_tests::http;
@@ -89,6 +90,16 @@ impl Agent {
         launch.start(guest)
     }
 
+    /// As [`Agent::start_whole`], with readings as far apart as users have them.
+    pub(crate) fn start_as_shipped(guest: &Guest, settings: &str) -> Result<Self> {
+        let launch = Launch {
+            whole: true,
+            interval: "5s",
+            ..Launch::of("udp_conntrack", settings)
+        };
+        launch.start(guest)
+    }
+
     /// As [`Agent::start_for`], with readings so far apart that none but the first comes by itself.
     pub(crate) fn start_idle(guest: &Guest, ailment: &'static str) -> Result<Self> {
         let launch = Launch {
@@ -112,6 +123,12 @@ impl Agent {
         &mut self.process
     }
 
+    /// By SIGKILL.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(SOON).map(drop)
+    }
+
     /// One of its pages.
     pub(crate) fn page(&self, path: &str) -> Result<String> {
         http::get(ADDRESS, path)
@@ -128,11 +145,16 @@ impl Agent {
 
     /// The part of the report that is its ailment's.
     pub(crate) fn report(&self) -> Result<Value> {
+        self.report_of(self.ailment)
+    }
+
+    /// The part that is another ailment's.
+    pub(crate) fn report_of(&self, name: &str) -> Result<Value> {
         let report = self.node()?;
         let mut ailments = report["ailments"].as_array().into_iter().flatten();
         let ailment = ailments
-            .find(|ailment| ailment["name"] == self.ailment)
-            .with_context(|| format!("the report has no ailment {}", self.ailment))?;
+            .find(|ailment| ailment["name"] == name)
+            .with_context(|| format!("the report has no ailment {name}"))?;
         Ok(ailment.clone())
     }
 

@@ -1,6 +1,6 @@
 //! `ipvs_conn_reuse`: what the agent counts against what sockets and counters on the wire saw.
 
-mod clients;
+pub(crate) mod clients;
 mod configuration;
 mod dead;
 mod table;
@@ -51,7 +51,7 @@ use crate::agent::{Agent, SOON};
 const AILMENT: &str = "ipvs_conn_reuse";
 
 const SERVICE_SYNS: &str = "nodemedic_ipvs_conn_reuse_service_syns_total";
-const DELAYS: &str = "nodemedic_ipvs_conn_reuse_delay_seconds_count";
+pub(crate) const DELAYS: &str = "nodemedic_ipvs_conn_reuse_delay_seconds_count";
 const LOST: &str = "nodemedic_ailment_lost_events_total";
 
 /// As many services as the table has cells.
@@ -82,7 +82,7 @@ fn attached(guest: &Guest, site: &Site, settings: &str) -> Result<Agent> {
 }
 
 /// As [`attached`], for an agent that runs already.
-fn attach(agent: &Agent, guest: &Guest, site: &Site) -> Result<()> {
+pub(crate) fn attach(agent: &Agent, guest: &Guest, site: &Site) -> Result<()> {
     site.add_services(guest, &[FIRST_SERVICE])?;
     until_attached(agent, site)
 }
@@ -90,7 +90,7 @@ fn attach(agent: &Agent, guest: &Guest, site: &Site) -> Result<()> {
 fn until_attached(agent: &Agent, site: &Site) -> Result<()> {
     let mut client_ports = 10_000..;
     eventually(3 * SOON, "all probes are attached", || {
-        let report = agent.report()?;
+        let report = agent.report_of(AILMENT)?;
         if report["coverage"]["state"] == "full" && !report["reading"].is_null() {
             return Ok(());
         }
@@ -110,7 +110,7 @@ fn observed(guest: &Guest, site: &Site) -> Result<Agent> {
 }
 
 /// The first connections, all to the old server.
-fn connected(site: &Site, ports: &[(u16, u16)]) -> Result<Vec<Connection>> {
+pub(crate) fn connected(site: &Site, ports: &[(u16, u16)]) -> Result<Vec<Connection>> {
     let answers = site.connect_all(ports, ANSWER)?.into_iter();
     let connections = answers.collect::<Option<Vec<_>>>();
     let connections = connections.context("nobody answers the first connection")?;
@@ -123,9 +123,9 @@ fn connected(site: &Site, ports: &[(u16, u16)]) -> Result<Vec<Connection>> {
 
 /// SYNs by outcome.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Outcomes {
+pub(crate) struct Outcomes {
     rescheduled: u32,
-    dropped: u32,
+    pub(crate) dropped: u32,
     dropped_silently: u32,
     stale_destination: u32,
 }
@@ -151,7 +151,7 @@ impl Outcomes {
     }
 
     /// What it has counted in all.
-    fn all(metrics: &Metrics) -> Self {
+    pub(crate) fn all(metrics: &Metrics) -> Self {
         Self::with(metrics, &[])
     }
 }

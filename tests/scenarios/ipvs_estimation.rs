@@ -26,7 +26,7 @@ use crate::agent::{Agent, SOON, check, verb};
 
 const AILMENT: &str = "ipvs_estimation";
 
-const ESTIMATORS: &str = "nodemedic_ipvs_estimation_estimators";
+pub(crate) const ESTIMATORS: &str = "nodemedic_ipvs_estimation_estimators";
 const SERVICES: &str = "nodemedic_ipvs_estimation_services";
 const PASSES: &str = "nodemedic_ipvs_estimation_duration_seconds_count";
 const PASS_SECONDS: &str = "nodemedic_ipvs_estimation_duration_seconds_sum";

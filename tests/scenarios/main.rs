@@ -13,6 +13,7 @@ mod locked_down;
 mod psi_stall;
 mod record;
 mod service;
+mod soak;
 mod treatment;
 mod udp_conntrack;
 mod who;
@@ -128,6 +129,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes", ipvs_estimation::passes_agree_with_the_kernels_tracer_by_kprobes).limit(300).shape(Shape::ManyPossibleCpus).kernels(&["newest"]),
     Scenario::new("ipvs_estimation::packets_alone_wait_and_a_ping_sees_it", ipvs_estimation::packets_alone_wait_and_a_ping_sees_it).limit(600).shape(Shape::ManyPossibleCpus),
     Scenario::new("ipvs_estimation::without_hooks_the_baseline_stands_in", ipvs_estimation::without_hooks_the_baseline_stands_in).limit(300).shape(Shape::ManyPossibleCpus).kernels(OLDEST_AND_NEWEST),
+    Scenario::new("soak::a_node_on_which_all_happens_at_once_ends_healthy", soak::a_node_on_which_all_happens_at_once_ends_healthy).limit(900).kernels(&["6.12"]),
     Scenario::new("service::the_unit_lets_the_agent_see_treat_and_recover", service::the_unit_lets_the_agent_see_treat_and_recover).limit(300).shape(Shape::Pods).kernels(&["6.12"]),
     Scenario::new("who::pods_are_named_by_a_real_containerd", who::pods_are_named_by_a_real_containerd).limit(300).shape(Shape::Pods).kernels(&["6.1"]),
     // SCTP cannot be unloaded any more, which takes the cleaning of every scenario behind it a while.
@@ -157,6 +159,7 @@ const APART: &[Scenario] = &[
     Scenario::new("alert::pings", alert::pings).limit(600).shape(Shape::ManyPossibleCpus),
     Scenario::new("alert::reclaim", alert::reclaim).limit(600),
     Scenario::new("record::facts", record::facts),
+    Scenario::new("soak::hours", soak::hours).limit(DAYS),
     Scenario::new("bench::hooks", bench::probes_beside_bpftrace).limit(1_800),
     Scenario::new("bench::dns", bench::queries_with_and_without_it).limit(1_200),
     Scenario::new("bench::ipvs_connections", bench::connections_with_and_without_it).limit(3_600),

@@ -20,7 +20,7 @@ use self::causes::Causes;
 use crate::agent::{Agent, SOON, check};
 
 const AILMENT: &str = "psi_stall";
-const SECONDS: &str = "nodemedic_psi_stall_seconds_total";
+pub(crate) const SECONDS: &str = "nodemedic_psi_stall_seconds_total";
 const MEMORY_EVENTS: &str = "nodemedic_psi_stall_memory_events_total";
 
 /// An agent whose first reading, in which it waits for itself, is over.

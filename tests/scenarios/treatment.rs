@@ -1,7 +1,7 @@
 //! Treatments on real sysctls: what they change, who else may, and what is left when the agent is
 //! killed.
 
-mod disk;
+pub(crate) mod disk;
 mod power;
 
 use std::fs;
@@ -27,8 +27,8 @@ const SHORT: &str = "7";
 const ACTIVE: &str = "nodemedic_treatment_active";
 const DRIFT: &str = "nodemedic_treatment_drift_total";
 
-const STATE: &str = "/run/nodemedic";
-const JOURNAL: &str = "/run/nodemedic/journal";
+pub(crate) const STATE: &str = "/run/nodemedic";
+pub(crate) const JOURNAL: &str = "/run/nodemedic/journal";
 
 /// Settings with which the load of these scenarios fills the table.
 const FILLS: &str = "table_filling_ratio = 0.55\ntable_filling_within = \"1s\"\n\
@@ -401,7 +401,7 @@ pub(crate) fn a_killed_agent_leaves_nothing_in_force(guest: &Guest) -> Result<Ve
     let _site = Site::build(guest)?;
     let mut agent = start(guest, "")?;
     verb(guest, &SHORTER)?.ok()?;
-    kill(&mut agent)?;
+    agent.kill()?;
     is_set(guest, UDP_TIMEOUT, SHORT)?;
     let status = verb(guest, &["status"])?.ok()?;
     ensure!(status.contains("nodemedic undo"), "{status}");
@@ -409,7 +409,7 @@ pub(crate) fn a_killed_agent_leaves_nothing_in_force(guest: &Guest) -> Result<Ve
     let mut agent = Agent::start(guest, "")?;
     ensure!(last(guest)?["state"] == "applied", "{}", last(guest)?);
     is_set(guest, UDP_TIMEOUT, SHORT)?;
-    kill(&mut agent)?;
+    agent.kill()?;
     let journal = fs::read_to_string(JOURNAL).context("read the journal")?;
     verb(guest, &["undo"])?.ok()?;
     is_set(guest, UDP_TIMEOUT, "30")?;
@@ -441,12 +441,6 @@ pub(crate) fn a_killed_agent_leaves_nothing_in_force(guest: &Guest) -> Result<Ve
     );
     fs::remove_file(JOURNAL).context("remove the journal")?;
     Ok(Verdict::Passed)
-}
-
-fn kill(agent: &mut Agent) -> Result<()> {
-    agent.process().signal(Signal::SIGKILL)?;
-    agent.process().wait(SOON)?;
-    Ok(())
 }
 
 /// Without an agent `treat` observes, treats, stays, and puts back what it changed at Ctrl-C.

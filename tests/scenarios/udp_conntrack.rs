@@ -14,11 +14,11 @@ use serde_json::Value;
 
 use crate::agent::{Agent, SOON, check, verb};
 
-const UDP_TIMEOUT: &str = "net.netfilter.nf_conntrack_udp_timeout";
+pub(crate) const UDP_TIMEOUT: &str = "net.netfilter.nf_conntrack_udp_timeout";
 const UDP_TIMEOUT_STREAM: &str = "net.netfilter.nf_conntrack_udp_timeout_stream";
-const MAX: &str = "net.netfilter.nf_conntrack_max";
+pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
 
-const CREATED: &str = "nodemedic_udp_conntrack_created_total";
+pub(crate) const CREATED: &str = "nodemedic_udp_conntrack_created_total";
 const REMOVED: &str = "nodemedic_udp_conntrack_removed_total";
 const LIFETIME_COUNT: &str = "nodemedic_udp_conntrack_lifetime_seconds_count";
 const LIFETIME_SUM: &str = "nodemedic_udp_conntrack_lifetime_seconds_sum";
@@ -291,7 +291,7 @@ fn names_the_client(finding: &Value) -> Result<()> {
 }
 
 /// The sum of a column in hexadecimal, found by its name.
-fn sum(stat: &str, name: &str) -> Result<u32> {
+pub(crate) fn sum(stat: &str, name: &str) -> Result<u32> {
     let mut lines = stat
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -373,7 +373,7 @@ pub(crate) fn the_module_comes_goes_and_comes_back(guest: &Guest) -> Result<Verd
 }
 
 /// As an operator would: whatever stands on top of it first.
-fn unload(guest: &Guest) -> Result<()> {
+pub(crate) fn unload(guest: &Guest) -> Result<()> {
     while guest.is_loaded("nf_conntrack")? {
         let holders = guest.sh("ls /sys/module/nf_conntrack/holders")?;
         let top = holders.lines().next().unwrap_or("nf_conntrack");

@@ -27,7 +27,7 @@ mod vm;
 use std::process::ExitCode;
 
 use crate::scenario::Registry;
-pub use crate::vm::{alerting, bench, beside, lab, port, tools};
+pub use crate::vm::{alerting, bench, beside, lab, port, soak, tools};
 
 /// `main` of the test binary.
 pub fn main(registry: &Registry) -> ExitCode {

@@ -51,6 +51,11 @@ impl Metrics {
         Ok(Self { samples })
     }
 
+    /// How many samples there are.
+    pub fn count(&self) -> usize {
+        self.samples.len()
+    }
+
     /// The samples of this name that carry at least these labels.
     pub fn select(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
         self.samples.iter().filter(move |sample| {

@@ -33,6 +33,21 @@ fn kib(status: &str, name: &str) -> Result<u64> {
     Ok(number * 1024)
 }
 
+/// Its open file descriptors.
+pub fn descriptors(pid: u32) -> Result<u64> {
+    entries(&format!("/proc/{pid}/fd"))
+}
+
+/// Its threads.
+pub fn threads(pid: u32) -> Result<u64> {
+    entries(&format!("/proc/{pid}/task"))
+}
+
+fn entries(folder: &str) -> Result<u64> {
+    let entries = fs::read_dir(folder).with_context(|| format!("list {folder}"))?;
+    Ok(entries.count() as u64)
+}
+
 /// CPU time by wall time while something is done.
 pub fn cpu_share(pid: u32, f: impl FnOnce() -> Result<()>) -> Result<f64> {
     let (begin, before) = (Instant::now(), cpu(pid)?);

@@ -16,6 +16,7 @@ mod record;
 mod run;
 mod scenarios;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 
@@ -50,6 +51,8 @@ enum Verb {
     Lint(lint::Args),
     /// Measure what the agent costs, and write the pages about it.
     Bench(bench::Args),
+    /// Have faults come and go on a node for hours, and see that the agent takes no more than before.
+    Soak(soak::Args),
     /// Look for bytes that make a parser of the agent panic or hang.
     Fuzz(fuzz::Args),
     /// Write down what each kernel of the matrix is, for unit tests.
@@ -78,6 +81,7 @@ fn dispatch(verb: Verb) -> Result<()> {
         Verb::Vm(args) => vm::run(args),
         Verb::Lint(args) => lint::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Soak(args) => soak::run(args),
         Verb::Fuzz(args) => fuzz::run(args),
         Verb::Record(args) => record::run(args),
         Verb::Docs(args) => docs::run(args),

@@ -24,9 +24,9 @@ pub(crate) fn reclaim(guest: &Guest) -> Result<Verdict> {
     reader::prepare(guest)?;
     let cgroup = Cgroup::create("/readers")?;
     let look = || {
-        let before = cgroup.waited_for_memory()?;
+        let before = cgroup.waited_for("memory")?;
         sleep(LOOK);
-        Ok((cgroup.waited_for_memory()? - before).div_duration_f64(LOOK))
+        Ok((cgroup.waited_for("memory")? - before).div_duration_f64(LOOK))
     };
     let healthy = look()?;
     // Sick it is some 8 % of the time here, and treated 2 %.

@@ -20,11 +20,11 @@ const AT_A_TIME: usize = 30;
 
 /// What became of the clients' SYNs on the wire.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// Clients of whom a SYN came to no server, so that they waited for its repetition.
-    delayed: u32,
+    pub(crate) delayed: u32,
     /// Such SYNs.
-    lost: u32,
+    pub(crate) lost: u32,
 }
 
 /// A server is replaced as kube-proxy does it: it is drained, its connections end one way or
@@ -76,7 +76,7 @@ impl Seen {
 }
 
 /// New connections from old ports, all to the new server.
-fn come_back(site: &Site, ports: &[(u16, u16)]) -> Result<Seen> {
+pub(crate) fn come_back(site: &Site, ports: &[(u16, u16)]) -> Result<Seen> {
     let mut seen = Seen::default();
     for some in ports.chunks(AT_A_TIME) {
         site.syns()?;

@@ -162,7 +162,7 @@ impl Fault {
         {
             ensure!(after > before, "{cause}, but {names:?} is {after} still");
         }
-        let by_kernel = self.cgroup.waited_for_memory()?.as_secs_f64();
+        let by_kernel = self.cgroup.waited_for("memory")?.as_secs_f64();
         eventually(SOON, "the causes' sum is that of the kernel", || {
             let all = before.risen()?;
             let (own, others): (Vec<_>, Vec<_>) = all

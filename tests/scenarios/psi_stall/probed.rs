@@ -50,7 +50,7 @@ pub(crate) fn waits_for_memory_agree_with_the_kernels_count(guest: &Guest) -> Re
     })?;
     drop(hungry);
     limited.empties()?;
-    let by_kernel = limited.waited_for_memory()?.as_secs_f64();
+    let by_kernel = limited.waited_for("memory")?.as_secs_f64();
     ensure!(by_kernel > 0.3, "the task waited for {by_kernel} s");
     eventually(SOON, "the sum of the waits is that of the kernel", || {
         let counted = waited(&agent, "/limited")?;

@@ -7,9 +7,7 @@ use nodemedic_tests::faults::dns::Site;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
 
-use super::{
-    ACTIVE, JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, forget, is_set, kill, last, measured,
-};
+use super::{ACTIVE, JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, forget, is_set, last, measured};
 use crate::agent::{Agent, SOON, verb};
 
 /// What the kernel sets it to.
@@ -81,7 +79,7 @@ fn is_active(agent: &Agent, wanted: f64) -> Result<()> {
 }
 
 /// Not one more byte.
-fn fill(guest: &Guest) -> Result<()> {
+pub(crate) fn fill(guest: &Guest) -> Result<()> {
     for size in ["4k", "1k", "1"] {
         guest.try_sh(&format!(
             "dd if=/dev/zero of={STATE}/filler-{size} bs={size}"
@@ -92,10 +90,15 @@ fn fill(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
+/// Takes away what [`fill`] has put there.
+pub(crate) fn free(guest: &Guest) -> Result<()> {
+    guest.sh(&format!("rm -f {STATE}/filler-*")).map(drop)
+}
+
 fn is_undone_on_a_full_disk(guest: &Guest) -> Result<()> {
     let mut agent = treated(guest)?;
     fill(guest)?;
-    kill(&mut agent)?;
+    agent.kill()?;
 
     let mut agent = Agent::start(guest, "")?;
     ensure!(last(guest)?["state"] == "applied", "{}", last(guest)?);
@@ -105,7 +108,7 @@ fn is_undone_on_a_full_disk(guest: &Guest) -> Result<()> {
     ensure!(!undone.contains("not recorded"), "{undone}");
     is_set(guest, UDP_TIMEOUT, USUAL)?;
     is_active(&agent, 0.0)?;
-    kill(&mut agent)?;
+    agent.kill()?;
 
     let mut agent = Agent::start(guest, "")?;
     measured(&agent)?;
@@ -113,7 +116,7 @@ fn is_undone_on_a_full_disk(guest: &Guest) -> Result<()> {
     is_refused_in_the_end(guest)?;
     is_set(guest, UDP_TIMEOUT, USUAL)?;
     is_active(&agent, 0.0)?;
-    kill(&mut agent)?;
+    agent.kill()?;
     let nothing = verb(guest, &["undo"])?.ok()?;
     ensure!(nothing.contains("no treatment is active"), "{nothing}");
     is_readable()
@@ -149,7 +152,7 @@ fn is_readable() -> Result<()> {
 
 fn is_undone_on_a_read_only_disk(guest: &Guest) -> Result<()> {
     let mut agent = treated(guest)?;
-    kill(&mut agent)?;
+    agent.kill()?;
     guest.sh(&format!("mount -o remount,ro {STATE}"))?;
     let undo = || {
         is_set(guest, UDP_TIMEOUT, SHORT)?;
@@ -171,6 +174,6 @@ fn is_undone_on_a_read_only_disk(guest: &Guest) -> Result<()> {
     measured(&agent)?;
     is_set(guest, UDP_TIMEOUT, USUAL)?;
     is_active(&agent, 0.0)?;
-    kill(&mut agent)?;
+    agent.kill()?;
     Ok(())
 }

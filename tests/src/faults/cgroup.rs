@@ -89,6 +89,20 @@ fn make(path: &str, controllers: &str) -> Result<()> {
     write(&format!("{path}/cgroup.subtree_control"), controllers)
 }
 
+/// For how long at least one task of the node has waited so far, for `cpu`, `memory` or `io`.
+pub fn node_waited_for(resource: &str) -> Result<Duration> {
+    waited(&format!("/proc/pressure/{resource}"))
+}
+
+fn waited(path: &str) -> Result<Duration> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let some = text.lines().find_map(|line| line.strip_prefix("some "));
+    let total = some.and_then(|line| line.rsplit_once("total="));
+    let microseconds = total.and_then(|(_, total)| total.parse().ok());
+    let microseconds = microseconds.with_context(|| format!("{path} has {text:?}"))?;
+    Ok(Duration::from_micros(microseconds))
+}
+
 /// A cgroup; it goes when the guest is cleaned up.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -110,15 +124,16 @@ impl Cgroup {
         write(&format!("{}/{file}", self.path), value)
     }
 
-    /// For how long at least one of its tasks has waited for memory so far.
-    pub fn waited_for_memory(&self) -> Result<Duration> {
-        let path = format!("{ROOT}{}/memory.pressure", self.path);
-        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let some = text.lines().find_map(|line| line.strip_prefix("some "));
-        let total = some.and_then(|line| line.rsplit_once("total="));
-        let microseconds = total.and_then(|(_, total)| total.parse().ok());
-        let microseconds = microseconds.with_context(|| format!("{path} has {text:?}"))?;
-        Ok(Duration::from_micros(microseconds))
+    /// For how long at least one of its tasks has waited so far, for `cpu`, `memory` or `io`.
+    pub fn waited_for(&self, resource: &str) -> Result<Duration> {
+        waited(&format!("{ROOT}{}/{resource}.pressure", self.path))
+    }
+
+    /// Removes it, once it has no task any more.
+    pub fn remove(self) -> Result<()> {
+        self.empties()?;
+        let folder = format!("{ROOT}{}", self.path);
+        fs::remove_dir(&folder).with_context(|| format!("remove {folder}"))
     }
 
     /// Waits until it has no task any more.
@@ -132,8 +147,8 @@ impl Cgroup {
     }
 
     /// Makes cgroups below it, some hundred at a time, and removes them again until it is over and
-    /// there were this many.
-    pub fn come_and_go(&self, least: u32, over: &AtomicBool) -> Result<()> {
+    /// there were this many. How many there were.
+    pub fn come_and_go(&self, least: u32, over: &AtomicBool) -> Result<u32> {
         const AT_A_TIME: u32 = 200;
         let folder = |i| PathBuf::from(format!("{ROOT}{}/{i}", self.path));
         let mut made = 0;
@@ -146,7 +161,7 @@ impl Cgroup {
             }
             made += AT_A_TIME;
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Runs a script of the shell in it.

@@ -8,6 +8,7 @@ pub mod dnsperf;
 pub mod fuse;
 mod io_uring;
 pub mod ipvs;
+pub mod namespaces;
 pub mod ping;
 pub mod power;
 pub mod reader;

@@ -15,6 +15,7 @@
 //! | `NODEMEDIC_VM=shell` | the same without the scenarios |
 //! | `NODEMEDIC_VM=lab` | for a person: an ailment and the agent in it, until a signal comes; `NODEMEDIC_LAB_AILMENT`, `_PORT` and `_SIZE` say which, where its pages are, and how big the fault is |
 //! | `NODEMEDIC_VM=bench` | what the agent costs is measured, and written as JSON into `NODEMEDIC_BENCH_FILE`; `NODEMEDIC_BENCH_ONLY` selects |
+//! | `NODEMEDIC_VM=soak` | `NODEMEDIC_SOAK_HOURS` of guest time with faults that come and go |
 //! | `NODEMEDIC_VM=record` | what the agent finds out about each kernel is written to files in `NODEMEDIC_RECORD_FOLDER` |
 //! | `NODEMEDIC_VM_FORWARD` | with these two: a TCP port of the loopback that leads into the guest |
 //! | `NODEMEDIC_VM_KERNEL` | only this kernel of the matrix |
@@ -52,6 +53,7 @@ mod record;
 mod report;
 mod run_folder;
 mod session;
+pub mod soak;
 mod sources;
 mod tail;
 pub mod tools;
@@ -83,6 +85,7 @@ enum Mode {
     Shell,
     Lab,
     Bench,
+    Soak,
     Record,
 }
 
@@ -115,6 +118,7 @@ fn host(registry: &Registry, arguments: Arguments) -> Result<ExitCode> {
         Mode::Shell => keep::run(&matrix, without_tasks(plan.boots(&arguments))),
         Mode::Lab => lab::run(&matrix, registry),
         Mode::Bench => bench::run(&matrix, registry),
+        Mode::Soak => soak::run(&matrix, registry),
         Mode::Record => record::run(&matrix, registry),
         Mode::Test => trials::run(&matrix, &plan, &board, arguments),
     }
@@ -135,9 +139,10 @@ fn mode() -> Result<Mode> {
         "shell" => Ok(Mode::Shell),
         "lab" => Ok(Mode::Lab),
         "bench" => Ok(Mode::Bench),
+        "soak" => Ok(Mode::Soak),
         "record" => Ok(Mode::Record),
         other => bail!(
-            "NODEMEDIC_VM={other:?}: it can be off, keep, shell, lab, bench, record, or unset"
+            "NODEMEDIC_VM={other:?}: it can be off, keep, shell, lab, bench, soak, record, or unset"
         ),
     }
 }

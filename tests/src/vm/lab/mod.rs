@@ -9,15 +9,15 @@ use std::io::{Write as _, stdout};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::thread::{self, sleep};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use super::interrupt::{self, Watched};
 use super::kernels::Matrix;
-use super::session::{End, POLL, Progress, Session};
-use super::{interrupt, vm};
+use super::session::Session;
+use super::vm;
 use crate::protocol::{Outcome, Task};
 use crate::scenario::Registry;
 
@@ -75,33 +75,12 @@ pub(super) fn run(matrix: &Matrix, registry: &Registry) -> Result<ExitCode> {
     ));
     // It ends with this process: what it waits for comes from the network, so it cannot be asked.
     thread::spawn(move || watch::run(pages, &ailment));
-    let signal = stay(&mut session)?;
-    tell(&format!("{signal}: ended"));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Anything but a signal is an error.
-fn stay(session: &mut Session<'_>) -> Result<Signal> {
-    let mut failure = None;
-    loop {
-        let end = session.poll(&mut |progress| match progress {
-            Progress::Ended { outcome, .. } => failure = Some(outcome),
-            Progress::Up(_) | Progress::BootAgain(_) => {}
-        })?;
-        // After the look at the VM: Ctrl-C reaches QEMU, too.
-        if let Some(signal) = interrupt::received() {
-            return Ok(signal);
-        }
-        match (failure.take(), end) {
-            (Some(Outcome::Failed(why)), _) => bail!("the lab in the guest failed: {why}"),
-            (Some(outcome), _) => bail!("the lab in the guest ended: {outcome:?}"),
-            (None, Some(End::Fault(why) | End::NeverUp(why) | End::Died(why))) => {
-                bail!(session.explain(&why))
-            }
-            (None, Some(End::Done)) => bail!("the guest ended"),
-            (None, None) => sleep(POLL),
-        }
+    match interrupt::watch(&mut session)? {
+        Watched::Told(signal) => tell(&format!("{signal}: ended")),
+        Watched::Ended(Outcome::Failed(why)) => bail!("the lab in the guest failed: {why}"),
+        Watched::Ended(outcome) => bail!("the lab in the guest ended: {outcome:?}"),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// QEMU would only say that it "could not set up host forwarding rule".
