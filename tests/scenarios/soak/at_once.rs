@@ -20,9 +20,6 @@ use crate::udp_conntrack::MAX;
 /// Between two times that the agent is ended, at most.
 const LIFE: Duration = Duration::from_secs(12);
 
-/// How often it is killed in a round.
-const KILLS: usize = 2;
-
 /// For each of those who make faults, between two times.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -30,7 +27,7 @@ const SERVICE: u16 = 8_000;
 const CLIENTS: u16 = 10;
 
 impl Node<'_> {
-    pub(super) fn all_at_once(&mut self, ends_agent: bool) -> Result<()> {
+    pub(super) fn all_at_once(&mut self, kills: u32) -> Result<()> {
         let guest = self.guest;
         let dns = dns::Site::build(guest)?;
         guest.set_sysctl(MAX, "500")?;
@@ -73,7 +70,7 @@ impl Node<'_> {
                     Ok(())
                 })
             });
-            let outcome = self.lives(ends_agent);
+            let outcome = self.lives(kills);
             over.store(true, Ordering::Relaxed);
             self.counts.namespaces += 20 * ended(namespaces)?;
             self.counts.cgroups += 200 * ended(cgroups)?;
@@ -95,20 +92,24 @@ impl Node<'_> {
         guest.sh("conntrack -F 2>/dev/null").map(drop)
     }
 
-    /// The agent treats, and is ended at any moment.
-    fn lives(&mut self, ends_agent: bool) -> Result<()> {
-        for end in 0..=KILLS {
-            // It is refused where the disk is full just now.
-            self.try_treat("udp_conntrack", "udp_timeout")?;
-            self.try_treat("ipvs_estimation", "est_nice")?;
-            let life = LIFE.mul_f64(self.random.f64());
-            sleep(life);
-            match (ends_agent, end) {
-                (false, _) => {}
-                (true, KILLS) => self.stop_agent()?,
-                (true, _) => self.kill_agent()?,
-            }
+    /// The agent treats, is killed so often at any moment, and then stopped; or lives on.
+    fn lives(&mut self, kills: u32) -> Result<()> {
+        for _ in 0..kills {
+            self.lives_a_while()?;
+            self.kill_agent()?;
         }
+        self.lives_a_while()?;
+        match kills {
+            0 => Ok(()),
+            _ => self.stop_agent(),
+        }
+    }
+
+    fn lives_a_while(&mut self) -> Result<()> {
+        // They are refused where the disk is full just now, or no service is there.
+        self.try_treat("udp_conntrack", "udp_timeout")?;
+        self.try_treat("ipvs_estimation", "est_nice")?;
+        sleep(LIFE.mul_f64(self.random.f64()));
         Ok(())
     }
 }

@@ -35,6 +35,9 @@ const ROUNDS: u32 = 5;
 /// Of one round, parts in which one fault is on the node and is compared with what others count of it.
 const PARTS_A_ROUND: usize = 3;
 
+/// How often the agent is killed in a round of the first half.
+const KILLS: u32 = 2;
+
 /// Findings stay for a minute (`window`), a client is given up after 2 min 10 s (`give_up_after`),
 /// and a stopped agent's treatment is resumed for as long as it would have lasted.
 const FINDINGS_LINGER: Duration = Duration::from_mins(1);
@@ -46,8 +49,12 @@ const REST: Duration = Duration::from_mins(2);
 /// For how long a treatment is asked for.
 const TREATED: &str = "20s";
 
-/// As users have it, but names are asked for more often.
-const SETTINGS: &str = "[node]\nrefresh = \"5s\"\ntimeout = \"2s\"\n";
+/// As users have it, but names are asked for more often, and alerts may have one treatment again and
+/// again.
+const SETTINGS: &str = "[node]\nrefresh = \"5s\"\ntimeout = \"2s\"\n\
+    [webhook]\nenabled = true\nlisten = \"127.0.0.1:19111\"\nnode_names = [\"guest\"]\n\
+    [treatment_policy]\ncooldown = \"1s\"\nbackoff = \"1s\"\nmax_per_hour = 60\n\
+    [treatments]\nudp_timeout = \"alert\"\n";
 
 /// What the agent may set here.
 const SYSCTLS: [&str; 10] = [
@@ -71,8 +78,8 @@ pub(crate) fn hours(guest: &Guest) -> Result<Verdict> {
     let mut node = Node::new(guest, plan.seed)?;
     while node.begun.elapsed() < length {
         let begin = Instant::now();
-        let ends_agent = node.begun.elapsed() < length / 2;
-        node.round(ends_agent)
+        let first_half = node.begun.elapsed() < length / 2;
+        node.round(if first_half { KILLS } else { 0 })
             .with_context(|| format!("round {}", node.counts.rounds + 1))?;
         let left = length.saturating_sub(node.begun.elapsed());
         let round = ROUND.min(length / ROUNDS);
@@ -85,7 +92,7 @@ pub(crate) fn hours(guest: &Guest) -> Result<Verdict> {
 /// One round in which all happens at once.
 pub(crate) fn a_node_on_which_all_happens_at_once_ends_healthy(guest: &Guest) -> Result<Verdict> {
     let mut node = Node::new(guest, 1)?;
-    node.all_at_once(true)?;
+    node.all_at_once(1)?;
     node.ends_healthy()?;
     ensure!(node.counts.kills > 0, "{:?}", node.counts);
     node.end()?;
@@ -133,14 +140,14 @@ impl<'g> Node<'g> {
         })
     }
 
-    fn round(&mut self, ends_agent: bool) -> Result<()> {
+    fn round(&mut self, kills: u32) -> Result<()> {
         let mut happened = Vec::new();
         for _ in 0..PARTS_A_ROUND {
             let part = self.next_part();
             happened.push(part.name);
             (part.run)(self).with_context(|| format!("in the part {}", part.name))?;
         }
-        self.all_at_once(ends_agent)
+        self.all_at_once(kills)
             .context("when all happens at once")?;
         self.ends_healthy()
             .with_context(|| format!("after {} and all at once", happened.join(", ")))?;
@@ -334,11 +341,12 @@ impl<'g> Node<'g> {
     }
 }
 
+/// With IPVS as kube-proxy sets it at each start.
 fn load_modules(guest: &Guest) -> Result<()> {
-    let modules = ["nf_conntrack_netlink", "ip_vs_rr", "ip_vs_wlc"];
-    modules
-        .into_iter()
-        .try_for_each(|module| guest.modprobe(module))
+    for module in ["nf_conntrack_netlink", "ip_vs_rr", "ip_vs_wlc"] {
+        guest.modprobe(module)?;
+    }
+    guest.set_sysctl("net.ipv4.vs.expire_nodest_conn", "1")
 }
 
 /// Those that there are: they come and go with their modules.

@@ -2,6 +2,7 @@
 //! kernel or the client does, has it treated, and ends it.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread::sleep;
@@ -14,8 +15,9 @@ use nodemedic_tests::faults::dns::{self, CLIENT};
 use nodemedic_tests::faults::ipvs::{self, Family, Services};
 use nodemedic_tests::faults::namespaces;
 use nodemedic_tests::faults::reuse::{self, Close, Settings};
+use nodemedic_tests::http;
 use nodemedic_tests::metrics::Metrics;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Node, load_modules};
 use crate::agent::{SOON, verb};
@@ -77,6 +79,9 @@ pub(super) const PARTS: [Part; 10] = [
 
 /// Readings are 5 s apart, and a module's probes are attached after the next one.
 const ATTACHED: Duration = Duration::from_mins(2);
+
+/// Where the agent takes alerts.
+const WEBHOOK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 19_111);
 
 /// Where containerd listens.
 const RUNTIME: &str = "/run/containerd/containerd.sock";
@@ -143,12 +148,42 @@ fn dns(node: &mut Node<'_>) -> Result<()> {
             Ok(())
         },
     )?;
-    finds(node, "udp_conntrack", "table_full")?;
-    node.treat("udp_conntrack", "udp_timeout")?;
+    node.counts.alerts += 1;
+    let alert = node.counts.alerts;
+    eventually(2 * SOON, "an alert begins a treatment", || {
+        site.flood(21_000..21_400)?;
+        alert_is(alert, "firing", "begun")
+    })?;
+    node.counts.treatments += 1;
+    alert_is(alert, "resolved", "undone")?;
     guest.set_sysctl(MAX, &node.own[MAX])?;
+    eventually(SOON, "nothing is treated", || node.is_untreated())?;
     guest.sh("conntrack -F 2>/dev/null")?;
     site.forget_rules(guest)?;
     node.counts.comparisons += 3;
+    Ok(())
+}
+
+/// Sends an alert on full tables, as Alertmanager does, and expects this decision.
+fn alert_is(number: u32, status: &str, decision: &str) -> Result<()> {
+    let payload = json!({
+        "version": "4",
+        "groupKey": "soak",
+        "alerts": [{
+            "status": status,
+            "labels": {"node": "guest", "ailment": "udp_conntrack", "treatment": "udp_timeout"},
+            "startsAt": "2026-01-01T00:00:00Z",
+            "endsAt": "2026-01-01T00:00:01Z",
+            "fingerprint": format!("{number:016x}"),
+        }],
+    });
+    let answer = http::post_json(WEBHOOK, "/alertmanager", &payload.to_string())?;
+    let decided: Value = serde_json::from_str(&answer.body)
+        .with_context(|| format!("status {}: {}", answer.status, answer.body))?;
+    ensure!(
+        decided["alerts"][0]["decision"] == decision,
+        "a {status} alert: {decided}"
+    );
     Ok(())
 }
 

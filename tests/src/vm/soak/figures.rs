@@ -38,6 +38,8 @@ pub struct Counts {
     pub cgroups: u32,
     pub full_disks: u32,
     pub treatments: u32,
+    /// Of those, the ones that an alert has begun and its end has undone.
+    pub alerts: u32,
     /// Counts of the agent that were compared with those of the kernel or of a client.
     pub comparisons: u32,
 }
@@ -189,6 +191,7 @@ impl Display for Report {
             ("cgroups came and went", counts.cgroups),
             ("the disk of the journal was full", counts.full_disks),
             ("treatments were begun, and were over", counts.treatments),
+            ("of these, by an alert", counts.alerts),
             (
                 "counts agreed with the kernel's or the client's",
                 counts.comparisons,
