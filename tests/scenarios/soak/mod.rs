@@ -27,7 +27,7 @@ use crate::psi_stall::SECONDS;
 use crate::treatment::{JOURNAL, STATE};
 
 /// From the begin of a round to that of the next, at most, unless it takes longer itself.
-const ROUND: Duration = Duration::from_mins(20);
+const ROUND: Duration = Duration::from_mins(30);
 
 /// At the least, so that there is something to compare.
 const ROUNDS: u32 = 5;
