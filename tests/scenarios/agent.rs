@@ -209,8 +209,13 @@ impl Agent {
 
     /// Waits until a finding of this kind is among those of the report.
     pub(crate) fn finds_one(&self, kind: &str, limit: Duration) -> Result<Value> {
+        self.finds_one_of(self.ailment, kind, limit)
+    }
+
+    /// The same of another ailment.
+    pub(crate) fn finds_one_of(&self, ailment: &str, kind: &str, limit: Duration) -> Result<Value> {
         eventually(limit, &format!("{kind} is found"), || {
-            let report = self.report()?;
+            let report = self.report_of(ailment)?;
             let finding = report["findings"]
                 .as_array()
                 .and_then(|findings| findings.iter().find(|finding| finding["kind"] == kind))

@@ -13,7 +13,7 @@ use nodemedic_tests::faults::reuse::{self, Close, Settings};
 use nodemedic_tests::guest::Guest;
 
 use super::Node;
-use super::parts::Runtime;
+use super::runtime::Runtime;
 use crate::treatment::disk;
 use crate::udp_conntrack::MAX;
 
@@ -26,8 +26,15 @@ const PAUSE: Duration = Duration::from_secs(2);
 const SERVICE: u16 = 8_000;
 const CLIENTS: u16 = 10;
 
+/// By SIGKILL or by SIGTERM.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    Killed,
+    Stopped,
+}
+
 impl Node<'_> {
-    pub(super) fn all_at_once(&mut self, kills: u32) -> Result<()> {
+    pub(super) fn all_at_once(&mut self, ends: &[End]) -> Result<()> {
         let guest = self.guest;
         let dns = dns::Site::build(guest)?;
         guest.set_sysctl(MAX, "500")?;
@@ -60,7 +67,7 @@ impl Node<'_> {
             });
             let cgroups =
                 scope.spawn(|| again(&over, || storm.come_and_go(1, &true.into()).map(drop)));
-            let runtime = scope.spawn(|| again(&over, || runtime_comes_and_goes()));
+            let runtime = scope.spawn(|| again(&over, runtime_comes_and_goes));
             let disk = scope.spawn(|| {
                 again(&over, || {
                     disk::fill(guest)?;
@@ -70,7 +77,7 @@ impl Node<'_> {
                     Ok(())
                 })
             });
-            let outcome = self.lives(kills);
+            let outcome = self.lives(ends);
             over.store(true, Ordering::Relaxed);
             self.counts.namespaces += 20 * ended(namespaces)?;
             self.counts.cgroups += 200 * ended(cgroups)?;
@@ -92,17 +99,16 @@ impl Node<'_> {
         guest.sh("conntrack -F 2>/dev/null").map(drop)
     }
 
-    /// The agent treats, is killed so often at any moment, and then stopped; or lives on.
-    fn lives(&mut self, kills: u32) -> Result<()> {
-        for _ in 0..kills {
+    /// The agent treats, and is ended in these ways at any moment.
+    fn lives(&mut self, ends: &[End]) -> Result<()> {
+        for end in ends {
             self.lives_a_while()?;
-            self.kill_agent()?;
+            match end {
+                End::Killed => self.kill_agent()?,
+                End::Stopped => self.stop_agent()?,
+            }
         }
-        self.lives_a_while()?;
-        match kills {
-            0 => Ok(()),
-            _ => self.stop_agent(),
-        }
+        self.lives_a_while()
     }
 
     fn lives_a_while(&mut self) -> Result<()> {

@@ -4,6 +4,7 @@
 
 mod at_once;
 mod parts;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,7 @@ use nodemedic_tests::soak::figures::{Counts, Report, Row};
 use nodemedic_tests::usage;
 use serde_json::Value;
 
+use self::at_once::End;
 use self::parts::PARTS;
 use crate::agent::{Agent, SOON, verb};
 use crate::psi_stall::SECONDS;
@@ -35,8 +37,8 @@ const ROUNDS: u32 = 5;
 /// Of one round, parts in which one fault is on the node and is compared with what others count of it.
 const PARTS_A_ROUND: usize = 3;
 
-/// How often the agent is killed in a round of the first half.
-const KILLS: u32 = 2;
+/// How the agent is ended in a round of the first half.
+const ENDS: [End; 3] = [End::Killed, End::Killed, End::Stopped];
 
 /// Findings stay for a minute (`window`), a client is given up after 2 min 10 s (`give_up_after`),
 /// and a stopped agent's treatment is resumed for as long as it would have lasted.
@@ -79,7 +81,7 @@ pub(crate) fn hours(guest: &Guest) -> Result<Verdict> {
     while node.begun.elapsed() < length {
         let begin = Instant::now();
         let first_half = node.begun.elapsed() < length / 2;
-        node.round(if first_half { KILLS } else { 0 })
+        node.round(if first_half { &ENDS } else { &[] })
             .with_context(|| format!("round {}", node.counts.rounds + 1))?;
         let left = length.saturating_sub(node.begun.elapsed());
         let round = ROUND.min(length / ROUNDS);
@@ -92,7 +94,7 @@ pub(crate) fn hours(guest: &Guest) -> Result<Verdict> {
 /// One round in which all happens at once.
 pub(crate) fn a_node_on_which_all_happens_at_once_ends_healthy(guest: &Guest) -> Result<Verdict> {
     let mut node = Node::new(guest, 1)?;
-    node.all_at_once(1)?;
+    node.all_at_once(&[End::Killed])?;
     node.ends_healthy()?;
     ensure!(node.counts.kills > 0, "{:?}", node.counts);
     node.end()?;
@@ -140,15 +142,14 @@ impl<'g> Node<'g> {
         })
     }
 
-    fn round(&mut self, kills: u32) -> Result<()> {
+    fn round(&mut self, ends: &[End]) -> Result<()> {
         let mut happened = Vec::new();
         for _ in 0..PARTS_A_ROUND {
             let part = self.next_part();
             happened.push(part.name);
             (part.run)(self).with_context(|| format!("in the part {}", part.name))?;
         }
-        self.all_at_once(kills)
-            .context("when all happens at once")?;
+        self.all_at_once(ends).context("when all happens at once")?;
         self.ends_healthy()
             .with_context(|| format!("after {} and all at once", happened.join(", ")))?;
         let row = self.row()?;
@@ -185,10 +186,15 @@ impl<'g> Node<'g> {
     }
 
     fn stop_agent(&mut self) -> Result<()> {
-        let status = self.agent.process().stop(2 * SOON)?;
-        ensure!(status.success(), "the agent ends with {status} at SIGTERM");
+        self.stop()?;
         self.counts.stops += 1;
         self.start_agent()
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let status = self.agent.process().stop(2 * SOON)?;
+        ensure!(status.success(), "the agent ends with {status} at SIGTERM");
+        Ok(())
     }
 
     /// Though nothing may be wrong, for a short time.
@@ -330,9 +336,9 @@ impl<'g> Node<'g> {
 
     /// What is known in the end; the agent ends as it should.
     fn end(mut self) -> Result<Report> {
-        let status = self.agent.process().stop(2 * SOON)?;
-        ensure!(status.success(), "the agent ends with {status} at SIGTERM");
+        self.stop()?;
         Ok(Report {
+            hours: self.begun.elapsed().as_secs_f64() / 3600.0,
             release: self.guest.sysctl("kernel.osrelease")?,
             seed: self.seed,
             counts: self.counts,

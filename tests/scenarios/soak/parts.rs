@@ -1,10 +1,7 @@
 //! The parts of a round: each has one fault on the node, compares what the agent counts with what the
 //! kernel or the client does, has it treated, and ends it.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -19,6 +16,7 @@ use nodemedic_tests::http;
 use nodemedic_tests::metrics::Metrics;
 use serde_json::{Value, json};
 
+use super::runtime::runtime;
 use super::{Node, load_modules};
 use crate::agent::{SOON, verb};
 use crate::ipvs_conn_reuse::clients::{Seen, come_back};
@@ -82,9 +80,6 @@ const ATTACHED: Duration = Duration::from_mins(2);
 
 /// Where the agent takes alerts.
 const WEBHOOK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 19_111);
-
-/// Where containerd listens.
-const RUNTIME: &str = "/run/containerd/containerd.sock";
 
 /// Waits until an ailment has a reading with all its probes.
 fn covers(node: &Node<'_>, ailment: &str) -> Result<()> {
@@ -187,17 +182,6 @@ fn alert_is(number: u32, status: &str, decision: &str) -> Result<()> {
     Ok(())
 }
 
-fn finds(node: &Node<'_>, ailment: &str, kind: &str) -> Result<Value> {
-    eventually(2 * SOON, &format!("{kind} is found"), || {
-        let report = node.agent.report_of(ailment)?;
-        let findings = report["findings"].as_array().into_iter().flatten();
-        let finding = findings.clone().find(|finding| finding["kind"] == kind);
-        finding
-            .cloned()
-            .with_context(|| format!("the findings are {}", report["findings"]))
-    })
-}
-
 /// A server is replaced, and clients come back on their ports.
 fn conn_reuse(node: &mut Node<'_>) -> Result<()> {
     const SERVICE: u16 = 8_000;
@@ -225,7 +209,8 @@ fn conn_reuse(node: &mut Node<'_>) -> Result<()> {
         );
         Ok(())
     })?;
-    finds(node, "ipvs_conn_reuse", "delayed")?;
+    node.agent
+        .finds_one_of("ipvs_conn_reuse", "delayed", 2 * SOON)?;
     node.treat("ipvs_conn_reuse", "tcp_timeout_close")?;
     site.clear(guest)?;
     node.counts.comparisons += 2;
@@ -297,7 +282,7 @@ fn stall(
         task.start(guest, "work", work)
     };
     let working = start()?;
-    finds(node, "psi_stall", kind)?;
+    node.agent.finds_one_of("psi_stall", kind, 2 * SOON)?;
     drop(working);
     let settled = |node: &Node<'_>| -> Result<(f64, f64)> {
         // What the shell has started ends by itself, once it may.
@@ -362,74 +347,6 @@ fn cgroups(node: &mut Node<'_>) -> Result<()> {
     let over = true.into();
     node.counts.cgroups += storm.come_and_go(600, &over)? + 1;
     storm.remove()
-}
-
-/// The runtime accepts connections and ends them, then accepts and says nothing, then is gone.
-fn runtime(node: &mut Node<'_>) -> Result<()> {
-    let requests = |node: &Node<'_>| -> Result<f64> {
-        let metrics = node.agent.metrics()?;
-        Ok(metrics.sum(
-            "nodemedic_pod_lookup_requests_total",
-            &[("outcome", "failed")],
-        ))
-    };
-    for kind in [Runtime::Closes, Runtime::Silent] {
-        let before = requests(node)?;
-        let socket = kind.listen()?;
-        eventually(2 * SOON, "a request that fails", || {
-            socket.serve()?;
-            ensure!(requests(node)? > before, "none has, with {kind:?}");
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-/// A runtime that is of no use.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Runtime {
-    Closes,
-    Silent,
-}
-
-/// Its socket, which goes when this is dropped.
-#[derive(Debug)]
-pub(super) struct Socket {
-    kind: Runtime,
-    listener: UnixListener,
-}
-
-impl Runtime {
-    pub(super) fn listen(self) -> Result<Socket> {
-        let path = Path::new(RUNTIME);
-        let folder = path.parent().context("a folder")?;
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        let listener = UnixListener::bind(path).with_context(|| format!("listen at {RUNTIME}"))?;
-        listener
-            .set_nonblocking(true)
-            .context("let nobody wait for a connection")?;
-        Ok(Socket {
-            kind: self,
-            listener,
-        })
-    }
-}
-
-impl Socket {
-    /// Ends the connections that have come, if it is one that does. The others wait unaccepted by us,
-    /// which is no different to who has connected.
-    pub(super) fn serve(&self) -> Result<()> {
-        if matches!(self.kind, Runtime::Closes) {
-            while self.listener.accept().is_ok() {}
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(RUNTIME);
-    }
 }
 
 /// What is treated on a full disk is put back.

@@ -47,6 +47,8 @@ pub struct Counts {
 /// All of a soak that ended well.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// Of the guest's time.
+    pub hours: f64,
     pub release: String,
     pub seed: u32,
     pub counts: Counts,
@@ -157,11 +159,10 @@ impl Figure {
 impl Display for Report {
     /// As Markdown.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let hours = self.rows.last().map_or(0.0, |row| row.at / 3600.0);
         writeln!(
             f,
-            "{hours:.1} hours of Linux {}, seed {}:\n",
-            self.release, self.seed
+            "{:.1} hours of Linux {}, seed {}:\n",
+            self.hours, self.release, self.seed
         )?;
         writeln!(f, "| The agent, after a round | first | last | largest |")?;
         writeln!(f, "|---|---|---|---|")?;
@@ -251,6 +252,7 @@ mod tests {
 
     fn report(rows: impl IntoIterator<Item = Row>) -> Report {
         Report {
+            hours: 1.0,
             release: "6.12".to_owned(),
             seed: 1,
             counts: Counts::default(),
