@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::faults::ipvs::{self, Family, Listed, Protocol, Services};
+use nodemedic_tests::faults::reuse::{self, Close, Settings};
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
 use nodemedic_tests::tools::{runs_folder, unshared_mounts};
@@ -209,4 +210,21 @@ fn says(run: &Output, code: i32, words: &[&str]) -> Result<()> {
         ensure!(output.contains(word), "nothing of {word:?}: {output}");
     }
     Ok(())
+}
+
+/// What a server still had of clients that vanished kept its namespace, and the next site could not
+/// have its interfaces.
+pub(crate) fn a_site_goes_with_its_vanished_clients(guest: &Guest) -> Result<Verdict> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    for _ in 0..2 {
+        let site = reuse::Site::build(guest, Family::V4)?;
+        site.set(guest, Settings::KUBE_PROXY)?;
+        site.add_services(guest, &[8_000])?;
+        let connection = site.connect(20_000, 8_000, LIMIT)?;
+        connection.context("nobody answers")?.close(Close::Vanished)?;
+        site.clear(guest)?;
+        drop(site);
+        guest.sh("nft flush ruleset; ip link del vip")?;
+    }
+    Ok(Verdict::Passed)
 }

@@ -36,6 +36,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("harness::the_usual_machine_has_one_cpu", harness::the_usual_machine_has_one_cpu),
     Scenario::new("harness::two_cpus_are_two", harness::two_cpus_are_two).shape(Shape::TwoCpus),
     Scenario::new("harness::many_cpus_are_possible", harness::many_cpus_are_possible).shape(Shape::ManyPossibleCpus),
+    Scenario::new("harness::a_site_goes_with_its_vanished_clients", harness::a_site_goes_with_its_vanished_clients).kernels(&["6.12"]),
     Scenario::new("udp_conntrack::the_hook_fits_the_kernel", udp_conntrack::the_hook_fits_the_kernel),
     Scenario::new("udp_conntrack::one_shots_are_counted_exactly", udp_conntrack::one_shots_are_counted_exactly).limit(240),
     Scenario::new("udp_conntrack::one_shots_are_counted_exactly_by_kprobes", udp_conntrack::one_shots_are_counted_exactly_by_kprobes).limit(240).kernels(&["newest"]),

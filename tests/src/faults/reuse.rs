@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -702,6 +702,7 @@ const GET: u8 = b'G';
 #[derive(Debug)]
 struct Server {
     listener: TcpListener,
+    served: Arc<Mutex<Vec<Weak<TcpStream>>>>,
     namespace: NetNs,
     syns: SynCounter,
 }
@@ -711,14 +712,21 @@ impl Server {
         let listener = namespace
             .within(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, SERVER_PORT)).context("listen"))?;
         let accepting = listener.try_clone().context("copy a listener")?;
+        let served = Arc::<Mutex<Vec<Weak<TcpStream>>>>::default();
+        let serving = Arc::clone(&served);
         thread::spawn(move || {
             while let Ok((stream, _)) = accepting.accept() {
+                let stream = Arc::new(stream);
+                let mut serving = serving.lock().unwrap_or_else(PoisonError::into_inner);
+                serving.retain(|stream| stream.strong_count() > 0);
+                serving.push(Arc::downgrade(&stream));
                 // A client that goes away is no error of the server's.
-                thread::spawn(move || serve(stream, name));
+                thread::spawn(move || serve(&stream, name));
             }
         });
         Ok(Self {
             listener,
+            served,
             namespace,
             syns: SynCounter::default(),
         })
@@ -729,11 +737,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         // It makes the thread that accepts end.
         let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        // And those whose clients have vanished: their sockets would keep the namespace.
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in served.iter().filter_map(Weak::upgrade) {
+            let _ = reset(&stream);
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 
 /// Until the client has closed, or wants it to.
-fn serve(mut stream: TcpStream, name: Name) -> Result<()> {
+fn serve(mut stream: &TcpStream, name: Name) -> Result<()> {
     let mut asked = [0];
     while stream.read(&mut asked)? == 1 {
         match asked[0] {
@@ -748,7 +762,7 @@ fn serve(mut stream: TcpStream, name: Name) -> Result<()> {
 
 /// The name is the page. As HTTP/1.0 has it, the server closes; it hears the client out, for without
 /// TIME_WAIT its kernel answers whatever comes after both ends of a closed socket with a reset.
-fn answer_http(mut stream: TcpStream, name: Name) -> Result<()> {
+fn answer_http(mut stream: &TcpStream, name: Name) -> Result<()> {
     let mut request = Vec::new();
     let mut part = [0; 1024];
     while !request.ends_with(b"\r\n\r\n") {
@@ -763,13 +777,13 @@ fn answer_http(mut stream: TcpStream, name: Name) -> Result<()> {
     Ok(())
 }
 
-/// Closes with a reset instead of a FIN.
-fn reset(stream: TcpStream) -> Result<()> {
+/// From now on it closes with a reset instead of a FIN.
+fn reset(stream: &TcpStream) -> Result<()> {
     let at_once = nix::libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
-    setsockopt(&stream, sockopt::Linger, &at_once).context("set SO_LINGER")
+    setsockopt(stream, sockopt::Linger, &at_once).context("set SO_LINGER")
 }
 
 impl Name {
