@@ -221,7 +221,9 @@ pub(crate) fn a_site_goes_with_its_vanished_clients(guest: &Guest) -> Result<Ver
         site.set(guest, Settings::KUBE_PROXY)?;
         site.add_services(guest, &[8_000])?;
         let connection = site.connect(20_000, 8_000, LIMIT)?;
-        connection.context("nobody answers")?.close(Close::Vanished)?;
+        connection
+            .context("nobody answers")?
+            .close(Close::Vanished)?;
         site.clear(guest)?;
         drop(site);
         guest.sh("nft flush ruleset; ip link del vip")?;

@@ -624,7 +624,7 @@ impl Connection {
                 self.stream.write_all(&[SEND_FIN])?;
                 self.until_its_end()?;
             }
-            Close::ClientReset => reset(self.stream)?,
+            Close::ClientReset => reset(&self.stream)?,
             Close::ServerReset => {
                 self.stream.write_all(&[SEND_RESET])?;
                 let end = self.stream.read(&mut [0]);
