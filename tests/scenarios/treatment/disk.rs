@@ -165,7 +165,7 @@ fn is_undone_on_a_read_only_disk(guest: &Guest) -> Result<()> {
     let mut agent = Agent::start(guest, "")?;
     undo().context("through an agent that could make no socket there")?;
     is_active(&agent, 0.0)?;
-    kill(&mut agent)?;
+    agent.kill()?;
     // The journal does not know of it.
     guest.set_sysctl(UDP_TIMEOUT, SHORT)?;
     undo().context("without an agent")?;

@@ -9,7 +9,7 @@ use nodemedic_tests::faults::power::{Disk, Entry};
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
 
-use super::{JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, forget, is_set, kill, measured};
+use super::{JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, forget, is_set, measured};
 use crate::agent::{Agent, verb};
 
 const USUAL: &str = "30";
@@ -63,7 +63,7 @@ fn outlasts(guest: &Guest, name: &str, mkfs: &str, options: &str) -> Result<()> 
         verb(guest, &["undo"])?.ok()?;
         is_set(guest, UDP_TIMEOUT, USUAL)?;
         disk.mark(guest, "nothing")?;
-        kill(&mut agent)?;
+        agent.kill()?;
     }
     guest.sh(&format!("umount {STATE}"))?;
 
