@@ -4,8 +4,9 @@
 mod client;
 mod server;
 
-use std::{os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
+use rustix::fs::fstat;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -154,8 +155,8 @@ impl Answer {
 /// The directory in memory that stands for this one. The name says which: two agents of one node
 /// can have different state directories.
 fn stand_in(directory: &Directory) -> std::io::Result<PathBuf> {
-    let of = std::fs::metadata(directory.path(""))?;
-    let name = format!("nodemedic-{:x}-{:x}", of.dev(), of.ino());
+    let of = fstat(directory.descriptor())?;
+    let name = format!("nodemedic-{:x}-{:x}", of.st_dev, of.st_ino);
     Ok(PathBuf::from(MEMORY).join(name))
 }
 

@@ -16,13 +16,13 @@ use nodemedic_tests::scenario::Verdict;
 use serde_json::Value;
 
 use crate::agent::{Agent, SOON, verb};
+use crate::udp_conntrack::{MAX, UDP_TIMEOUT};
 
 pub(crate) use disk::{a_full_disk_keeps_nothing_in_force, other_file_systems_may_be_full_too};
 pub(crate) use power::what_was_announced_outlasts_a_power_failure;
 
-const MAX: &str = "net.netfilter.nf_conntrack_max";
-const UDP_TIMEOUT: &str = "net.netfilter.nf_conntrack_udp_timeout";
-/// What the treatment sets it to.
+/// What the kernel sets the timeout to, and what the treatment does.
+const USUAL: &str = "30";
 const SHORT: &str = "7";
 const ACTIVE: &str = "nodemedic_treatment_active";
 const DRIFT: &str = "nodemedic_treatment_drift_total";

@@ -7,11 +7,10 @@ use nodemedic_tests::faults::dns::Site;
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
 
-use super::{ACTIVE, JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, forget, is_set, last, measured};
+use super::{
+    ACTIVE, JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, USUAL, forget, is_set, last, measured,
+};
 use crate::agent::{Agent, SOON, verb};
-
-/// What the kernel sets it to.
-const USUAL: &str = "30";
 
 /// On a tmpfs, and on a file system that has no `fallocate(2)`.
 pub(crate) fn a_full_disk_keeps_nothing_in_force(guest: &Guest) -> Result<Verdict> {

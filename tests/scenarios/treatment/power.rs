@@ -9,10 +9,8 @@ use nodemedic_tests::faults::power::{Disk, Entry};
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
 
-use super::{JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, forget, is_set, measured};
+use super::{JOURNAL, SHORT, SHORTER, STATE, UDP_TIMEOUT, USUAL, forget, is_set, measured};
 use crate::agent::{Agent, verb};
-
-const USUAL: &str = "30";
 
 /// Name, what makes it, and how it is mounted.
 const FILE_SYSTEMS: [[&str; 3]; 3] = [

@@ -31,7 +31,7 @@ const VERSION: u64 = 1;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
 
-/// A disk with a file system, whose writes are recorded.
+/// A disk with a file system; each write to it is recorded.
 #[derive(Debug)]
 pub struct Disk {
     device: PathBuf,

@@ -737,7 +737,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // It makes the thread that accepts end.
         let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
-        // And those whose clients have vanished: their sockets would keep the namespace.
+        // And the threads of clients that have vanished: their sockets would keep the namespace.
         let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in served.iter().filter_map(Weak::upgrade) {
             let _ = reset(&stream);
