@@ -197,8 +197,10 @@ impl<'g> Node<'g> {
         Ok(())
     }
 
-    /// Though nothing may be wrong, for a short time.
+    /// Though nothing may be wrong, for a short time; after the treatment before, as one is active at
+    /// a time.
     fn treat(&mut self, ailment: &str, treatment: &str) -> Result<()> {
+        eventually(2 * SOON, "no treatment is active", || self.has_no_active())?;
         self.try_treat(ailment, treatment)?.ok().map(drop)
     }
 
@@ -228,6 +230,10 @@ impl<'g> Node<'g> {
             self.is_healthy()?;
             self.is_untreated()
         })?;
+        self.has_no_active()
+    }
+
+    fn has_no_active(&self) -> Result<()> {
         let runs: Value = serde_json::from_str(&verb(self.guest, &["status", "--json"])?.ok()?)?;
         let mut runs = runs.as_array().into_iter().flatten();
         let active = runs.find(|run| {
@@ -235,7 +241,7 @@ impl<'g> Node<'g> {
                 .iter()
                 .any(|state| run["state"] == *state)
         });
-        ensure!(active.is_none(), "a treatment is left: {active:?}");
+        ensure!(active.is_none(), "a treatment is active: {active:?}");
         Ok(())
     }
 
