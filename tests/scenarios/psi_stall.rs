@@ -14,6 +14,7 @@ use nodemedic_tests::faults::fuse::{self, HungDaemon};
 use nodemedic_tests::faults::{self, disk};
 use nodemedic_tests::guest::Guest;
 use nodemedic_tests::scenario::Verdict;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 
 use self::causes::Causes;
@@ -374,6 +375,11 @@ pub(crate) fn the_kernel_calls_when_tasks_wait(guest: &Guest) -> Result<Verdict>
 /// Of two CPUs one has work and nobody who waits for it, so what waits for the other is half of the
 /// node's time, and all of its own cgroup's.
 pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Result<Verdict> {
+    // What the agent and this process do on their own must wake nobody: they share a CPU with those
+    // who wait anyway, and so do the children of both.
+    let mut first = CpuSet::new();
+    first.set(0);
+    sched_setaffinity(None, &first).context("stay on CPU 0")?;
     let on_cpu = |cpu| format!("exec taskset -c {cpu} sh -c '{SPIN}'");
     let (meek, loud) = (Cgroup::create("/meek")?, Cgroup::create("/loud")?);
     let busy = Cgroup::create("/busy")?;
@@ -385,8 +391,7 @@ pub(crate) fn what_is_little_of_a_node_calls_by_its_cgroup(guest: &Guest) -> Res
             &[("resource", "cpu")],
         )
     };
-    // What the agent does itself is some of the node's time, on an emulated CPU.
-    let settings = "cpu_ratio = 0.92";
+    let settings = "cpu_ratio = 0.8";
     let by_node = format!("{settings}\ntrigger_cgroups = 0");
     // While it attaches, it is one that waits itself, and may call for that.
     let agent = start_with(guest, &by_node)?;
