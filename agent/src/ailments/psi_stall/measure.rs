@@ -643,6 +643,11 @@ impl Measurement {
             isolated: isolated.as_ref(),
             idle: Some(self.node.idle()),
         };
+        // Who waits or runs by the trace may be where no scan has been for long.
+        if let (Some(tree), Ok(probed)) = (&mut self.tree, &mut self.probed) {
+            let paths = probed.traced(tree)?;
+            tree.prefer(paths.iter().map(String::as_str));
+        }
         let scan = |tree: &mut Tree| tree.scan(window, cpus, &stalls, sets);
         let scanned = self.tree.as_mut().map(scan);
         let of_version_1 = self.cpu_v1.as_mut().map(scan);

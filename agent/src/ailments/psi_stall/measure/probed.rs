@@ -1,7 +1,7 @@
 //! What the probes count in the kernel.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -129,7 +129,7 @@ impl Probed {
         let causes = hidden().map(|missing| ProbeReport::not_measured("causes", &missing));
         Ok(Self {
             rare,
-            running: Some(Running::new(object, trace, plan, settings)?),
+            running: Some(Running::new(object, trace, settings)?),
             reports: causes.into_iter().collect(),
         })
     }
@@ -157,6 +157,12 @@ impl Probed {
         Ok(Some(reading))
     }
 
+    /// The cgroups that waited or ran longest in the trace that is on, those with most time first.
+    pub(super) fn traced(&mut self, tree: &Tree) -> anyhow::Result<Vec<String>> {
+        let running = self.running.as_mut().filter(|it| it.trace.is_on());
+        running.map_or(Ok(Vec::new()), |it| it.traced(tree))
+    }
+
     pub(super) fn programs(&self) -> Vec<ProgramStats> {
         let trace = self.running.iter().flat_map(|it| it.trace.programs());
         self.rare.stats().into_iter().chain(trace).collect()
@@ -180,12 +186,7 @@ fn hidden() -> Option<Missing> {
 }
 
 impl Running {
-    fn new(
-        mut object: Object,
-        trace: TaskTracer,
-        plan: &Plan,
-        settings: &Settings,
-    ) -> anyhow::Result<Self> {
+    fn new(mut object: Object, trace: TaskTracer, settings: &Settings) -> anyhow::Result<Self> {
         let mut map = |name| object.take_map(name);
         let totals = map("TOTALS")?.try_into().context("open map TOTALS")?;
         let epoch = map("EPOCH")?.try_into().context("open map EPOCH")?;
@@ -200,7 +201,7 @@ impl Running {
             epoch,
             now: 0,
             paths: Paths::new(stacks),
-            names: Names::new(plan.root()),
+            names: Names::default(),
             causes: BTreeMap::new(),
             shown: Ranks::new(settings.top_cgroups as usize),
             trace,
@@ -209,6 +210,25 @@ impl Running {
             seen: Seen::default(),
             object,
         })
+    }
+
+    fn traced(&mut self, tree: &Tree) -> anyhow::Result<Vec<String>> {
+        let mut times: HashMap<(u64, u64), u64> = HashMap::new();
+        for (task, sum) in self.tasks.read()? {
+            *times.entry((task.cgroup, task.doing)).or_default() += sum.ns;
+        }
+        let mut times: Vec<_> = times.into_iter().collect();
+        times.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
+        let mut ids = Vec::new();
+        for doing in [Doing::Runs, Doing::WaitsForCpu, Doing::WaitsForIo] {
+            let doing = doing as u64;
+            let most = times.iter().filter(|((_, did), _)| *did == doing);
+            ids.extend(most.take(NAMED).map(|((cgroup, _), _)| *cgroup));
+        }
+        self.names
+            .learn(ids.iter().copied(), |ids| find(Some(tree), ids));
+        let paths = ids.iter().filter_map(|id| self.names.path(*id));
+        Ok(paths.map(str::to_owned).collect())
     }
 
     fn read(
@@ -221,8 +241,7 @@ impl Running {
         let (waits, doings) = (self.waits()?, self.doings()?);
         let ids = waits.keys().map(|(cgroup, ..)| *cgroup);
         let ids = ids.chain(doings.iter().map(|(task, _)| task.cgroup));
-        let find = |ids: &[u64]| tree.map(|tree| tree.find(ids)).unwrap_or_default();
-        self.names.learn(ids, scanned.paths(), find);
+        self.names.learn(ids, |ids| find(tree, ids));
         let mut waiters = Vec::new();
         for ((cgroup, command, cause), sum) in waits {
             let path = self.names.path(cgroup).map(str::to_owned);
@@ -376,6 +395,10 @@ impl Seen {
             *self = new;
         }
     }
+}
+
+fn find(tree: Option<&Tree>, ids: &HashSet<u64>) -> Vec<(u64, String)> {
+    tree.map(|tree| tree.find(ids)).unwrap_or_default()
 }
 
 /// The counters of all causes, since the agent began and of the window, nanoseconds.

@@ -16,8 +16,10 @@ mod first;
 mod scan;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ffi::OsString,
+    fs,
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -146,12 +148,6 @@ pub(super) struct Scanned {
 }
 
 impl Scanned {
-    /// The cgroups that waited or ran.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
-        let waited = self.stalls.iter().map(|(path, ..)| path.as_str());
-        waited.chain(self.cgroups.iter().map(|it| it.path.as_str()))
-    }
-
     /// With the quotas of another tree, of version 1. A cgroup that is in that tree alone counts for
     /// nothing but its quota: its tasks are in a cgroup of this tree, too.
     pub(super) fn with_quotas(mut self, v1: Self) -> Self {
@@ -286,11 +282,11 @@ impl Tree {
             unread: 0,
             may_stall: false,
         };
-        let is_first = scan.is_first();
+        let begins = scan.all;
         let mut urgent = scan.begin(&mut self.top, node);
-        let may_take = |urgent: bool| match is_first {
+        let may_take = |urgent: bool| match begins {
             // Nothing can be told before all have been read once.
-            true => Duration::MAX,
+            true => self.bounds.time,
             false => self.allowance.available(urgent),
         };
         match Folder::open(&self.root) {
@@ -302,11 +298,15 @@ impl Tree {
                 scan.take_until(cpu_began.saturating_add(may_take(urgent)));
                 let from = std::mem::take(&mut self.cut);
                 let mut cut = scan.sweep(&mut self.top, &folder, 0, Part::From(&from), 0);
+                if cut.is_none() {
+                    // The scans before have read the other part.
+                    self.begun = true;
+                    scan.all = false;
+                }
                 if cut.is_none() && !from.is_empty() {
                     cut = scan.sweep(&mut self.top, &folder, 0, Part::Until(&from), 0);
                 }
                 self.cut = cut.unwrap_or_default();
-                self.begun |= self.cut.is_empty();
                 scan.settle(&mut self.top, 0);
             }
             Err(_) => scan.lose_one(),
@@ -321,7 +321,7 @@ impl Tree {
         self.first
             .name(self.scans, order.iter().map(String::as_str));
         found.cgroups = cgroups;
-        if !is_first {
+        if !begins {
             let took = (self.clock)().saturating_sub(cpu_began);
             self.allowance.spend(took);
         }
@@ -341,12 +341,18 @@ impl Tree {
         self.first.name(self.scans, paths);
     }
 
-    /// The paths of the cgroups with these ids, as far as they are known.
-    pub(super) fn find(&self, ids: &[u64]) -> Vec<(u64, String)> {
+    /// The paths of the cgroups with these ids, as far as they are known; `/` for the root.
+    pub(super) fn find(&self, ids: &HashSet<u64>) -> Vec<(u64, String)> {
         let mut found = Vec::new();
         if !ids.is_empty() {
             self.top.find(ids, "", &mut found);
         }
+        let root = fs::metadata(&self.root).map(|it| it.ino());
+        found.extend(
+            root.ok()
+                .filter(|id| ids.contains(id))
+                .map(|id| (id, "/".to_owned())),
+        );
         found
     }
 
@@ -414,7 +420,7 @@ impl Branch {
         }
     }
 
-    fn find(&self, ids: &[u64], path: &str, found: &mut Vec<(u64, String)>) {
+    fn find(&self, ids: &HashSet<u64>, path: &str, found: &mut Vec<(u64, String)>) {
         for (name, child) in &self.children {
             let is_wanted = ids.contains(&child.id);
             if !is_wanted && child.children.is_empty() {

@@ -264,15 +264,16 @@ fn a_cgroup_is_known_by_its_id_though_no_scan_reads_it() {
         let folder = tree.folder.path().join(path);
         fs::metadata(folder).expect("it is there").ino()
     };
-    let mut found = scanner.find(&[id("pods/a"), id("pods"), u64::MAX]);
+    let mut found = scanner.find(&[id(""), id("pods/a"), id("pods"), u64::MAX].into());
     found.sort();
     let mut ids = [
+        (id(""), "/".to_owned()),
         (id("pods"), "/pods".to_owned()),
         (id("pods/a"), "/pods/a".to_owned()),
     ];
     ids.sort();
     assert_eq!(found, ids);
-    assert_eq!(scanner.find(&[]), []);
+    assert_eq!(scanner.find(&HashSet::new()), []);
 }
 
 /// What was hidden by small waits above adds up: a wait that may be of before the window is no

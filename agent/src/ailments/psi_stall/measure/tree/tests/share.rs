@@ -83,6 +83,35 @@ fn the_last_of_many_is_found_within_three_readings() {
     assert_eq!(found.last(), Some(&(8.0, 8.0)), "{found:?}");
 }
 
+/// 20,000 cgroups take longer than one scan may. That all have been read once was known only to a
+/// scan that read all of them, so all were read again and again, however quiet.
+#[test]
+fn the_first_look_goes_on_until_each_has_been_read_once() {
+    let fake = many(400);
+    let mut tree = slow(Tree::begin(
+        fake.folder.path().to_owned(),
+        &Settings {
+            scan_timeout: ZERO,
+            ..share_for(4)
+        },
+    ));
+    // A hundred cgroups, or fewer on a slow machine.
+    tree.bounds.time = MS(100);
+    let mut quiet = |tree: &mut Tree| tree.scan(WINDOW, 1, &waited(ZERO), CpuSets::default());
+    let scans = (1..=400).find(|_| quiet(&mut tree).reading.visited <= 1);
+    assert!(scans > Some(4), "{scans:?}");
+    tree.bounds.time = Duration::from_secs(300);
+    fake.set("pods", MS(58_000), MS(58_000));
+    fake.set("pods/00399", MS(8_700), MS(8_700));
+    tree.prefer(std::iter::once("/pods/00399"));
+    let scanned = tree.scan(WINDOW, 1, &waited(MS(8_000)), CpuSets::default());
+    let culprit = current(&scanned, "/pods/00399").expect("it is known since the first look");
+    assert_eq!(
+        (culprit.waits.cpu.some, culprit.own_cpu_seconds),
+        (8.0, 8.0)
+    );
+}
+
 #[test]
 fn where_nobody_can_have_waited_long_nobody_is_named_and_that_is_known() {
     let fake = many(2_000);
