@@ -126,6 +126,19 @@ pub struct TaskWaits {
     pub io: f64,
 }
 
+impl ProbedReading {
+    /// The cgroups that ran and waited longest, in turn.
+    fn cgroups(&self) -> impl Iterator<Item = &str> {
+        let (runners, waiters) = (&self.runners, &self.waiters);
+        let in_turn = (0..runners.len().max(waiters.len())).flat_map(|i| {
+            let runner = runners.get(i).and_then(|it| it.path.as_deref());
+            let waiter = waiters.get(i).and_then(|it| it.path.as_deref());
+            runner.into_iter().chain(waiter)
+        });
+        in_turn
+    }
+}
+
 /// Tasks of one command in one cgroup that ran.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunnerReading {
@@ -669,9 +682,7 @@ impl Measurement {
         };
         // Who waited or ran by the probes may be among the cgroups that the scan did not reach.
         if let Some((tree, probed)) = self.tree.as_mut().zip(probed.as_ref()) {
-            let waiters = probed.waiters.iter().map(|it| &it.path);
-            let tasks = waiters.chain(probed.runners.iter().map(|it| &it.path));
-            tree.prefer(tasks.filter_map(Option::as_deref));
+            tree.prefer(probed.cgroups());
         }
         if self.needs_sleepers(&node, window) {
             self.look.put_into(&mut node);

@@ -43,7 +43,7 @@ settings! {
         /// one, `other`.
         top_cgroups: u32 = 50, in count(0..=500);
         /// Limit the cgroups in one scan, about 0.5 KiB of memory each.
-        max_cgroups: u32 = 20_000, in count(16..=1_000_000);
+        max_cgroups: u32 = 50_000, in count(16..=1_000_000);
         /// Limit the CPU time of all scans of the cgroup tree to this share of one core, in any
         /// minute. A scan that reaches the limit ends; the next scan first reads the cgroups that
         /// the last reports named, and then continues where this scan ended.

@@ -219,12 +219,12 @@ impl Running {
         }
         let mut times: Vec<_> = times.into_iter().collect();
         times.sort_by_key(|(_, ns)| std::cmp::Reverse(*ns));
-        let mut ids = Vec::new();
-        for doing in [Doing::Runs, Doing::WaitsForCpu, Doing::WaitsForIo] {
-            let doing = doing as u64;
-            let most = times.iter().filter(|((_, did), _)| *did == doing);
-            ids.extend(most.take(NAMED).map(|((cgroup, _), _)| *cgroup));
-        }
+        let most = [Doing::Runs, Doing::WaitsForCpu, Doing::WaitsForIo].map(|doing| {
+            let did = times.iter().filter(|((_, did), _)| *did == doing as u64);
+            did.map(|((cgroup, _), _)| *cgroup).collect::<Vec<_>>()
+        });
+        let in_turn = (0..NAMED).flat_map(|i| most.iter().filter_map(move |it| it.get(i)));
+        let ids: Vec<_> = in_turn.copied().collect();
         self.names
             .learn(ids.iter().copied(), |ids| find(Some(tree), ids));
         let paths = ids.iter().filter_map(|id| self.names.path(*id));

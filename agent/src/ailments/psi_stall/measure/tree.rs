@@ -25,7 +25,7 @@ use std::{
 };
 
 use self::{
-    allowance::Allowance,
+    allowance::{Allowance, Purpose},
     counted::{Counted, Quiet},
     first::First,
     scan::{Part, Scan},
@@ -284,19 +284,28 @@ impl Tree {
         };
         let begins = scan.all;
         let mut urgent = scan.begin(&mut self.top, node);
-        let may_take = |urgent: bool| match begins {
-            // Nothing can be told before all have been read once.
-            true => self.bounds.time,
-            false => self.allowance.available(urgent),
+        let until = |to: Purpose| {
+            cpu_began.saturating_add(match begins {
+                // Nothing can be told before all have been read once.
+                true => self.bounds.time,
+                false => self.allowance.available(to),
+            })
         };
         match Folder::open(&self.root) {
             Ok(folder) => {
                 scan.list(&mut self.top, &folder);
-                scan.take_until(cpu_began.saturating_add(may_take(urgent) / 2));
-                scan.read_first(&mut self.top, &folder, 0, &self.first.tree());
+                scan.take_until(until(Purpose::Follow));
+                scan.follow(&mut self.top, &folder, &self.first.paths());
                 urgent |= scan.has_stalled();
-                scan.take_until(cpu_began.saturating_add(may_take(urgent)));
                 let from = std::mem::take(&mut self.cut);
+                let rest = match urgent {
+                    true => Purpose::Hunt,
+                    false => Purpose::Sweep,
+                };
+                scan.take_until(until(rest));
+                if urgent && !begins {
+                    scan.hunt(&mut self.top, &folder, 0, &from, 0);
+                }
                 let mut cut = scan.sweep(&mut self.top, &folder, 0, Part::From(&from), 0);
                 if cut.is_none() {
                     // The scans before have read the other part.

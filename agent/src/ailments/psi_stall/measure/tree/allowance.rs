@@ -39,12 +39,26 @@ impl Allowance {
         self.saved -= time.as_secs_f64();
     }
 
-    /// What a scan may take. Half of the savings are for when tasks wait too long: then the whole
-    /// tree matters at once.
-    pub(super) fn available(&self, urgent: bool) -> Duration {
-        let kept = if urgent { 0.0 } else { self.most / 2.0 };
-        Duration::try_from_secs_f64(self.saved - kept).unwrap_or_default()
+    /// What a part of a scan may take.
+    pub(super) fn available(&self, to: Purpose) -> Duration {
+        let kept = match to {
+            Purpose::Follow => 0.0,
+            Purpose::Hunt => 0.25,
+            Purpose::Sweep => 0.5,
+        };
+        Duration::try_from_secs_f64(self.saved - kept * self.most).unwrap_or_default()
     }
+}
+
+/// What a scan takes CPU time for. What matters more has savings that the others leave to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// To read those again that readings have named.
+    Follow,
+    /// To find who stalls, while somebody does: then the whole tree matters at once.
+    Hunt,
+    /// To keep up with the rest.
+    Sweep,
 }
 
 #[cfg(test)]
@@ -54,21 +68,22 @@ mod tests {
     use super::*;
 
     const SHARE: f64 = 0.005;
+    const ALL: [Purpose; 3] = [Purpose::Follow, Purpose::Hunt, Purpose::Sweep];
 
     proptest! {
         /// Whatever the interval between readings, and whatever each wants.
         #[test]
         fn scans_take_at_most_their_share_of_any_minute(
-            ticks in proptest::collection::vec((1_u64..20_000, 0_u64..500, any::<bool>()), 1..200)
+            ticks in proptest::collection::vec((1_u64..20_000, 0_u64..500, 0_usize..3), 1..200)
         ) {
             let mut allowance = Allowance::new(SHARE);
             let mut now = Duration::ZERO;
             let mut spent: Vec<(Duration, Duration)> = Vec::new();
-            for (interval, wanted, urgent) in ticks {
+            for (interval, wanted, to) in ticks {
                 let interval = Duration::from_millis(interval);
                 now += interval;
                 allowance.earn(interval);
-                let took = allowance.available(urgent).min(Duration::from_millis(wanted));
+                let took = allowance.available(ALL[to]).min(Duration::from_millis(wanted));
                 allowance.spend(took);
                 spent.push((now, took));
                 let last_minute = spent.iter().filter(|(at, _)| *at + MINUTE > now);
@@ -79,19 +94,19 @@ mod tests {
     }
 
     #[test]
-    fn half_is_kept_for_when_tasks_wait_and_a_debt_is_paid_first() {
+    fn savings_are_kept_for_what_matters_more_and_a_debt_is_paid_first() {
         let mut allowance = Allowance::new(SHARE);
-        let ms = |allowance: &Allowance, urgent| allowance.available(urgent).as_millis();
-        assert_eq!((ms(&allowance, false), ms(&allowance, true)), (75, 150));
+        let ms = |allowance: &Allowance| ALL.map(|to| allowance.available(to).as_millis());
+        assert_eq!(ms(&allowance), [150, 112, 75]);
         allowance.spend(Duration::from_millis(75));
-        assert_eq!((ms(&allowance, false), ms(&allowance, true)), (0, 75));
+        assert_eq!(ms(&allowance), [75, 37, 0]);
         allowance.spend(Duration::from_millis(100));
-        assert_eq!(ms(&allowance, true), 0);
+        assert_eq!(ms(&allowance), [0, 0, 0]);
         allowance.earn(Duration::from_secs(10));
-        assert_eq!(ms(&allowance, true), 0, "25 ms are owed");
+        assert_eq!(ms(&allowance), [0, 0, 0], "25 ms are owed");
         allowance.earn(Duration::from_secs(10));
-        assert_eq!(ms(&allowance, true), 25);
+        assert_eq!(ms(&allowance), [25, 0, 0]);
         allowance.earn(100 * MINUTE);
-        assert_eq!(ms(&allowance, true), 150);
+        assert_eq!(ms(&allowance), [150, 112, 75]);
     }
 }

@@ -1,8 +1,8 @@
 //! Which cgroups a scan reads first: those that readings have named last.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    ffi::OsStr,
+    collections::{BTreeMap, HashSet},
+    ffi::{OsStr, OsString},
 };
 
 use super::Branch;
@@ -18,73 +18,58 @@ const KEPT: u64 = 12;
 /// The paths, the latest first.
 #[derive(Debug, Default)]
 pub(super) struct First {
-    paths: VecDeque<(String, u64)>,
+    paths: Vec<(String, u64)>,
 }
 
 impl First {
     /// Names some in a scan, what matters most first.
     pub(super) fn name<'p>(&mut self, scan: u64, paths: impl Iterator<Item = &'p str>) {
-        let named: Vec<_> = paths.take(MOST).map(|it| (it.to_owned(), scan)).collect();
-        self.paths
-            .retain(|(path, at)| scan - at < KEPT && !named.iter().any(|(it, _)| it == path));
-        for it in named.into_iter().rev() {
-            self.paths.push_front(it);
-        }
-        self.paths.truncate(MOST);
+        let before = std::mem::take(&mut self.paths);
+        let before = before.into_iter().filter(|(_, at)| scan - at < KEPT);
+        let named = paths.take(MOST).map(|it| (it.to_owned(), scan));
+        let mut known = HashSet::new();
+        self.paths = named
+            .chain(before)
+            .filter(|(path, _)| known.insert(path.clone()))
+            .take(MOST)
+            .collect();
     }
 
-    /// As a tree.
-    pub(super) fn tree(&self) -> Names {
-        let mut top = Names::default();
-        for (path, _) in &self.paths {
-            let parts = path.split('/').filter(|part| !part.is_empty());
-            parts.fold(&mut top, |names, part| {
-                names.0.entry(part.to_owned()).or_default()
-            });
-        }
-        top
+    /// The paths, what matters most first.
+    pub(super) fn paths(&self) -> Vec<String> {
+        self.paths.iter().map(|(path, _)| path.clone()).collect()
     }
 }
 
-/// Names of cgroups as they are shown, with those below them.
-#[derive(Debug, Default)]
-pub(super) struct Names(pub(super) BTreeMap<String, Self>);
-
-impl Names {
-    /// The branch with a name as it is shown.
-    pub(super) fn find<'b>(
-        children: &'b mut BTreeMap<std::ffi::OsString, Branch>,
-        shown: &str,
-    ) -> Option<(std::ffi::OsString, &'b mut Branch)> {
-        // Almost every name is shown as it is.
-        if children.contains_key(OsStr::new(shown)) {
-            let child = children.get_mut(OsStr::new(shown))?;
-            return Some((shown.into(), child));
-        }
-        let mut escaped = children.iter_mut().filter(|_| shown.contains("\\x"));
-        let (name, child) = escaped.find(|(name, _)| cgroup::shown(name) == shown)?;
-        Some((name.clone(), child))
+/// The branch with a name as it is shown.
+pub(super) fn find<'b>(
+    children: &'b mut BTreeMap<OsString, Branch>,
+    shown: &str,
+) -> Option<(OsString, &'b mut Branch)> {
+    // Almost every name is shown as it is.
+    if children.contains_key(OsStr::new(shown)) {
+        let child = children.get_mut(OsStr::new(shown))?;
+        return Some((shown.into(), child));
     }
+    let mut escaped = children.iter_mut().filter(|_| shown.contains("\\x"));
+    let (name, child) = escaped.find(|(name, _)| cgroup::shown(name) == shown)?;
+    Some((name.clone(), child))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn paths(first: &First) -> Vec<&str> {
-        first.paths.iter().map(|(path, _)| path.as_str()).collect()
-    }
-
     #[test]
     fn the_latest_are_first_and_are_forgotten_in_time() {
         let mut first = First::default();
-        first.name(1, ["/a", "/b"].into_iter());
+        first.name(1, ["/a", "/b", "/a"].into_iter());
         first.name(2, ["/c", "/a"].into_iter());
-        assert_eq!(paths(&first), ["/c", "/a", "/b"]);
+        assert_eq!(first.paths(), ["/c", "/a", "/b"]);
         first.name(1 + KEPT, std::iter::empty());
-        assert_eq!(paths(&first), ["/c", "/a"]);
+        assert_eq!(first.paths(), ["/c", "/a"]);
         first.name(2 + KEPT, std::iter::empty());
-        assert_eq!(paths(&first), Vec::<&str>::new());
+        assert_eq!(first.paths(), Vec::<String>::new());
     }
 
     #[test]
@@ -96,7 +81,6 @@ mod tests {
             first.name(scan, all.iter().map(String::as_str));
         }
         assert_eq!(first.paths.len(), MOST);
-        assert_eq!(paths(&first)[0], "/50");
-        assert_eq!(first.tree().0.len(), MOST);
+        assert_eq!(first.paths()[0], "/50");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Branch, CPU, CpuSets, DEEPEST, RESOURCES, Scanned, TOLD, at_most,
     counted::{Counted, Quiet},
-    first::Names,
+    first,
 };
 use crate::{
     ailments::psi_stall::measure::{CgroupReading, MemoryReading, MemoryWindow, Stalls, Waits},
@@ -23,6 +23,13 @@ use crate::{
 
 /// Cgroups that are read between two looks at the clock, which is a system call.
 const BETWEEN_LOOKS: u64 = 4;
+
+/// Cgroups that are read again however little time there is: a report has to go on naming whom it
+/// named. With those above them they take a millisecond.
+const ALWAYS: usize = 16;
+
+/// Cgroups of one level below which those who stall are looked for.
+const HUNTED: usize = 8;
 
 /// A folder with more cgroups is listed anew in each third scan, while their number stays.
 const MANY: usize = 500;
@@ -205,43 +212,113 @@ impl Scan<'_> {
         self.may_stall = true;
     }
 
-    /// Reads the cgroups with these names, and those above them.
-    pub(super) fn read_first(
+    /// Reads the cgroups with these paths, what matters most first, each after those above it. The
+    /// first few are read whatever time there is.
+    pub(super) fn follow(&mut self, top: &mut Branch, folder: &Folder, paths: &[String]) {
+        let until = self.until;
+        self.take_until(Duration::MAX);
+        for (i, path) in paths.iter().enumerate() {
+            if i == ALWAYS {
+                self.take_until(until);
+            }
+            let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+            self.read_path(top, folder, 0, &parts);
+        }
+    }
+
+    fn read_path(&mut self, branch: &mut Branch, folder: &Folder, at: usize, parts: &[&str]) {
+        let quiet = branch.quiet;
+        let [part, rest @ ..] = parts else {
+            return;
+        };
+        if !self.needs(at) {
+            return;
+        }
+        let Some((name, child)) = first::find(&mut branch.children, part) else {
+            return;
+        };
+        if child.scan != self.number && self.is_late() {
+            return;
+        }
+        let place = Place {
+            parent: at,
+            quiet: &quiet,
+            folder,
+            name: &name,
+        };
+        let Some(visit) = self.visit_once(child, place) else {
+            let gone = branch.children.remove(&name);
+            self.forget(gone);
+            return;
+        };
+        if !rest.is_empty()
+            && self.visits[visit].descends
+            && let Ok(own) = folder.below(&name)
+        {
+            self.read_path(child, &own, visit, rest);
+        }
+    }
+
+    /// Looks for who stalls: all cgroups below one, and then those below the few that waited and ran
+    /// most. It begins where the last sweep ended, and takes each cgroup once.
+    pub(super) fn hunt(
         &mut self,
         branch: &mut Branch,
         folder: &Folder,
         at: usize,
-        names: &Names,
+        from: &[OsString],
+        depth: usize,
     ) {
+        if depth >= DEEPEST {
+            return;
+        }
         let quiet = branch.quiet;
-        for (name, below) in &names.0 {
-            if !self.needs(at) {
-                return;
-            }
-            let Some((name, child)) = Names::find(&mut branch.children, name) else {
+        let mut active: Vec<(f64, OsString, usize)> = Vec::new();
+        for part in [Part::From(from), Part::Until(from)] {
+            if matches!(part, Part::Until([])) {
                 continue;
-            };
-            if child.scan != self.number && self.is_late() {
-                return;
             }
-            let place = Place {
-                parent: at,
-                quiet: &quiet,
-                folder,
-                name: &name,
-            };
-            let Some(visit) = self.visit_once(child, place) else {
-                let gone = branch.children.remove(&name);
-                self.forget(gone);
-                continue;
-            };
-            if self.visits[visit].descends
-                && !below.0.is_empty()
-                && let Ok(own) = folder.below(&name)
-            {
-                self.read_first(child, &own, visit, below);
+            for (name, child) in branch.children.range_mut::<OsStr, _>(part.bounds()) {
+                if !self.needs(at) || child.scan != self.number && self.is_late() {
+                    break;
+                }
+                let place = Place {
+                    parent: at,
+                    quiet: &quiet,
+                    folder,
+                    name,
+                };
+                // One that has gone is for the sweep.
+                if let Some(visit) = self.visit_once(child, place)
+                    && self.visits[visit].descends
+                {
+                    active.push((self.activity(visit), name.clone(), visit));
+                }
             }
         }
+        active.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
+        for (_, name, visit) in active.into_iter().take(HUNTED) {
+            if let Some(child) = branch.children.get_mut(&name)
+                && let Some(own) = self.enter(child, folder, &name)
+            {
+                let from = match from {
+                    [first, rest @ ..] if *first == name => rest,
+                    _ => &[],
+                };
+                self.hunt(child, &own, visit, from, depth + 1);
+            }
+        }
+    }
+
+    /// How much of the window a cgroup and those below it waited or ran, at the most.
+    fn activity(&self, visit: usize) -> f64 {
+        let visit = &self.visits[visit];
+        let waits = RESOURCES.iter().zip(&self.limits).map(|(resource, limit)| {
+            let waited = visit.within[*resource as usize].some;
+            waited.div_duration_f64((*limit).max(Duration::from_micros(1)))
+        });
+        let ran = visit.used.unwrap_or_default();
+        waits.fold(ran.as_secs_f64() / self.window.as_secs_f64(), f64::max)
     }
 
     /// Reads the cgroups below one, as far as they may have moved; where it ended, if before its

@@ -97,7 +97,7 @@ fn the_first_look_goes_on_until_each_has_been_read_once() {
     ));
     // A hundred cgroups, or fewer on a slow machine.
     tree.bounds.time = MS(100);
-    let mut quiet = |tree: &mut Tree| tree.scan(WINDOW, 1, &waited(ZERO), CpuSets::default());
+    let quiet = |tree: &mut Tree| tree.scan(WINDOW, 1, &waited(ZERO), CpuSets::default());
     let scans = (1..=400).find(|_| quiet(&mut tree).reading.visited <= 1);
     assert!(scans > Some(4), "{scans:?}");
     tree.bounds.time = Duration::from_secs(300);
