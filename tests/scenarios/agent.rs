@@ -1,5 +1,6 @@
 //! The agent in a guest, as its users see it: its pages, its log, its exit code.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
@@ -188,11 +189,27 @@ impl Agent {
         eventually(2 * SOON, "the agent does not keep the module", || {
             for module in modules {
                 if guest.is_loaded(module)? {
-                    guest.rmmod(module)?;
+                    guest.rmmod(module).with_context(|| self.who_uses(module))?;
                 }
             }
             Ok(())
         })
+    }
+
+    /// What is known of who keeps a module: its references, and what the agent's ailments have of it.
+    fn who_uses(&self, module: &str) -> String {
+        let references = fs::read_to_string(format!("/sys/module/{module}/refcnt"));
+        let node = self.node().map_err(|error| error.to_string());
+        let ailments = node.as_ref().map(|node| &node["ailments"]);
+        let coverage: Vec<_> = ailments
+            .ok()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .map(|it| format!("{}: {}", it["name"], it["coverage"]))
+            .collect();
+        let lists = fs::read_to_string("/proc/net/ip_vs");
+        format!("references {references:?}; {coverage:?}; {lists:?}")
     }
 
     /// Waits until it says that it waits for this module.
