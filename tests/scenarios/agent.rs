@@ -261,7 +261,7 @@ impl<'a> Launch<'a> {
 
     fn start_and_wait(&self, guest: &Guest) -> Result<Agent> {
         let file = "/tmp/nodemedic.toml";
-        std::fs::write(file, self.config()).with_context(|| format!("write {file}"))?;
+        fs::write(file, self.config()).with_context(|| format!("write {file}"))?;
         let mut command = guest.agent(&["run", "--config", file])?;
         if let [program, arguments @ ..] = self.runner {
             let mut under = Command::new(program);

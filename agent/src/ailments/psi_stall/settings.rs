@@ -45,8 +45,9 @@ settings! {
         /// Limit the cgroups in one scan, about 0.5 KiB of memory each.
         max_cgroups: u32 = 50_000, in count(16..=1_000_000);
         /// Limit the CPU time of all scans of the cgroup tree to this share of one core, in any
-        /// minute. A scan that reaches the limit ends; the next scan first reads the cgroups that
-        /// the last reports named, and then continues where this scan ended.
+        /// minute, apart from the first reading of each cgroup after the start. A scan that reaches
+        /// the limit ends; the next scan first reads the cgroups that the last reports named, and
+        /// then continues where this scan ended.
         scan_cpu_ratio: f64 = 0.005;
         /// Limit the time for one scan of the cgroup tree. The next scan continues as above.
         scan_timeout: Duration = Duration::from_millis(500),

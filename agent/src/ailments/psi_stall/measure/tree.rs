@@ -6,7 +6,8 @@
 //! cgroups costs a few reads.
 //!
 //! Where many are active, a scan ends when its share of CPU time is used up, and the next goes on
-//! there. Those that readings have named are read first. What a cgroup did is known from its own
+//! there. Those that readings have named are read first, and while something stalls, then those
+//! that wait and run most. What a cgroup did is known from its own
 //! two readings: where these are further apart than the window, its figures say so, nobody is
 //! blamed by them, and the next scan reads it first.
 
