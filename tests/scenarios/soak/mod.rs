@@ -16,6 +16,7 @@ use fastrand::Rng;
 use nodemedic_tests::eventually::eventually;
 use nodemedic_tests::faults::cgroup;
 use nodemedic_tests::guest::{Guest, Output};
+use nodemedic_tests::metrics::Metrics;
 use nodemedic_tests::scenario::Verdict;
 use nodemedic_tests::soak::Plan;
 use nodemedic_tests::soak::figures::{Counts, Report, Row};
@@ -308,8 +309,7 @@ impl<'g> Node<'g> {
             waited.map(|it| Ok(it?.as_secs_f64())).collect()
         };
         let before = waited()?;
-        self.another_reading()?;
-        let (metrics, after) = (self.agent.metrics()?, waited()?);
+        let (metrics, after) = (self.settled("psi_stall")?, waited()?);
         for (i, resource) in RESOURCES.into_iter().enumerate() {
             let labels = [
                 ("resource", resource),
@@ -328,10 +328,17 @@ impl<'g> Node<'g> {
         Ok(metrics.count())
     }
 
-    /// Waits for the next reading of cgroups.
-    fn another_reading(&self) -> Result<()> {
+    /// What an ailment shows, with all that happened before: the same part may have come just before.
+    fn settled(&self, ailment: &str) -> Result<Metrics> {
+        // The second was begun after the call.
+        self.another_reading(ailment)?;
+        self.another_reading(ailment)?;
+        self.agent.metrics()
+    }
+
+    fn another_reading(&self, ailment: &str) -> Result<()> {
         let last = || -> Result<Value> {
-            Ok(self.agent.report_of("psi_stall")?["reading_unix_seconds"].clone())
+            Ok(self.agent.report_of(ailment)?["reading_unix_seconds"].clone())
         };
         let before = last()?;
         eventually(SOON, "another reading", || {

@@ -112,7 +112,7 @@ fn dns(node: &mut Node<'_>) -> Result<()> {
     let client = CLIENT.to_string();
     let of_client =
         |metrics: &Metrics| metrics.sum(CREATED, &[("source", &client), ("port", "53")]);
-    let before = node.agent.metrics()?;
+    let before = node.settled("udp_conntrack")?;
     site.one_shots(20_000..20_000 + EXCHANGES)?;
     node.agent.shows("every exchange", SOON, |metrics| {
         let counted = of_client(metrics) - of_client(&before);
@@ -190,7 +190,7 @@ fn conn_reuse(node: &mut Node<'_>) -> Result<()> {
     let site = reuse::Site::build(guest, Family::V4)?;
     site.set(guest, Settings::KUBE_PROXY)?;
     conn_reuse::attach(&node.agent, guest, &site)?;
-    let before = node.agent.metrics()?;
+    let before = node.settled("ipvs_conn_reuse")?;
     site.add_services(guest, &[SERVICE])?;
     let ports = (0..CLIENTS).map(|client| (20_000 + client, SERVICE));
     let ports = ports.collect::<Vec<_>>();
@@ -288,10 +288,7 @@ fn stall(
         // What the shell has started ends by itself, once it may.
         limited.set(file, "max")?;
         task.empties()?;
-        // The second was begun after the task had ended.
-        node.another_reading()?;
-        node.another_reading()?;
-        let shown = node.agent.metrics()?.value(SECONDS, &labels)?;
+        let shown = node.settled("psi_stall")?.value(SECONDS, &labels)?;
         Ok((shown, task.waited_for(resource)?.as_secs_f64()))
     };
     let first = settled(node)?;
