@@ -201,6 +201,7 @@ impl Host for FakeHost {
             online_cpus: Fact::Known(1),
             hz: Fact::Known(100),
             lockdown: Fact::Unknown(unknown()),
+            typed_reads: Fact::Unknown(unknown()),
             first_user_namespace: Fact::Known(true),
             seccomp_filter: Fact::Known(false),
             config: Fact::Unknown(unknown()),

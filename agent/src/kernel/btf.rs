@@ -18,7 +18,7 @@ use self::{
     table::{Kind, Table, Type},
 };
 use super::{
-    facts::{BtfFunction, Fact, Member, VMLINUX},
+    facts::{BtfFunction, Fact, Member, TypedReads, VMLINUX},
     modules,
 };
 
@@ -50,6 +50,9 @@ struct View<'t> {
 }
 
 impl Types {
+    /// The kernel function that gives a type to an address. It must be among the names wanted.
+    pub(super) const CAST: &str = "bpf_rdonly_cast";
+
     /// Opens the types of vmlinux and of the modules named, to find functions and
     /// structures of the names wanted.
     pub(super) fn open<'a>(
@@ -124,6 +127,29 @@ impl Types {
             (Some(Err(why)), Err(_)) | (None, Err(why)) => return Fact::Unknown(why.clone()),
         };
         member(self.view(types), path).into()
+    }
+
+    /// Finds what gives an address a type by which programs can read any memory.
+    pub(super) fn typed_reads(&self) -> Fact<TypedReads> {
+        let cast = match self.function(Self::CAST, VMLINUX) {
+            Fact::Known(function) => function.type_id,
+            Fact::Unknown(why) => return Fact::Unknown(why),
+        };
+        let vmlinux = match &self.vmlinux {
+            Ok(vmlinux) => vmlinux,
+            Err(why) => return Fact::Unknown(why.clone()),
+        };
+        match largest_array_of_integers(self.view(vmlinux)) {
+            Some((structure, bytes)) => Fact::Known(TypedReads {
+                cast,
+                structure,
+                bytes,
+            }),
+            None => {
+                let why = "no structure of vmlinux's BTF begins with an array of integers";
+                Fact::Unknown(why.to_owned())
+            }
+        }
     }
 
     fn view<'t>(&'t self, own: &'t Named) -> View<'t> {
@@ -236,6 +262,36 @@ fn member(types: View<'_>, path: &str) -> Result<Member, String> {
         offset: offset / 8,
         size,
     })
+}
+
+/// Bytes of an array that is large enough: a probe reads no more of most objects.
+const LARGE: u32 = 256;
+
+/// The structure that begins with the largest array of integers, or the first whose array has
+/// [`LARGE`] bytes, and the array's bytes.
+fn largest_array_of_integers(types: View<'_>) -> Option<(u32, u32)> {
+    let mut largest: Option<(u32, u32)> = None;
+    for (id, found) in types.own.table.types() {
+        if found.kind == Kind::Struct
+            && let Some(bytes) = leading_integers(types, found)
+            && largest.is_none_or(|(_, most)| most < bytes)
+        {
+            largest = Some((id, bytes));
+            if bytes >= LARGE {
+                break;
+            }
+        }
+    }
+    largest
+}
+
+/// Bytes of the array of integers that a structure begins with, if it begins with one.
+fn leading_integers(types: View<'_>, of: Type<'_>) -> Option<u32> {
+    let first = of.members().next().filter(|first| first.bit_offset == 0)?;
+    let (element, number) = plain(types, first.type_id)?.elements()?;
+    let element = plain(types, element).filter(|element| element.kind == Kind::Int)?;
+    let bytes = element.size_or_type.checked_mul(number)?;
+    (bytes >= 8 && bytes <= of.size_or_type).then_some(bytes)
 }
 
 /// A member of a structure, union or array of them, by its name: its distance in
@@ -396,6 +452,39 @@ mod tests {
         assert!(why(member("outer.none")).contains("has no member none"));
         assert!(why(member("none.first")).contains("no structure none"));
         assert!(why(member("inner.x")).contains("no structure inner"));
+    }
+
+    #[test]
+    fn memory_is_read_by_the_structure_with_the_largest_array() {
+        let mut kernel = kernel();
+        let array =
+            |blob: &mut Blob, element, number| blob.add(ARRAY, "", 0, 0, &[element, 1, number]);
+        let pointer = kernel.add(POINTER, "", 0, 0, &[]);
+        let pointers = array(&mut kernel, pointer, 64);
+        kernel.add_struct(STRUCT, "of_pointers", 512, &[("all", pointers, 0)]);
+        let integers = array(&mut kernel, 1, 32);
+        kernel.add_struct(
+            STRUCT,
+            "behind",
+            136,
+            &[("before", 1, 0), ("all", integers, 64)],
+        );
+        let without = types(&kernel, &kernel.module(), &[Types::CAST]);
+        assert!(why(without.typed_reads()).contains("no function bpf_rdonly_cast"));
+        let cast = kernel.add(FUNCTION, Types::CAST, 0, 0, &[]);
+        let only_others = types(&kernel, &kernel.module(), &[Types::CAST]);
+        assert!(why(only_others.typed_reads()).contains("no structure"));
+        let small = array(&mut kernel, 1, 4);
+        kernel.add_struct(STRUCT, "small", 16, &[("all", small, 0)]);
+        let structure = kernel.add_struct(STRUCT, "large", 136, &[("all", integers, 0)]);
+        let found = types(&kernel, &kernel.module(), &[Types::CAST]).typed_reads();
+        let bytes = 128;
+        let expected = TypedReads {
+            cast,
+            structure,
+            bytes,
+        };
+        assert_eq!(found, Fact::Known(expected));
     }
 
     #[test]

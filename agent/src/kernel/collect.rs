@@ -61,7 +61,9 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
     let members = needs.iter().flat_map(|needs| needs.members);
     let structures = members.map(|member| member.structure());
     let names = wanted.iter().copied().chain(structures);
-    let names = names.chain([TRACED]).chain(SymbolIterator::NAMES);
+    let names = names
+        .chain([TRACED, Types::CAST])
+        .chain(SymbolIterator::NAMES);
     thread::scope(|scope| {
         let find = |iterator| {
             let (wanted, places) = (&wanted, places);
@@ -117,6 +119,7 @@ fn facts(
     program_types: BTreeMap<ProgramType, Fact<bool>>,
     symbols: Option<Background<'_, BTreeMap<String, Fact<Symbol>>>>,
 ) -> KernelFacts {
+    let lockdown = lockdown();
     let without_symbols = KernelFacts {
         release: rustix::system::uname()
             .release()
@@ -127,7 +130,13 @@ fn facts(
         possible_cpus: cpus("possible"),
         online_cpus: cpus("online"),
         hz: jiffies_per_second(),
-        lockdown: lockdown(),
+        typed_reads: match &lockdown {
+            Fact::Known(mode) if mode != "confidentiality" => {
+                Fact::Unknown("not looked for: the kernel refuses no reads".to_owned())
+            }
+            Fact::Known(_) | Fact::Unknown(_) => types.typed_reads(),
+        },
+        lockdown,
         first_user_namespace: first_user_namespace(),
         seccomp_filter: status("Seccomp:").map(|mode| mode == "2").into(),
         config: Fact::Unknown("not looked for: nothing is missing".to_owned()),

@@ -86,6 +86,10 @@ pub struct KernelFacts {
     pub btf: Fact<bool>,
     /// Whether the kernel takes BPF programs of a type from this process.
     pub program_types: BTreeMap<ProgramType, Fact<bool>>,
+    /// By what programs can read memory where the kernel refuses them its helpers. Looked for
+    /// only where the kernel may be locked down.
+    #[serde(default = "never_asked")]
+    pub typed_reads: Fact<TypedReads>,
     /// With which error the kernel refuses programs of a type, where it does.
     #[serde(default)]
     pub refusals: BTreeMap<ProgramType, String>,
@@ -142,6 +146,19 @@ pub enum ProgramType {
     Tracepoint,
     /// Raw tracepoints.
     RawTracepoint,
+}
+
+/// What gives a type to an address, so that programs can read from it by loads alone. All ids are
+/// of vmlinux's BTF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypedReads {
+    /// Id of the kernel function `bpf_rdonly_cast` (kernel/bpf/helpers.c, since Linux 6.2).
+    pub cast: u32,
+    /// Id of a structure that begins with an array of integers. The verifier allows loads of any
+    /// size anywhere in such an array (kernel/bpf/btf.c, `btf_struct_walk`).
+    pub structure: u32,
+    /// Bytes of that array.
+    pub bytes: u32,
 }
 
 /// A module, loaded or not.

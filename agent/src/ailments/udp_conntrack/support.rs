@@ -520,14 +520,14 @@ mod tests {
     #[test]
     fn a_locked_down_kernel_is_called_so() {
         let mut facts = capable();
-        facts.lockdown = Fact::Known("integrity".to_owned());
+        facts.lockdown = Fact::Known("confidentiality".to_owned());
         for program_type in [ProgramType::Tracing, ProgramType::Kprobe] {
             facts.program_types.insert(program_type, Fact::Known(false));
         }
         let plan = plan(&facts);
         assert!(hooks(&plan).iter().all(Vec::is_empty));
         assert!(
-            reasons(&plan).contains("locked down (integrity)"),
+            reasons(&plan).contains("locked down to confidentiality: it refuses them"),
             "{}",
             reasons(&plan)
         );

@@ -19,9 +19,10 @@ use super::{
     probe::Program,
     remedy,
     sys::{self, Kind, KprobeLink},
+    typed_reads,
 };
 use crate::{
-    kernel::facts::BtfFunction,
+    kernel::facts::{BtfFunction, TypedReads},
     model::{ProbeReport, ProgramStats},
 };
 
@@ -42,6 +43,10 @@ pub struct Object {
 struct Code {
     programs: StdHashMap<String, aya_obj::Program>,
     functions: BTreeMap<(usize, u64), aya_obj::Function>,
+    /// By what programs read memory where the kernel refuses them its helpers.
+    typed_reads: Option<TypedReads>,
+    /// Whether the kernel has refused a program those helpers. It refuses them to all then.
+    helpers_are_refused: bool,
 }
 
 /// A probe's programs, attached. Dropping it detaches them.
@@ -84,6 +89,8 @@ impl Object {
                 code: Code {
                     programs,
                     functions,
+                    typed_reads: None,
+                    helpers_are_refused: false,
                 },
                 loaded: BTreeMap::new(),
             })
@@ -117,7 +124,7 @@ impl Object {
     /// # Errors
     ///
     /// Where the kernel refuses it.
-    pub(super) fn iterate(&self, program: &str, type_id: u32) -> anyhow::Result<File> {
+    pub(super) fn iterate(&mut self, program: &str, type_id: u32) -> anyhow::Result<File> {
         let kind = Kind::Tracing {
             attach: bpf_attach_type::BPF_TRACE_ITER,
             type_id,
@@ -132,6 +139,7 @@ impl Object {
     /// Attaches a probe by the first of its candidates that the kernel takes.
     pub fn attach(&mut self, planned: &PlannedProbe) -> (Attached, ProbeReport) {
         let mut refused = Vec::new();
+        self.code.typed_reads = planned.typed_reads.known().copied();
         for candidate in &planned.candidates {
             match self.attach_candidate(candidate) {
                 Ok(attached) => {
@@ -170,7 +178,7 @@ impl Object {
     }
 
     fn attach_tracing(
-        &self,
+        &mut self,
         program: &Program,
         function: &BtfFunction,
     ) -> anyhow::Result<(OwnedFd, Link)> {
@@ -244,8 +252,9 @@ impl Code {
         program.ok_or_else(|| anyhow!("the BPF object has no program {name}"))
     }
 
-    /// Loads a program; the verifier is asked for its reasons once it has refused one.
-    fn load(&self, name: &str, kind: Kind<'_>) -> anyhow::Result<OwnedFd> {
+    /// Loads a program. One that the kernel refuses for the helpers by which it reads memory is
+    /// loaded with typed loads in their place, where the kernel has what that takes.
+    fn load(&mut self, name: &str, kind: Kind<'_>) -> anyhow::Result<OwnedFd> {
         let code = self.program(name)?;
         let function = self.functions.get(&code.function_key());
         let function = function.ok_or_else(|| anyhow!("program {name} has no instructions"))?;
@@ -255,20 +264,48 @@ impl Code {
             instructions: &function.instructions,
             kind,
         };
-        sys::load(&program, None).or_else(|error| {
-            let mut log = Vec::new();
-            let mut again = Err(error);
-            for size in LOG_SIZES {
-                log = Vec::with_capacity(size);
-                again = sys::load(&program, Some(&mut log));
-                let full = |error: &io::Error| error.raw_os_error() == Some(libc::ENOSPC);
-                if !again.as_ref().is_err_and(full) {
-                    break;
-                }
+        let with_typed_loads = |reads| {
+            let instructions = typed_reads::instead_of_helpers(program.instructions, reads);
+            let program = sys::Program {
+                instructions: &instructions,
+                ..program
+            };
+            offer(&program).context("with typed loads")
+        };
+        match &self.typed_reads {
+            Some(reads) if self.helpers_are_refused => with_typed_loads(reads),
+            None => offer(&program),
+            Some(reads) => {
+                let refusal = match offer(&program) {
+                    Err(error) if remedy::reads_are_refused(&format!("{error:#}")) => error,
+                    result => return result,
+                };
+                let result = with_typed_loads(reads);
+                self.helpers_are_refused = true;
+                result.map_err(|error| {
+                    tracing::debug!("{error:#}");
+                    refusal
+                })
             }
-            again.with_context(|| format!("load program {name}{}", last_words(&log)))
-        })
+        }
     }
+}
+
+/// Loads a program; the verifier is asked for its reasons once it has refused one.
+fn offer(program: &sys::Program<'_>) -> anyhow::Result<OwnedFd> {
+    sys::load(program, None).or_else(|error| {
+        let mut log = Vec::new();
+        let mut again = Err(error);
+        for size in LOG_SIZES {
+            log = Vec::with_capacity(size);
+            again = sys::load(program, Some(&mut log));
+            let full = |error: &io::Error| error.raw_os_error() == Some(libc::ENOSPC);
+            if !again.as_ref().is_err_and(full) {
+                break;
+            }
+        }
+        again.with_context(|| format!("load program {}{}", program.name, last_words(&log)))
+    })
 }
 
 impl AttachedProgram {

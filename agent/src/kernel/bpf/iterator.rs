@@ -56,7 +56,7 @@ impl SymbolIterator {
         let parameters = Parameters::default()
             .global("OFFSETS", &self.offsets)
             .global("PREFIXES", prefixes);
-        let object = Object::load("symbols", OBJECT, &parameters)?;
+        let mut object = Object::load("symbols", OBJECT, &parameters)?;
         let file = object.iterate(PROGRAM, self.type_id)?;
         symbols(&read_to_end(file).context("read from the iterator")?)
     }

@@ -11,6 +11,7 @@ mod probes;
 mod remedy;
 mod support;
 mod sys;
+mod typed_reads;
 
 use attach::{Attached, log_of};
 pub use attach::{Object, ProbeLog, verbosity};

@@ -2,7 +2,7 @@
 
 use super::{At, Candidate, Hook, Probe, Program, remedy, remedy::kernel_with};
 use crate::{
-    kernel::facts::{BtfFunction, Fact, KernelFacts, ModuleState, ProgramType, Symbol},
+    kernel::facts::{BtfFunction, Fact, KernelFacts, ModuleState, ProgramType, Symbol, TypedReads},
     model::{Missing, ProbeReport},
 };
 
@@ -17,6 +17,8 @@ pub struct PlannedProbe {
     pub missing: Vec<(Hook, Missing)>,
     /// The kernel's lockdown, which tells why it refuses a candidate.
     pub lockdown: Fact<String>,
+    /// By what its programs can read memory where the kernel refuses them its helpers.
+    pub typed_reads: Fact<TypedReads>,
 }
 
 /// A candidate with what its programs attach to.
@@ -49,6 +51,7 @@ impl PlannedProbe {
             candidates: Vec::new(),
             missing,
             lockdown: Fact::Unknown("not asked for".to_owned()),
+            typed_reads: Fact::Unknown("not asked for".to_owned()),
         }
     }
 
@@ -98,6 +101,7 @@ pub fn plan(probe: &'static Probe, facts: &KernelFacts) -> PlannedProbe {
         candidates: Vec::new(),
         missing: Vec::new(),
         lockdown: facts.lockdown.clone(),
+        typed_reads: facts.typed_reads.clone(),
     };
     for candidate in probe.candidates {
         match plan_candidate(candidate, facts) {
@@ -143,9 +147,10 @@ fn accepts(hook: Hook, facts: &KernelFacts) -> Result<(), Missing> {
         Some(Fact::Known(false)) => Err(Missing {
             what: format!("BPF programs for {}", hook.name()),
             why: remedy::refusal(facts, program_type),
-            remedy: match facts.lockdown.known().map(String::as_str) {
-                Some(mode @ ("integrity" | "confidentiality")) => remedy::unlock(mode).to_owned(),
-                _ => kernel_with(facts, switches_for(hook)),
+            remedy: if remedy::is_confidential(&facts.lockdown) {
+                remedy::UNLOCK.to_owned()
+            } else {
+                kernel_with(facts, switches_for(hook))
             },
         }),
         // Unknown is not no: the attempt itself will tell.

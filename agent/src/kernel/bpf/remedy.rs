@@ -77,53 +77,70 @@ pub(super) fn not_the_first_user_namespace(facts: &KernelFacts) -> Option<Missin
 pub(super) fn refusal(facts: &KernelFacts, program_type: ProgramType) -> String {
     let error = facts.refusals.get(&program_type);
     let error = error.map_or_else(String::new, |error| format!(": {error}"));
-    match facts.lockdown.known() {
-        Some(mode) if mode != "none" => {
-            format!("the kernel refuses them{error}; it is locked down ({mode})")
-        }
-        _ => format!("the kernel refuses them{error}"),
+    if is_confidential(&facts.lockdown) {
+        format!("{LOCKED_DOWN}: it refuses them{error}")
+    } else {
+        format!("the kernel refuses them{error}")
     }
 }
 
-/// A program that the kernel refuses to load or to attach, with the kernel's words.
+/// Whether the lockdown in force keeps kernel memory from this process. `integrity` keeps nothing
+/// from it that a probe needs (security/lockdown/lockdown.c; include/linux/security.h,
+/// `enum lockdown_reason`).
+pub(super) fn is_confidential(lockdown: &Fact<String>) -> bool {
+    lockdown
+        .known()
+        .is_some_and(|mode| mode == "confidentiality")
+}
+
+const LOCKED_DOWN: &str = "the kernel is locked down to confidentiality";
+
+/// A program that the kernel refuses to load or to attach, with the kernel's words. Where the
+/// lockdown explains the refusal, a sentence stands for them, and they go to the log.
 pub(super) fn refused(what: String, words: &str, planned: &PlannedProbe) -> Missing {
-    if reads_are_refused(words) {
+    let forbidden = words.contains("Operation not permitted");
+    let denied = if reads_are_refused(words) {
+        match &planned.typed_reads {
+            Fact::Known(_) => {
+                "it lets BPF programs read its memory by types alone, and refuses this"
+            }
+            Fact::Unknown(_) => {
+                "it lets BPF programs read its memory by types alone, and has no function \
+                 bpf_rdonly_cast (Linux 6.2) that gives a type to an address"
+            }
+        }
+    } else if !is_confidential(&planned.lockdown) {
+        let remedy = match &planned.lockdown {
+            Fact::Unknown(_) if forbidden => SEE_LOCKDOWN,
+            Fact::Known(_) | Fact::Unknown(_) => {
+                "none needed: nodemedic uses the next hook, or the baseline"
+            }
+        };
         return Missing {
             what,
-            why: "the kernel lets no BPF program read its memory: it is locked down \
-                  (confidentiality)"
-                .to_owned(),
-            remedy: unlock("confidentiality").to_owned(),
+            why: words.to_owned(),
+            remedy: remedy.to_owned(),
         };
-    }
-    let forbidden = words.contains("Operation not permitted");
-    let (why, remedy) = match &planned.lockdown {
-        Fact::Known(mode) if forbidden && mode != "none" => (
-            format!("{words}; the kernel is locked down ({mode})"),
-            unlock(mode).to_owned(),
-        ),
-        Fact::Unknown(_) if forbidden => (words.to_owned(), SEE_LOCKDOWN.to_owned()),
-        Fact::Known(_) | Fact::Unknown(_) => (
-            words.to_owned(),
-            "none needed: nodemedic uses the next hook, or the baseline".to_owned(),
-        ),
+    } else if forbidden {
+        "it opens no perf event for a kprobe"
+    } else {
+        "it refuses this"
     };
-    Missing { what, why, remedy }
+    tracing::debug!("{what}: {words}");
+    Missing {
+        what,
+        why: format!("{LOCKED_DOWN}: {denied}"),
+        remedy: UNLOCK.to_owned(),
+    }
 }
 
-/// What to do where the kernel is locked down.
-pub(super) fn unlock(mode: &str) -> &'static str {
-    if mode == "confidentiality" {
-        "boot with lockdown=integrity, under which all probes attach, if the node's policy allows \
-         it; until then nodemedic uses the baseline"
-    } else {
-        "boot without lockdown= (or with Secure Boot off) if the node's policy allows it"
-    }
-}
+/// What to do where the kernel is locked down to confidentiality.
+pub(super) const UNLOCK: &str = "boot with lockdown=integrity, under which all probes attach, if the node's policy allows it; until \
+     then nodemedic uses the baseline";
 
 /// Every kernel that the agent runs on has these helpers, but gives them to nobody under
 /// `LOCKDOWN_BPF_READ_KERNEL` (kernel/trace/bpf_trace.c, `bpf_tracing_func_proto`).
-fn reads_are_refused(words: &str) -> bool {
+pub(super) fn reads_are_refused(words: &str) -> bool {
     const REFUSALS: [&str; 3] = [
         "unknown func",
         "cannot use helper",
@@ -199,18 +216,26 @@ mod tests {
             candidates: Vec::new(),
             missing: Vec::new(),
             lockdown: Fact::Known(lockdown.to_owned()),
+            typed_reads: Fact::Unknown("no such function".to_owned()),
         }
     }
 
     #[test]
-    fn a_perf_event_is_refused_by_the_lockdown_where_there_is_one() {
+    fn a_perf_event_is_refused_by_confidentiality_and_by_nothing_below_it() {
         const WORDS: &str = "open a perf event: Operation not permitted (os error 1)";
         let refused = |planned: &PlannedProbe| refused(String::new(), WORDS, planned);
         let confidential = refused(&planned("confidentiality"));
+        assert!(
+            confidential.why.starts_with(LOCKED_DOWN),
+            "{confidential:?}"
+        );
+        assert!(!confidential.why.contains("os error"), "{confidential:?}");
         assert!(confidential.remedy.contains("lockdown=integrity"));
-        let integrity = refused(&planned("integrity"));
-        assert!(integrity.remedy.contains("without lockdown="));
-        assert_eq!(refused(&planned("none")).why, WORDS);
+        for mode in ["integrity", "none"] {
+            let other = refused(&planned(mode));
+            assert_eq!(other.why, WORDS);
+            assert!(!other.remedy.contains("lockdown"), "{other:?}");
+        }
         let unknown = PlannedProbe {
             lockdown: Fact::Unknown("no securityfs".to_owned()),
             ..planned("none")
@@ -220,16 +245,38 @@ mod tests {
 
     #[test]
     fn a_helper_that_reads_memory_is_refused_by_the_lockdown() {
+        let unknown = PlannedProbe {
+            lockdown: Fact::Unknown("no securityfs".to_owned()),
+            ..planned("none")
+        };
         for words in [
             "load program x (Invalid argument); the verifier: unknown func bpf_probe_read_kernel#113",
             "program of this type cannot use helper bpf_probe_read_kernel#113",
             "policy check failed for helper bpf_probe_read_kernel#113",
         ] {
-            let refused = refused(String::new(), words, &planned("none"));
-            assert!(refused.why.contains("confidentiality"), "{refused:?}");
+            for planned in [&planned("confidentiality"), &unknown] {
+                let refused = refused(String::new(), words, planned);
+                assert!(refused.why.starts_with(LOCKED_DOWN), "{refused:?}");
+                assert!(refused.why.contains("bpf_rdonly_cast"), "{refused:?}");
+                assert!(!refused.why.contains("#113"), "{refused:?}");
+            }
         }
         let other = "unknown func bpf_get_current_task_btf#158";
         let other = refused(String::new(), other, &planned("none"));
         assert!(other.why.contains("bpf_get_current_task_btf"), "{other:?}");
+    }
+
+    #[test]
+    fn the_words_of_the_verifier_are_not_told_of_a_kernel_that_is_locked_down() {
+        let words =
+            "load program x (Invalid argument); the verifier: R1 invalid mem access 'scalar'";
+        let confidential = refused(String::new(), words, &planned("confidentiality"));
+        assert!(
+            confidential.why.starts_with(LOCKED_DOWN),
+            "{confidential:?}"
+        );
+        assert!(!confidential.why.contains("R1"), "{confidential:?}");
+        let integrity = refused(String::new(), words, &planned("integrity"));
+        assert_eq!(integrity.why, words);
     }
 }
