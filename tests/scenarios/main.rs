@@ -4,6 +4,7 @@ mod adding;
 mod agent;
 mod alert;
 mod bench;
+mod capabilities;
 mod faulty;
 mod harness;
 mod ipvs_conn_reuse;
@@ -60,6 +61,7 @@ const MATRIX: &[Scenario] = &[
     Scenario::new("locked_down::what_cannot_be_had_is_named_and_the_rest_is_measured", locked_down::what_cannot_be_had_is_named_and_the_rest_is_measured).shape(Shape::LockedDown),
     Scenario::new("locked_down::one_shots_are_counted_exactly", udp_conntrack::one_shots_are_counted_exactly).limit(240).shape(Shape::LockedDown).kernels(&["6.12"]),
     Scenario::new("locked_down::a_rolling_upgrade_delays_as_many_as_the_agent_counts", ipvs_conn_reuse::a_rolling_upgrade_delays_as_many_as_the_agent_counts).limit(300).shape(Shape::LockedDown).kernels(&["6.12"]),
+    Scenario::new("capabilities::those_of_the_daemonset_attach_every_probe", capabilities::those_of_the_daemonset_attach_every_probe),
     Scenario::new("udp_conntrack::nothing_stays_attached_when_it_ends", udp_conntrack::nothing_stays_attached_when_it_ends).kernels(OLDEST_AND_NEWEST),
     Scenario::new("psi_stall::an_idle_node_is_healthy", psi_stall::an_idle_node_is_healthy),
     Scenario::new("psi_stall::a_memory_limit_is_named_with_who_waits_for_it", psi_stall::a_memory_limit_is_named_with_who_waits_for_it).limit(240),

@@ -147,8 +147,9 @@ fn missing(error: &anyhow::Error) -> Missing {
     Missing {
         what: "triggers on /proc/pressure".to_owned(),
         why: format!("the kernel refuses them: {error:#}"),
-        remedy: "run as root with CAP_SYS_RESOURCE, and make /proc/pressure writable; until then \
-                 nodemedic sees stalls at the next reading"
+        remedy: "run as root with CAP_SYS_RESOURCE, and make /proc/pressure writable; where its files \
+                 are read-only for root too, as on Linux 5.10, add CAP_DAC_OVERRIDE; until then nodemedic \
+                 sees stalls at the next reading"
             .to_owned(),
     }
 }
