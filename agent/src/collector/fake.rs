@@ -202,6 +202,7 @@ impl Host for FakeHost {
             hz: Fact::Known(100),
             lockdown: Fact::Unknown(unknown()),
             typed_reads: Fact::Unknown(unknown()),
+            programs_hold_modules: Fact::Unknown(unknown()),
             first_user_namespace: Fact::Known(true),
             seccomp_filter: Fact::Known(false),
             config: Fact::Unknown(unknown()),

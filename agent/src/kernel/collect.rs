@@ -32,6 +32,9 @@ const CAPABILITIES: [(&str, u32); 6] = [
     ("CAP_BPF", 39),
 ];
 
+/// The structure of a BPF program (include/linux/bpf.h).
+const PROGRAM: &str = "bpf_prog_aux";
+
 /// A function that is there to be traced (net/bpf/test_run.c).
 const TRACED: &str = "bpf_fentry_test1";
 
@@ -62,7 +65,7 @@ fn collect_all(needs: &[Needs]) -> KernelFacts {
     let structures = members.map(|member| member.structure());
     let names = wanted.iter().copied().chain(structures);
     let names = names
-        .chain([TRACED, Types::CAST])
+        .chain([TRACED, Types::CAST, PROGRAM])
         .chain(SymbolIterator::NAMES);
     thread::scope(|scope| {
         let find = |iterator| {
@@ -135,6 +138,13 @@ fn facts(
                 Fact::Unknown("not looked for: the kernel refuses no reads".to_owned())
             }
             Fact::Known(_) | Fact::Unknown(_) => types.typed_reads(),
+        },
+        programs_hold_modules: match types.member(&format!("{PROGRAM}.id"), VMLINUX) {
+            Fact::Known(_) => {
+                let holds = types.member(&format!("{PROGRAM}.mod"), VMLINUX);
+                Fact::Known(holds.known().is_some())
+            }
+            Fact::Unknown(why) => Fact::Unknown(why),
         },
         lockdown,
         first_user_namespace: first_user_namespace(),

@@ -90,6 +90,10 @@ pub struct KernelFacts {
     /// only where the kernel may be locked down.
     #[serde(default = "never_asked")]
     pub typed_reads: Fact<TypedReads>,
+    /// Whether each program on a module's functions holds the module (`bpf_prog_aux.mod`,
+    /// include/linux/bpf.h, since Linux 6.3), and not each function that has programs.
+    #[serde(default = "never_asked")]
+    pub programs_hold_modules: Fact<bool>,
     /// With which error the kernel refuses programs of a type, where it does.
     #[serde(default)]
     pub refusals: BTreeMap<ProgramType, String>,

@@ -101,9 +101,11 @@ pub struct Held<T> {
 impl<T> Held<T> {
     /// Attaches programs to a module's functions, and asks which of these each program that is
     /// there by fentry or fexit is on. One caller at a time for each module, so that each sees the
-    /// references that are its own.
+    /// references that are its own. `each`: whether each program holds the module, and not each
+    /// function; `None` where that is not known.
     pub fn hold(
         module: &'static str,
+        each: Option<bool>,
         attach: impl FnOnce() -> T,
         traced: impl FnOnce(&T) -> Vec<&'static str>,
     ) -> Self {
@@ -113,7 +115,7 @@ impl<T> Held<T> {
         let programs = attach();
         let grown = settled_references(module).saturating_sub(before);
         let traced = traced(&programs);
-        let references = own_references(grown, &traced);
+        let references = own_references(each, grown, &traced);
         *held += references;
         Self {
             programs: Some(programs),
@@ -154,19 +156,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many references the programs on these functions hold, by how many more there are
-/// than before. It is one a program (from 6.3 on, `bpf_check_attach_target`) or one a
-/// function (before, `bpf_trampoline_module_get`).
+/// How many references the programs on these functions hold: one a program (from 6.3 on,
+/// `bpf_check_attach_target`) or one a function (before, `bpf_trampoline_module_get`). Where it is not
+/// known which, by how many more there are than before.
 ///
 /// Any other number says that the module's users have changed meanwhile, as when services
 /// of IPVS were made or removed, and the most is assumed: too few would keep the module for
 /// ever, and too many let it go early, to be taken again.
-fn own_references(grown: u32, traced: &[&str]) -> u32 {
+fn own_references(each: Option<bool>, grown: u32, traced: &[&str]) -> u32 {
     let functions = traced.iter().collect::<BTreeSet<_>>().len() as u32;
-    if grown == functions {
-        functions
-    } else {
-        traced.len() as u32
+    let programs = traced.len() as u32;
+    match each {
+        Some(true) => programs,
+        Some(false) => functions,
+        None if grown == functions => functions,
+        None => programs,
     }
 }
 
@@ -235,14 +239,19 @@ mod tests {
     fn references_are_our_own_as_far_as_programs_can_hold_them() {
         let traced = ["confirm", "confirm", "destroy"];
         // One a program, and one a function.
-        assert_eq!(own_references(3, &traced), 3);
-        assert_eq!(own_references(2, &traced), 2);
+        assert_eq!(own_references(None, 3, &traced), 3);
+        assert_eq!(own_references(None, 2, &traced), 2);
         // Services were removed, or made, meanwhile.
-        assert_eq!(own_references(0, &traced), 3);
-        assert_eq!(own_references(1, &traced), 3);
-        assert_eq!(own_references(101, &traced), 3);
+        assert_eq!(own_references(None, 0, &traced), 3);
+        assert_eq!(own_references(None, 1, &traced), 3);
+        assert_eq!(own_references(None, 101, &traced), 3);
         // kprobes hold none.
-        assert_eq!(own_references(0, &[]), 0);
-        assert_eq!(own_references(3, &[]), 0);
+        assert_eq!(own_references(None, 0, &[]), 0);
+        assert_eq!(own_references(None, 3, &[]), 0);
+        // Where it is known, a service that was removed meanwhile does not count: with one program
+        // less than there were, the module was kept for ever.
+        assert_eq!(own_references(Some(true), 2, &traced), 3);
+        assert_eq!(own_references(Some(false), 3, &traced), 2);
+        assert_eq!(own_references(Some(true), 3, &[]), 0);
     }
 }

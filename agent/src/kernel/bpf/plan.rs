@@ -19,6 +19,8 @@ pub struct PlannedProbe {
     pub lockdown: Fact<String>,
     /// By what its programs can read memory where the kernel refuses them its helpers.
     pub typed_reads: Fact<TypedReads>,
+    /// How its programs hold a module: as of [`KernelFacts`].
+    pub programs_hold_modules: Fact<bool>,
 }
 
 /// A candidate with what its programs attach to.
@@ -52,6 +54,7 @@ impl PlannedProbe {
             missing,
             lockdown: Fact::Unknown("not asked for".to_owned()),
             typed_reads: Fact::Unknown("not asked for".to_owned()),
+            programs_hold_modules: Fact::Unknown("not asked for".to_owned()),
         }
     }
 
@@ -102,6 +105,7 @@ pub fn plan(probe: &'static Probe, facts: &KernelFacts) -> PlannedProbe {
         missing: Vec::new(),
         lockdown: facts.lockdown.clone(),
         typed_reads: facts.typed_reads.clone(),
+        programs_hold_modules: facts.programs_hold_modules.clone(),
     };
     for candidate in probe.candidates {
         match plan_candidate(candidate, facts) {

@@ -79,7 +79,11 @@ impl Probes {
         };
         self.programs = match self.module {
             None => Programs::OfImage(attach()),
-            Some(module) => Programs::OfModule(Held::hold(module, attach, |it| traced(it))),
+            Some(module) => {
+                let mut each = planned.iter().map(|it| &it.programs_hold_modules);
+                let each = each.find_map(|it| it.known().copied());
+                Programs::OfModule(Held::hold(module, each, attach, |it| traced(it)))
+            }
         };
     }
 

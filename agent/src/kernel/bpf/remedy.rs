@@ -217,6 +217,7 @@ mod tests {
             missing: Vec::new(),
             lockdown: Fact::Known(lockdown.to_owned()),
             typed_reads: Fact::Unknown("no such function".to_owned()),
+            programs_hold_modules: Fact::Unknown("not asked for".to_owned()),
         }
     }
 
