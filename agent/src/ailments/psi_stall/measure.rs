@@ -130,12 +130,11 @@ impl ProbedReading {
     /// The cgroups that ran and waited longest, in turn.
     fn cgroups(&self) -> impl Iterator<Item = &str> {
         let (runners, waiters) = (&self.runners, &self.waiters);
-        let in_turn = (0..runners.len().max(waiters.len())).flat_map(|i| {
+        (0..runners.len().max(waiters.len())).flat_map(|i| {
             let runner = runners.get(i).and_then(|it| it.path.as_deref());
             let waiter = waiters.get(i).and_then(|it| it.path.as_deref());
             runner.into_iter().chain(waiter)
-        });
-        in_turn
+        })
     }
 }
 
