@@ -199,13 +199,9 @@ impl Agent {
     /// What is known of who keeps a module: its references, and what the agent's ailments have of it.
     fn who_uses(&self, module: &str) -> String {
         let references = fs::read_to_string(format!("/sys/module/{module}/refcnt"));
-        let node = self.node().map_err(|error| error.to_string());
-        let ailments = node.as_ref().map(|node| &node["ailments"]);
+        let node = self.node().unwrap_or_default();
+        let ailments = node["ailments"].as_array().into_iter().flatten();
         let coverage: Vec<_> = ailments
-            .ok()
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
             .map(|it| format!("{}: {}", it["name"], it["coverage"]))
             .collect();
         let lists = fs::read_to_string("/proc/net/ip_vs");

@@ -19,6 +19,7 @@ pub(crate) fn what_cannot_be_had_is_named_and_the_rest_is_measured(
     const SECURITYFS: &str = "/sys/kernel/security";
     let site = Site::build(guest)?;
     guest.modprobe("nf_conntrack_netlink")?;
+    // A guest that has just booted has not mounted it.
     guest.sh(&format!("umount {SECURITYFS} 2> /dev/null || true"))?;
     // Of a kernel without types of modules the words of the verifier do not tell.
     let unread = guest.has_btf("nf_conntrack");

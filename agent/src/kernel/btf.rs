@@ -267,8 +267,8 @@ fn member(types: View<'_>, path: &str) -> Result<Member, String> {
 /// Bytes of an array that is large enough: a probe reads no more of most objects.
 const LARGE: u32 = 256;
 
-/// The structure that begins with the largest array of integers, or the first whose array has
-/// [`LARGE`] bytes, and the array's bytes.
+/// The structure that begins with the largest array of integers, and the array's bytes. The first
+/// array of [`LARGE`] bytes will do.
 fn largest_array_of_integers(types: View<'_>) -> Option<(u32, u32)> {
     let mut largest: Option<(u32, u32)> = None;
     for (id, found) in types.own.table.types() {
