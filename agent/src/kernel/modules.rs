@@ -111,9 +111,12 @@ impl<T> Held<T> {
     ) -> Self {
         let held = held(module);
         let mut held = lock(&held);
-        let before = settled_references(module);
+        // Each look takes a while; where the rule is known none is needed.
+        let look = || each.is_none().then(|| settled_references(module));
+        let before = look();
         let programs = attach();
-        let grown = settled_references(module).saturating_sub(before);
+        let grown = look().zip(before);
+        let grown = grown.map_or(0, |(after, before)| after.saturating_sub(before));
         let traced = traced(&programs);
         let references = own_references(each, grown, &traced);
         *held += references;
